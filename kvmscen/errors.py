@@ -1,0 +1,59 @@
+"""What can go wrong, as a tree.
+
+KvmscenError
+├── UsageError       the command line asks for something that cannot be (exit status 2)
+├── ScenarioError    a scenario file is wrong: one or more problems, each at its place (exit status 2)
+├── HostError        a host cannot run here, or broke while it ran (exit status 3)
+└── IoctlError       an ioctl of KVM failed; the executor turns it into an `error` event
+
+A mismatch between expected and observed is not an exception: it is a Result.
+"""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+from typing import Iterable
+
+
+@dataclass(frozen=True, order=True)
+class Problem:
+    """One thing wrong in a file. `line` and `column` count from 1; both are 0 where the file as a whole is meant."""
+
+    file: str
+    line: int
+    column: int
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}: {self.message}"
+
+
+class KvmscenError(Exception):
+    """The root: everything that kvmscen raises on purpose."""
+
+
+class UsageError(KvmscenError):
+    """The command line asks for something that cannot be."""
+
+
+class ScenarioError(KvmscenError):
+    """A scenario file is wrong. `problems` holds everything found, in the order of the file."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(sorted(problems))
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+class HostError(KvmscenError):
+    """A host cannot run here, or broke while it ran."""
+
+
+class IoctlError(KvmscenError):
+    """An ioctl failed. `ioctl` is its name in <linux/kvm.h>, `errno` the symbolic name of the errno."""
+
+    def __init__(self, ioctl: str, number: int) -> None:
+        self.ioctl = ioctl
+        self.number = number
+        self.errno = errno.errorcode.get(number, str(number))
+        super().__init__(f"{ioctl} failed with {self.errno}")

@@ -1,0 +1,1 @@
+"""KVM's own interface: <linux/kvm.h> as tables, descriptors that own themselves, and the executor."""

@@ -1,0 +1,445 @@
+"""What a host is told and what it saw: Machine and Observation, with Facts.
+
+All three are frozen values that go to JSON and back; `from_json(x.to_json()) == x`. Nothing here knows YAML, symbols or
+expectations. Addresses are guest physical addresses in bytes, sizes are bytes, times are seconds, bytes are hex in JSON.
+
+A *matcher* is plain JSON data: a number, or one of `{"mask": m, "value": v}`, `{"in": [..]}`, `{"min": a, "max": b}` and, in a
+repeat, `{"from": a, "step": n}`; see kvmscen.kvm.script.matches.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Mapping, Optional, Tuple
+
+Json = Dict[str, Any]
+Matcher = Any
+
+# Why a run stopped. `end`: the story was over (the last step was reached, or the script's vCPU ended where it should).
+# `expected`: an ending exit that the script names; `error`: a failing ioctl.
+STOPPED = ("end", "expected", "error", "timeout", "exits", "extra", "crash")
+
+
+@dataclass(frozen=True)
+class Memslot:
+    """One KVM_SET_USER_MEMORY_REGION (KVM API 4.35). With `errno` it must fail so, and the run goes on."""
+
+    slot: int
+    gpa: int
+    size: int
+    flags: int = 0
+    errno: Optional[str] = None
+
+    def to_json(self) -> Json:
+        out: Json = {"slot": self.slot, "gpa": self.gpa, "size": self.size, "flags": self.flags}
+        if self.errno is not None:
+            out["errno"] = self.errno
+        return out
+
+    @classmethod
+    def from_json(cls, data: Json) -> Memslot:
+        return cls(data["slot"], data["gpa"], data["size"], data["flags"], data.get("errno"))
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """Bytes at a guest physical address; `size` may exceed len(data), the rest is zero."""
+
+    gpa: int
+    data: bytes
+    size: int = 0
+
+    def to_json(self) -> Json:
+        return {"gpa": self.gpa, "data": self.data.hex(), "size": self.size or len(self.data)}
+
+    @classmethod
+    def from_json(cls, data: Json) -> Bytes:
+        return cls(data["gpa"], bytes.fromhex(data["data"]), data["size"])
+
+
+@dataclass(frozen=True)
+class Capability:
+    """One KVM_ENABLE_CAP (KVM API 4.37): name and number of the capability, and its args."""
+
+    name: str
+    number: int
+    args: Tuple[int, ...] = ()
+    on_vcpu: bool = False
+    errno: Optional[str] = None
+
+    def to_json(self) -> Json:
+        out: Json = {"name": self.name, "number": self.number, "args": list(self.args), "on_vcpu": self.on_vcpu}
+        if self.errno is not None:
+            out["errno"] = self.errno
+        return out
+
+    @classmethod
+    def from_json(cls, data: Json) -> Capability:
+        return cls(data["name"], data["number"], tuple(data["args"]), data["on_vcpu"], data.get("errno"))
+
+
+@dataclass(frozen=True)
+class Action:
+    """One host action, named after its ioctl.
+
+    `args` by name: set_regs `{register: value}`; write_memory `{"gpa": n, "data": hex}`; set_memslot the members of Memslot;
+    delete_memslot `{"slot": n}`; enable the members of Capability. With `errno` it must fail so.
+    """
+
+    name: str
+    args: Mapping[str, Any]
+    vcpu: int = 0
+    errno: Optional[str] = None
+
+    def to_json(self) -> Json:
+        out: Json = {"name": self.name, "args": dict(self.args), "vcpu": self.vcpu}
+        if self.errno is not None:
+            out["errno"] = self.errno
+        return out
+
+    @classmethod
+    def from_json(cls, data: Json) -> Action:
+        return cls(data["name"], data["args"], data["vcpu"], data.get("errno"))
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where the script expects an exit: enough to reply and to act, nothing of what the exit should hold.
+
+    `exit` is an exit name, `error`, `timeout`, or `group` (then only `steps` and `repeat` count). `where` maps the telling
+    fields to matchers (for `error`: ioctl and errno). `repeat` is (min, max). `reply` are the members user space writes
+    back. `then` None: the vCPU ends here if the exit is an ending one. `observe_*`: what to record at the exit.
+    """
+
+    exit: str
+    where: Mapping[str, Matcher] = field(default_factory=dict)
+    repeat: Tuple[int, int] = (1, 1)
+    reply: Optional[Mapping[str, Any]] = None
+    then: Optional[Tuple[Action, ...]] = None
+    observe_regs: Tuple[str, ...] = ()
+    observe_memory: Tuple[Tuple[int, int], ...] = ()
+    timeout: float = 0.0
+    steps: Tuple[Step, ...] = ()
+
+    def to_json(self) -> Json:
+        out: Json = {"exit": self.exit}
+        if self.where:
+            out["where"] = dict(self.where)
+        if self.repeat != (1, 1):
+            out["repeat"] = list(self.repeat)
+        if self.reply is not None:
+            out["reply"] = dict(self.reply)
+        if self.then is not None:
+            out["then"] = [a.to_json() for a in self.then]
+        if self.observe_regs:
+            out["observe_regs"] = list(self.observe_regs)
+        if self.observe_memory:
+            out["observe_memory"] = [list(m) for m in self.observe_memory]
+        if self.timeout:
+            out["timeout"] = self.timeout
+        if self.steps:
+            out["steps"] = [s.to_json() for s in self.steps]
+        return out
+
+    @classmethod
+    def from_json(cls, data: Json) -> Step:
+        then = data.get("then")
+        low, high = data.get("repeat", (1, 1))
+        return cls(
+            data["exit"],
+            data.get("where", {}),
+            (low, high),
+            data.get("reply"),
+            None if then is None else tuple(Action.from_json(a) for a in then),
+            tuple(data.get("observe_regs", ())),
+            tuple((at, size) for at, size in data.get("observe_memory", ())),
+            data.get("timeout", 0.0),
+            tuple(cls.from_json(s) for s in data.get("steps", ())),
+        )
+
+
+@dataclass(frozen=True)
+class Vcpu:
+    """One vCPU: `mode` by the architecture's own names, `features` lower-case KVM_ARM_VCPU_ names, `regs` by name.
+
+    `script` None: it runs until it ends or a limit does, and every exit is recorded. `cpuid`: whether it gets the host's.
+    """
+
+    id: int
+    mode: str
+    regs: Mapping[str, int]
+    features: Tuple[str, ...] = ()
+    script: Optional[Tuple[Step, ...]] = None
+
+    def to_json(self) -> Json:
+        script = None if self.script is None else [s.to_json() for s in self.script]
+        return {
+            "id": self.id,
+            "mode": self.mode,
+            "regs": dict(self.regs),
+            "features": list(self.features),
+            "script": script,
+        }
+
+    @classmethod
+    def from_json(cls, data: Json) -> Vcpu:
+        script = data["script"]
+        return cls(
+            data["id"],
+            data["mode"],
+            data["regs"],
+            tuple(data["features"]),
+            None if script is None else tuple(Step.from_json(s) for s in script),
+        )
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The engine's own x86 slot: GDT and identity page tables at `at`; `spans` are (gpa, size) to map above 4 GiB."""
+
+    at: int
+    size: int
+    slot: int
+    spans: Tuple[Tuple[int, int], ...] = ()
+
+    def to_json(self) -> Json:
+        return {"at": self.at, "size": self.size, "slot": self.slot, "spans": [list(s) for s in self.spans]}
+
+    @classmethod
+    def from_json(cls, data: Json) -> Tables:
+        return cls(data["at"], data["size"], data["slot"], tuple((a, n) for a, n in data["spans"]))
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Everything a host needs to know to run one case.
+
+    `image` goes into the slots before the first entry; `devices` are the sections outside every slot, which hold their
+    bytes; `ignore` are exits (name and telling matchers) that are answered and recorded but take no step; `observe_regs`
+    and `observe_memory` (gpa, size) are read at the end beside the general registers. `limits` in seconds and exits.
+    """
+
+    arch: str
+    memslots: Tuple[Memslot, ...]
+    image: Tuple[Bytes, ...]
+    devices: Tuple[Bytes, ...]
+    vcpus: Tuple[Vcpu, ...]
+    enable: Tuple[Capability, ...] = ()
+    tables: Optional[Tables] = None
+    setup: Tuple[Action, ...] = ()
+    ignore: Tuple[Step, ...] = ()
+    observe_regs: Tuple[str, ...] = ()
+    observe_memory: Tuple[Tuple[int, int], ...] = ()
+    timeout: float = 5.0
+    exits: int = 1000
+
+    def to_json(self) -> Json:
+        return {
+            "arch": self.arch,
+            "memslots": [s.to_json() for s in self.memslots],
+            "image": [b.to_json() for b in self.image],
+            "devices": [b.to_json() for b in self.devices],
+            "vcpus": [v.to_json() for v in self.vcpus],
+            "enable": [c.to_json() for c in self.enable],
+            "tables": None if self.tables is None else self.tables.to_json(),
+            "setup": [a.to_json() for a in self.setup],
+            "ignore": [s.to_json() for s in self.ignore],
+            "observe_regs": list(self.observe_regs),
+            "observe_memory": [list(m) for m in self.observe_memory],
+            "timeout": self.timeout,
+            "exits": self.exits,
+        }
+
+    @classmethod
+    def from_json(cls, data: Json) -> Machine:
+        tables = data["tables"]
+        return cls(
+            data["arch"],
+            tuple(Memslot.from_json(s) for s in data["memslots"]),
+            tuple(Bytes.from_json(b) for b in data["image"]),
+            tuple(Bytes.from_json(b) for b in data["devices"]),
+            tuple(Vcpu.from_json(v) for v in data["vcpus"]),
+            tuple(Capability.from_json(c) for c in data["enable"]),
+            None if tables is None else Tables.from_json(tables),
+            tuple(Action.from_json(a) for a in data["setup"]),
+            tuple(Step.from_json(s) for s in data["ignore"]),
+            tuple(data["observe_regs"]),
+            tuple((at, size) for at, size in data["observe_memory"]),
+            data["timeout"],
+            data["exits"],
+        )
+
+    def digest(self) -> str:
+        """`sha256:...` of what the guest is and what it is answered; where exits are expected does not count."""
+        data = self.to_json()
+        for vcpu in data["vcpus"]:
+            vcpu["script"] = _deeds(vcpu["script"] or ())
+        for key in ("ignore", "observe_regs", "observe_memory", "timeout", "exits"):
+            del data[key]
+        text = json.dumps(data, sort_keys=True, separators=(",", ":"))
+        return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+    def seal(self) -> Sealed:
+        """The Machine as it crosses a border."""
+        text = json.dumps(self.to_json(), separators=(",", ":"))
+        return Sealed(text, self.digest(), self.arch, self.timeout)
+
+
+def _deeds(steps: Any) -> List[Any]:
+    out: List[Any] = []
+    for step in steps:
+        deed = {key: step[key] for key in ("reply", "then") if key in step}
+        if step.get("steps"):
+            deed["steps"] = _deeds(step["steps"])
+        if deed.get("steps") != [] and deed:
+            out.append(deed)
+    return out
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """A Machine's JSON text, passed on unread: `execute` takes this, and the digest names it in reports."""
+
+    text: str
+    digest: str
+    arch: str
+    timeout: float
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that happened on a vCPU.
+
+    `kind` is `exit` (then `name` is the exit's and `fields` its members), `error` (`name` the errno's, `fields` has `ioctl`
+    and maybe `memory_fault`) or `timeout` (`fields` has `timeout`, seconds). `pc` is raw, as KVM returns it. `regs` and
+    `memory` (gpa to bytes) are there where the step asked for them. `count` equal events in a row are one.
+    """
+
+    vcpu: int
+    kind: str
+    name: str
+    fields: Mapping[str, Any]
+    pc: Optional[int]
+    regs: Optional[Mapping[str, int]] = None
+    memory: Optional[Mapping[int, bytes]] = None
+    count: int = 1
+
+    def to_json(self) -> Json:
+        out: Json = {"vcpu": self.vcpu}
+        if self.kind == "timeout":
+            out["timeout"] = self.fields["timeout"]
+        else:
+            out[self.kind] = self.name
+            # KVM_EXIT_DEBUG has a member called pc; the vCPU's own keeps the name.
+            out.update(("arch_pc" if key == "pc" else key, value) for key, value in self.fields.items())
+        out["pc"] = self.pc
+        if self.regs is not None:
+            out["regs"] = dict(self.regs)
+        if self.memory is not None:
+            out["memory"] = {str(gpa): raw.hex() for gpa, raw in self.memory.items()}
+        if self.count != 1:
+            out["count_of_equal"] = self.count
+        return out
+
+    @classmethod
+    def from_json(cls, data: Json) -> Event:
+        rest = dict(data)
+        vcpu, pc = rest.pop("vcpu"), rest.pop("pc")
+        regs, memory = rest.pop("regs", None), rest.pop("memory", None)
+        count = rest.pop("count_of_equal", 1)
+        if "exit" in rest or "error" in rest:
+            kind = "exit" if "exit" in rest else "error"
+            name = rest.pop(kind)
+            if "arch_pc" in rest:
+                rest["pc"] = rest.pop("arch_pc")
+        else:
+            kind, name = "timeout", ""
+        if memory is not None:
+            memory = {int(gpa): bytes.fromhex(raw) for gpa, raw in memory.items()}
+        return cls(vcpu, kind, name, rest, pc, regs, memory, count)
+
+
+@dataclass(frozen=True)
+class Observation:
+    """Everything that happened: events in order, why it stopped (one of STOPPED), final state, time taken in seconds.
+
+    `regs` holds all general registers of vCPU 0 and those asked for; `memory` maps gpa to bytes. `detail` says more where
+    the run did not end by itself; `unpredicted` is why a model has no prediction.
+    """
+
+    stopped: str
+    events: Tuple[Event, ...]
+    regs: Mapping[str, int]
+    memory: Mapping[int, bytes]
+    elapsed: float
+    detail: Optional[str] = None
+    unpredicted: Optional[str] = None
+
+    def to_json(self) -> Json:
+        out: Json = {
+            "stopped": self.stopped,
+            "events": [e.to_json() for e in self.events],
+            "regs": dict(self.regs),
+            "memory": {str(gpa): raw.hex() for gpa, raw in self.memory.items()},
+            "elapsed": self.elapsed,
+        }
+        if self.detail is not None:
+            out["detail"] = self.detail
+        if self.unpredicted is not None:
+            out["unpredicted"] = self.unpredicted
+        return out
+
+    @classmethod
+    def from_json(cls, data: Json) -> Observation:
+        return cls(
+            data["stopped"],
+            tuple(Event.from_json(e) for e in data["events"]),
+            data["regs"],
+            {int(gpa): bytes.fromhex(raw) for gpa, raw in data["memory"].items()},
+            data["elapsed"],
+            data.get("detail"),
+            data.get("unpredicted"),
+        )
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a host is, for one architecture that it runs.
+
+    `kernel` is its `uname -r` (None: a model of no named kernel), `capabilities` maps KVM_CAP_ names to what
+    KVM_CHECK_EXTENSION gave (only those above 0), `flavour` is pvm, svm, vmx, vhe, nvhe or None where it cannot be told,
+    `cpu` the CPU feature names of /proc/cpuinfo.
+    """
+
+    arch: str
+    kernel: Optional[str]
+    capabilities: Mapping[str, int]
+    page_size: int = 4096
+    flavour: Optional[str] = None
+    cpu: Tuple[str, ...] = ()
+    agent: str = ""
+
+    def to_json(self) -> Json:
+        return {
+            "arch": self.arch,
+            "kernel": self.kernel,
+            "capabilities": dict(self.capabilities),
+            "page_size": self.page_size,
+            "flavour": self.flavour,
+            "cpu": list(self.cpu),
+            "agent": self.agent,
+        }
+
+    @classmethod
+    def from_json(cls, data: Json) -> Facts:
+        return cls(
+            data["arch"],
+            data["kernel"],
+            data["capabilities"],
+            data["page_size"],
+            data["flavour"],
+            tuple(data["cpu"]),
+            data["agent"],
+        )
