@@ -1,0 +1,116 @@
+"""What must be seen, with every name resolved to its number. It goes round the host to diff, as JSON where it must."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Expected:
+    """One step. `kind`: exit name, `error`, `timeout`, `group`. `fields`, `regs`: name to matcher (plain JSON data).
+
+    `where` names the fields that decide whether an exit is this step at all. `memory`: (gpa, unit, values); unit u8 to u64
+    with a list of matchers, or `hex` with the bytes' hex.
+    """
+
+    kind: str
+    line: int
+    column: int
+    vcpu: int = 0
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    where: tuple[str, ...] = ()
+    repeat: tuple[int, int] = (1, 1)
+    regs: Mapping[str, Any] = field(default_factory=dict)
+    memory: tuple[tuple[int, str, Any], ...] = ()
+    timeout: float = 0.0
+    steps: tuple[Expected, ...] = ()
+
+    def to_json(self) -> Json:
+        out: Json = {"kind": self.kind, "at": [self.line, self.column], "vcpu": self.vcpu}
+        if self.fields:
+            out["fields"] = dict(self.fields)
+        if self.where:
+            out["where"] = list(self.where)
+        if self.repeat != (1, 1):
+            out["repeat"] = list(self.repeat)
+        if self.regs:
+            out["regs"] = dict(self.regs)
+        if self.memory:
+            out["memory"] = [list(m) for m in self.memory]
+        if self.timeout:
+            out["timeout"] = self.timeout
+        if self.steps:
+            out["steps"] = [s.to_json() for s in self.steps]
+        return out
+
+    @classmethod
+    def from_json(cls, data: Json) -> Expected:
+        low, high = data.get("repeat", (1, 1))
+        return cls(
+            data["kind"],
+            *data["at"],
+            data["vcpu"],
+            data.get("fields", {}),
+            tuple(data.get("where", ())),
+            (low, high),
+            data.get("regs", {}),
+            tuple((at, unit, values) for at, unit, values in data.get("memory", ())),
+            data.get("timeout", 0.0),
+            tuple(cls.from_json(s) for s in data.get("steps", ())),
+        )
+
+
+@dataclass(frozen=True)
+class Story:
+    """The steps in order (None: nothing is compared but the end), exits to ignore, and the final state."""
+
+    steps: tuple[Expected, ...] | None
+    ignore: tuple[Expected, ...] = ()
+    regs: Mapping[str, Any] = field(default_factory=dict)
+    memory: tuple[tuple[int, str, Any], ...] = ()
+    line: int = 0
+
+    def to_json(self) -> Json:
+        return {
+            "steps": None if self.steps is None else [s.to_json() for s in self.steps],
+            "ignore": [s.to_json() for s in self.ignore],
+            "regs": dict(self.regs),
+            "memory": [list(m) for m in self.memory],
+            "line": self.line,
+        }
+
+    @classmethod
+    def from_json(cls, data: Json) -> Story:
+        steps = data["steps"]
+        return cls(
+            None if steps is None else tuple(Expected.from_json(s) for s in steps),
+            tuple(Expected.from_json(s) for s in data["ignore"]),
+            data["regs"],
+            tuple((at, unit, values) for at, unit, values in data["memory"]),
+            data["line"],
+        )
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """The story that should hold; `xfail` is the known wrong one that holds today, `reason` why."""
+
+    story: Story
+    xfail: Story | None = None
+    reason: str = ""
+
+    def to_json(self) -> Json:
+        return {
+            "story": self.story.to_json(),
+            "xfail": None if self.xfail is None else self.xfail.to_json(),
+            "reason": self.reason,
+        }
+
+    @classmethod
+    def from_json(cls, data: Json) -> Expectation:
+        xfail = data["xfail"]
+        return cls(Story.from_json(data["story"]), None if xfail is None else Story.from_json(xfail), data["reason"])

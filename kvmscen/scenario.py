@@ -1,0 +1,216 @@
+"""A scenario as it is written: names and expressions still in it, every value with its place.
+
+load makes these, build reads them. Nothing here knows YAML or KVM's numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, order=True)
+class Place:
+    """A position in the scenario's file, counted from 1."""
+
+    line: int
+    column: int
+
+
+@dataclass(frozen=True)
+class Expr:
+    """`symbol + offset`; a plain number has no symbol."""
+
+    symbol: str | None
+    offset: int
+    place: Place
+
+    def __str__(self) -> str:
+        if self.symbol is None:
+            return hex(self.offset) if self.offset >= 10 else str(self.offset)
+        if self.offset == 0:
+            return self.symbol
+        return f"{self.symbol} {'+' if self.offset > 0 else '-'} {abs(self.offset)}"
+
+
+@dataclass(frozen=True)
+class Match:
+    """A matcher in place of a number: `kind` is mask, in, range or series, with its numbers by name.
+
+    mask: mask, value. in: a tuple under `in`. range: min and/or max. series: from, step.
+    """
+
+    kind: str
+    numbers: Mapping[str, Any]
+    place: Place
+
+
+# A field's value: a number or symbol, a matcher, a list (io with count > 1, args), or the header's name of a number.
+Value = Expr | Match | tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class MemoryCheck:
+    """`counter: {u32: [1, 100]}`: what memory holds, or is given. `unit` is u8..u64, hex or text."""
+
+    at: Expr
+    unit: str
+    values: tuple[Value, ...] | bytes
+    place: Place
+
+
+@dataclass(frozen=True)
+class Action:
+    """One host action of `then` or `setup`, as written; `args` by the action's own keys (see load.steps)."""
+
+    name: str
+    args: Mapping[str, Any]
+    place: Place
+    vcpu: int = 0
+    errno: str | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of `expect`.
+
+    `kind`: an exit's name, `error`, `timeout` or `group`. `fields`: the members written (`error`: ioctl, errno and maybe
+    memory_fault). `repeat`: (min, max). `reply`: the members user space writes back. `then` None: not written.
+    """
+
+    kind: str
+    fields: Mapping[str, Value]
+    place: Place
+    vcpu: int = 0
+    repeat: tuple[int, int] = (1, 1)
+    reply: Mapping[str, Value] | None = None
+    then: tuple[Action, ...] | None = None
+    regs: Mapping[str, Value] = field(default_factory=dict)
+    memory: tuple[MemoryCheck, ...] = ()
+    timeout: float = 0.0
+    steps: tuple[Step, ...] = ()
+
+
+@dataclass(frozen=True)
+class Memslot:
+    """`{slot, gpa, size, flags, errno}`; flags are KVM_MEM_ names."""
+
+    slot: int
+    gpa: Expr
+    size: int
+    flags: tuple[str, ...]
+    errno: str | None
+    place: Place
+
+
+@dataclass(frozen=True)
+class Section:
+    """Where one output section lies: `at`, or `after` another, `align`ed; `load` when its bytes lie elsewhere."""
+
+    name: str
+    place: Place
+    at: int | None = None
+    after: str | None = None
+    align: int | None = None
+    load: int | None = None
+
+
+@dataclass(frozen=True)
+class Enable:
+    """One capability to enable, with its args."""
+
+    cap: str
+    args: tuple[int, ...]
+    errno: str | None
+    place: Place
+
+
+@dataclass(frozen=True)
+class Vcpu:
+    """One vCPU as written; `mode` and `features` None mean the architecture's default."""
+
+    mode: str | None
+    features: tuple[str, ...] | None
+    regs: Mapping[str, Expr]
+    place: Place
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What a host must be, for `requires` and `when`: empty members ask nothing."""
+
+    capabilities: tuple[str, ...] = ()
+    kernel_from: str | None = None
+    kernel_before: str | None = None
+    kvm: tuple[str, ...] = ()
+    cpu: tuple[str, ...] = ()
+    host: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Final:
+    """What registers and memory hold at the end."""
+
+    regs: Mapping[str, Value] = field(default_factory=dict)
+    memory: tuple[MemoryCheck, ...] = ()
+    place: Place = Place(0, 0)
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """One entry of `when`: where its conditions hold, its `expect` and `final` hold instead."""
+
+    conditions: Conditions
+    reason: str
+    expect: tuple[Step, ...] | None
+    final: Final | None
+    xfail: bool
+    place: Place
+
+
+@dataclass(frozen=True)
+class Asm:
+    """The program's text; `line` is the file line of its first line, `column` the one its text starts at."""
+
+    text: str
+    line: int
+    column: int
+    place: Place
+
+
+@dataclass(frozen=True)
+class Case:
+    """One run: the scenario's keys with the case's own laid over them."""
+
+    name: str
+    place: Place
+    summary: str
+    arch: str
+    memslots: tuple[Memslot, ...]
+    sections: tuple[Section, ...]
+    asm: Asm | None
+    vcpus: tuple[Vcpu, ...]
+    enable: tuple[Enable, ...] = ()
+    setup: tuple[Action, ...] = ()
+    expect: tuple[Step, ...] | None = None
+    final: Final | None = None
+    ignore: tuple[Step, ...] = ()
+    requires: Conditions = Conditions()
+    when: tuple[Overlay, ...] = ()
+    tags: tuple[str, ...] = ()
+    timeout: float | None = None
+    exits: int | None = None
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One file: its path as the user gave it, and its cases in order."""
+
+    file: str
+    cases: tuple[Case, ...]
+
+    @property
+    def name(self) -> str:
+        """The file's stem."""
+        return self.file.replace("\\", "/").rsplit("/", 1)[-1].rsplit(".", 1)[0]
