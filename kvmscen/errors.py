@@ -12,8 +12,8 @@ A mismatch between expected and observed is not an exception: it is a Result.
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Iterable
 
 
 @dataclass(frozen=True, order=True)

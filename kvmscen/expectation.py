@@ -50,9 +50,11 @@ class Expected:
     @classmethod
     def from_json(cls, data: Json) -> Expected:
         low, high = data.get("repeat", (1, 1))
+        line, column = data["at"]
         return cls(
             data["kind"],
-            *data["at"],
+            line,
+            column,
             data["vcpu"],
             data.get("fields", {}),
             tuple(data.get("where", ())),

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any
 
-Json = Dict[str, Any]
+Json = dict[str, Any]
 Matcher = Any
 
 # Why a run stopped. `end`: the story was over (the last step was reached, or the script's vCPU ended where it should).
@@ -30,7 +31,7 @@ class Memslot:
     gpa: int
     size: int
     flags: int = 0
-    errno: Optional[str] = None
+    errno: str | None = None
 
     def to_json(self) -> Json:
         out: Json = {"slot": self.slot, "gpa": self.gpa, "size": self.size, "flags": self.flags}
@@ -65,9 +66,9 @@ class Capability:
 
     name: str
     number: int
-    args: Tuple[int, ...] = ()
+    args: tuple[int, ...] = ()
     on_vcpu: bool = False
-    errno: Optional[str] = None
+    errno: str | None = None
 
     def to_json(self) -> Json:
         out: Json = {"name": self.name, "number": self.number, "args": list(self.args), "on_vcpu": self.on_vcpu}
@@ -91,7 +92,7 @@ class Action:
     name: str
     args: Mapping[str, Any]
     vcpu: int = 0
-    errno: Optional[str] = None
+    errno: str | None = None
 
     def to_json(self) -> Json:
         out: Json = {"name": self.name, "args": dict(self.args), "vcpu": self.vcpu}
@@ -115,13 +116,13 @@ class Step:
 
     exit: str
     where: Mapping[str, Matcher] = field(default_factory=dict)
-    repeat: Tuple[int, int] = (1, 1)
-    reply: Optional[Mapping[str, Any]] = None
-    then: Optional[Tuple[Action, ...]] = None
-    observe_regs: Tuple[str, ...] = ()
-    observe_memory: Tuple[Tuple[int, int], ...] = ()
+    repeat: tuple[int, int] = (1, 1)
+    reply: Mapping[str, Any] | None = None
+    then: tuple[Action, ...] | None = None
+    observe_regs: tuple[str, ...] = ()
+    observe_memory: tuple[tuple[int, int], ...] = ()
     timeout: float = 0.0
-    steps: Tuple[Step, ...] = ()
+    steps: tuple[Step, ...] = ()
 
     def to_json(self) -> Json:
         out: Json = {"exit": self.exit}
@@ -170,8 +171,8 @@ class Vcpu:
     id: int
     mode: str
     regs: Mapping[str, int]
-    features: Tuple[str, ...] = ()
-    script: Optional[Tuple[Step, ...]] = None
+    features: tuple[str, ...] = ()
+    script: tuple[Step, ...] | None = None
 
     def to_json(self) -> Json:
         script = None if self.script is None else [s.to_json() for s in self.script]
@@ -202,7 +203,7 @@ class Tables:
     at: int
     size: int
     slot: int
-    spans: Tuple[Tuple[int, int], ...] = ()
+    spans: tuple[tuple[int, int], ...] = ()
 
     def to_json(self) -> Json:
         return {"at": self.at, "size": self.size, "slot": self.slot, "spans": [list(s) for s in self.spans]}
@@ -222,16 +223,16 @@ class Machine:
     """
 
     arch: str
-    memslots: Tuple[Memslot, ...]
-    image: Tuple[Bytes, ...]
-    devices: Tuple[Bytes, ...]
-    vcpus: Tuple[Vcpu, ...]
-    enable: Tuple[Capability, ...] = ()
-    tables: Optional[Tables] = None
-    setup: Tuple[Action, ...] = ()
-    ignore: Tuple[Step, ...] = ()
-    observe_regs: Tuple[str, ...] = ()
-    observe_memory: Tuple[Tuple[int, int], ...] = ()
+    memslots: tuple[Memslot, ...]
+    image: tuple[Bytes, ...]
+    devices: tuple[Bytes, ...]
+    vcpus: tuple[Vcpu, ...]
+    enable: tuple[Capability, ...] = ()
+    tables: Tables | None = None
+    setup: tuple[Action, ...] = ()
+    ignore: tuple[Step, ...] = ()
+    observe_regs: tuple[str, ...] = ()
+    observe_memory: tuple[tuple[int, int], ...] = ()
     timeout: float = 5.0
     exits: int = 1000
 
@@ -287,8 +288,8 @@ class Machine:
         return Sealed(text, self.digest(), self.arch, self.timeout)
 
 
-def _deeds(steps: Any) -> List[Any]:
-    out: List[Any] = []
+def _deeds(steps: Any) -> list[Any]:
+    out: list[Any] = []
     for step in steps:
         deed = {key: step[key] for key in ("reply", "then") if key in step}
         if step.get("steps"):
@@ -321,9 +322,9 @@ class Event:
     kind: str
     name: str
     fields: Mapping[str, Any]
-    pc: Optional[int]
-    regs: Optional[Mapping[str, int]] = None
-    memory: Optional[Mapping[int, bytes]] = None
+    pc: int | None
+    regs: Mapping[str, int] | None = None
+    memory: Mapping[int, bytes] | None = None
     count: int = 1
 
     def to_json(self) -> Json:
@@ -370,12 +371,12 @@ class Observation:
     """
 
     stopped: str
-    events: Tuple[Event, ...]
+    events: tuple[Event, ...]
     regs: Mapping[str, int]
     memory: Mapping[int, bytes]
     elapsed: float
-    detail: Optional[str] = None
-    unpredicted: Optional[str] = None
+    detail: str | None = None
+    unpredicted: str | None = None
 
     def to_json(self) -> Json:
         out: Json = {
@@ -414,11 +415,11 @@ class Facts:
     """
 
     arch: str
-    kernel: Optional[str]
+    kernel: str | None
     capabilities: Mapping[str, int]
     page_size: int = 4096
-    flavour: Optional[str] = None
-    cpu: Tuple[str, ...] = ()
+    flavour: str | None = None
+    cpu: tuple[str, ...] = ()
     agent: str = ""
 
     def to_json(self) -> Json:

@@ -75,8 +75,8 @@ class Action:
 class Step:
     """One step of `expect`.
 
-    `kind`: an exit's name, `error`, `timeout` or `group`. `fields`: the members written (`error`: ioctl, errno and maybe
-    memory_fault). `repeat`: (min, max). `reply`: the members user space writes back. `then` None: not written.
+    `kind`: an exit's name, `error`, `timeout` or `group`. `fields`: the members written (of `error`: ioctl, errno and
+    maybe memory_fault). `repeat`: (min, max). `reply`: the members user space writes back. `then` None: not written.
     """
 
     kind: str

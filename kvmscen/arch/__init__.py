@@ -6,7 +6,7 @@ from typing import Any, Dict
 
 from kvmscen.arch import arm64, x86_64
 
-ARCHES: Dict[str, Any] = {module.NAME: module for module in (arm64, x86_64)}
+ARCHES: dict[str, Any] = {module.NAME: module for module in (arm64, x86_64)}
 
 
 def of_machine(machine: str) -> str:

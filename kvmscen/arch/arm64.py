@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Dict, Mapping, Optional, Tuple
+from collections.abc import Mapping
 
 from kvmscen.arch.registers import Register, Registers
 
@@ -11,7 +11,7 @@ MACHINES = ("aarch64", "arm64")
 MODES = ("el1",)
 BITS = {"el1": 64}
 # KVM_ARM_VCPU_ names in lower case, and their bit in struct kvm_vcpu_init.
-FEATURE_BITS: Dict[str, int] = {
+FEATURE_BITS: dict[str, int] = {
     "power_off": 0,
     "el1_32bit": 1,
     "psci_0_2": 2,
@@ -23,7 +23,7 @@ FEATURE_BITS: Dict[str, int] = {
     "has_el2_e2h0": 8,
 }
 FEATURES = tuple(FEATURE_BITS)
-DEFAULT_FEATURES: Tuple[str, ...] = ("psci_0_2",)
+DEFAULT_FEATURES: tuple[str, ...] = ("psci_0_2",)
 PC = "pc"
 INSTRUCTION_MAX = 4
 
@@ -71,6 +71,6 @@ GENERAL = (*(f"x{n}" for n in range(31)), "sp_el0", "sp_el1", "pc", "pstate")
 REFUSED = {"sp": "KVM's regs.sp is SP_EL0, the guest's stack at EL1 is sp_el1: write sp_el1 or sp_el0"}
 
 
-def pc_advanced(name: str, fields: Mapping[str, object], flavour: Optional[str]) -> Optional[bool]:
+def pc_advanced(name: str, fields: Mapping[str, object], flavour: str | None) -> bool | None:
     """Whether pc already points behind the instruction at this exit: KVM advances it at the next KVM_RUN."""
     return name in ("hypercall", "system_event")

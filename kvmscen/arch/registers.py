@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Dict, NamedTuple
+from typing import NamedTuple
 
 
 class Register(NamedTuple):
@@ -14,7 +14,7 @@ class Register(NamedTuple):
     zeroes: bool = False
 
 
-Registers = Dict[str, Register]
+Registers = dict[str, Register]
 
 
 def base(table: Registers, name: str) -> str:
@@ -22,13 +22,13 @@ def base(table: Registers, name: str) -> str:
     return table[name].of or name
 
 
-def get(table: Registers, values: Dict[str, int], name: str) -> int:
+def get(table: Registers, values: dict[str, int], name: str) -> int:
     """The value of a register or view out of the values of whole registers."""
     row = table[name]
     return (values[row.of or name] >> row.shift) & ((1 << row.bits) - 1)
 
 
-def put(table: Registers, values: Dict[str, int], name: str, value: int) -> None:
+def put(table: Registers, values: dict[str, int], name: str, value: int) -> None:
     """Write a register or view into the values of whole registers, as the CPU would (a 32-bit view clears the top)."""
     row = table[name]
     mask = (1 << row.bits) - 1

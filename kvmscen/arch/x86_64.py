@@ -7,8 +7,9 @@ GDT, one page spare, and one page directory more for each GiB in use above 4 GiB
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from functools import lru_cache
-from typing import Dict, List, Mapping, NamedTuple, Optional, Tuple
+from typing import NamedTuple
 
 from kvmscen.arch.registers import Register, Registers
 
@@ -16,8 +17,8 @@ NAME = "x86_64"
 MACHINES = ("x86_64", "AMD64", "amd64")  # what uname -m calls it
 MODES = ("long", "protected", "real")
 BITS = {"long": 64, "protected": 32, "real": 16}
-FEATURES: Tuple[str, ...] = ()
-DEFAULT_FEATURES: Tuple[str, ...] = ()
+FEATURES: tuple[str, ...] = ()
+DEFAULT_FEATURES: tuple[str, ...] = ()
 PC = "rip"
 INSTRUCTION_MAX = 15
 
@@ -81,7 +82,7 @@ REGISTERS = _registers()
 GENERAL = KVM_REGS
 
 
-def pc_advanced(name: str, fields: Mapping[str, object], flavour: Optional[str]) -> Optional[bool]:
+def pc_advanced(name: str, fields: Mapping[str, object], flavour: str | None) -> bool | None:
     """Whether pc already points behind the instruction at this exit; None where it cannot be told."""
     if name == "hlt":
         return True
@@ -138,26 +139,26 @@ def segment_bytes(segment: Segment) -> bytes:
     return struct.pack(SEGMENT_FORMAT, *segment, 0)
 
 
-def tables_size(spans: Tuple[Tuple[int, int], ...]) -> int:
+def tables_size(spans: tuple[tuple[int, int], ...]) -> int:
     """Bytes that the engine's slot takes when `spans` (gpa, size) are to be mapped beside the first 4 GiB."""
     return TABLES_SIZE + PAGE * len(_high_gibs(spans)) + (PAGE * len(_high_pdpts(spans)))
 
 
-def _high_gibs(spans: Tuple[Tuple[int, int], ...]) -> List[int]:
+def _high_gibs(spans: tuple[tuple[int, int], ...]) -> list[int]:
     return sorted({gib for at, size in spans for gib in range(at // GIB, (at + size - 1) // GIB + 1) if gib >= 4})
 
 
-def _high_pdpts(spans: Tuple[Tuple[int, int], ...]) -> List[int]:
+def _high_pdpts(spans: tuple[tuple[int, int], ...]) -> list[int]:
     return sorted({gib >> 9 for gib in _high_gibs(spans)} - {0})
 
 
 @lru_cache(maxsize=16)
-def tables(at: int, spans: Tuple[Tuple[int, int], ...]) -> bytes:
+def tables(at: int, spans: tuple[tuple[int, int], ...]) -> bytes:
     """The bytes of the engine's slot at gpa `at`: identity map of the first 4 GiB and of each GiB that `spans` touch."""
     raw = bytearray(tables_size(spans))
     high, pdpts = _high_gibs(spans), _high_pdpts(spans)
     extra = TABLES_SIZE
-    pdpt_at: Dict[int, int] = {0: PAGE}
+    pdpt_at: dict[int, int] = {0: PAGE}
     for index in pdpts:
         pdpt_at[index] = extra
         extra += PAGE
@@ -172,16 +173,14 @@ def tables(at: int, spans: Tuple[Tuple[int, int], ...]) -> bytes:
         entries = [(gib * GIB + n * 0x200000) | _PRESENT | _LARGE for n in range(512)]
         struct.pack_into("<512Q", raw, offset, *entries)
     # Null, 64-bit code or 32-bit code by mode (the hidden parts are set by KVM_SET_SREGS), data; then both code kinds again.
-    struct.pack_into(
-        "<5Q", raw, 6 * PAGE, 0, 0x00AF9B000000FFFF, 0x00CF93000000FFFF, 0x00CF9B000000FFFF, 0x00AF9B000000FFFF
-    )
+    struct.pack_into("<5Q", raw, 6 * PAGE, 0, 0x00AF9B000000FFFF, 0x00CF93000000FFFF, 0x00CF9B000000FFFF, 0x00AF9B000000FFFF)
     return bytes(raw)
 
 
-def boot(mode: str, at: Optional[int]) -> Dict[str, int]:
+def boot(mode: str, at: int | None) -> dict[str, int]:
     """The registers that differ from KVM's reset state, by name. `at` is the engine's slot, None when it is off."""
     code, data = {"long": (_CODE64, _DATA32), "protected": (_CODE32, _DATA32), "real": (_CODE16, _DATA16)}[mode]
-    regs: Dict[str, int] = {name: 0 for name in KVM_REGS}
+    regs: dict[str, int] = dict.fromkeys(KVM_REGS, 0)
     regs["rflags"] = 2
     for name in ("cs", "ds", "es", "fs", "gs", "ss"):
         for member, value in zip(Segment._fields, code if name == "cs" else data):

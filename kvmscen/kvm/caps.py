@@ -5,9 +5,7 @@ KVM API 4.4 (KVM_CHECK_EXTENSION), 4.37 (KVM_ENABLE_CAP), 6 and 7 ("Capabilities
 
 from __future__ import annotations
 
-from typing import Dict, FrozenSet
-
-CAPABILITIES: Dict[str, int] = {
+CAPABILITIES: dict[str, int] = {
     "KVM_CAP_IRQCHIP": 0,
     "KVM_CAP_HLT": 1,
     "KVM_CAP_MMU_SHADOW_CACHE_CONTROL": 2,
@@ -252,7 +250,7 @@ CAPABILITIES: Dict[str, int] = {
 }
 
 # Section 6 of api.rst: these are enabled on the vCPU's descriptor, all others on the VM's.
-ON_VCPU: FrozenSet[str] = frozenset(
+ON_VCPU: frozenset[str] = frozenset(
     (
         "KVM_CAP_PPC_OSI",
         "KVM_CAP_PPC_PAPR",

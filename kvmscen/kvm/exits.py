@@ -8,7 +8,8 @@ carries it into the JSON Schema.
 from __future__ import annotations
 
 import struct
-from typing import Any, Dict, List, NamedTuple, Tuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 # Offset of the union in struct kvm_run, and its size.
 UNION = 32
@@ -18,13 +19,13 @@ Value = Any  # int, or a list of int for an array member
 
 
 class Field(NamedTuple):
-    """One member. `offset` is in bytes from the start of the union, `fmt` a struct character, `count` > 1 an array."""
+    """One member. `offset` is in bytes from the start of the union, `fmt` a struct character, `length` > 1 an array."""
 
     name: str
     offset: int
     fmt: str
-    count: int = 1
-    names: Dict[str, int] = {}
+    length: int = 1
+    names: dict[str, int] = {}
     text: str = ""
 
 
@@ -38,12 +39,12 @@ class Exit(NamedTuple):
 
     number: int
     name: str
-    fields: Tuple[Field, ...] = ()
-    where: Tuple[str, ...] = ()
-    reply: Tuple[str, ...] = ()
+    fields: tuple[Field, ...] = ()
+    where: tuple[str, ...] = ()
+    reply: tuple[str, ...] = ()
     ends: bool = False
     completes: bool = False
-    archs: Tuple[str, ...] = ()
+    archs: tuple[str, ...] = ()
     text: str = ""
 
     @property
@@ -68,7 +69,7 @@ _MSR = (
     F("data", 16, "Q", text="the value"),
 )
 
-EXITS: Tuple[Exit, ...] = (
+EXITS: tuple[Exit, ...] = (
     Exit(0, "unknown", (F("hardware_exit_reason", 0, "Q"),), ends=True, text="an exit that KVM does not know"),
     Exit(1, "exception", (F("exception", 0, "I"), F("error_code", 4, "I")), archs=PPC),
     Exit(
@@ -187,7 +188,14 @@ EXITS: Tuple[Exit, ...] = (
     Exit(
         25,
         "s390_stsi",
-        (F("addr", 0, "Q"), F("ar", 8, "B"), F("reserved", 9, "B"), F("fc", 10, "B"), F("sel1", 11, "B"), F("sel2", 12, "H")),
+        (
+            F("addr", 0, "Q"),
+            F("ar", 8, "B"),
+            F("reserved", 9, "B"),
+            F("fc", 10, "B"),
+            F("sel1", 11, "B"),
+            F("sel2", 12, "H"),
+        ),
         archs=S390,
     ),
     Exit(26, "ioapic_eoi", (F("vector", 0, "B"),), where=("vector",), archs=X86),
@@ -240,7 +248,11 @@ EXITS: Tuple[Exit, ...] = (
     Exit(
         39,
         "memory_fault",
-        (F("flags", 0, "Q", names={"private": 8}, text="a KVM_MEMORY_EXIT_FLAG_"), F("gpa", 8, "Q"), F("size", 16, "Q")),
+        (
+            F("flags", 0, "Q", names={"private": 8}, text="a KVM_MEMORY_EXIT_FLAG_"),
+            F("gpa", 8, "Q"),
+            F("size", 16, "Q"),
+        ),
         where=("gpa",),
         text="KVM_RUN fails with EFAULT or EHWPOISON beside it: write it in an `error` step",
     ),
@@ -257,20 +269,20 @@ EXITS: Tuple[Exit, ...] = (
 )
 
 # struct kvm_debug_exit_arch, by architecture.
-DEBUG_FIELDS: Dict[str, Tuple[Field, ...]] = {
+DEBUG_FIELDS: dict[str, tuple[Field, ...]] = {
     "x86_64": (F("exception", 0, "I"), F("pc", 8, "Q"), F("dr6", 16, "Q"), F("dr7", 24, "Q")),
     "arm64": (F("hsr", 0, "I"), F("hsr_high", 4, "I"), F("far", 8, "Q")),
     "riscv64": (),
 }
 
-BY_NAME: Dict[str, Exit] = {e.name: e for e in EXITS}
-BY_NUMBER: Dict[int, Exit] = {e.number: e for e in EXITS}
+BY_NAME: dict[str, Exit] = {e.name: e for e in EXITS}
+BY_NUMBER: dict[int, Exit] = {e.number: e for e in EXITS}
 
 # Two exits whose `data` is in no struct member of its own.
 _SKIPPED = ("data_offset",)
 
 
-def fields_of(name: str, arch: str) -> Tuple[Field, ...]:
+def fields_of(name: str, arch: str) -> tuple[Field, ...]:
     """The members of one exit on one architecture, in the header's order; `io` has its `data` added."""
     if name == "debug":
         return DEBUG_FIELDS.get(arch, ())
@@ -278,7 +290,7 @@ def fields_of(name: str, arch: str) -> Tuple[Field, ...]:
     return (*fields, Field("data", 0, "Q")) if name == "io" else fields
 
 
-def decode(reason: int, union: bytes, data_at: Any, arch: str) -> Tuple[str, Dict[str, Value]]:
+def decode(reason: int, union: bytes, data_at: Any, arch: str) -> tuple[str, dict[str, Value]]:
     """Name and members of the exit whose reason and union `struct kvm_run` hold.
 
     `data_at(offset, length)` reads bytes of the kvm_run mapping, for `io`. A reason that the table does not have keeps its
@@ -290,27 +302,27 @@ def decode(reason: int, union: bytes, data_at: Any, arch: str) -> Tuple[str, Dic
     if row.name == "mmio" or row.name == "loongarch_iocsr":
         addr, data, length, is_write = struct.unpack_from("=Q8sIB", union)
         value = int.from_bytes(data[: min(length, 8)], "little") if is_write else None
-        out: Dict[str, Value] = {"phys_addr": addr, "is_write": is_write, "len": length}
+        out: dict[str, Value] = {"phys_addr": addr, "is_write": is_write, "len": length}
         if value is not None:
             out["data"] = value
         return row.name, out
     if row.name == "io":
         return row.name, _decode_io(union, data_at)
     fields = DEBUG_FIELDS.get(arch, ()) if row.name == "debug" else row.fields
-    values: Dict[str, Value] = {}
+    values: dict[str, Value] = {}
     for f in fields:
-        if f.count == 1:
+        if f.length == 1:
             values[f.name] = struct.unpack_from("=" + f.fmt, union, f.offset)[0]
         else:
-            values[f.name] = list(struct.unpack_from(f"={f.count}{f.fmt}", union, f.offset))
+            values[f.name] = list(struct.unpack_from(f"={f.length}{f.fmt}", union, f.offset))
     if "ndata" in values:
         values["data"] = values["data"][: min(values["ndata"], 16)]
     return row.name, values
 
 
-def _decode_io(union: bytes, data_at: Any) -> Dict[str, Value]:
+def _decode_io(union: bytes, data_at: Any) -> dict[str, Value]:
     direction, size, port, count, offset = struct.unpack_from("=BBHIQ", union)
-    out: Dict[str, Value] = {"direction": direction, "size": size, "port": port, "count": count}
+    out: dict[str, Value] = {"direction": direction, "size": size, "port": port, "count": count}
     if direction == 1:
         raw = data_at(offset, size * count)
         out["data"] = elements(raw, size)
@@ -319,11 +331,11 @@ def _decode_io(union: bytes, data_at: Any) -> Dict[str, Value]:
 
 def elements(raw: bytes, size: int) -> Value:
     """The little-endian elements of `size` bytes in `raw`: a number, or a list when there are several."""
-    values: List[int] = [int.from_bytes(raw[i : i + size], "little") for i in range(0, len(raw), size)]
+    values: list[int] = [int.from_bytes(raw[i : i + size], "little") for i in range(0, len(raw), size)]
     return values[0] if len(values) == 1 else values
 
 
-def is_read(name: str, fields: Dict[str, Value]) -> bool:
+def is_read(name: str, fields: Mapping[str, Value]) -> bool:
     """Whether the exit waits for a value from user space."""
     if name == "mmio" or name == "loongarch_iocsr":
         return not fields.get("is_write")

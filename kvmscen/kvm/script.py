@@ -1,0 +1,207 @@
+"""The script of a vCPU: which step an exit takes, what is replied, what follows. One interpreter for every host.
+
+The executor and the model feed it events; diff uses its `matches`. It never sees what an exit should hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from kvmscen.kvm import exits
+from kvmscen.machine import Action, Bytes, Step
+
+# After so many exits that no step expected, the vCPU stops.
+EXTRA_LIMIT = 16
+
+
+def matches(matcher: Any, value: Any, nth: int = 0) -> bool:
+    """Whether a value fits a matcher; `nth` counts the iterations of a repeat from 0, for `from` and `step`.
+
+    A list fits a list member by member. None (a member that is not there) fits nothing.
+    """
+    if isinstance(matcher, list):
+        return isinstance(value, list) and len(value) == len(matcher) and all(matches(m, v, nth) for m, v in zip(matcher, value))
+    if not isinstance(matcher, dict):
+        return bool(matcher == value)
+    if not isinstance(value, int):
+        return False
+    if "mask" in matcher:
+        return bool(value & matcher["mask"] == matcher["value"])
+    if "in" in matcher:
+        return value in matcher["in"]
+    if "from" in matcher:
+        return bool(value == matcher["from"] + matcher["step"] * nth)
+    return bool(matcher.get("min", value) <= value <= matcher.get("max", value))
+
+
+class Verdict(NamedTuple):
+    """What to do at an event. `step` None: it is extra or ignored. `nth` is its iteration.
+
+    `stop` is None or a reason of kvmscen.machine.STOPPED: this vCPU enters no more.
+    """
+
+    step: Step | None
+    nth: int
+    then: tuple[Action, ...]
+    stop: str | None
+
+
+# Where a script stands: (index, count) of the step in each sequence from the outermost in. `count` is how often that step
+# was taken; of a group, how many whole iterations are done.
+Position = tuple[tuple[int, int], ...]
+
+
+class Script:
+    """The state of one vCPU's script.
+
+    An exit takes the current step if it fits, else the next one if the current minimum is met, else it is extra and the
+    script stays. `steps` None records everything. Where there are exits to ignore, the limit of extras is off.
+    """
+
+    def __init__(self, steps: Sequence[Step] | None, ignore: Sequence[Step] = ()) -> None:
+        self.steps = steps
+        self.ignore = ignore
+        self.extras = 0
+        self._at: Position = ((0, 0),)
+
+    # --- walking ----------------------------------------------------------------------------------------------------
+
+    def current(self) -> Step | None:
+        """The step that the next exit is held against first, None past the last."""
+        return next((step for _, step in self._options(self._at, set())), None)
+
+    def timeout(self) -> float | None:
+        """Seconds after which the current step is met by nothing happening, None when it is not a timeout step."""
+        step = self.current()
+        return step.timeout if step is not None and step.exit == "timeout" else None
+
+    def over(self) -> bool:
+        """Whether the last step has been taken as often as it may be."""
+        return self.steps is not None and self.current() is None
+
+    def _sequence(self, at: Position) -> Sequence[Step]:
+        steps: Sequence[Step] = self.steps or ()
+        for index, _ in at[:-1]:
+            steps = steps[index].steps
+        return steps
+
+    def _options(self, at: Position, entered: set[tuple[int, ...]]) -> Iterator[tuple[Position, Step]]:
+        """Positions that the next exit may take, in order; `entered` keeps a group of optional steps from going round."""
+        outer, (index, count), steps = at[:-1], at[-1], self._sequence(at)
+        if index == len(steps):
+            if outer:
+                group, rounds = outer[-1]
+                yield from self._options((*outer[:-1], (group, rounds + 1)), entered)
+            return
+        step = steps[index]
+        if count < step.repeat[1]:
+            if step.exit != "group":
+                yield at, step
+            elif (path := tuple(i for i, _ in at)) not in entered:
+                entered.add(path)
+                yield from self._options((*at, (0, 0)), entered)
+        if count >= step.repeat[0]:
+            yield from self._options((*outer, (index + 1, 0)), entered)
+
+    def _advance(self, kind: str, name: str, fields: Mapping[str, Any]) -> tuple[Step, int] | None:
+        for at, step in self._options(self._at, set()):
+            index, count = at[-1]
+            nth = at[-2][1] if step.repeat == (1, 1) and len(at) > 1 else count
+            if fits(step, kind, name, fields, nth):
+                self._at = (*at[:-1], (index, count + 1))
+                return step, nth
+        return None
+
+    # --- events -----------------------------------------------------------------------------------------------------
+
+    def take(self, kind: str, name: str, fields: Mapping[str, Any]) -> Verdict:
+        """The verdict on one event (`kind` and `name` as in kvmscen.machine.Event)."""
+        if any(fits(step, kind, name, fields, 0) for step in self.ignore):
+            return Verdict(None, 0, (), None)
+        if self.steps is None:
+            return Verdict(None, 0, (), self._end(kind, name, None))
+        found = self._advance(kind, name, fields)
+        if found is None:
+            self.extras += 1
+            stop = self._end(kind, name, None)
+            if stop is None and self.extras >= EXTRA_LIMIT and self.steps and not self.ignore:
+                stop = "extra"
+            return Verdict(None, 0, (), stop)
+        step, nth = found
+        stop = self._end(kind, name, step)
+        if stop is None and self.over():
+            stop = "end"
+        return Verdict(step, nth, step.then or (), stop)
+
+    @staticmethod
+    def _end(kind: str, name: str, step: Step | None) -> str | None:
+        if step is not None and step.then is not None:
+            return None
+        if kind == "error":
+            return "error"
+        if kind == "timeout":
+            return None if step is not None else "timeout"
+        row = exits.BY_NAME.get(name)
+        # An arm_nisv that nothing acts upon would repeat for ever; so would an exit that nobody knows.
+        ends = row is None or row.ends or name == "arm_nisv"
+        return "expected" if ends else None
+
+
+def fits(step: Step, kind: str, name: str, fields: Mapping[str, Any], nth: int) -> bool:
+    """Whether an event is this step at all, by the fields that tell one such exit from another."""
+    if kind == "exit":
+        if step.exit != name:
+            return False
+    elif step.exit != kind:
+        return False
+    if kind == "error":
+        return all(matches(m, name if key == "errno" else fields.get(key), nth) for key, m in step.where.items())
+    return all(matches(m, fields.get(key), nth) for key, m in step.where.items())
+
+
+class Devices:
+    """The sections outside every slot: bytes that accesses read and change."""
+
+    def __init__(self, sections: Sequence[Bytes]) -> None:
+        self._held = [(s.gpa, bytearray(s.data.ljust(s.size or len(s.data), b"\0"))) for s in sections]
+
+    def _at(self, gpa: int) -> tuple[bytearray, int] | None:
+        for start, held in self._held:
+            if start <= gpa < start + len(held):
+                return held, gpa - start
+        return None
+
+    def read(self, gpa: int, length: int) -> bytes:
+        """`length` bytes from `gpa`; zero where no section lies."""
+        out = bytearray()
+        for at in range(gpa, gpa + length):
+            found = self._at(at)
+            out.append(found[0][found[1]] if found else 0)
+        return bytes(out)
+
+    def write(self, gpa: int, data: bytes) -> None:
+        """Keep what lies inside a section, drop the rest."""
+        for n, byte in enumerate(data):
+            found = self._at(gpa + n)
+            if found:
+                found[0][found[1]] = byte
+
+    def covers(self, gpa: int) -> bool:
+        """Whether a section outside the slots has a byte at `gpa`."""
+        return self._at(gpa) is not None
+
+
+def reply_of(step: Step | None, name: str, fields: Mapping[str, Any], devices: Devices) -> dict[str, Any]:
+    """The members that user space writes back at an exit: the step's, else the section's bytes, else zero."""
+    written: Mapping[str, Any] = step.reply if step is not None and step.reply is not None else {}
+    row = exits.BY_NAME.get(name)
+    if row is None or not (written or exits.is_read(name, fields)):
+        return dict(written)
+    out = dict(written)
+    if "data" in row.reply and "data" not in out and exits.is_read(name, fields):
+        if name == "mmio":
+            out["data"] = int.from_bytes(devices.read(fields["phys_addr"], fields["len"]), "little")
+        else:
+            out["data"] = 0
+    return out
