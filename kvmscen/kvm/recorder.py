@@ -1,0 +1,76 @@
+"""What every host does with an event: record it, fold repeats, hold it against the vCPU's script, watch the limit of exits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Callable, Mapping
+
+from kvmscen.errors import IoctlError
+from kvmscen.kvm.script import Devices, Script, Verdict, reply_of
+from kvmscen.machine import Action, Event, Machine, Step
+
+
+class Recorder:
+    """The events of one run, in one global sequence, with the scripts that they are held against."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.devices = Devices(machine.devices)
+        self.scripts = {vcpu.id: Script(vcpu.script, machine.ignore) for vcpu in machine.vcpus}
+        self.events: list[Event] = []
+        self.limit = machine.exits
+        self.total = 0
+
+    def take(
+        self,
+        vcpu: int,
+        kind: str,
+        name: str,
+        fields: Mapping[str, Any],
+        pc: int | None,
+        observe: Callable[[Step], tuple[Mapping[str, int], Mapping[int, bytes]]],
+    ) -> Verdict:
+        """Record one event and return the script's verdict; `observe` reads registers and memory that the step asks for.
+
+        The verdict's stop is `exits` when the limit is reached.
+        """
+        verdict = self.scripts[vcpu].take(kind, name, fields)
+        regs: Mapping[str, int] | None = None
+        memory: Mapping[int, bytes] | None = None
+        step = verdict.step
+        if step is not None and (step.observe_regs or step.observe_memory):
+            regs, memory = observe(step)
+        self.add(Event(vcpu, kind, name, fields, pc, regs or None, memory or None))
+        if verdict.stop is None and self.total >= self.limit:
+            return verdict._replace(stop="exits")
+        return verdict
+
+    def reply(self, verdict: Verdict, name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """What user space writes back at this exit; a write into a section outside the slots is kept there."""
+        if name == "mmio" and fields["is_write"]:
+            self.devices.write(fields["phys_addr"], fields["data"].to_bytes(8, "little")[: fields["len"]])
+        return reply_of(verdict.step, name, fields, self.devices)
+
+    def failed(self, vcpu: int, error: IoctlError, pc: int | None, wanted: str | None) -> str | None:
+        """Record a failing ioctl of a slot, capability or action; None if it was wanted, else why the run stops."""
+        fields = {"ioctl": error.ioctl}
+        if error.errno == wanted:
+            self.add(Event(vcpu, "error", error.errno, fields, pc))
+            return None
+        return self.take(vcpu, "error", error.errno, fields, pc, lambda step: ({}, {})).stop or "error"
+
+    def perform(self, vcpu: int, action: Action, pc: int | None, act: Callable[[Action], None]) -> str | None:
+        """Do one host action; None, or why the run stops."""
+        try:
+            act(action)
+        except IoctlError as error:
+            return self.failed(vcpu, error, pc, action.errno)
+        return None
+
+    def add(self, event: Event) -> None:
+        """Record an event; an event equal to the one before it is folded into it."""
+        self.total += 1
+        last = self.events[-1] if self.events else None
+        if last is not None and replace(last, count=1) == event:
+            self.events[-1] = replace(last, count=last.count + 1)
+        else:
+            self.events.append(event)
