@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Callable, Mapping
+from typing import Any, Callable
 
 from kvmscen.errors import IoctlError
 from kvmscen.kvm.script import Devices, Script, Verdict, reply_of

@@ -1,0 +1,109 @@
+"""What was judged: one Result a case and host, and the Run that holds them all. Reports are made from these alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from kvmscen.errors import Problem
+from kvmscen.machine import Observation
+
+# ERROR: we or the host broke. XFAIL: exactly the known wrong outcome was seen. XPASS: the known wrong outcome is gone.
+STATUSES = ("PASS", "FAIL", "ERROR", "SKIP", "XFAIL", "XPASS")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of expected beside observed.
+
+    `mark`: ` ` the same, `!` both there and different, `-` expected and missing, `+` observed and not expected, `~` observed
+    and ignored. `line` is the file line of the step (0: none). `expected` and `observed` are in the scenario's own notation,
+    empty where there is none. `differs` names what differs (`data`, `regs.x2`). `source` is the guest's source line at the
+    exit's pc as `LINE: TEXT`, or empty.
+    """
+
+    mark: str
+    line: int
+    expected: str
+    observed: str
+    differs: tuple[str, ...] = ()
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """One difference. `step` counts the written steps from 1 (0: `final` or behind the last step)."""
+
+    step: int
+    line: int
+    expected: str | None
+    observed: str | None
+
+
+@dataclass(frozen=True)
+class Result:
+    """How one case went on one host.
+
+    `host` is exactly the text given to --on. `reason` says why for SKIP, ERROR, XFAIL and XPASS. `rows` is the whole story
+    side by side. `hint` is there where the outcome has a known cause. `elapsed` in seconds. `memory` is the final memory that
+    was asked for, as `{gpa: {unit: values}}`.
+    """
+
+    file: str
+    scenario: str
+    case: str
+    line: int
+    summary: str
+    arch: str
+    host: str
+    kernel: str | None
+    predicted: bool
+    status: str
+    reason: str | None = None
+    elapsed: float = 0.0
+    mismatches: tuple[Mismatch, ...] = ()
+    rows: tuple[Row, ...] = ()
+    hint: str | None = None
+    machine: str | None = None
+    observation: Observation | None = None
+    memory: Mapping[int, Mapping[str, object]] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """`scenario` or `scenario:case`, as tables and reports show it."""
+        return self.scenario if self.case == "default" else f"{self.scenario}:{self.case}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of the program. `started` is seconds since the epoch; `problems` are those of the files that were wrong.
+
+    `interrupted`: the user stopped it, so what did not run is not there.
+    """
+
+    id: str
+    started: float
+    version: str
+    results: tuple[Result, ...]
+    problems: tuple[Problem, ...] = ()
+    elapsed: float = 0.0
+    interrupted: bool = False
+
+    @property
+    def summary(self) -> dict[str, int]:
+        """How many results have each status."""
+        counts = Counter(result.status for result in self.results)
+        return {status: counts[status] for status in STATUSES}
+
+    @property
+    def exit_status(self) -> int:
+        """0 all that ran passed, 1 a mismatch, 2 a wrong file, 3 a host or harness error, 4 nothing ran; 3 over 2 over 1."""
+        counts = self.summary
+        if counts["ERROR"]:
+            return 3
+        if self.problems:
+            return 2
+        if counts["FAIL"] or counts["XPASS"]:
+            return 1
+        return 0 if counts["PASS"] or counts["XFAIL"] else 4
