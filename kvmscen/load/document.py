@@ -1,0 +1,259 @@
+"""YAML text to positioned data, from parse events with an own stack.
+
+The composer of libyaml recurses and dies of 100,000 `[`; its events do not, and are no slower. Anchors, aliases, tags and
+duplicate keys are refused here, by name; what is left is maps with text keys, lists and scalars, each with its position.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+from yaml.events import (
+    AliasEvent,
+    DocumentStartEvent,
+    Event,
+    MappingEndEvent,
+    MappingStartEvent,
+    ScalarEvent,
+    SequenceEndEvent,
+    SequenceStartEvent,
+)
+
+from kvmscen.errors import Problem
+from kvmscen.load.hints import syntax
+from kvmscen.load.scalars import Float, resolve
+from kvmscen.scenario import Place
+
+SIZE_MAX = 1 << 20
+DEPTH_MAX = 64
+PROBLEMS_MAX = 50
+# libyaml's Python fallback is twenty times slower, but reads the same.
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_FORBIDDEN = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+class Map(dict[str, Any]):
+    """A map in the order of the file. `marks`: key to (line, column) of the key and of its value, from 0."""
+
+    __slots__ = ("mark", "marks")
+    mark: tuple[int, int]
+    marks: dict[str, tuple[int, int, int, int]]
+
+    def at(self, key: str) -> Place:
+        """Where the value of a key stands."""
+        _, _, line, column = self.marks[key]
+        return Place(line + 1, column + 1)
+
+    def at_key(self, key: str) -> Place:
+        """Where a key itself stands."""
+        line, column, _, _ = self.marks[key]
+        return Place(line + 1, column + 1)
+
+    @property
+    def place(self) -> Place:
+        return Place(self.mark[0] + 1, self.mark[1] + 1)
+
+
+class List(list[Any]):
+    """A list; `marks` are the positions of its items, from 0."""
+
+    __slots__ = ("mark", "marks")
+    mark: tuple[int, int]
+    marks: list[tuple[int, int]]
+
+    def at(self, index: int) -> Place:
+        """Where an item stands."""
+        line, column = self.marks[index]
+        return Place(line + 1, column + 1)
+
+    @property
+    def place(self) -> Place:
+        return Place(self.mark[0] + 1, self.mark[1] + 1)
+
+
+@dataclass
+class Document:
+    """One file as data. `styles` has the style character of each scalar that is not plain, by position from 0."""
+
+    file: str
+    text: str
+    root: Any = None
+    place: Place = Place(1, 1)
+    problems: list[Problem] = field(default_factory=list)
+    styles: dict[tuple[int, int], str] = field(default_factory=dict)
+    empty: bool = True
+    broken: bool = False
+
+    def add(self, mark: tuple[int, int], message: str) -> None:
+        """Note a problem at a position counted from 0."""
+        self.problems.append(Problem(self.file, mark[0] + 1, mark[1] + 1, message))
+
+    def written(self, place: Place) -> str:
+        """A plain scalar as it stands in the file, for messages."""
+        lines = self.text.split("\n", place.line)
+        line = lines[place.line - 1][place.column - 1 :]
+        match = re.match(r"[^\s,\[\]{}#]+", line)
+        return match[0] if match else line.strip()
+
+
+def decode(raw: bytes, file: str) -> str | Problem:
+    """The text of a file, or why it is none that can be read."""
+    if len(raw) > SIZE_MAX:
+        return Problem(file, 1, 1, f"the file has {len(raw):,} bytes: a scenario has 1 MiB at most")
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        before = raw[: error.start]
+        column = error.start - (before.rfind(b"\n") + 1) + 1
+        line = before.count(b"\n") + 1
+        return Problem(file, line, column, f"the byte 0x{raw[error.start]:02x} is not UTF-8: save the file as UTF-8")
+    return text.removeprefix("\ufeff")
+
+
+def compose(text: str, file: str) -> Document:
+    """The data of a text with all problems of its form; `broken` where the rest of it could not be read."""
+    doc = Document(file, text)
+    bad = _FORBIDDEN.search(text)
+    if bad:
+        before = text[: bad.start()]
+        mark = (before.count("\n"), bad.start() - (before.rfind("\n") + 1))
+        doc.add(mark, f'the character U+{ord(bad[0]):04X} is not allowed in YAML: write "\\x{ord(bad[0]):02x}" in quotes')
+        doc.broken = True
+        return doc
+    try:
+        _build(doc, yaml.parse(text, Loader=_LOADER))
+    except yaml.MarkedYAMLError as error:
+        doc.problems.append(syntax(error, text, file))
+        doc.broken = True
+    except yaml.YAMLError as error:
+        doc.add((0, 0), "this is not YAML: " + str(error).split("\n")[0].rstrip("."))
+        doc.broken = True
+    return doc
+
+
+def _mark(event: Event) -> tuple[int, int]:
+    mark = event.start_mark
+    return (mark.line, mark.column)
+
+
+class _Frame:
+    """A container being filled; `key` is the map's pending key, `drop` whether its value is to be thrown away.
+
+    `mute`: this is inside something that is thrown away.
+    """
+
+    __slots__ = ("drop", "held", "key", "key_mark", "mute")
+
+    def __init__(self, held: Map | List, mute: bool) -> None:
+        self.held = held
+        self.mute = mute
+        self.key: str | None = None
+        self.key_mark = (0, 0)
+        self.drop = False
+
+
+def _build(doc: Document, events: Iterator[Event]) -> None:
+    stack: list[_Frame] = []
+    documents = 0
+    for event in events:
+        kind = type(event)
+        if kind is ScalarEvent or kind is AliasEvent:
+            mark = _mark(event)
+            _put(doc, stack, _scalar(doc, event, mark), mark)
+        elif kind is MappingStartEvent or kind is SequenceStartEvent:
+            mark = _mark(event)
+            _refuse_marks(doc, event, mark)
+            if len(stack) >= DEPTH_MAX:
+                doc.add(mark, f"this is nested more than {DEPTH_MAX} deep: a scenario needs no more than a dozen")
+                doc.broken = True
+                return
+            held: Map | List = Map() if kind is MappingStartEvent else List()
+            held.mark = mark
+            held.marks = {} if kind is MappingStartEvent else []  # type: ignore[assignment]
+            _put(doc, stack, held, mark)
+            stack.append(_Frame(held, bool(stack) and (stack[-1].mute or stack[-1].drop)))
+        elif kind is MappingEndEvent or kind is SequenceEndEvent:
+            stack.pop()
+        elif kind is DocumentStartEvent:
+            documents += 1
+            if documents > 1:
+                doc.add(_mark(event), "a second document starts here: a file holds one scenario, its variants are `cases`")
+                return
+        if len(doc.problems) >= PROBLEMS_MAX:
+            doc.add(_mark(event), "too many problems: the rest of the file was not read")
+            doc.broken = True
+            return
+
+
+def _refuse_marks(doc: Document, event: Any, mark: tuple[int, int]) -> None:
+    if event.anchor is not None:
+        doc.add(mark, f"the anchor `&{event.anchor}` is not supported: write the value out where it is needed")
+    if event.tag is not None and event.tag != "!":
+        tag = event.tag.replace("tag:yaml.org,2002:", "!!")
+        doc.add(mark, f"the tag `{tag}` is not supported: write the value without it")
+
+
+def _scalar(doc: Document, event: Any, mark: tuple[int, int]) -> Any:
+    if type(event) is AliasEvent:
+        doc.add(mark, f"the alias `*{event.anchor}` is not supported: write the value out")
+        return None
+    if event.anchor is not None or event.tag is not None:
+        _refuse_marks(doc, event, mark)
+    if event.style:
+        doc.styles[mark] = event.style
+        return event.value
+    value, wrong = resolve(event.value)
+    if wrong:
+        doc.add(mark, wrong)
+    return value
+
+
+def _put(doc: Document, stack: list[_Frame], value: Any, mark: tuple[int, int]) -> None:
+    if not stack:
+        doc.root, doc.empty = value, value is None
+        doc.place = Place(mark[0] + 1, mark[1] + 1)
+        return
+    frame = stack[-1]
+    held = frame.held
+    if type(held) is List:
+        held.append(value)
+        held.marks.append(mark)
+        return
+    assert isinstance(held, Map)
+    if frame.key is None:
+        _put_key(doc, frame, held, value, mark)
+        return
+    if not frame.drop:
+        held[frame.key] = value
+        held.marks[frame.key] = (*frame.key_mark, *mark)
+    frame.key, frame.drop = None, False
+
+
+def _put_key(doc: Document, frame: _Frame, held: Map, value: Any, mark: tuple[int, int]) -> None:
+    if isinstance(value, (Map, List)):
+        if not frame.mute:
+            doc.add(mark, "a key is a name or a number: this one is a map or a list")
+        frame.key, frame.drop = "", True
+        return
+    # Keys stay as they are written: `on` is a name, and `0x5000` an address for whoever reads that map.
+    if isinstance(value, str):
+        key = value
+    elif isinstance(value, Float):
+        key = value.text
+    else:
+        key = doc.written(Place(mark[0] + 1, mark[1] + 1)).rstrip(":")
+    frame.key, frame.key_mark = key, mark
+    if key in held:
+        line = held.marks[key][0] + 1
+        doc.add(mark, f"the key `{shorten(key)}` is there twice: the first one is in line {line}, keep one of them")
+        frame.drop = True
+
+
+def shorten(text: str) -> str:
+    """A name for a message: no line breaks, and no more than fits."""
+    flat = " ".join(text.split())
+    return flat if len(flat) <= 60 else flat[:57] + "..."
