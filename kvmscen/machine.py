@@ -52,8 +52,11 @@ class Bytes:
     data: bytes
     size: int = 0
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size", max(self.size, len(self.data)))
+
     def to_json(self) -> Json:
-        return {"gpa": self.gpa, "data": self.data.hex(), "size": self.size or len(self.data)}
+        return {"gpa": self.gpa, "data": self.data.hex(), "size": self.size}
 
     @classmethod
     def from_json(cls, data: Json) -> Bytes:

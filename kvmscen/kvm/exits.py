@@ -302,7 +302,7 @@ def decode(reason: int, union: bytes, data_at: Any, arch: str) -> tuple[str, dic
     if row.name == "mmio" or row.name == "loongarch_iocsr":
         addr, data, length, is_write = struct.unpack_from("=Q8sIB", union)
         value = int.from_bytes(data[: min(length, 8)], "little") if is_write else None
-        out: dict[str, Value] = {"phys_addr": addr, "is_write": is_write, "len": length}
+        out: dict[str, Value] = {"phys_addr": addr, "is_write": bool(is_write), "len": length}
         if value is not None:
             out["data"] = value
         return row.name, out
@@ -315,6 +315,8 @@ def decode(reason: int, union: bytes, data_at: Any, arch: str) -> tuple[str, dic
             values[f.name] = struct.unpack_from("=" + f.fmt, union, f.offset)[0]
         else:
             values[f.name] = list(struct.unpack_from(f"={f.length}{f.fmt}", union, f.offset))
+    if "is_write" in values:
+        values["is_write"] = bool(values["is_write"])
     if "ndata" in values:
         values["data"] = values["data"][: min(values["ndata"], 16)]
     return row.name, values
@@ -342,3 +344,13 @@ def is_read(name: str, fields: Mapping[str, Value]) -> bool:
     if name == "io":
         return fields.get("direction") == 0
     return name in ("x86_rdmsr", "riscv_csr")
+
+
+def encode(field: Field, value: Value) -> bytes:
+    """The bytes of one member, as user space writes it back."""
+    if field.fmt == "8s":
+        return int(value).to_bytes(8, "little")
+    if field.length > 1:
+        values = value if isinstance(value, list) else [value]
+        return struct.pack(f"={len(values)}{field.fmt}", *values)
+    return struct.pack("=" + field.fmt, value)

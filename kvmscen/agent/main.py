@@ -1,0 +1,83 @@
+"""The agent: Machines in, Observations out, on a machine that has /dev/kvm and python3 3.9 or newer, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+from typing import Any
+
+from kvmscen.agent.serve import serve
+from kvmscen.arch import of_machine
+from kvmscen.errors import IoctlError
+from kvmscen.kvm.caps import CAPABILITIES
+from kvmscen.kvm.executor import ARCHES, Executor
+from kvmscen.kvm.fds import Kvm
+from kvmscen.kvm.uapi import API_VERSION
+from kvmscen.machine import Facts, Machine
+
+_FLAVOURS = {"kvm_pvm": "pvm", "kvm_amd": "svm", "kvm_intel": "vmx"}
+
+
+def _flavour() -> str | None:
+    """Which KVM this is, by the module that is loaded; None where that does not tell."""
+    return next((name for module, name in _FLAVOURS.items() if os.path.isdir(f"/sys/module/{module}")), None)
+
+
+def _cpu() -> tuple[str, ...]:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                key, _, value = line.partition(":")
+                if key.strip() in ("flags", "Features"):
+                    return tuple(value.split())
+    except OSError:
+        pass
+    return ()
+
+
+def facts(kvm: Kvm) -> Facts:
+    """What this machine's KVM is."""
+    found = {name: kvm.check_extension(number) for name, number in CAPABILITIES.items()}
+    return Facts(
+        of_machine(platform.machine()),
+        platform.release(),
+        {name: value for name, value in found.items() if value > 0},
+        os.sysconf("SC_PAGE_SIZE"),
+        _flavour(),
+        _cpu(),
+        platform.python_version(),
+    )
+
+
+def _open() -> Kvm | str:
+    """/dev/kvm, or why it cannot be used."""
+    try:
+        kvm = Kvm()
+    except FileNotFoundError:
+        return "there is no /dev/kvm (no virtualization, or the kvm module is not loaded)"
+    except PermissionError:
+        return "no permission to open /dev/kvm (be root, or a member of the group that owns it, often kvm)"
+    except (OSError, IoctlError) as error:
+        return f"/dev/kvm cannot be used: {error}"
+    version = kvm.ioctl("KVM_GET_API_VERSION")
+    if version != API_VERSION:
+        return f"/dev/kvm has API version {version}, not {API_VERSION}"
+    arch = of_machine(platform.machine())
+    return kvm if arch in ARCHES else f"the kvm host does not run {arch} yet"
+
+
+def main() -> None:
+    """Serve until the input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    kvm = _open()
+    if isinstance(kvm, str):
+        serve({"unusable": kvm}, lambda request: {"broke": str(kvm)})
+        return
+    known = facts(kvm)
+    executor = Executor(kvm, known.flavour)
+
+    def handle(request: dict[str, Any]) -> dict[str, Any]:
+        return {"observation": executor.execute(Machine.from_json(request["machine"])).to_json()}
+
+    serve({"facts": [known.to_json()]}, handle)

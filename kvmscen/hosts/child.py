@@ -1,0 +1,196 @@
+"""A child process that answers frames: spawned, asked with a deadline, killed, started anew.
+
+It runs in a session of its own, so that a ^C on the terminal does not reach it; it ends when its input does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from kvmscen.agent import frames
+from kvmscen.errors import HostError
+
+Json = dict[str, Any]
+_TAIL = 4096
+# A console may print for ever without a frame in it.
+_FLOOD = 64 << 20
+
+
+class ChildError(HostError):
+    """The child ended, was too late, or does not speak our protocol. `tail` is the end of what it printed."""
+
+    def __init__(self, message: str, tail: str) -> None:
+        super().__init__(message)
+        self.tail = tail
+
+
+class Child:
+    """One child. Not for two threads at once, but `kill` may come from any."""
+
+    def __init__(self, name: str, argv: Sequence[str], greeting: bytes = b"") -> None:
+        self.name = name
+        self.argv = list(argv)
+        self.greeting = greeting
+        self.hello: Json = {}
+        self._process: subprocess.Popen[bytes] | None = None
+        self._held = bytearray()
+        self._tail = bytearray()
+        self._id = 0
+        self._last = b""
+        self._lock = threading.Lock()
+        self._closed = False
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    def spawn(self) -> None:
+        """Start the process; its hello is read by the first `wait_hello` or `ask`."""
+        with self._lock:
+            if self._closed:
+                raise ChildError(f"{self.name} was stopped", "")
+            self._held.clear()
+            self._tail.clear()
+            self.hello = {}
+            self._process = subprocess.Popen(
+                self.argv,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                bufsize=0,
+                start_new_session=True,
+            )
+        if self.greeting:
+            self._write(self.greeting)
+
+    def wait_hello(self, seconds: float = 30.0) -> Json:
+        """The child's first frame; raises ChildError when it does not come, or is of another protocol."""
+        if self._process is None:
+            self.spawn()
+        if not self.hello:
+            hello = json.loads(self._receive(time.monotonic() + seconds))
+            if hello.get("protocol") != frames.VERSION:
+                self.kill()
+                theirs = hello.get("protocol")
+                raise ChildError(f"{self.name} speaks protocol {theirs}, this kvmscen {frames.VERSION}", self.tail)
+            self.hello = hello
+        return self.hello
+
+    def kill(self) -> None:
+        """End the process at once; the next `ask` starts a new one."""
+        with self._lock:
+            process, self._process = self._process, None
+        if process is None:
+            return
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                try:
+                    pipe.close()
+                except OSError:
+                    pass
+        process.kill()
+        process.wait()
+
+    def close(self) -> None:
+        """End the process for good; an `ask` under way in another thread fails."""
+        self._closed = True
+        process = self._process
+        if process is not None:
+            try:
+                process.send_signal(signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            process.wait()
+
+    @property
+    def tail(self) -> str:
+        """The end of what the child printed outside frames."""
+        return self._tail.decode("utf-8", "replace").strip()
+
+    # --- asking -----------------------------------------------------------------------------------------------------
+
+    def ask(self, body: str, seconds: float) -> Json:
+        """Send the members `body` (JSON text without braces) and return the reply's; raises ChildError.
+
+        After a ChildError the child is gone; the next call starts a new one.
+        """
+        deadline = time.monotonic() + seconds
+        self.wait_hello(max(seconds, 30.0))
+        self._id += 1
+        self._last = frames.pack(f'{{"id":{self._id},{body}}}')
+        try:
+            self._write(self._last)
+            while True:
+                reply: Json = json.loads(self._receive(deadline))
+                if reply.get("again"):
+                    self._write(self._last)
+                elif reply.get("id") == self._id:
+                    return reply
+        except ChildError:
+            self.kill()
+            raise
+
+    def _write(self, data: bytes) -> None:
+        process = self._process
+        if process is None or process.stdin is None:
+            raise ChildError(f"{self.name} is gone", self.tail)
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[process.stdin.write(view) :]
+        except (OSError, ValueError):
+            raise self._ended() from None
+
+    def _receive(self, deadline: float) -> str:
+        """The next frame's text; what is not a frame goes to the tail."""
+        process = self._process
+        if process is None or process.stdout is None:
+            raise ChildError(f"{self.name} is gone", self.tail)
+        fd, flood = process.stdout.fileno(), 0
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        while True:
+            while (end := self._held.find(b"\n")) >= 0:
+                line = bytes(self._held[:end])
+                del self._held[: end + 1]
+                start = line.find(frames.START)
+                if start < 0:
+                    self._keep(line + b"\n")
+                    continue
+                self._keep(line[:start])
+                text = frames.unpack(line[start:])
+                if text is not None:
+                    return text
+                self._write(frames.pack('{"id":0,"again":true}'))
+            left = deadline - time.monotonic()
+            if left <= 0 or not poll.poll(left * 1000):
+                raise ChildError(f"{self.name} did not answer in time", self.tail)
+            chunk = os.read(fd, 1 << 20)
+            flood += len(chunk)
+            if not chunk:
+                raise self._ended()
+            if flood > _FLOOD:
+                raise ChildError(f"{self.name} prints without end", self.tail)
+            self._held += chunk
+
+    def _keep(self, noise: bytes) -> None:
+        self._tail += noise
+        del self._tail[:-_TAIL]
+
+    def _ended(self) -> ChildError:
+        process = self._process
+        if self._closed or process is None:
+            return ChildError(f"{self.name} was stopped", self.tail)
+        self._keep(bytes(self._held))
+        try:
+            status = process.wait(1.0)
+        except subprocess.TimeoutExpired:
+            return ChildError(f"{self.name} closed its output", self.tail)
+        how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"exited with status {status}"
+        return ChildError(f"{self.name} {how}", self.tail)

@@ -1,0 +1,269 @@
+"""Run one Machine on /dev/kvm and say everything that happened.
+
+The order of building is fixed: VM, VM capabilities, slots with their bytes, vCPUs, vCPU capabilities, registers, setup.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any, Callable
+
+from kvmscen.errors import HostError, IoctlError
+from kvmscen.kvm import exits, x86_64
+from kvmscen.kvm.fds import Kvm, Vcpu, Vm
+from kvmscen.kvm.recorder import Recorder
+from kvmscen.kvm.script import Verdict
+from kvmscen.kvm.slots import Slots
+from kvmscen.machine import Action, Capability, Machine, Memslot, Observation, Step
+
+_EINTR = 4
+_FAULTS = ("EFAULT", "EHWPOISON")
+_MEMORY_FAULT = 39
+# A signal that comes between the last bytecode and the system call is lost, so the timer fires again and again.
+_AGAIN = 0.02
+ARCHES: dict[str, Any] = {"x86_64": x86_64}
+
+
+class Executor:
+    """One open /dev/kvm that runs Machines one after another."""
+
+    def __init__(self, kvm: Kvm, flavour: str | None) -> None:
+        self.kvm = kvm
+        self.flavour = flavour
+
+    def execute(self, machine: Machine) -> Observation:
+        """Build the VM, run it, give everything back. Times are wall time."""
+        if machine.arch not in ARCHES:
+            raise HostError(f"the kvm host does not run {machine.arch} yet")
+        run = _Run(self.kvm, machine, self.flavour)
+        try:
+            return run.observe()
+        finally:
+            run.close()
+
+
+class _Run:
+    def __init__(self, kvm: Kvm, machine: Machine, flavour: str | None) -> None:
+        self.kvm = kvm
+        self.machine = machine
+        self.state = ARCHES[machine.arch]
+        self.recorder = Recorder(machine)
+        self.slots: Slots | None = None
+        self.vm: Vm | None = None
+        self.vcpus: dict[int, Vcpu] = {}
+        self.flavour = flavour
+        self.expired = False
+        self.deadline = 0.0
+
+    def close(self) -> None:
+        for vcpu in self.vcpus.values():
+            vcpu.close()
+        if self.vm is not None:
+            self.vm.close()
+        if self.slots is not None:
+            self.slots.close()
+
+    def observe(self) -> Observation:
+        start = time.monotonic()
+        self.deadline = start + self.machine.timeout
+        previous = signal.signal(signal.SIGALRM, self._alarm)
+        try:
+            stopped = self._build()
+            for plan in self.machine.vcpus if stopped is None else ():
+                stopped = self.run_vcpu(self.vcpus[plan.id])
+            regs, memory = self._final()
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, previous)
+        elapsed = time.monotonic() - start
+        return Observation(stopped or "end", tuple(self.recorder.events), regs, memory, elapsed)
+
+    # --- building ---------------------------------------------------------------------------------------------------
+
+    def _build(self) -> str | None:
+        machine = self.machine
+        self.vm = self.state.create_vm(self.kvm, machine, self.flavour)
+        self.slots = Slots(self.vm)
+        for cap in machine.enable:
+            if not cap.on_vcpu and (stop := self._try(partial(self._enable, cap), cap.errno)):
+                return stop
+        if machine.tables is not None:
+            tables = machine.tables
+            self.slots.set(Memslot(tables.slot, tables.at, tables.size))
+            self.slots.write(tables.at, self.state.tables(machine))
+        for slot in machine.memslots:
+            if stop := self._try(partial(self.slots.set, slot), slot.errno):
+                return stop
+        for part in machine.image:
+            self.slots.write(part.gpa, part.data)
+        for plan in machine.vcpus:
+            self.vcpus[plan.id] = self.vm.create_vcpu(plan.id)
+        for cap in machine.enable:
+            if cap.on_vcpu and (stop := self._try(partial(self._enable, cap), cap.errno)):
+                return stop
+        for plan in machine.vcpus:
+            self.state.boot(self.kvm, self.vcpus[plan.id], plan, machine)
+        return self._perform(machine.vcpus[0].id, machine.setup)
+
+    def _slots(self) -> Slots:
+        assert self.slots is not None
+        return self.slots
+
+    def _try(self, act: Callable[[], None], wanted: str | None) -> str | None:
+        try:
+            act()
+        except IoctlError as error:
+            return self.recorder.failed(self.machine.vcpus[0].id, error, None, wanted)
+        return None
+
+    def _enable(self, cap: Capability, vcpu: int = 0) -> None:
+        assert self.vm is not None
+        (self.vcpus[vcpu] if cap.on_vcpu else self.vm).enable_cap(cap.number, cap.args)
+
+    def _perform(self, vcpu: int, actions: Iterable[Action]) -> str | None:
+        for action in actions:
+            pc = self.state.pc(self.vcpus[vcpu])
+            if stop := self.recorder.perform(vcpu, action, pc, self._act):
+                return stop
+        return None
+
+    def _act(self, action: Action) -> None:
+        args = action.args
+        if action.name == "set_regs":
+            self.state.write(self.vcpus[action.vcpu], args)
+        elif action.name == "write_memory":
+            self._write_memory(args["gpa"], bytes.fromhex(args["data"]))
+        elif action.name == "set_memslot":
+            self._slots().set(Memslot.from_json(dict(args)))
+        elif action.name == "delete_memslot":
+            self._slots().delete(args["slot"])
+        elif action.name == "enable":
+            self._enable(Capability.from_json(dict(args)), action.vcpu)
+        else:
+            raise HostError(f"this agent has no action {action.name!r}")
+
+    def _write_memory(self, gpa: int, data: bytes) -> None:
+        if not self._slots().write(gpa, data):
+            self.recorder.devices.write(gpa, data)
+
+    # --- running ----------------------------------------------------------------------------------------------------
+
+    def _alarm(self, number: int, frame: object) -> None:
+        self.expired = True
+        for vcpu in self.vcpus.values():
+            vcpu.immediate_exit = 1
+
+    def run_vcpu(self, vcpu: Vcpu) -> str:
+        """Enter the vCPU until its script, an ending exit or a limit stops it; why, as in kvmscen.machine.STOPPED."""
+        self._arm(None)
+        if self.recorder.scripts[vcpu.number].over():
+            return "end"
+        while True:
+            verdict, completes = self._enter(vcpu)
+            then, stop = list(verdict.then), verdict.stop
+            while completes and (then or stop is not None) and stop != "exits":
+                more = self._complete(vcpu)
+                if more is None:
+                    break
+                verdict, completes = more
+                then += verdict.then
+                stop = stop or verdict.stop
+            if stop is None and then:
+                stop = self._perform(vcpu.number, then)
+            if stop is not None:
+                return stop
+
+    def _arm(self, seconds: float | None) -> None:
+        """Start the timer: for a step, or (None) for what is left of the whole run."""
+        left = max(self.deadline - time.monotonic(), 1e-6)
+        self.expired = False
+        signal.setitimer(signal.ITIMER_REAL, left if seconds is None else min(left, max(seconds, 1e-6)), _AGAIN)
+
+    def _enter(self, vcpu: Vcpu) -> tuple[Verdict, bool]:
+        """KVM_RUN until something happened: the verdict on it, and whether an instruction is left to complete."""
+        wait = self.recorder.scripts[vcpu.number].timeout()
+        if wait is not None:
+            self._arm(wait)
+        while True:
+            if self.expired:
+                vcpu.immediate_exit = 0
+                late = time.monotonic() >= self.deadline
+                seconds = self.machine.timeout if late or wait is None else wait
+                self._arm(None)
+                verdict = self._take(vcpu, "timeout", "", {"timeout": seconds})
+                return (verdict._replace(stop="timeout") if late else verdict), False
+            vcpu.immediate_exit = 0
+            number = vcpu.run()
+            if number != _EINTR:
+                break
+        if wait is not None:
+            self._arm(None)
+        return self._returned(vcpu, number)
+
+    def _complete(self, vcpu: Vcpu) -> tuple[Verdict, bool] | None:
+        """Complete the pending exit without entering the guest; an exit that this yields is the next event."""
+        vcpu.immediate_exit = 1
+        number = vcpu.run()
+        vcpu.immediate_exit = 0
+        return None if number == _EINTR else self._returned(vcpu, number)
+
+    def _returned(self, vcpu: Vcpu, number: int) -> tuple[Verdict, bool]:
+        if number:
+            error = IoctlError("KVM_RUN", number)
+            fields: dict[str, Any] = {"ioctl": "KVM_RUN"}
+            if error.errno in _FAULTS and vcpu.exit_reason == _MEMORY_FAULT:
+                fields["memory_fault"] = vcpu.exit(self.machine.arch)[1]
+            return self._take(vcpu, "error", error.errno, fields), False
+        name, members = vcpu.exit(self.machine.arch)
+        verdict = self._take(vcpu, "exit", name, members)
+        reply = self.recorder.reply(verdict, name, members)
+        row = exits.BY_NAME.get(name)
+        if reply:
+            _write_back(vcpu, name, members, reply)
+        return verdict, row is not None and row.completes
+
+    def _take(self, vcpu: Vcpu, kind: str, name: str, fields: Mapping[str, Any]) -> Verdict:
+        def observe(step: Step) -> tuple[Mapping[str, int], Mapping[int, bytes]]:
+            return self.state.read(vcpu, step.observe_regs), self._memory(step.observe_memory)
+
+        return self.recorder.take(vcpu.number, kind, name, fields, self.state.pc(vcpu), observe)
+
+    # --- observing --------------------------------------------------------------------------------------------------
+
+    def _memory(self, ranges: Iterable[tuple[int, int]]) -> dict[int, bytes]:
+        """Bytes of slots and of sections outside them; a range that lies in neither is left out."""
+        out: dict[int, bytes] = {}
+        for gpa, size in ranges:
+            data = self._slots().read(gpa, size)
+            if data is None and self.recorder.devices.covers(gpa):
+                data = self.recorder.devices.read(gpa, size)
+            if data is not None:
+                out[gpa] = data
+        return out
+
+    def _final(self) -> tuple[dict[str, int], dict[int, bytes]]:
+        first = self.machine.vcpus[0]
+        memory = self._memory(self.machine.observe_memory)
+        if first.id not in self.vcpus:
+            return {}, memory
+        names = (*self.state.GENERAL, *self.machine.observe_regs)
+        return self.state.read(self.vcpus[first.id], names), memory
+
+
+def _write_back(vcpu: Vcpu, name: str, members: Mapping[str, Any], reply: Mapping[str, Any]) -> None:
+    """Put the reply where KVM takes it from at the next KVM_RUN."""
+    if name == "io":
+        if "data" in reply and members["direction"] == 0:
+            offset = int.from_bytes(vcpu.bytes_at(exits.UNION + 8, 8), "little")
+            data = reply["data"]
+            values = data if isinstance(data, list) else [data]
+            size, count = members["size"], members["count"]
+            raw = b"".join(v.to_bytes(size, "little") for v in values[:count])
+            vcpu.put(offset, raw.ljust(size * count, b"\0"))
+        return
+    for field in exits.BY_NAME[name].fields:
+        if field.name in reply:
+            vcpu.put(exits.UNION + field.offset, exits.encode(field, reply[field.name]))

@@ -1,0 +1,69 @@
+"""The memslots of one VM and the host memory behind them. Bytes belong to the slot number and outlive its deletion."""
+
+from __future__ import annotations
+
+from kvmscen.errors import IoctlError
+from kvmscen.kvm.fds import Memory, Vm
+from kvmscen.machine import Memslot
+
+_EFAULT = 14
+
+
+class Slots:
+    """Slots by number, as KVM has them now."""
+
+    def __init__(self, vm: Vm) -> None:
+        self.vm = vm
+        self._live: dict[int, Memslot] = {}
+        self._memory: dict[int, Memory] = {}
+
+    def set(self, slot: Memslot) -> None:
+        """Create, move or change a slot (KVM API 4.35). Raises IoctlError, then nothing is changed."""
+        memory, fresh = self._memory.get(slot.slot), None
+        if memory is None or (slot.size > memory.size and slot.slot not in self._live):
+            fresh = Memory(max(slot.size, 1))
+            if memory is not None:
+                fresh.write(0, memory.read(0, memory.size))
+        try:
+            self.vm.set_user_memory_region(slot.slot, slot.flags, slot.gpa, slot.size, (fresh or memory).at)  # type: ignore[union-attr]
+        except IoctlError:
+            if fresh is not None:
+                fresh.close()
+            raise
+        if fresh is not None:
+            if memory is not None:
+                memory.close()
+            self._memory[slot.slot] = fresh
+        self._live[slot.slot] = slot
+
+    def delete(self, number: int) -> None:
+        """Delete a slot: KVM_SET_USER_MEMORY_REGION with size 0."""
+        memory = self._memory.get(number)
+        self.vm.set_user_memory_region(number, 0, 0, 0, memory.at if memory is not None else 0)
+        self._live.pop(number, None)
+
+    def read(self, gpa: int, size: int) -> bytes | None:
+        """Bytes of one slot; None where the range does not lie wholly in one."""
+        slot = self._find(gpa, size)
+        return None if slot is None else self._memory[slot.slot].read(gpa - slot.gpa, size)
+
+    def write(self, gpa: int, data: bytes) -> bool:
+        """Put bytes into one slot; False where the range does not lie wholly in one."""
+        slot = self._find(gpa, len(data))
+        if slot is None:
+            return False
+        self._memory[slot.slot].write(gpa - slot.gpa, data)
+        return True
+
+    def _find(self, gpa: int, size: int) -> Memslot | None:
+        for slot in self._live.values():
+            if slot.gpa <= gpa and gpa + size <= slot.gpa + slot.size:
+                return slot
+        return None
+
+    def close(self) -> None:
+        """Unmap the host memory; the VM must be closed before."""
+        for memory in self._memory.values():
+            memory.close()
+        self._memory.clear()
+        self._live.clear()

@@ -1,0 +1,55 @@
+"""ioctl numbers of <linux/kvm.h> and the sizes of what they take (KVM API, section 4)."""
+
+from __future__ import annotations
+
+
+def _io(number: int) -> int:
+    return 0xAE00 | number
+
+
+def _ior(number: int, size: int) -> int:
+    return 0x80000000 | size << 16 | 0xAE00 | number
+
+
+def _iow(number: int, size: int) -> int:
+    return 0x40000000 | size << 16 | 0xAE00 | number
+
+
+def _iowr(number: int, size: int) -> int:
+    return 0xC0000000 | size << 16 | 0xAE00 | number
+
+
+API_VERSION = 12
+
+# Sizes of structs, in bytes.
+REGS_X86 = 144
+SREGS_X86 = 312
+XSAVE = 4096
+CPUID_ENTRY = 40
+
+IOCTLS: dict[str, int] = {
+    "KVM_GET_API_VERSION": _io(0x00),
+    "KVM_CREATE_VM": _io(0x01),
+    "KVM_CHECK_EXTENSION": _io(0x03),
+    "KVM_GET_VCPU_MMAP_SIZE": _io(0x04),
+    "KVM_GET_SUPPORTED_CPUID": _iowr(0x05, 8),
+    "KVM_CREATE_VCPU": _io(0x41),
+    "KVM_SET_USER_MEMORY_REGION": _iow(0x46, 32),
+    "KVM_SET_TSS_ADDR": _io(0x47),
+    "KVM_RUN": _io(0x80),
+    "KVM_GET_REGS": _ior(0x81, REGS_X86),
+    "KVM_SET_REGS": _iow(0x82, REGS_X86),
+    "KVM_GET_SREGS": _ior(0x83, SREGS_X86),
+    "KVM_SET_SREGS": _iow(0x84, SREGS_X86),
+    "KVM_SET_CPUID2": _iow(0x90, 8),
+    "KVM_ENABLE_CAP": _iow(0xA3, 104),
+    "KVM_GET_XSAVE": _ior(0xA4, XSAVE),
+    "KVM_SET_XSAVE": _iow(0xA5, XSAVE),
+}
+
+# KVM_SET_USER_MEMORY_REGION flags.
+MEM_FLAGS: dict[str, int] = {
+    "KVM_MEM_LOG_DIRTY_PAGES": 1 << 0,
+    "KVM_MEM_READONLY": 1 << 1,
+    "KVM_MEM_GUEST_MEMFD": 1 << 2,
+}
