@@ -1,0 +1,167 @@
+"""The passes: items to addresses until nothing moves, then to bytes, with all that is wrong on the way."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+
+from kvmscen.asm import keystone
+from kvmscen.asm.arm64 import Arm64
+from kvmscen.asm.expressions import Unknown
+from kvmscen.asm.front import Front
+from kvmscen.asm.items import MAX_SIZE, Assign, Chunk, Item
+from kvmscen.asm.layout import Misplaced, Shape, place, section_symbols
+from kvmscen.asm.source import Statement
+from kvmscen.asm.values import Line, Placement, Program, Section, Source, Wrong, clip
+from kvmscen.asm.x86 import X86
+from kvmscen.errors import Problem, ScenarioError
+
+MAX_PASSES = 60
+MAX_TOTAL = 4 * MAX_SIZE
+_MASK = (1 << 64) - 1
+
+
+class Assembly:
+    """One program on its way from text to bytes."""
+
+    def __init__(self, arch: str, bits: int, source: Source, placements: Sequence[Placement], origin: int) -> None:
+        self._arch = arch
+        self._source = source
+        self._placements = placements
+        self._origin = origin
+        self._front = Front(source, arch, Arm64() if arch == "arm64" else X86(bits))
+        self._problems: list[Problem] = []
+        self._loads: dict[str, int] = {}
+        self._section_symbols: dict[str, int] = {}
+
+    def run(self) -> Program:
+        """The program. Raises ScenarioError with all problems."""
+        self._front.read()
+        misplaced = self._settle()
+        sizes = self._too_large()
+        if sizes:
+            raise ScenarioError(sizes)
+        images = {name: bytearray(0 if chunk.nobits else chunk.size) for name, chunk in self._front.chunks.items()}
+        lines: list[Line] = []
+        for item in self._front.items:
+            self._encode(item, images[item.chunk.name], lines)
+        for wrong in misplaced:
+            spot = wrong.placement
+            where = (spot.line, spot.column) if spot else (self._source.line, self._source.column)
+            self._problems.append(Problem(self._source.file, *where, wrong.message))
+        if self._problems:
+            raise ScenarioError(dict.fromkeys(self._problems))
+        return self._program(images, lines)
+
+    def _settle(self) -> list[Misplaced]:
+        front = self._front
+        for turn in range(MAX_PASSES):
+            moved, misplaced = self._pass()
+            if turn and not moved:
+                return misplaced
+        for item in front.items:
+            if isinstance(item, Assign) and item.changed:
+                self._report(item.statement, f"symbol {clip(item.name)} depends on itself")
+        if not self._problems:
+            place_at = front.items[0].statement if front.items else Statement(self._source.line, 1, "")
+            self._report(place_at, "sizes in this program depend on each other without end")
+        return misplaced
+
+    def _pass(self) -> tuple[bool, list[Misplaced]]:
+        front = self._front
+        scope = front.scope
+        moved = False
+        for chunk in front.chunks.values():
+            chunk.size = 0
+        for item in front.items:
+            chunk = item.chunk
+            if item.offset != chunk.size:
+                item.offset = chunk.size
+                moved = True
+            size = item.measure(scope)
+            if size != item.size:
+                item.size = size
+                moved = True
+            chunk.size += size
+            if isinstance(item, Assign) and item.changed:
+                moved = True
+        shapes = [Shape(chunk.name, chunk.size, chunk.align) for chunk in front.chunks.values()]
+        places, misplaced = place(shapes, self._placements, self._origin)
+        for name, where in places.items():
+            chunk = front.chunks[name]
+            if chunk.base != where.gpa:
+                chunk.base = where.gpa
+                moved = True
+            self._loads[name] = where.load
+        symbols = section_symbols(shapes, places)
+        if symbols != self._section_symbols:
+            self._section_symbols = symbols
+            moved = True
+        for name, value in symbols.items():
+            if not front.is_defined(name):
+                scope.symbols[name] = value
+                scope.weights[name] = 0 if name.endswith("_size") else 1
+        return moved, misplaced
+
+    def _too_large(self) -> list[Problem]:
+        total = sum(chunk.size for chunk in self._front.chunks.values())
+        wrong: list[Problem] = []
+        for chunk in self._front.chunks.values():
+            if chunk.size > MAX_SIZE or total > MAX_TOTAL:
+                last = max((i for i in self._front.items if i.chunk is chunk), key=lambda item: item.size)
+                message = f"section {chunk.name} has {chunk.size:#x} bytes; it may have 16 MiB, all together 64 MiB"
+                wrong.append(Problem(self._source.file, last.statement.line, last.statement.column, message))
+        return wrong
+
+    def _encode(self, item: Item, image: bytearray, lines: list[Line]) -> None:
+        statement = item.statement
+        try:
+            data = item.encode(self._front.scope)
+        except Wrong as wrong:
+            self._report(statement, str(wrong) + self._hint(statement))
+            return
+        except Unknown as unknown:
+            self._report(statement, self._undefined(unknown.name) + self._hint(statement))
+            return
+        except keystone.NotInstalled:
+            message = str(keystone.missing())
+            if not any(problem.message == message for problem in self._problems):
+                self._report(statement, message)
+            return
+        if data is not None and data:
+            if not item.chunk.nobits:
+                image[item.offset : item.offset + len(data)] = data
+            elif any(data):
+                message = f"section {item.chunk.name} holds zeros only; put this into .data or .text"
+                self._report(statement, message)
+        if item.shown and item.size:
+            lines.append(Line(item.address, item.size, statement.line, statement.text))
+
+    def _report(self, statement: Statement, message: str) -> None:
+        self._problems.append(Problem(self._source.file, statement.line, statement.column, message))
+
+    def _undefined(self, name: str) -> str:
+        if "\x02" in name:
+            return f"there is no label {clip(name.partition(chr(2))[0])}: after this line"
+        known = [symbol for symbol in self._front.scope.symbols if "\x02" not in symbol]
+        close = difflib.get_close_matches(name[:100], known[:5000], 1)
+        return f"undefined symbol {clip(name)}" + (f"; did you mean {close[0]}?" if close else "")
+
+    def _hint(self, statement: Statement) -> str:
+        comment = "//" if self._arch == "arm64" else "#"
+        if statement.separated:
+            return f" (; separates statements; a comment begins with {comment})"
+        for mark in (" # ", "\t# ") if self._arch == "arm64" else (" //", "\t//"):
+            if mark in statement.text:
+                return f" (a comment begins with {comment} here)"
+        return ""
+
+    def _program(self, images: dict[str, bytearray], lines: list[Line]) -> Program:
+        front = self._front
+        sections = [self._section(chunk, images[chunk.name]) for chunk in front.chunks.values()]
+        symbols = {name: value & _MASK for name, value in front.scope.symbols.items() if "\x02" not in name}
+        lines.sort(key=lambda line: line.gpa)
+        return Program(tuple(sorted(sections, key=lambda section: section.gpa)), symbols, tuple(lines))
+
+    def _section(self, chunk: Chunk, image: bytearray) -> Section:
+        return Section(chunk.name, chunk.base, self._loads[chunk.name], bytes(image), chunk.size, chunk.nobits)

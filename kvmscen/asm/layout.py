@@ -1,0 +1,191 @@
+"""Sizes and placements to addresses: what ld would do with one output section per input section. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kvmscen.asm.values import Placement, Wrong
+
+_ORDER = {".text": 0, ".rodata": 1, ".data": 2, ".bss": 3}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A section of the program before it has an address: size and alignment in bytes."""
+
+    name: str
+    size: int
+    align: int = 1
+
+
+@dataclass(frozen=True)
+class Place:
+    """A section's addresses: where the guest sees it and where its bytes are loaded."""
+
+    gpa: int
+    load: int
+
+
+@dataclass(frozen=True)
+class Misplaced:
+    """Something wrong with a placement; `placement` is None where none names the section."""
+
+    message: str
+    placement: Placement | None
+
+
+def align_up(value: int, align: int) -> int:
+    """`value` rounded up to a multiple of `align`."""
+    return -(-value // align) * align
+
+
+def stem(name: str) -> str:
+    """The middle of `__text_start`: the section's name without its dot, other characters made `_`."""
+    return re.sub(r"\W", "_", name.removeprefix("."), flags=re.ASCII)
+
+
+def span(address: int, size: int) -> str:
+    """A range as messages show it."""
+    return f"{address:#x}-{address + size - 1:#x}" if size else f"{address:#x} (empty)"
+
+
+def place(
+    shapes: Sequence[Shape], placements: Sequence[Placement], origin: int
+) -> tuple[dict[str, Place], list[Misplaced]]:
+    """The address of every section, and all that is wrong with the placements."""
+    problems: list[Misplaced] = []
+    by_name = {shape.name: shape for shape in shapes}
+    named = _named(by_name, placements, problems)
+    places: dict[str, Place] = {}
+    for name in named:
+        _place_named(name, named, by_name, places, problems, origin, ())
+    fixed = [(places[name].gpa, by_name[name].size) for name in places if by_name[name].size]
+    cursor = origin
+    rank = {shape.name: (_ORDER.get(shape.name, 4), index) for index, shape in enumerate(shapes)}
+    for shape in sorted(shapes, key=lambda shape: rank[shape.name]):
+        if shape.name not in places:
+            cursor = _free(align_up(cursor, shape.align), shape, fixed)
+            places[shape.name] = Place(cursor, cursor)
+            cursor += shape.size
+    _overlaps(shapes, places, named, problems)
+    return places, problems
+
+
+def section_symbols(shapes: Sequence[Shape], places: dict[str, Place]) -> dict[str, int]:
+    """`__text_start` and its like for every section."""
+    symbols: dict[str, int] = {}
+    for shape in shapes:
+        at = places[shape.name]
+        middle = stem(shape.name)
+        symbols[f"__{middle}_start"] = at.gpa
+        symbols[f"__{middle}_end"] = at.gpa + shape.size
+        symbols[f"__{middle}_size"] = shape.size
+        symbols[f"__{middle}_load"] = at.load
+    return symbols
+
+
+def _named(
+    shapes: dict[str, Shape], placements: Sequence[Placement], problems: list[Misplaced]
+) -> dict[str, Placement]:
+    named: dict[str, Placement] = {}
+    for placement in placements:
+        if placement.name in named:
+            problems.append(Misplaced(f"section {placement.name} is placed twice", placement))
+        elif placement.name not in shapes:
+            has = ", ".join(shapes) or "no sections"
+            message = f"section {placement.name} has nothing in it; the program has {has}"
+            problems.append(Misplaced(message, placement))
+        else:
+            named[placement.name] = placement
+    return named
+
+
+def _place_named(
+    name: str,
+    named: dict[str, Placement],
+    shapes: dict[str, Shape],
+    places: dict[str, Place],
+    problems: list[Misplaced],
+    origin: int,
+    behind: tuple[str, ...],
+) -> None:
+    if name in places:
+        return
+    placement, shape = named[name], shapes[name]
+    gpa = placement.at
+    if gpa is None and placement.after is None:
+        if placement.align is None and placement.load is None:
+            return
+        gpa = align_up(origin, max(shape.align, placement.align or 1))
+    elif gpa is None:
+        gpa = _after(placement, named, shapes, places, problems, origin, (*behind, name))
+        gpa = align_up(gpa, max(shape.align, placement.align or 1))
+    try:
+        _check(gpa, placement, shape)
+    except Wrong as wrong:
+        problems.append(Misplaced(str(wrong), placement))
+    places[name] = Place(gpa, gpa if placement.load is None else placement.load)
+
+
+def _check(gpa: int, placement: Placement, shape: Shape) -> None:
+    align = placement.align or 1
+    if align < 1 or align & (align - 1):
+        raise Wrong(f"section {shape.name}: align must be a power of two, not {align}")
+    align = max(align, shape.align)
+    if gpa % align:
+        raise Wrong(f"section {shape.name} needs an address aligned to {align} bytes; {gpa:#x} is not")
+    for address in (gpa, placement.load or 0):
+        if not 0 <= address <= (1 << 64) - shape.size:
+            raise Wrong(f"section {shape.name} at {address:#x} does not fit in 64 bits of address")
+
+
+def _after(
+    placement: Placement,
+    named: dict[str, Placement],
+    shapes: dict[str, Shape],
+    places: dict[str, Place],
+    problems: list[Misplaced],
+    origin: int,
+    behind: tuple[str, ...],
+) -> int:
+    before = placement.after or ""
+    if before not in shapes:
+        has = ", ".join(shapes)
+        problems.append(Misplaced(f"section {placement.name} is to follow {before}; the program has {has}", placement))
+        return origin
+    if before in behind or len(behind) > 100:
+        problems.append(Misplaced(f"section {placement.name} is to follow {before}, which follows it", placement))
+        return origin
+    if before in named:
+        _place_named(before, named, shapes, places, problems, origin, behind)
+    if before not in places:
+        # It is not placed by name itself: it starts where the unnamed ones do.
+        gpa = align_up(origin, shapes[before].align)
+        places[before] = Place(gpa, gpa)
+    return places[before].gpa + shapes[before].size
+
+
+def _free(at: int, shape: Shape, fixed: list[tuple[int, int]]) -> int:
+    moved = bool(shape.size)
+    while moved:
+        moved = False
+        for start, size in fixed:
+            if at < start + size and start < at + shape.size:
+                at = align_up(start + size, shape.align)
+                moved = True
+    return at
+
+
+def _overlaps(
+    shapes: Sequence[Shape], places: dict[str, Place], named: dict[str, Placement], problems: list[Misplaced]
+) -> None:
+    for what in ("gpa", "load"):
+        ranges = sorted((getattr(places[shape.name], what), shape.name, shape.size) for shape in shapes if shape.size)
+        for (start, name, size), (start_2, name_2, size_2) in zip(ranges, ranges[1:], strict=False):
+            if start + size <= start_2 or (what == "load" and places[name].gpa + size > places[name_2].gpa >= start):
+                continue
+            verb = "overlaps" if what == "gpa" else "is loaded over"
+            message = f"section {name_2} at {span(start_2, size_2)} {verb} {name} at {span(start, size)}"
+            problems.append(Misplaced(message, named.get(name_2) or named.get(name)))

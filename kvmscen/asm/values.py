@@ -1,0 +1,74 @@
+"""What goes into the assembler and what comes out: frozen values without behaviour."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Source:
+    """Text of a program and where it stands in its file.
+
+    `line` is the 1-based file line of the text's first line, `column` the 1-based file column of the text's first
+    column: the indentation that YAML removed, plus 1.
+    """
+
+    file: str
+    text: str
+    line: int = 1
+    column: int = 1
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where an output section goes, in ld's words. `line` and `column` are for errors."""
+
+    name: str
+    at: int | None = None
+    after: str | None = None
+    align: int | None = None
+    load: int | None = None
+    line: int = 0
+    column: int = 0
+
+
+@dataclass(frozen=True)
+class Section:
+    """An output section at its addresses. `data` is empty where `nobits`; `size` counts in bytes always."""
+
+    name: str
+    gpa: int
+    load: int
+    data: bytes
+    size: int
+    nobits: bool
+
+
+@dataclass(frozen=True)
+class Line:
+    """One source statement that yields bytes: its address and size, its file line, its text without comments."""
+
+    gpa: int
+    size: int
+    line: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Program:
+    """An assembled program. `lines` are sorted by address."""
+
+    sections: tuple[Section, ...]
+    symbols: Mapping[str, int]
+    lines: tuple[Line, ...]
+
+
+class Wrong(Exception):
+    """Something wrong with one statement. Never leaves this package: it becomes a Problem at the statement's place."""
+
+
+def clip(text: str) -> str:
+    """`text` as a message can quote it: one line, not too long."""
+    text = " ".join(text.split())
+    return text if len(text) <= 60 else text[:57] + "..."
