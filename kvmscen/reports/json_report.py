@@ -1,0 +1,86 @@
+"""The JSON report, version 1: schema/report.schema.json is its reference. Within version 1 keys are only added.
+
+One result stands on one line: the C encoder does not indent, and a line-by-line diff of two reports shows which cases differ.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from kvmscen.errors import Problem
+from kvmscen.result import Mismatch, Result, Run
+
+Json = dict[str, Any]
+
+
+def render(run: Run) -> str:
+    """The whole report as JSON text, ASCII only."""
+    head: Json = {
+        "format": "kvmscen-report",
+        "version": 1,
+        "run": {"id": run.id, "started": iso(run.started), "version": run.version, "elapsed_s": round(run.elapsed, 6)},
+    }
+    if run.interrupted:
+        head["interrupted"] = True
+    members = [f"{_dump(key)}: {_dump(value)}" for key, value in head.items()]
+    members.append(f'"results": {_lines([_result(r) for r in run.results])}')
+    members.append(f'"errors": {_lines([_problem(p) for p in run.problems])}')
+    members.append(f'"summary": {_dump(run.summary)}')
+    return "{" + ",\n ".join(members) + "}\n"
+
+
+def iso(seconds: float) -> str:
+    """Seconds since the epoch as ISO 8601 in UTC, to the second: `2026-11-23T08:30:00Z`."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, allow_nan=False)
+
+
+def _lines(items: list[Json]) -> str:
+    return "[\n  " + ",\n  ".join(map(_dump, items)) + "]" if items else "[]"
+
+
+def _result(result: Result) -> Json:
+    seen = result.observation
+    return {
+        "file": result.file,
+        "line": result.line,
+        "scenario": result.scenario,
+        "case": result.case,
+        "title": result.summary or None,
+        "arch": result.arch,
+        "host": result.host,
+        "kernel": result.kernel,
+        "predicted": result.predicted,
+        "machine": result.machine,
+        "status": result.status,
+        "reason": result.reason,
+        "hint": result.hint,
+        "elapsed_s": round(result.elapsed, 6),
+        "mismatches": [_mismatch(result.file, m) for m in result.mismatches],
+        "stopped": seen.stopped if seen else None,
+        "detail": seen.detail if seen else None,
+        "events": [event.to_json() for event in seen.events] if seen else [],
+        "final": {
+            "regs": dict(seen.regs) if seen else {},
+            "memory": {str(gpa): dict(units) for gpa, units in result.memory.items()},
+        },
+    }
+
+
+def _mismatch(file: str, mismatch: Mismatch) -> Json:
+    return {
+        "step": mismatch.step,
+        "file": file,
+        "line": mismatch.line,
+        "expected": mismatch.expected,
+        "observed": mismatch.observed,
+    }
+
+
+def _problem(problem: Problem) -> Json:
+    return {"file": problem.file, "line": problem.line, "column": problem.column, "message": problem.message}

@@ -1,0 +1,71 @@
+"""KTAP version 1 (the kernel's Documentation/dev-tools/ktap.rst): a file is a subtest, a case of it a nested test.
+
+Diagnostics stand before the result line that they explain. A subtest's `# Subtest:` line names it exactly as its result line
+does, since `kunit.py parse` pairs the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kvmscen.errors import Problem
+from kvmscen.reports.story import BAD, PREDICTED, explanation, one_line, painter, plural, where
+from kvmscen.result import Result, Run
+
+
+def render(run: Run) -> str:
+    """The whole report."""
+    files: dict[str, tuple[list[Problem], list[Result]]] = {}
+    for problem in run.problems:
+        files.setdefault(problem.file, ([], []))[0].append(problem)
+    for result in run.results:
+        files.setdefault(result.file, ([], []))[1].append(result)
+    many = len({result.host for result in run.results}) > 1
+    out = ["KTAP version 1", f"1..{len(files)}"]
+    if run.interrupted:
+        out.append("# interrupted: the rest did not run")
+    for number, (file, (problems, results)) in enumerate(files.items(), 1):
+        if results:
+            out += ["  " + line for line in _subtest(file, results, many)]
+        out += [f"# {one_line(str(problem))}" for problem in problems]
+        bad = bool(problems) or any(result.status in BAD for result in results)
+        out.append(_line(number, not bad, file, _file_directive(problems, results)))
+    return "\n".join(out) + "\n"
+
+
+def _subtest(file: str, results: Sequence[Result], many: bool) -> list[str]:
+    out = ["KTAP version 1", f"# Subtest: {_description(file)}", f"1..{len(results)}"]
+    for number, result in enumerate(results, 1):
+        if result.status in BAD:
+            out += [f"# {line}" for line in explanation(result, None, painter(False))]
+        elif result.predicted:
+            out.append(f"# {where(result)}: {PREDICTED}")
+        name = f"{result.case}@{result.host}" if many else result.case
+        out.append(_line(number, result.status not in BAD, name, _directive(result)))
+    return out
+
+
+def _file_directive(problems: Sequence[Problem], results: Sequence[Result]) -> str:
+    if problems:
+        return "ERROR " + plural(len(problems), "problem") + " in this file"
+    if all(result.status == "SKIP" for result in results):
+        return "SKIP every case was skipped"
+    return ""
+
+
+def _directive(result: Result) -> str:
+    if result.status in ("SKIP", "XFAIL", "XPASS", "ERROR"):
+        return f"{result.status} {one_line(result.reason or '')}".rstrip()
+    if result.status == "FAIL" and result.observation and result.observation.stopped == "timeout":
+        return "TIMEOUT"
+    return ""
+
+
+def _line(number: int, ok: bool, name: str, directive: str) -> str:
+    line = f"{'ok' if ok else 'not ok'} {number} {_description(name)}"
+    return f"{line} # {directive}" if directive else line
+
+
+def _description(text: str) -> str:
+    """What may stand as a description: one line, without the sign that begins a directive."""
+    return one_line(text).replace("#", "_")

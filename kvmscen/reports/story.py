@@ -1,0 +1,245 @@
+"""What went wrong with one result, as lines of text: the part that text, junit and ktap share.
+
+Everything is ASCII but for what the user wrote, and control characters of any origin are shown escaped.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
+
+from kvmscen.result import Result, Row
+
+BAD = ("FAIL", "ERROR", "XPASS")
+PREDICTED = "predicted by the model, not run on KVM"
+
+# Equal steps shown on either side of a difference, and how many rows of one other kind are shown before they are folded.
+CONTEXT = 3
+LONGEST = 20
+# Below this a terminal has no room for two columns of steps.
+SIDE_BY_SIDE = 100
+
+Paint = Callable[[str, str], str]
+_COLOURS = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "bold": "1", "dim": "2"}
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+def painter(color: bool) -> Paint:
+    """A function of text and colour's name: with `color` it puts the ANSI codes round the text."""
+    return (lambda text, name: f"\x1b[{_COLOURS[name]}m{text}\x1b[0m" if text else text) if color else (lambda text, name: text)
+
+
+def clean(text: str) -> str:
+    """One line of it, control characters escaped: a terminal must not obey what a guest or a scenario says."""
+    return _CONTROL.sub(lambda m: ascii(m.group())[1:-1], text.replace("\t", "    "))
+
+
+def one_line(text: str) -> str:
+    """All of it in one line."""
+    return clean(" ".join(text.split()))
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 step`, `2 steps`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def where(result: Result) -> str:
+    """The host and what it is: `kvm, kernel 6.1.0`, `model, predicted`."""
+    if result.predicted:
+        return f"{clean(result.host)}, predicted" + (f" for kernel {clean(result.kernel)}" if result.kernel else "")
+    return f"{clean(result.host)}, kernel {clean(result.kernel)}" if result.kernel else clean(result.host)
+
+
+def command(result: Result) -> str:
+    """The shell command that repeats this case alone, on the same host."""
+    # A path may look like an option.
+    file = f"./{result.file}" if result.file.startswith("-") else result.file
+    return shlex.join(["kvmscen", "run", file, "--case", result.case, "--on", result.host])
+
+
+def place(result: Result) -> tuple[str, int]:
+    """File and line to look at first: those of the first difference, else the case's own."""
+    lines = [m.line for m in result.mismatches] + [row.line for row in result.rows if row.mark in "!-+"]
+    return result.file, next((line for line in lines if line), result.line)
+
+
+def headline(result: Result) -> str:
+    """`file:line: what is wrong`, one line, never wrapped."""
+    file, line = place(result)
+    return f"{clean(file)}:{line}: {what(result)}"
+
+
+def what(result: Result) -> str:
+    """What is wrong, in a few words: the first difference, or the reason."""
+    reason = one_line(result.reason or "")
+    if result.status == "ERROR":
+        # The rest of a reason of several lines, as the end of a console, stands below.
+        return "error: " + one_line((result.reason or "no reason was given").strip().split("\n")[0])
+    if result.status == "XPASS":
+        return "the known wrong outcome is gone" + (f": {reason}" if reason else "")
+    first = next((row for row in result.rows if row.mark in "!-+"), None)
+    step = result.mismatches[0].step if result.mismatches else 0
+    at = f"step {step}: " if step else ""
+    if first is None:
+        return at + (reason or "not as expected")
+    if first.mark == "-":
+        return f"{at}expected, not observed: {one_line(first.expected)}"
+    if first.mark == "+":
+        return f"{at}observed, not expected: {one_line(first.observed)}"
+    if first.differs:
+        return f"{at}{_names(first)} {'differs' if len(first.differs) == 1 else 'differ'}"
+    return at + "expected and observed differ"
+
+
+def _names(row: Row) -> str:
+    return one_line(", ".join(row.differs))
+
+
+def differences(result: Result, width: int | None, paint: Paint) -> list[str]:
+    """Expected against observed, side by side where `width` columns have room, else (or with None) one above the other."""
+    if not any(row.expected or row.observed for row in result.rows):
+        return []
+    rows = fold(result.rows)
+    return _side_by_side(rows, width, paint) if width and width >= SIDE_BY_SIDE else _unified(rows, width, paint)
+
+
+def fold(rows: Sequence[Row]) -> list[Row | str]:
+    """The rows, with long stretches of one kind replaced by a note that says how many are left out."""
+    out: list[Row | str] = []
+    groups = [(kind, list(group)) for kind, group in groupby(rows, lambda row: "=" if row.mark in " ~" else row.mark)]
+    for number, (kind, group) in enumerate(groups):
+        if kind == "=":
+            head = CONTEXT if number else 0
+            tail = CONTEXT if number + 1 < len(groups) else 0
+            if len(groups) == 1:
+                head = tail = CONTEXT
+        else:
+            head, tail = LONGEST - CONTEXT, CONTEXT
+        # A note in place of one row saves nothing.
+        if len(group) <= head + tail + 1:
+            out.extend(group)
+            continue
+        out.extend(group[:head])
+        out.append(_folded(kind, group[head : len(group) - tail]))
+        out.extend(group[len(group) - tail :])
+    return out
+
+
+def _folded(kind: str, rows: Sequence[Row]) -> str:
+    ignored = sum(row.mark == "~" for row in rows)
+    equal = len(rows) - ignored
+    if kind == "=":
+        counts = [plural(equal, "equal step")] * bool(equal) + [plural(ignored, "ignored exit")] * bool(ignored)
+        return f"... {', '.join(counts)} ..."
+    kinds = {"!": "that differ", "-": "that are missing", "+": "that were not expected"}
+    return f"... {len(rows):,} more {kinds.get(kind, '')} ..."
+
+
+def _unified(rows: Iterable[Row | str], width: int | None, paint: Paint) -> list[str]:
+    rows = list(rows)
+    digits = _digits(rows)
+    room = max(width - digits - 5, 20) if width else None
+    blank = " " * (digits + 5)
+    out: list[str] = []
+
+    def put(mark: str, line: int, text: str, colour: str) -> None:
+        for number, part in enumerate(_wrap(text, room)):
+            first = f"  {mark} {line or '':>{digits}} " if number == 0 else blank
+            out.append(paint((first + part).rstrip(), colour) if colour else (first + part).rstrip())
+
+    for row in rows:
+        if isinstance(row, str):
+            out.append(paint(blank + row, "dim"))
+            continue
+        if row.mark in "!-":
+            put("-", row.line, row.expected, "red")
+        if row.mark in "!+":
+            put("+", row.line if row.mark == "+" else 0, row.observed, "green")
+        if row.mark in " ~":
+            put(row.mark, row.line, row.observed or row.expected, "")
+        if row.source:
+            put(" ", 0, "    at " + row.source, "dim")
+        if row.differs:
+            put(" ", 0, "    differs: " + _names(row), "yellow")
+    return out
+
+
+def _side_by_side(rows: Iterable[Row | str], width: int, paint: Paint) -> list[str]:
+    rows = list(rows)
+    digits = max(_digits(rows), len("line"))
+    blank = " " * (digits + 6)
+    real = [row for row in rows if isinstance(row, Row)]
+    left = max(len("expected"), *(len(clean(row.expected)) for row in real))
+    right = max(len("observed"), *(max(len(clean(row.observed)), len(clean(row.source)) + 5) for row in real))
+    room = width - len(blank) - 3
+    if left + right > room:
+        left = min(left, max(room // 2, room - right))
+        right = room - left
+    out = [paint(f"    {'line':>{digits}}  {'expected':{left}}   observed", "dim")]
+    for row in rows:
+        if isinstance(row, str):
+            out.append(paint(blank + row, "dim"))
+            continue
+        expected, observed = _wrap(row.expected, left), _wrap(row.observed, right)
+        notes = [(part, "dim") for part in _wrap("  at " + row.source, right)] if row.source else []
+        notes += [(part, "yellow") for part in _wrap("  differs: " + _names(row), right)] if row.differs else []
+        changed = row.mark in "!-+"
+        cells = [(part, "green" if changed else "") for part in observed if part or row.observed] + notes
+        for number in range(max(len(expected), len(cells))):
+            first = f"  {row.mark} {row.line or '':>{digits}}  " if number == 0 else blank
+            a = expected[number] if number < len(expected) else ""
+            b, colour = cells[number] if number < len(cells) else ("", "")
+            a = paint(a, "red") + " " * (left - len(a)) if changed else f"{a:{left}}"
+            out.append(f"{first}{a}   {paint(b, colour) if colour else b}".rstrip())
+    return out
+
+
+def _digits(rows: Iterable[Row | str]) -> int:
+    return max([len(str(row.line)) for row in rows if isinstance(row, Row)], default=1)
+
+
+def _wrap(text: str, width: int | None) -> list[str]:
+    text = clean(text)
+    if width is None or len(text) <= width:
+        return [text]
+    indent = len(text) - len(text.lstrip()) + 2
+    return textwrap.wrap(text, width, subsequent_indent=" " * indent, break_on_hyphens=False, drop_whitespace=True)
+
+
+def paragraphs(label: str, text: str, width: int | None) -> list[str]:
+    """`label: text`, wrapped under itself; the text's own line ends stay."""
+    out: list[str] = []
+    for number, line in enumerate(text.splitlines() or [""]):
+        later = " " * (len(label) + 4)
+        first = f"  {label}: " if number == 0 else later
+        # Long words stay whole: one may be a path with its line.
+        room = max(width or 0, 40) - len(later)
+        parts = textwrap.wrap(clean(line), room, break_long_words=False, break_on_hyphens=False) if width else [clean(line)]
+        out.append((first + (parts[0] if parts else "")).rstrip())
+        out += [later + part for part in parts[1:]]
+    return out
+
+
+def explanation(result: Result, width: int | None, paint: Paint) -> list[str]:
+    """Everything about a result that is not as it should be: headline, rows, hint, and the command that repeats it."""
+    lines = [paint(headline(result), "bold"), *differences(result, width, paint)]
+    reason = result.reason or ""
+    if result.status == "FAIL" and reason and one_line(reason) not in lines[0]:
+        lines += paragraphs("reason", reason, width)
+    if result.status == "ERROR" and len(reason.splitlines()) > 1:
+        lines += paragraphs("reason", reason, width)
+    detail = result.observation.detail if result.observation else None
+    if detail and detail != reason:
+        lines += paragraphs("stopped", detail, width)
+    if result.predicted:
+        lines += paragraphs("host", where(result) + ": " + PREDICTED, width)
+    if result.hint:
+        lines += [paint(line, "cyan") for line in paragraphs("hint", result.hint, width)]
+    if result.status == "XPASS":
+        lines += paragraphs("hint", "take the entry with `xfail` out of `when`, or narrow its conditions", width)
+    # Not wrapped: it is there to be copied.
+    return [*lines, f"  again: {clean(command(result))}"]
