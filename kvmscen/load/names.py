@@ -1,0 +1,174 @@
+"""The names that a scenario may use, out of the tables, and those that it may use later."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+
+from kvmscen.arch import ARCHES
+from kvmscen.kvm import exits
+
+# Architectures whose exits and registers come later.
+LATER_ARCHES = ("riscv64",)
+
+# Keys of the language that a later version brings.
+LATER_TOP = ("elf", "macros", "undecoded", "measure", "mmu", "catch", "cpuid", "runs", "ioctl", "console")
+LATER_STEP = ("meet", "follows")
+LATER_ACTIONS = (
+    "interrupt",
+    "nmi",
+    "smi",
+    "irq_line",
+    "irq_line_status",
+    "signal_msi",
+    "set_guest_debug",
+    "emulate",
+    "set_sregs",
+    "set_fpu",
+    "set_xsave",
+    "set_xcrs",
+    "set_msrs",
+    "set_one_reg",
+    "set_vcpu_events",
+    "set_debugregs",
+    "set_lapic",
+    "set_mp_state",
+    "set_cpuid2",
+    "set_tsc_khz",
+    "set_clock",
+    "set_gsi_routing",
+    "set_device_attr",
+    "set_memory_attributes",
+    "create_irqchip",
+    "create_pit2",
+    "create_device",
+    "create_vcpu",
+    "create_guest_memfd",
+    "ioeventfd",
+    "irqfd",
+    "get_dirty_log",
+    "clear_dirty_log",
+    "reset_dirty_rings",
+    "kvmclock_ctrl",
+    "translate",
+    "arm_vcpu_init",
+    "x86_set_msr_filter",
+    "pre_fault_memory",
+)
+ACTIONS = ("set_regs", "write_memory", "set_memslot", "delete_memslot", "enable")
+
+# What may stand beside the exit key of a step.
+BESIDE = ("reply", "then", "regs", "memory", "repeat", "vcpu")
+MEM_FLAGS = ("KVM_MEM_LOG_DIRTY_PAGES", "KVM_MEM_READONLY")
+FLAVOURS = ("pvm", "svm", "vmx", "vhe", "nvhe")
+HOSTS = ("kvm", "model", "qemu", "ssh")
+
+# The ioctls that the engine calls, and so those that can fail.
+IOCTLS = (
+    "KVM_RUN",
+    "KVM_CREATE_VM",
+    "KVM_CREATE_VCPU",
+    "KVM_CREATE_IRQCHIP",
+    "KVM_SET_USER_MEMORY_REGION",
+    "KVM_ENABLE_CAP",
+    "KVM_CHECK_EXTENSION",
+    "KVM_GET_VCPU_MMAP_SIZE",
+    "KVM_GET_REGS",
+    "KVM_SET_REGS",
+    "KVM_GET_SREGS",
+    "KVM_SET_SREGS",
+    "KVM_GET_FPU",
+    "KVM_SET_FPU",
+    "KVM_GET_ONE_REG",
+    "KVM_SET_ONE_REG",
+    "KVM_GET_REG_LIST",
+    "KVM_GET_SUPPORTED_CPUID",
+    "KVM_SET_CPUID2",
+    "KVM_GET_MSRS",
+    "KVM_SET_MSRS",
+    "KVM_GET_MP_STATE",
+    "KVM_SET_MP_STATE",
+    "KVM_ARM_PREFERRED_TARGET",
+    "KVM_ARM_VCPU_INIT",
+    "KVM_ARM_VCPU_FINALIZE",
+)
+
+# <asm-generic/errno-base.h> and <asm-generic/errno.h>: Linux's, whatever this machine runs.
+ERRNOS = tuple(
+    """
+    EPERM ENOENT ESRCH EINTR EIO ENXIO E2BIG ENOEXEC EBADF ECHILD EAGAIN ENOMEM EACCES EFAULT ENOTBLK EBUSY EEXIST EXDEV ENODEV
+    ENOTDIR EISDIR EINVAL ENFILE EMFILE ENOTTY ETXTBSY EFBIG ENOSPC ESPIPE EROFS EMLINK EPIPE EDOM ERANGE EDEADLK ENAMETOOLONG
+    ENOLCK ENOSYS ENOTEMPTY ELOOP ENOMSG EIDRM ECHRNG EL2NSYNC EL3HLT EL3RST ELNRNG EUNATCH ENOCSI EL2HLT EBADE EBADR EXFULL
+    ENOANO EBADRQC EBADSLT EBFONT ENOSTR ENODATA ETIME ENOSR ENONET ENOPKG EREMOTE ENOLINK EADV ESRMNT ECOMM EPROTO EMULTIHOP
+    EDOTDOT EBADMSG EOVERFLOW ENOTUNIQ EBADFD EREMCHG ELIBACC ELIBBAD ELIBSCN ELIBMAX ELIBEXEC EILSEQ ERESTART ESTRPIPE EUSERS
+    ENOTSOCK EDESTADDRREQ EMSGSIZE EPROTOTYPE ENOPROTOOPT EPROTONOSUPPORT ESOCKTNOSUPPORT EOPNOTSUPP EPFNOSUPPORT EAFNOSUPPORT
+    EADDRINUSE EADDRNOTAVAIL ENETDOWN ENETUNREACH ENETRESET ECONNABORTED ECONNRESET ENOBUFS EISCONN ENOTCONN ESHUTDOWN
+    ETOOMANYREFS ETIMEDOUT ECONNREFUSED EHOSTDOWN EHOSTUNREACH EALREADY EINPROGRESS ESTALE EUCLEAN ENOTNAM ENAVAIL EISNAM
+    EREMOTEIO EDQUOT ENOMEDIUM EMEDIUMTYPE ECANCELED ENOKEY EKEYEXPIRED EKEYREVOKED EKEYREJECTED EOWNERDEAD ENOTRECOVERABLE
+    ERFKILL EHWPOISON
+    """.split()
+)
+
+# KVM_RUN returns these with -1 and an errno: they stand in an `error` step.
+_WITH_ERRNO = ("memory_fault",)
+# Members that hold 0 or 1.
+FLAGS = ("is_write", "longmode", "dequeued")
+_BITS = {"B": 8, "H": 16, "I": 32, "Q": 64, "8s": 64}
+
+
+def offered(arch: str | None = None) -> tuple[exits.Exit, ...]:
+    """The exits that a step may name, on one architecture or on any that kvmscen knows."""
+    wanted = set(ARCHES) if arch is None else {arch}
+    return tuple(e for e in exits.EXITS if (not e.archs or wanted & set(e.archs)) and e.name not in _WITH_ERRNO)
+
+
+@lru_cache(maxsize=256)
+def members(name: str, arch: str) -> dict[str, exits.Field]:
+    """The members of one exit on one architecture."""
+    return {f.name: f for f in exits.fields_of(name, arch)}
+
+
+def bits(field: exits.Field) -> int:
+    """The width of a member, or of one element of it."""
+    return _BITS[field.fmt]
+
+
+@lru_cache(maxsize=256)
+def numbers_of(exit_name: str, field_name: str) -> dict[str, int]:
+    """The names that a member's value may have: short ones first, then the header's in full."""
+    for field in exits.BY_NAME[exit_name].fields:
+        if field.name == field_name and field.names:
+            prefix = _prefix(exit_name, field)
+            return {**field.names, **{prefix + key.upper(): number for key, number in field.names.items()}}
+    return {}
+
+
+def _prefix(exit_name: str, field: exits.Field) -> str:
+    # The exit table names the prefix in the member's text where it is not the exit's own.
+    match = re.search(r"\bKVM_[A-Z_]+_(?![A-Z])", field.text)
+    return match[0] if match else f"KVM_EXIT_{exit_name.upper()}_"
+
+
+def closest(word: str, known: Iterable[str]) -> str | None:
+    """The known name that was probably meant."""
+    names = list(known)
+    folded = word.lower().replace("-", "_")
+    for name in names:
+        if name.lower() in (folded, folded + "s", folded.removesuffix("s")):
+            return name
+        if name.lower() in ("kvm_cap_" + folded, "kvm_mem_" + folded, folded.removeprefix("kvm_exit_")):
+            return name
+    if len(word) > 60:
+        return None
+    found = difflib.get_close_matches(word, names, 1, 0.6) or difflib.get_close_matches(word.upper(), names, 1, 0.75)
+    return found[0] if found else None
+
+
+def either(names: Iterable[str], most: int = 14) -> str:
+    """`a`, `b` or `c`; a long list is cut."""
+    all_names = [f"`{name}`" for name in names]
+    if len(all_names) > most:
+        return ", ".join(all_names[:most]) + f" and {len(all_names) - most} more"
+    return all_names[0] if len(all_names) == 1 else ", ".join(all_names[:-1]) + " or " + all_names[-1]
