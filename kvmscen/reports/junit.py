@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from xml.etree import ElementTree as ET
 
 from kvmscen.errors import Problem
-from kvmscen.reports.story import PREDICTED, explanation, headline, one_line, painter, plural, where
+from kvmscen.reports.story import explanation, headline, one_line, painter, plural, ran_on
 from kvmscen.result import Result, Run
 
 # What XML 1.0 has no way to write (its section 2.2), not even as a reference.
@@ -66,7 +66,7 @@ def _case(suite: ET.Element, result: Result) -> None:
         tag = "error" if result.status == "ERROR" else "failure"
         element = ET.SubElement(case, tag, message=_xml(headline(result)), type=result.status)
         element.text = _xml("\n".join(explanation(result, None, painter(False))))
-    ET.SubElement(case, "system-out").text = _xml("host: " + where(result) + (f": {PREDICTED}" if result.predicted else ""))
+    ET.SubElement(case, "system-out").text = _xml("host: " + ran_on(result))
 
 
 def _testcase(suite: ET.Element, file: str, name: str, line: int, seconds: float) -> ET.Element:

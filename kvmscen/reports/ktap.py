@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kvmscen.errors import Problem
-from kvmscen.reports.story import BAD, PREDICTED, explanation, one_line, painter, plural, where
+from kvmscen.reports.story import BAD, brief, explanation, one_line, painter, plural, ran_on
 from kvmscen.result import Result, Run
 
 
@@ -39,7 +39,7 @@ def _subtest(file: str, results: Sequence[Result], many: bool) -> list[str]:
         if result.status in BAD:
             out += [f"# {line}" for line in explanation(result, None, painter(False))]
         elif result.predicted:
-            out.append(f"# {where(result)}: {PREDICTED}")
+            out.append(f"# host: {ran_on(result)}")
         name = f"{result.case}@{result.host}" if many else result.case
         out.append(_line(number, result.status not in BAD, name, _directive(result)))
     return out
@@ -55,7 +55,7 @@ def _file_directive(problems: Sequence[Problem], results: Sequence[Result]) -> s
 
 def _directive(result: Result) -> str:
     if result.status in ("SKIP", "XFAIL", "XPASS", "ERROR"):
-        return f"{result.status} {one_line(result.reason or '')}".rstrip()
+        return f"{result.status} {brief(result)}".rstrip()
     if result.status == "FAIL" and result.observation and result.observation.stopped == "timeout":
         return "TIMEOUT"
     return ""

@@ -18,7 +18,7 @@ PREDICTED = "predicted by the model, not run on KVM"
 
 # Equal steps shown on either side of a difference, and how many rows of one other kind are shown before they are folded.
 CONTEXT = 3
-LONGEST = 20
+LONGEST = 12
 # Below this a terminal has no room for two columns of steps.
 SIDE_BY_SIDE = 100
 
@@ -42,6 +42,12 @@ def one_line(text: str) -> str:
     return clean(" ".join(text.split()))
 
 
+def brief(result: Result) -> str:
+    """The reason in one line; of an ERROR's, which may hold the end of a console, the first line."""
+    lines = (result.reason or "").strip().splitlines()
+    return one_line(lines[0] if result.status == "ERROR" and lines else " ".join(lines))
+
+
 def plural(count: int, noun: str) -> str:
     """`1 step`, `2 steps`."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
@@ -52,6 +58,13 @@ def where(result: Result) -> str:
     if result.predicted:
         return f"{clean(result.host)}, predicted" + (f" for kernel {clean(result.kernel)}" if result.kernel else "")
     return f"{clean(result.host)}, kernel {clean(result.kernel)}" if result.kernel else clean(result.host)
+
+
+def ran_on(result: Result) -> str:
+    """As `where`, and in plain words when no KVM ran."""
+    if not result.predicted:
+        return where(result)
+    return f"{clean(result.host)}, {PREDICTED}" + (f" (for kernel {clean(result.kernel)})" if result.kernel else "")
 
 
 def command(result: Result) -> str:
@@ -67,18 +80,11 @@ def place(result: Result) -> tuple[str, int]:
     return result.file, next((line for line in lines if line), result.line)
 
 
-def headline(result: Result) -> str:
-    """`file:line: what is wrong`, one line, never wrapped."""
-    file, line = place(result)
-    return f"{clean(file)}:{line}: {what(result)}"
-
-
-def what(result: Result) -> str:
-    """What is wrong, in a few words: the first difference, or the reason."""
-    reason = one_line(result.reason or "")
+def what(result: Result, full: bool = True) -> str:
+    """What is wrong, in one line: the first difference, or the reason. `full`: what was expected and observed too."""
+    reason = brief(result)
     if result.status == "ERROR":
-        # The rest of a reason of several lines, as the end of a console, stands below.
-        return "error: " + one_line((result.reason or "no reason was given").strip().split("\n")[0])
+        return "error: " + (reason or "no reason was given")
     if result.status == "XPASS":
         return "the known wrong outcome is gone" + (f": {reason}" if reason else "")
     first = next((row for row in result.rows if row.mark in "!-+"), None)
@@ -90,9 +96,17 @@ def what(result: Result) -> str:
         return f"{at}expected, not observed: {one_line(first.expected)}"
     if first.mark == "+":
         return f"{at}observed, not expected: {one_line(first.observed)}"
+    if full:
+        return f"{at}expected {one_line(first.expected)}, observed {one_line(first.observed)}"
     if first.differs:
         return f"{at}{_names(first)} {'differs' if len(first.differs) == 1 else 'differ'}"
     return at + "expected and observed differ"
+
+
+def headline(result: Result, full: bool = True) -> str:
+    """`file:line: what is wrong`, one line, never wrapped."""
+    file, line = place(result)
+    return f"{clean(file)}:{line}: {what(result, full)}"
 
 
 def _names(row: Row) -> str:
@@ -207,7 +221,10 @@ def _wrap(text: str, width: int | None) -> list[str]:
     if width is None or len(text) <= width:
         return [text]
     indent = len(text) - len(text.lstrip()) + 2
-    return textwrap.wrap(text, width, subsequent_indent=" " * indent, break_on_hyphens=False, drop_whitespace=True)
+    # `key: value` stays together; NUL cannot be in a cleaned text.
+    bound = text.replace(": ", ":\0")
+    parts = textwrap.wrap(bound, width, subsequent_indent=" " * indent, break_on_hyphens=False)
+    return [part.replace("\0", " ") for part in parts]
 
 
 def paragraphs(label: str, text: str, width: int | None) -> list[str]:
@@ -226,17 +243,17 @@ def paragraphs(label: str, text: str, width: int | None) -> list[str]:
 
 def explanation(result: Result, width: int | None, paint: Paint) -> list[str]:
     """Everything about a result that is not as it should be: headline, rows, hint, and the command that repeats it."""
-    lines = [paint(headline(result), "bold"), *differences(result, width, paint)]
-    reason = result.reason or ""
-    if result.status == "FAIL" and reason and one_line(reason) not in lines[0]:
-        lines += paragraphs("reason", reason, width)
-    if result.status == "ERROR" and len(reason.splitlines()) > 1:
+    lines = [paint(headline(result, full=False), "bold"), *differences(result, width, paint)]
+    reason = (result.reason or "").strip()
+    if result.status == "ERROR":
+        reason = "\n".join(reason.splitlines()[1:])
+    if reason and result.status != "XPASS" and one_line(reason) not in lines[0]:
         lines += paragraphs("reason", reason, width)
     detail = result.observation.detail if result.observation else None
-    if detail and detail != reason:
+    if detail and detail != result.reason:
         lines += paragraphs("stopped", detail, width)
     if result.predicted:
-        lines += paragraphs("host", where(result) + ": " + PREDICTED, width)
+        lines += paragraphs("host", ran_on(result), width)
     if result.hint:
         lines += [paint(line, "cyan") for line in paragraphs("hint", result.hint, width)]
     if result.status == "XPASS":

@@ -6,7 +6,8 @@ ASCII but for what the user wrote. No function here ends its text in a newline b
 # No `from __future__ import annotations` here: a function has that name.
 from collections.abc import Iterable, Sequence
 
-from kvmscen.reports.story import BAD, PREDICTED, clean, explanation, one_line, painter, place, plural, what, where
+from kvmscen.errors import Problem
+from kvmscen.reports.story import BAD, PREDICTED, brief, clean, explanation, one_line, painter, place, plural, what, where
 from kvmscen.result import STATUSES, Result, Run
 
 # Cases that the table lists one by one; of more, only those that are not as they should be.
@@ -25,8 +26,14 @@ def line(result: Result, color: bool) -> str:
     """One line for a case that is done: status, name, host, time, and the reason if there is one."""
     paint = painter(color)
     status = paint(f"{result.status:5}", _COLOUR.get(result.status, "bold"))
-    reason = f": {one_line(result.reason)}" if result.reason else ""
-    return f"{status} {clean(result.name)} on {where(result)} ({_seconds(result.elapsed)}){reason}"
+    time = "" if result.status == "SKIP" else f" ({_seconds(result.elapsed)})"
+    reason = f": {brief(result)}" if result.reason else ""
+    return f"{status} {clean(result.name)} on {where(result)}{time}{reason}"
+
+
+def problem(problem: Problem) -> str:
+    """`file:line:column: message` in one line, however long: editors and people follow it to its place."""
+    return one_line(str(problem))
 
 
 def failure(result: Result, color: bool, width: int) -> str:
@@ -64,7 +71,7 @@ def summary(run: Run, width: int = 0) -> str:
     """`12 passed, 1 failed, 2 skipped in 0.8 s`, and how many of these no KVM has run."""
     counts = run.summary
     words = [f"{counts[s]:,} {_WORDS[s]}" if s in _WORDS else plural(counts[s], "error") for s in STATUSES if counts[s]]
-    wrong = len({problem.file for problem in run.problems})
+    wrong = len({p.file for p in run.problems})
     if wrong:
         words.append(plural(wrong, "wrong file"))
     out = f"{', '.join(words) or 'nothing ran'} in {run.elapsed:.1f} s"
@@ -80,16 +87,13 @@ def summary(run: Run, width: int = 0) -> str:
         note = f"{predicted:,} of the {len(ran):,} that ran {'was' if predicted == 1 else 'were'} {PREDICTED}"
     else:
         note = PREDICTED if predicted == 1 else f"all {PREDICTED}"
-    return f"{out}{_gap(out, note, width)}({note})"
-
-
-def _gap(left: str, right: str, width: int) -> str:
-    return "\n" if width and len(left) + len(right) + 3 > width else " "
+    # The counts stay the last line.
+    return f"{note}\n{out}" if width and len(out) + len(note) + 3 > width else f"{out} ({note})"
 
 
 def render(run: Run) -> str:
     """The whole report, for a file: wrong files, failures, table; no colour."""
-    parts = ["\n".join(map(str, run.problems))] if run.problems else []
+    parts = ["\n".join(map(problem, run.problems))] if run.problems else []
     parts += [failure(result, False, PAGE) for result in run.results if result.status in BAD]
     parts.append(table(run, PAGE))
     return "\n\n".join(parts) + "\n"
@@ -140,7 +144,7 @@ def _list(cases: Cases, width: int) -> str:
         "status": [r.status for r in results],
         "host": [r.host for r in results],
         "kernel": [_kernel(r) for r in results],
-        "time": [_seconds(r.elapsed) for r in results],
+        "time": ["" if r.status == "SKIP" else _seconds(r.elapsed) for r in results],
     }
     for column in ("time", "kernel"):
         if _wide(columns) > width:
@@ -221,7 +225,7 @@ def _reasons(results: Iterable[Result]) -> list[str]:
             key = (result.status, result.host, one_line(result.reason or "no reason was given"))
             groups.setdefault(key, []).append(clean(result.name))
     out = []
-    for (status, host, reason), names in groups.items():
+    for (status, host, reason), names in list(groups.items())[:LISTED]:
         named = ", ".join(names[:3]) + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")
         out.append(f"{status} {named} on {host}: {reason}")
-    return out
+    return out + [f"... and {plural(len(groups) - LISTED, 'more reason')}"] * (len(groups) > LISTED)
