@@ -47,7 +47,7 @@ class Match:
 
 
 # A field's value: a number or symbol, a matcher, a list (io with count > 1, args), or the header's name of a number.
-Value = Expr | Match | tuple[Any, ...]
+Value = Expr | Match | tuple[Any, ...] | str | bool
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ class Script:
 
     def current(self) -> Step | None:
         """The step that the next exit is held against first, None past the last."""
-        return next((step for _, step in self._options(self._at, set())), None)
+        return next((step for _, step in self.options()), None)
 
     def timeout(self) -> float | None:
         """Seconds after which the current step is met by nothing happening, None when it is not a timeout step."""
@@ -80,19 +80,39 @@ class Script:
         """Whether the last step has been taken as often as it may be."""
         return self.steps is not None and self.current() is None
 
+    @property
+    def position(self) -> Position:
+        """Where the script stands."""
+        return self._at
+
+    def finished(self) -> bool:
+        """Whether every step was taken as often as it must be."""
+        return any(step is None for _, step in self.options())
+
+    def options(self) -> Iterator[tuple[Position, Step | None]]:
+        """The steps that the next exit may take, in order, with their positions; None is the end of the script."""
+        return self._options(self._at, set())
+
+    def move(self, at: Position) -> None:
+        """Take the step at a position that `options` gave."""
+        index, count = at[-1]
+        self._at = (*at[:-1], (index, count + 1))
+
     def _sequence(self, at: Position) -> Sequence[Step]:
         steps: Sequence[Step] = self.steps or ()
         for index, _ in at[:-1]:
             steps = steps[index].steps
         return steps
 
-    def _options(self, at: Position, entered: set[tuple[int, ...]]) -> Iterator[tuple[Position, Step]]:
-        """Positions that the next exit may take, in order; `entered` keeps a group of optional steps from going round."""
+    def _options(self, at: Position, entered: set[tuple[int, ...]]) -> Iterator[tuple[Position, Step | None]]:
+        # `entered` keeps a group of optional steps from going round.
         outer, (index, count), steps = at[:-1], at[-1], self._sequence(at)
         if index == len(steps):
             if outer:
                 group, rounds = outer[-1]
                 yield from self._options((*outer[:-1], (group, rounds + 1)), entered)
+            else:
+                yield at, None
             return
         step = steps[index]
         if count < step.repeat[1]:
@@ -105,11 +125,12 @@ class Script:
             yield from self._options((*outer, (index + 1, 0)), entered)
 
     def _advance(self, kind: str, name: str, fields: Mapping[str, Any]) -> tuple[Step, int] | None:
-        for at, step in self._options(self._at, set()):
-            index, count = at[-1]
-            nth = at[-2][1] if step.repeat == (1, 1) and len(at) > 1 else count
+        for at, step in self.options():
+            if step is None:
+                return None
+            nth = iteration(at, step)
             if fits(step, kind, name, fields, nth):
-                self._at = (*at[:-1], (index, count + 1))
+                self.move(at)
                 return step, nth
         return None
 
@@ -146,6 +167,11 @@ class Script:
         # An arm_nisv that nothing acts upon would repeat for ever; so would an exit that nobody knows.
         ends = row is None or row.ends or name == "arm_nisv"
         return "expected" if ends else None
+
+
+def iteration(at: Position, step: Step) -> int:
+    """Which round of its repeat, from 0, the step at a position is in: its own, else that of the group around it."""
+    return at[-2][1] if step.repeat == (1, 1) and len(at) > 1 else at[-1][1]
 
 
 def fits(step: Step, kind: str, name: str, fields: Mapping[str, Any], nth: int) -> bool:

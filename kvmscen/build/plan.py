@@ -1,0 +1,175 @@
+"""The part of a machine that does not depend on the host: layout, image, symbols, and where the engine's own tables lie."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from kvmscen import asm
+from kvmscen.arch import ARCHES, x86_64
+from kvmscen.build.resolve import Resolver
+from kvmscen.errors import Problem, ScenarioError
+from kvmscen.job import Legend
+from kvmscen.machine import Bytes, Memslot
+from kvmscen.scenario import Case, Section
+
+_GIB4 = 1 << 32
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One case, laid out. `tables` is (gpa, size) of the engine's own slot on x86, `spans` what it maps above 4 GiB.
+
+    `entry` is where vCPUs begin unless their `pc` says otherwise.
+    """
+
+    memslots: tuple[Memslot, ...]
+    sections: tuple[asm.Section, ...]
+    image: tuple[Bytes, ...]
+    devices: tuple[Bytes, ...]
+    symbols: dict[str, int]
+    legend: Legend
+    entry: int
+    tables: tuple[int, int] | None
+    spans: tuple[tuple[int, int], ...]
+
+
+@lru_cache(maxsize=64)
+def _assemble(
+    arch: str, bits: int, source: asm.Source, placements: tuple[asm.Placement, ...], origin: int
+) -> asm.Program | ScenarioError:
+    # Cases mostly share their program; a wrong one is wrong for all of them.
+    try:
+        return asm.assemble(arch, bits, source, placements, origin)
+    except ScenarioError as error:
+        return error
+
+
+def mode_of(case: Case, index: int = 0) -> str:
+    """The mode of a vCPU, by the architecture's default where none is written."""
+    mode = case.vcpus[index].mode if case.vcpus else None
+    return mode or ARCHES[case.arch].MODES[0]
+
+
+def plan(file: str, case: Case) -> Plan:
+    """Lay one case out. Raises ScenarioError with every problem of program and layout."""
+    resolver = Resolver(file, {})
+    slots = tuple(resolver.memslot(slot) for slot in case.memslots)
+    usable = [slot for slot in slots if slot.errno is None]
+    program = _program(file, case, usable)
+    resolver.symbols = program.symbols
+    image, devices = _spread(resolver, case, program, usable)
+    entry = program.symbols.get("_start", next((s.gpa for s in program.sections if s.name == ".text"), 0))
+    if case.asm is not None:
+        _check_entry(resolver, case, entry, usable)
+    tables, spans = _tables(resolver, case, usable, program.sections)
+    if resolver.problems:
+        raise ScenarioError(resolver.problems)
+    lines = tuple((line.gpa, line.size, line.line, line.text) for line in program.lines if line.size)
+    legend = Legend(dict(program.symbols), lines)
+    return Plan(slots, program.sections, image, devices, dict(program.symbols), legend, entry, tables, spans)
+
+
+def _program(file: str, case: Case, slots: Sequence[Memslot]) -> asm.Program:
+    if case.asm is None:
+        if case.sections:
+            place = case.sections[0].place
+            raise ScenarioError([Problem(file, place.line, place.column, "sections without a program: write asm")])
+        return asm.Program((), {}, ())
+    source = asm.Source(file, case.asm.text, case.asm.line, case.asm.column)
+    placements = tuple(_placement(section) for section in case.sections)
+    bits = ARCHES[case.arch].BITS[mode_of(case)]
+    made = _assemble(case.arch, bits, source, placements, slots[0].gpa if slots else 0)
+    if isinstance(made, ScenarioError):
+        raise made
+    return made
+
+
+def _placement(s: Section) -> asm.Placement:
+    return asm.Placement(s.name, s.at, s.after, s.align, s.load, s.place.line, s.place.column)
+
+
+def _inside(slots: Sequence[Memslot], gpa: int, size: int) -> Memslot | None:
+    return next((s for s in slots if s.gpa <= gpa and gpa + size <= s.gpa + s.size), None)
+
+
+def _touching(slots: Sequence[Memslot], gpa: int, size: int) -> Memslot | None:
+    return next((s for s in slots if gpa < s.gpa + s.size and s.gpa < gpa + size), None)
+
+
+def _range(gpa: int, size: int) -> str:
+    return f"{gpa:#x}-{gpa + size - 1:#x}" if size else f"{gpa:#x}"
+
+
+def _spread(
+    resolver: Resolver, case: Case, program: asm.Program, slots: Sequence[Memslot]
+) -> tuple[tuple[Bytes, ...], tuple[Bytes, ...]]:
+    """Sections into the slots' image and into devices; one lies wholly in one slot or wholly outside all of them."""
+    places = {section.name: section.place for section in case.sections}
+    first = case.asm.place if case.asm is not None else case.place
+    image: list[Bytes] = []
+    devices: list[Bytes] = []
+    for section in program.sections:
+        place = places.get(section.name, first)
+        for what, at in (("", section.gpa), ("load address of ", section.load)):
+            slot = _touching(slots, at, section.size)
+            if section.size and slot is not None and _inside(slots, at, section.size) is None:
+                resolver.problem(
+                    place,
+                    f"{what}section {section.name} ({_range(at, section.size)}) crosses the edge of slot {slot.slot} "
+                    f"({_range(slot.gpa, slot.size)}): place it wholly inside the slot or wholly outside every slot",
+                )
+                break
+            if section.load == section.gpa:
+                break
+        if section.load != section.gpa:
+            if not section.nobits and section.size and _inside(slots, section.load, section.size) is None:
+                resolver.problem(place, f"section {section.name} is loaded at {section.load:#x}, which is in no slot")
+            image.append(Bytes(section.load, section.data))
+            if _inside(slots, section.gpa, section.size) is None:
+                devices.append(Bytes(section.gpa, b"", section.size))
+        elif _inside(slots, section.gpa, section.size) is not None:
+            image.append(Bytes(section.gpa, section.data))
+        elif section.size:
+            devices.append(Bytes(section.gpa, section.data, section.size))
+    return tuple(part for part in image if part.data), tuple(devices)
+
+
+def _check_entry(resolver: Resolver, case: Case, entry: int, slots: Sequence[Memslot]) -> None:
+    place = case.asm.place if case.asm is not None else case.place
+    for index, vcpu in enumerate(case.vcpus):
+        if {"pc", ARCHES[case.arch].PC} & vcpu.regs.keys():
+            continue
+        if _inside(slots, entry, 1) is None:
+            resolver.problem(
+                place,
+                f"_start is at {entry:#x}, outside every memslot, where no instruction can be fetched: "
+                "place .text in a slot, or write regs: {pc: ...} if that is what you ask",
+            )
+        elif mode_of(case, index) == "real" and entry >= 0x10000:
+            resolver.problem(place, f"_start is at {entry:#x}: a real-mode vCPU begins with cs 0, so it must lie below 0x10000")
+
+
+def _tables(
+    resolver: Resolver, case: Case, slots: Sequence[Memslot], sections: Sequence[asm.Section]
+) -> tuple[tuple[int, int] | None, tuple[tuple[int, int], ...]]:
+    """Where the engine's GDT and page tables go: at x86_64.TABLES_AT, or lower where something lies there."""
+    if case.arch != x86_64.NAME:
+        return None, ()
+    own = {name for vcpu in case.vcpus for name in vcpu.regs} & set(x86_64.OWN_TABLES)
+    if own or all(mode_of(case, index) == "real" for index in range(len(case.vcpus))):
+        return None, ()
+    taken = [(slot.gpa, slot.size) for slot in slots] + [(s.gpa, s.size) for s in sections if s.size]
+    spans = tuple((gpa, size) for gpa, size in taken if gpa + size > _GIB4)
+    size = x86_64.tables_size(spans)
+    at = x86_64.TABLES_AT
+    while clash := next(
+        (t for t in taken if t[0] < at + size and at - x86_64.TSS_BELOW < t[0] + t[1]),
+        None,
+    ):
+        at = (clash[0] - size) & ~0xFFFF
+        if at < x86_64.TSS_BELOW:
+            resolver.problem(case.place, "no room below 4 GiB for the engine's page tables: leave 64 KiB free")
+            return None, spans
+    return (at, size), spans

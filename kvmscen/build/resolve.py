@@ -1,0 +1,135 @@
+"""Names to numbers: expressions, matchers, memory checks and host actions of one case, with every problem collected."""
+
+from __future__ import annotations
+
+import difflib
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+from kvmscen.errors import Problem
+from kvmscen.kvm import exits
+from kvmscen.kvm.caps import CAPABILITIES, ON_VCPU
+from kvmscen.kvm.uapi import MEM_FLAGS
+from kvmscen.machine import Action, Capability, Memslot
+from kvmscen.scenario import Action as ActionWritten
+from kvmscen.scenario import Enable, Expr, Match, MemoryCheck, Place
+from kvmscen.scenario import Memslot as MemslotWritten
+
+MemoryExpected = tuple[int, str, Any]
+
+
+class Resolver:
+    """The symbols of one case. What cannot be resolved becomes a problem and the number 0."""
+
+    def __init__(self, file: str, symbols: Mapping[str, int]) -> None:
+        self.file = file
+        self.symbols = symbols
+        self.problems: list[Problem] = []
+
+    def problem(self, place: Place, message: str) -> None:
+        """Collect one problem at a place of the file."""
+        self.problems.append(Problem(self.file, place.line, place.column, message))
+
+    def number(self, expr: Expr, bits: int = 64) -> int:
+        """The value of an expression as an unsigned number of `bits`; negative ones are two's complement."""
+        value = expr.offset
+        if expr.symbol is not None:
+            if expr.symbol not in self.symbols:
+                close = difflib.get_close_matches(expr.symbol, self.symbols, 1)
+                hint = f"; did you mean {close[0]}?" if close else ""
+                self.problem(expr.place, f"symbol {expr.symbol} is not defined in the program{hint}")
+                return 0
+            value += self.symbols[expr.symbol]
+        if not -(1 << (bits - 1)) <= value < 1 << bits:
+            self.problem(expr.place, f"{expr} is {value:#x}, which does not fit in {bits} bits")
+            return 0
+        return value & ((1 << bits) - 1)
+
+    def matcher(self, value: Any, bits: int = 64) -> Any:
+        """A matcher as plain JSON data; the header's names and flags are numbers already."""
+        if isinstance(value, Expr):
+            return self.number(value, bits)
+        if isinstance(value, Match):
+            numbers = {key: self.matcher(number, bits) for key, number in value.numbers.items()}
+            if value.kind == "series" and (step := value.numbers["step"]).offset < 0 and step.symbol is None:
+                numbers["step"] = step.offset
+            return numbers
+        if isinstance(value, tuple | list):
+            return [self.matcher(member, bits) for member in value]
+        return value
+
+    def fields(self, name: str, fields: Mapping[str, Any], arch: str, place: Place) -> dict[str, Any]:
+        """The members of an exit, each at its own width; `data` at that of `len` or `size` where that is written."""
+        widths = {f.name: _bits(f) for f in exits.fields_of(name, arch)}
+        length = fields.get("len", fields.get("size"))
+        if isinstance(length, Expr) and length.symbol is None and length.offset in (1, 2, 4, 8):
+            widths["data"] = 8 * length.offset
+        elif isinstance(data := fields.get("data"), Expr) and data.symbol is None and data.offset < 0 and name in ("mmio", "io"):
+            key = "len" if name == "mmio" else "size"
+            self.problem(data.place, f"a negative data has no width without {key}: write {key} beside it")
+        return {key: self.matcher(value, widths.get(key, 64)) for key, value in fields.items()}
+
+    def memory(self, checks: tuple[MemoryCheck, ...]) -> tuple[MemoryExpected, ...]:
+        """Memory checks as (gpa, unit, values); hex and text become the hex of their bytes."""
+        out: list[MemoryExpected] = []
+        for check in checks:
+            at = self.number(check.at)
+            if isinstance(check.values, bytes):
+                out.append((at, "hex", check.values.hex()))
+            else:
+                out.append((at, check.unit, [self.matcher(value, int(check.unit[1:])) for value in check.values]))
+        return tuple(out)
+
+    def bytes_of(self, check: MemoryCheck) -> bytes:
+        """The bytes that a write_memory puts."""
+        ((_, unit, values),) = self.memory((check,))
+        if unit == "hex":
+            return bytes.fromhex(values)
+        size = int(unit[1:]) // 8
+        if not all(isinstance(value, int) for value in values):
+            self.problem(check.place, "a matcher cannot be written to memory: write numbers")
+            return b""
+        return b"".join(value.to_bytes(size, "little") for value in values)
+
+    def memslot(self, slot: MemslotWritten) -> Memslot:
+        """A slot with its flags as a number."""
+        flags = 0
+        for name in slot.flags:
+            flags |= MEM_FLAGS[name]
+        return Memslot(slot.slot, self.number(slot.gpa), slot.size, flags, slot.errno)
+
+    def capability(self, enable: Enable) -> Capability:
+        """A capability with its number and the descriptor that it is enabled on."""
+        return Capability(enable.cap, CAPABILITIES[enable.cap], enable.args, enable.cap in ON_VCPU, enable.errno)
+
+    def actions(self, actions: tuple[ActionWritten, ...], widths: Mapping[str, int]) -> tuple[Action, ...]:
+        """Host actions in the form that the executor takes; `widths` are the bits of each register."""
+        out: list[Action] = []
+        for action in actions:
+            for args in self._args(action, widths):
+                out.append(Action(action.name, args, action.vcpu, action.errno))
+        return tuple(out)
+
+    def _args(self, action: ActionWritten, widths: Mapping[str, int]) -> list[dict[str, Any]]:
+        args = action.args
+        if action.name == "set_regs":
+            return [{name: self.number(value, widths.get(name, 64)) for name, value in args.items()}]
+        if action.name == "write_memory":
+            checks: tuple[MemoryCheck, ...] = args["memory"]
+            return [{"gpa": self.number(check.at), "data": self.bytes_of(check).hex()} for check in checks]
+        if action.name == "set_memslot":
+            return [self.memslot(args["memslot"]).to_json()]
+        if action.name == "delete_memslot":
+            return [{"slot": args["slot"]}]
+        return [self.capability(args["enable"]).to_json()]
+
+
+def _bits(field: exits.Field) -> int:
+    return 64 if field.fmt == "8s" else 8 * struct.calcsize("=" + field.fmt)
+
+
+def memory_size(expected: MemoryExpected) -> int:
+    """Bytes that a memory check reads."""
+    _, unit, values = expected
+    return len(values) // 2 if unit == "hex" else len(values) * int(unit[1:]) // 8

@@ -1,0 +1,104 @@
+"""A Job: one case made ready for one host, as it goes from the prepare child to the engine; and the Legend to read it by."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kvmscen.expectation import Expectation
+from kvmscen.machine import Sealed
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Legend:
+    """What a reader needs to read an event: the symbols and the source lines (gpa, size, file line, text), by gpa."""
+
+    symbols: Mapping[str, int]
+    lines: tuple[tuple[int, int, int, str], ...]
+
+    def to_json(self) -> Json:
+        return {"symbols": dict(self.symbols), "lines": [list(line) for line in self.lines]}
+
+    @classmethod
+    def from_json(cls, data: Json) -> Legend:
+        return cls(data["symbols"], tuple((at, size, line, text) for at, size, line, text in data["lines"]))
+
+    def source(self, pc: int | None, advanced: bool | None) -> tuple[int, str] | None:
+        """File line and text of the instruction at `pc`, or of the one before where pc has advanced already.
+
+        `advanced` None (it cannot be told) takes the line that pc points at.
+        """
+        if pc is None:
+            return None
+        at = pc - 1 if advanced else pc
+        index = bisect_right(self.lines, at, key=lambda line: line[0]) - 1
+        if index < 0:
+            return None
+        start, size, line, text = self.lines[index]
+        return (line, text) if at < start + size else None
+
+
+@dataclass(frozen=True)
+class Job:
+    """One case for one host. `skip` is why it will not run there; else `machine` and `expectation` are set.
+
+    `host` is the text given to --on. `legend` names addresses and source lines in reports.
+    """
+
+    file: str
+    scenario: str
+    case: str
+    line: int
+    summary: str
+    arch: str
+    host: str
+    kernel: str | None
+    flavour: str | None
+    predicted: bool
+    skip: str | None
+    machine: Sealed | None
+    expectation: Expectation | None
+    legend: Legend | None
+
+    def to_json(self) -> Json:
+        machine = self.machine
+        return {
+            "file": self.file,
+            "scenario": self.scenario,
+            "case": self.case,
+            "line": self.line,
+            "summary": self.summary,
+            "arch": self.arch,
+            "host": self.host,
+            "kernel": self.kernel,
+            "flavour": self.flavour,
+            "predicted": self.predicted,
+            "skip": self.skip,
+            "machine": None if machine is None else [machine.text, machine.digest, machine.arch, machine.timeout],
+            "expectation": None if self.expectation is None else self.expectation.to_json(),
+            "legend": None if self.legend is None else self.legend.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, data: Json) -> Job:
+        machine, expectation, legend = data["machine"], data["expectation"], data["legend"]
+        return cls(
+            data["file"],
+            data["scenario"],
+            data["case"],
+            data["line"],
+            data["summary"],
+            data["arch"],
+            data["host"],
+            data["kernel"],
+            data["flavour"],
+            data["predicted"],
+            data["skip"],
+            None if machine is None else Sealed(*machine),
+            None if expectation is None else Expectation.from_json(expectation),
+            None if legend is None else Legend.from_json(legend),
+        )

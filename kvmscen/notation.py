@@ -1,0 +1,136 @@
+"""Steps and events in the scenario's own notation, so that what was expected and what was seen can be read side by side."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from kvmscen.expectation import Expected
+from kvmscen.job import Legend
+from kvmscen.kvm import exits
+from kvmscen.machine import Event
+
+_ADDRESSES = ("phys_addr", "fault_ipa", "gpa", "fault_addr")
+_DECIMAL = ("len", "size", "count", "ndata", "suberror", "cpu", "slot")
+# How far from its symbol an address is still named by it.
+_NEAR = 0x1000
+
+
+class Notation:
+    """Writes for one case: `legend` names its addresses, `arch` its fields."""
+
+    def __init__(self, legend: Legend, arch: str) -> None:
+        self.legend = legend
+        self.arch = arch
+        named = sorted((at, name) for name, at in legend.symbols.items() if not name.startswith("__"))
+        self._at = [at for at, _ in named]
+        self._names = [name for _, name in named]
+
+    def address(self, value: int) -> str:
+        """`counter + 8`, or a hex number where no symbol is near."""
+        index = bisect_right(self._at, value) - 1
+        # Of several symbols at one address the first written name is as good as any: take the first by alphabet.
+        while index > 0 and self._at[index - 1] == self._at[index]:
+            index -= 1
+        if index < 0 or value - self._at[index] >= _NEAR:
+            return _hex(value)
+        offset = value - self._at[index]
+        return self._names[index] + (f" + {offset}" if offset else "")
+
+    def value(self, exit_name: str, key: str, value: Any) -> str:
+        """One number, matcher or list, as it may be written for a member of an exit."""
+        if isinstance(value, bool):
+            return "true" if value else "false"
+        if isinstance(value, Mapping):
+            inner = ", ".join(f"{k}: {self.value(exit_name, key, v)}" for k, v in value.items())
+            return "{" + inner + "}"
+        if isinstance(value, list | tuple):
+            return "[" + ", ".join(self.value(exit_name, key, v) for v in value) + "]"
+        if not isinstance(value, int):
+            return str(value)
+        names = _names(exit_name, key)
+        if value in names:
+            return names[value]
+        if key in _ADDRESSES:
+            return self.address(value)
+        return str(value) if key in _DECIMAL else _hex(value)
+
+    def expected(self, step: Expected) -> str:
+        """A step; what stands beside its exit key follows behind it."""
+        if step.kind == "group":
+            return f"repeat: {_repeat(step.repeat)}, steps: ..."
+        if step.kind == "timeout":
+            return f"timeout: {step.timeout:g}" + self._beside(step.regs, step.memory)
+        return self._exit(step.kind, step.fields) + self._beside(step.regs, step.memory)
+
+    def event(self, event: Event, like: Expected | None = None) -> str:
+        """An event; with the members, registers and memory that the step `like` has where it is given."""
+        if event.kind == "timeout":
+            text = f"timeout: {event.fields['timeout']:g}"
+        elif event.kind == "error":
+            text = self._exit("error", {**event.fields, "errno": event.name})
+        else:
+            fields = event.fields
+            if like is not None and like.kind == event.name and like.fields:
+                fields = {key: fields[key] for key in like.fields if key in fields}
+            elif like is not None and like.kind == event.name:
+                fields = {}
+            text = self._exit(event.name, fields)
+        if like is None:
+            return text
+        regs = {name: value for name, value in (event.regs or {}).items() if name in like.regs}
+        memory = [seen(check, event.memory or {}) for check in like.memory]
+        return text + self._beside(regs, memory)
+
+    def _exit(self, name: str, fields: Mapping[str, Any]) -> str:
+        inner = ", ".join(f"{key}: {self.value(name, key, value)}" for key, value in fields.items())
+        return f"{name}: {{{inner}}}"
+
+    def _beside(self, regs: Mapping[str, Any], memory: Iterable[tuple[int, str, Any]]) -> str:
+        out = ""
+        if regs:
+            out += ", regs: {" + ", ".join(f"{k}: {self.value('', k, v)}" for k, v in regs.items()) + "}"
+        for check in memory:
+            out += f", memory: {{{self.memory(check)}}}"
+        return out
+
+    def register(self, value: Any) -> str:
+        """A register's value or matcher."""
+        return self.value("", "", value)
+
+    def memory(self, check: tuple[int, str, Any]) -> str:
+        """One memory check: `counter: {u32: [1, 100]}`."""
+        at, unit, values = check
+        if unit == "hex":
+            return f'{self.address(at)}: {{hex: "{values}"}}'
+        return f"{self.address(at)}: {{{unit}: {self.value('', '', values)}}}"
+
+
+def seen(check: tuple[int, str, Any], memory: Mapping[int, bytes]) -> tuple[int, str, Any]:
+    """What memory held where a check looked, in the check's own unit; an empty list where there is no memory."""
+    at, unit, _ = check
+    raw = memory.get(at, b"")
+    return (at, unit, raw.hex() if unit == "hex" else elements(raw, int(unit[1:]) // 8))
+
+
+def elements(raw: bytes, size: int) -> list[int]:
+    """Little-endian numbers of `size` bytes each."""
+    return [int.from_bytes(raw[n : n + size], "little") for n in range(0, len(raw), size)]
+
+
+def _hex(value: int) -> str:
+    return str(value) if -10 < value < 10 else hex(value)
+
+
+def _repeat(repeat: tuple[int, int]) -> str:
+    low, high = repeat
+    return str(low) if low == high else f"{{min: {low}, max: {high}}}"
+
+
+def _names(exit_name: str, key: str) -> dict[int, str]:
+    row = exits.BY_NAME.get(exit_name)
+    for field in row.fields if row is not None else ():
+        if field.name == key and field.names:
+            return {number: name for name, number in field.names.items()}
+    return {}
