@@ -75,8 +75,14 @@ def command(result: Result) -> str:
 
 
 def place(result: Result) -> tuple[str, int]:
-    """File and line to look at first: those of the first difference, else the case's own."""
-    lines = [m.line for m in result.mismatches] + [row.line for row in result.rows if row.mark in "!-+"]
+    """File and line to look at first: those of the first difference, else the case's own.
+
+    What was observed and not expected has no line: it is looked for behind the step before it.
+    """
+    rows = result.rows
+    first = next((number for number, row in enumerate(rows) if row.mark in "!-+"), None)
+    lines = [row.line for row in rows[first::-1]] if first is not None else []
+    lines += [m.line for m in result.mismatches]
     return result.file, next((line for line in lines if line), result.line)
 
 
@@ -246,8 +252,8 @@ def explanation(result: Result, width: int | None, paint: Paint) -> list[str]:
     lines = [paint(headline(result, full=False), "bold"), *differences(result, width, paint)]
     reason = (result.reason or "").strip()
     if result.status == "ERROR":
-        reason = "\n".join(reason.splitlines()[1:])
-    if reason and result.status != "XPASS" and one_line(reason) not in lines[0]:
+        lines += paragraphs("more", "\n".join(reason.splitlines()[1:]), width) if "\n" in reason else []
+    elif reason and result.status != "XPASS" and one_line(reason) not in lines[0]:
         lines += paragraphs("reason", reason, width)
     detail = result.observation.detail if result.observation else None
     if detail and detail != result.reason:

@@ -1,0 +1,193 @@
+"""json, junit and ktap, read back as their readers read them."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+from jsonschema import Draft7Validator
+from report_samples import MACHINE, RUNS, enosys, post_index, run, skipped, x86, xfailed
+
+from kvmscen.machine import Event
+from kvmscen.reports import FORMATS
+from kvmscen.result import Row
+
+SCHEMA = json.loads((Path(__file__).parents[2] / "schema" / "report.schema.json").read_text())
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_json_fits_its_schema(name):
+    Draft7Validator.check_schema(SCHEMA)
+    Draft7Validator(SCHEMA).validate(json.loads(FORMATS["json"](RUNS[name])))
+
+
+def test_schema_lets_keys_be_added_and_describes_each():
+    report = json.loads(FORMATS["json"](RUNS["founding"]))
+    for part in (report, report["run"], report["results"][0], report["results"][0]["final"]):
+        part["later"] = 1
+    Draft7Validator(SCHEMA).validate(report)
+    del report["results"][0]["events"]
+    assert not Draft7Validator(SCHEMA).is_valid(report)
+
+    def bare(node, path="#"):
+        for key, value in node.get("properties", {}).items():
+            if "$ref" not in value and "description" not in value:
+                yield f"{path}/{key}"
+            yield from bare(value, f"{path}/{key}")
+        for key, value in node.get("definitions", {}).items():
+            yield from bare(value, f"{path}/{key}")
+
+    assert list(bare(SCHEMA)) == []
+
+
+def test_json_has_the_agreed_shape():
+    report = json.loads(FORMATS["json"](run(post_index(memory={20480: {"u32": [1, 100]}}))))
+    assert report["format"] == "kvmscen-report"
+    assert report["version"] == 1
+    assert report["run"]["started"] == "2026-11-23T08:30:00Z"
+    assert "interrupted" not in report
+    (result,) = report["results"]
+    assert result["events"] == [
+        {"vcpu": 0, "exit": "mmio", "phys_addr": 20480, "is_write": True, "len": 8, "data": 0, "pc": 4},
+        {"vcpu": 0, "exit": "mmio", "phys_addr": 20488, "is_write": True, "len": 8, "data": 0, "pc": 8},
+        {"vcpu": 0, "error": "ENOSYS", "ioctl": "KVM_RUN", "pc": 12},
+    ]
+    assert result["final"] == {"regs": {"x2": 20480, "pc": 12}, "memory": {"20480": {"u32": [1, 100]}}}
+    assert (result["kernel"], result["predicted"], result["stopped"], result["machine"]) == (None, True, "error", MACHINE)
+    assert report["summary"] == {"PASS": 1, "FAIL": 0, "ERROR": 0, "SKIP": 0, "XFAIL": 0, "XPASS": 0}
+    (failed,) = json.loads(FORMATS["json"](run(enosys())))["results"]
+    (mismatch,) = failed["mismatches"]
+    assert (mismatch["step"], mismatch["file"], mismatch["line"]) == (3, "scenarios/arm64-post-index.yaml", 26)
+
+
+def test_json_events_come_back_as_they_were():
+    sample = RUNS["mixed"]
+    for result, told in zip(sample.results, json.loads(FORMATS["json"](sample))["results"], strict=True):
+        seen = result.observation.events if result.observation else ()
+        assert tuple(map(Event.from_json, told["events"])) == seen
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_junit_counts_are_those_of_its_testcases(name):
+    root = ET.fromstring(FORMATS["junit"](RUNS[name]))
+    assert root.tag == "testsuites"
+    for element in [root, *root]:
+        cases = list(element.iter("testcase"))
+        assert int(element.get("tests")) == len(cases)
+        for count, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
+            assert int(element.get(count)) == sum(case.find(tag) is not None for case in cases)
+    sample = RUNS[name].summary
+    assert int(root.get("failures")) == sample["FAIL"] + sample["XPASS"]
+    assert int(root.get("skipped")) == sample["SKIP"] + sample["XFAIL"]
+    assert int(root.get("errors")) == sample["ERROR"] + len({p.file for p in RUNS[name].problems})
+
+
+def test_junit_is_read_by_junitparser():
+    junitparser = pytest.importorskip("junitparser")
+    xml = junitparser.JUnitXml.fromstring(FORMATS["junit"](RUNS["mixed"]).encode())
+    assert (xml.tests, xml.failures, xml.errors, xml.skipped) == (10, 3, 3, 2)
+    cases = {f"{case.classname}.{case.name}": case for suite in xml for case in suite}
+    assert cases["scenarios.arm64-post-index.default@model"].is_passed
+    assert cases["scenarios.arm64-post-index.sign-extend@model"].is_skipped
+    assert cases["scenarios.arm64-post-index.ldrsb@qemu:arm64@7.2"].is_failure
+    assert cases["scenarios.x86-io.letters@kvm"].is_failure
+    assert cases["scenarios.x86-io.crash@kvm"].is_error
+    assert cases["scenarios.wrong.load"].is_error
+
+
+@pytest.mark.parametrize(
+    ("file", "classname"),
+    [
+        ("scenarios/x86-io.yaml", "scenarios.x86-io"),
+        ("/home/me/v6.1/./a.yml", "home.me.v6_1.a"),
+        ("../a.b.yaml", "a_b"),
+        ("a.yaml", "a"),
+    ],
+)
+def test_junit_classname(file, classname):
+    (case,) = ET.fromstring(FORMATS["junit"](run(x86(file=file)))).iter("testcase")
+    assert case.get("classname") == classname
+
+
+def test_junit_holds_what_xml_cannot():
+    nasty = "\x00\x08\x1b\ud800\ufffe<&>\"']]>"
+    row = Row("+", 0, "", nasty, (), nasty)
+    report = FORMATS["junit"](run(x86(nasty, "FAIL", file=nasty, reason=nasty, rows=(row,)), skipped(reason=nasty)))
+    root = ET.fromstring(report.encode())
+    assert next(case.get("name") for case in root.iter("testcase")) == "<&>\"']]>@kvm"
+
+
+RESULT = re.compile(r"^(ok|not ok) ([0-9]+) ?(- )?([^#]*)( # .*)?$")  # as the kernel's kunit_parser.py has it
+
+
+def read_ktap(lines: list[str], indent: str = "") -> list[tuple[bool, str, str, list]]:
+    """A level of KTAP: (ok, description, directive, children); fails where numbers, plan or indentation are wrong."""
+    assert lines.pop(0) == indent + "KTAP version 1"
+    if lines[0].startswith(indent + "# Subtest: "):
+        lines.pop(0)
+    plan = int(re.fullmatch(indent + r"1\.\.([0-9]+)", lines.pop(0))[1])
+    tests, children = [], []
+    while len(tests) < plan:
+        line = lines[0]
+        if line == indent + "  KTAP version 1":
+            children = read_ktap(lines, indent + "  ")
+            continue
+        lines.pop(0)
+        assert line.startswith(indent)
+        line = line[len(indent) :]
+        if line.startswith("#"):
+            continue
+        ok, number, _, name, directive = RESULT.fullmatch(line).groups()
+        assert int(number) == len(tests) + 1
+        tests.append((ok == "ok", name, (directive or "").removeprefix(" # "), children))
+        children = []
+    return tests
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_ktap_reads_back(name):
+    lines = FORMATS["ktap"](RUNS[name]).splitlines()
+    files = read_ktap([line for line in lines if not line.startswith("# interrupted")])
+    for ok, _, directive, children in files:
+        assert ok == (all(child[0] for child in children) and not directive.startswith("ERROR"))
+    assert sum(len(file[3]) for file in files) == len(RUNS[name].results)
+    assert all(file[0] for file in files) == (RUNS[name].exit_status in (0, 4))
+
+
+def test_ktap_subtest_is_named_as_its_result_line():
+    report = FORMATS["ktap"](run(x86(file="a # b.yaml")))
+    assert "  # Subtest: a _ b.yaml\n" in report
+    assert "\nok 1 a _ b.yaml\n" in report
+
+
+def test_ktap_directives():
+    tests = {
+        name: directive for file in read_ktap(FORMATS["ktap"](RUNS["mixed"]).splitlines()) for _, name, directive, _ in file[3]
+    }
+    assert tests["default@kvm"] == ""
+    assert tests["msr@kvm"] == "SKIP the host lacks KVM_CAP_X86_USER_SPACE_MSR"
+    assert tests["sign-extend@model"].startswith("XFAIL ")
+    assert tests["ldrsb@qemu:arm64@7.2"].startswith("XPASS ")
+    assert tests["crash@kvm"] == "ERROR the agent ended by SIGSEGV"
+    assert tests["spin@kvm"] == "TIMEOUT"
+
+
+def test_ktap_names_the_host_only_among_several():
+    assert "  ok 1 default\n" in FORMATS["ktap"](run(x86()))
+    assert "  ok 1 default@kvm\n" in FORMATS["ktap"](run(x86(), xfailed()))
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_an_enosys_is_never_called_unknown(format):
+    assert "unknown" not in FORMATS[format](RUNS["enosys"]).lower()
+
+
+def test_reports_are_imported_at_first_use():
+    code = "import sys, kvmscen.reports; print([m for m in ('tabulate', 'xml', 'kvmscen.reports.text') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+    assert done.stdout == "[]\n"
