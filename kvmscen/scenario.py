@@ -38,7 +38,7 @@ class Expr:
 class Match:
     """A matcher in place of a number: `kind` is mask, in, range or series, with its numbers by name.
 
-    mask: mask, value. in: a tuple under `in`. range: min and/or max. series: from, step.
+    mask: mask, value. in: a tuple under `in`. range: min and/or max. series: from, step. Each number is an Expr.
     """
 
     kind: str
@@ -62,7 +62,11 @@ class MemoryCheck:
 
 @dataclass(frozen=True)
 class Action:
-    """One host action of `then` or `setup`, as written; `args` by the action's own keys (see load.steps)."""
+    """One host action of `then` or `setup`, as written.
+
+    `args` of set_regs: Expr by register. write_memory: `memory`, a tuple of MemoryCheck. set_memslot: `slot`, `gpa` (Expr),
+    `size`, `flags` (names). delete_memslot: `slot`. enable: `cap`, `args` (numbers).
+    """
 
     name: str
     args: Mapping[str, Any]

@@ -30,8 +30,8 @@ def ref(name: str) -> Json:
     return {"$ref": "#/definitions/" + name}
 
 
-def enum(description: str, values: Any) -> Json:
-    return {"description": description, "enum": list(values)}
+def enum(title: str, description: str, values: Any) -> Json:
+    return {"title": title, "description": description, "enum": list(values)}
 
 
 def member(row: exits.Exit, field: exits.Field) -> Json:
@@ -39,7 +39,8 @@ def member(row: exits.Exit, field: exits.Field) -> Json:
     numbers = names.numbers_of(row.name, field.name)
     text = field.text[:1].upper() + field.text[1:] + "." if field.text else f"A member of {row.constant}."
     if numbers:
-        return {"description": text, "anyOf": [{"enum": list(numbers)}, ref("number_or_matcher")]}
+        title = f"a name for `{field.name}`"
+        return {"description": text, "anyOf": [{"title": title, "enum": list(numbers)}, ref("number_or_matcher")]}
     if field.name in names.FLAGS:
         return ref("flag")
     if row.name == "io" and field.name == "data":
@@ -89,7 +90,14 @@ def registers(check: bool) -> Json:
             "properties": {**parts, **(match_properties() if check and whole in table else {})},
         }
     text = "Registers, as KVM gives them at the exit." if check else "Registers and what they are set to."
-    return {"type": "object", "description": text, "additionalProperties": False, "properties": properties}
+    return {
+        "$comment": "registers",
+        "title": "a map of registers",
+        "type": "object",
+        "description": text,
+        "additionalProperties": False,
+        "properties": properties,
+    }
 
 
 def match_properties() -> Json:
@@ -101,7 +109,7 @@ def fill(schema: Json) -> Json:
     """The schema with its generated parts made anew."""
     defs = schema["definitions"]
     rows = names.offered()
-    for name in [n for n in defs if n.startswith("exit_")]:
+    for name in [n for n in defs if n.startswith("exit_") or n in ("number_or_matcher", "capability", "mem_flag")]:
         del defs[name]
     for row in rows:
         defs["exit_" + row.name] = exit_schema(row)
@@ -110,7 +118,7 @@ def fill(schema: Json) -> Json:
         mine = defs[name]["properties"]
         kept = {k: v for k, v in mine.items() if not v.get("$ref", "").startswith("#/definitions/exit_")}
         defs[name]["properties"] = {**keys, **kept}
-        defs[name]["then"] = {"enum": list(keys)}
+        defs[name]["then"] = {"title": "an exit", "enum": list(keys)}
     fault = exits.BY_NAME["memory_fault"]
     defs["step"]["properties"]["error"]["properties"]["memory_fault"]["properties"] = {
         f.name: member(fault, f) for f in fault.fields
@@ -149,9 +157,8 @@ def fill(schema: Json) -> Json:
     }
     for name, values in enums.items():
         defs[name]["enum"] = list(values)
-    defs["capability"] = enum("A capability by its name in <linux/kvm.h>.", CAPABILITIES)
-    defs["mem_flag"] = enum("A flag of struct kvm_userspace_memory_region.", names.MEM_FLAGS)
-    defs.pop("exit_name", None)
+    defs["capability"] = enum("a capability", "A capability by its name in <linux/kvm.h>.", CAPABILITIES)
+    defs["mem_flag"] = enum("a flag of a memslot", "A flag of struct kvm_userspace_memory_region.", names.MEM_FLAGS)
     return schema
 
 

@@ -30,6 +30,7 @@ from kvmscen.scenario import Place
 
 SIZE_MAX = 1 << 20
 DEPTH_MAX = 64
+START = Place(1, 1)
 PROBLEMS_MAX = 50
 # libyaml's Python fallback is twenty times slower, but reads the same.
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -82,7 +83,7 @@ class Document:
     file: str
     text: str
     root: Any = None
-    place: Place = Place(1, 1)
+    place: Place = START
     problems: list[Problem] = field(default_factory=list)
     styles: dict[tuple[int, int], str] = field(default_factory=dict)
     empty: bool = True

@@ -1,0 +1,347 @@
+"""A document against the JSON Schema, and each of its complaints as a plain message at its place.
+
+Editors load the same schema from `schema/`; what it cannot say (exactly one exit key, what exists on which architecture) is
+checked in the conversion.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from jsonschema import Draft7Validator
+from jsonschema.exceptions import ValidationError
+
+from kvmscen.arch import ARCHES
+from kvmscen.errors import Problem
+from kvmscen.kvm import exits
+from kvmscen.load import names
+from kvmscen.load.document import Document, List, Map, shorten
+from kvmscen.load.scalars import Float, sized
+from kvmscen.scenario import Place
+
+ERRORS_MAX = 100
+UNKNOWN_MAX = 20
+_KEPT_OUT = ("description", "definitions", "$id")
+_TYPES = {
+    "integer": "a number",
+    "number": "a number",
+    "string": "a text",
+    "object": "a map",
+    "array": "a list",
+    "boolean": "true or false",
+    "null": "nothing",
+}
+_BOOLEANS = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
+
+
+def schema_file() -> Path:
+    """The schema in the installed package, or in the source tree beside it."""
+    package = Path(__file__).resolve().parent.parent
+    inside = package / "schema" / "scenario.schema.json"
+    return inside if inside.exists() else package.parent / "schema" / "scenario.schema.json"
+
+
+@lru_cache(maxsize=1)
+def _validator() -> Draft7Validator:
+    schema = json.loads(schema_file().read_text(encoding="utf-8"))
+    return Draft7Validator(_inlined(schema, schema["definitions"], {}))
+
+
+def _inlined(node: Any, defs: dict[str, Any], made: dict[str, Any]) -> Any:
+    # jsonschema spends more than half of its time on looking up `$ref`: here each is the definition itself.
+    if isinstance(node, list):
+        return [_inlined(item, defs, made) for item in node]
+    if not isinstance(node, dict):
+        return node
+    if "$ref" in node:
+        name = node["$ref"].rsplit("/", 1)[1]
+        if name not in made:
+            made[name] = {}
+            made[name].update(_inlined(defs[name], defs, made))
+        return made[name]
+    # A map of properties may well have a key that is called `description`: only schemas lose theirs.
+    out = {}
+    for key, value in node.items():
+        if key in ("properties", "patternProperties"):
+            out[key] = {name: _inlined(child, defs, made) for name, child in value.items()}
+        elif key not in _KEPT_OUT:
+            out[key] = _inlined(value, defs, made)
+    return out
+
+
+def check(doc: Document) -> list[Problem]:
+    """Everything in a document that the schema forbids."""
+    arch = doc.root.get("arch")
+    teller = _Teller(doc, arch if isinstance(arch, str) and arch in ARCHES else None)
+    for error in islice(_validator().iter_errors(doc.root), ERRORS_MAX):
+        teller.tell(error)
+    return teller.problems
+
+
+def article(value: Any, doc: Document, place: Place) -> str:
+    """What was written, in words."""
+    if isinstance(value, dict):
+        return "a map"
+    if isinstance(value, list):
+        return "a list"
+    if value is None:
+        return "nothing"
+    if isinstance(value, str):
+        return f"`{shorten(value)}`"
+    return f"`{doc.written(place)}`"
+
+
+class _Teller:
+    """Turns errors of jsonschema into problems."""
+
+    def __init__(self, doc: Document, arch: str | None) -> None:
+        self.doc = doc
+        self.arch = arch
+        self.problems: list[Problem] = []
+
+    def add(self, place: Place, message: str) -> None:
+        problem = Problem(self.doc.file, place.line, place.column, message)
+        if problem not in self.problems:
+            self.problems.append(problem)
+
+    def place(self, error: ValidationError) -> Place:
+        place, node = self.doc.place, self.doc.root
+        for key in error.absolute_path:
+            place, node = node.at(key), node[key]
+        return place
+
+    def tell(self, error: ValidationError) -> None:
+        kind = str(error.validator)
+        if kind == "anyOf":
+            for inner in _branch(error):
+                self.tell(inner)
+        elif kind == "additionalProperties":
+            self.unknown(error)
+        else:
+            place = self.place(error)
+            self.add(place, getattr(self, "_" + kind.lower())(error, place))
+
+    # --- keys -------------------------------------------------------------------------------------------------------
+
+    def unknown(self, error: ValidationError) -> None:
+        held, schema = error.instance, error.schema
+        assert isinstance(held, Map)
+        assert isinstance(schema, dict)
+        known = schema.get("properties", {})
+        patterned = schema.get("patternProperties", {})
+        extra = [key for key in held if key not in known and not _fits(key, patterned)]
+        for key in extra[:UNKNOWN_MAX]:
+            self.add(held.at_key(key), self.unknown_key(key, schema, error))
+        if len(extra) > UNKNOWN_MAX:
+            self.add(held.at_key(extra[UNKNOWN_MAX]), f"and {len(extra) - UNKNOWN_MAX:,} more unknown keys in this map")
+
+    def unknown_key(self, key: str, schema: dict[str, Any], error: ValidationError) -> str:
+        comment = schema.get("$comment", "")
+        shown = shorten(key)
+        known = list(schema.get("properties", {}))
+        if key == "<<":
+            return "merge keys are not supported: write the keys out"
+        if comment in ("top", "case"):
+            return _unknown_top(key, shown, known, comment)
+        if comment == "step":
+            return unknown_exit(key, "no exit and no key of a step", (*known, *names.BESIDE))
+        if comment == "ignored":
+            return unknown_exit(key, "no exit", known)
+        if comment.startswith("exit "):
+            return _unknown_member(key, comment.removeprefix("exit "), self.arch, known)
+        if comment == "action":
+            if key in names.LATER_ACTIONS:
+                return f"not yet: the action `{key}`"
+            return f"`{shown}` is no action: {meant(key, known)}"
+        if comment == "registers":
+            return unknown_register(key, self.arch)
+        if comment == "section name":
+            return f"`{shown}` is no name of a section: write letters, digits, `_`, `.` and `$`"
+        if comment == "case name":
+            return f"`{shown}` is no name of a case: write letters, digits, `_`, `.`, `+` and `-`"
+        if comment == "address":
+            return f"`{shown}` is no address: write a number, `symbol` or `symbol + n`"
+        return f"`{shown}` is not a key here: {meant(key, known)}"
+
+    def _required(self, error: ValidationError, place: Place) -> str:
+        schema = error.schema
+        assert isinstance(schema, dict)
+        missing = [key for key in schema["required"] if key not in error.instance]
+        if missing == ["arch"] and schema.get("$comment") == "top":
+            return f"the key `arch` is missing: write {names.either('arch: ' + arch for arch in ARCHES)}"
+        needed = [f"`{key}`" for key in schema["required"]]
+        listed = needed[0] if len(needed) == 1 else ", ".join(needed[:-1]) + " and " + needed[-1]
+        keys = names.either(missing).replace(" or ", " and ")
+        is_missing = f"the key {keys} is" if len(missing) == 1 else f"the keys {keys} are"
+        return f"{is_missing} missing: {schema.get('title', 'this map')} needs {listed}"
+
+    # --- values -----------------------------------------------------------------------------------------------------
+
+    def _type(self, error: ValidationError, place: Place) -> str:
+        schema = error.schema
+        assert isinstance(schema, dict)
+        value = error.instance
+        types = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+        comment = schema.get("$comment", "")
+        if comment.startswith("exit ") and value is None:
+            name = comment.removeprefix("exit ")
+            return f"nothing is written after `{name}:`, write `{name}: {{}}`"
+        key = error.absolute_path[-1] if error.absolute_path else ""
+        if key == "asm":
+            return _program(value)
+        what = schema.get("title") or " or ".join(dict.fromkeys(_TYPES[name] for name in types))
+        if value is None:
+            return f"nothing is written here: {what} is meant"
+        if "quotes" in what and isinstance(value, (int, float)):
+            return self._quotes(value, place)
+        if "boolean" in types and str(value).lower() in _BOOLEANS:
+            return f"`{value}` is a text in YAML 1.2: write {_BOOLEANS[value.lower()]}"
+        if isinstance(value, str) and ("integer" in types or "number" in types):
+            return f"{what} is meant here, not {_text_for_number(value)}"
+        if isinstance(value, Float) and "integer" in types and not float(value) % 1:
+            return f"{what} is meant here, not `{value.text}`: write {int(value)}"
+        return f"{what} is meant here, not {article(value, self.doc, place)}"
+
+    def _quotes(self, value: int | float, place: Place) -> str:
+        written = self.doc.written(place)
+        kind = "a float" if isinstance(value, float) else "a number"
+        return f'`{written}` is {kind}: write it in quotes, "{written}"'
+
+    def _enum(self, error: ValidationError, place: Place) -> str:
+        schema = error.schema
+        assert isinstance(schema, dict)
+        value = error.instance
+        title = schema.get("title", "one of the values that are known here")
+        choices = schema["enum"]
+        if not isinstance(value, str):
+            return f"{title} is meant here, not {article(value, self.doc, place)}"
+        if title == "an architecture" and value in names.LATER_ARCHES:
+            return f"not yet: arch {value}"
+        if title == "an exit":
+            return unknown_exit(value, "no exit", choices)
+        return f"`{shorten(value)}` is not {title}: {meant(value, choices)}"
+
+    def _minimum(self, error: ValidationError, place: Place) -> str:
+        return f"{article(error.instance, self.doc, place)} is too small: write {error.validator_value} or more"
+
+    def _maximum(self, error: ValidationError, place: Place) -> str:
+        return f"{article(error.instance, self.doc, place)} is too large: {error.validator_value:,} is the limit"
+
+    def _exclusiveminimum(self, error: ValidationError, place: Place) -> str:
+        return f"{article(error.instance, self.doc, place)} is too small: write more than {error.validator_value}"
+
+    def _pattern(self, error: ValidationError, place: Place) -> str:
+        assert isinstance(error.schema, dict)
+        what = error.schema.get("title", "another text")
+        return f"{what} is meant here, not {article(error.instance, self.doc, place)}"
+
+    def _empty(self, error: ValidationError, place: Place) -> str:
+        assert isinstance(error.schema, dict)
+        what = error.schema.get("title") or ("a text" if isinstance(error.instance, str) else "at least one item")
+        return f"this is empty: write {what}, or leave the key out"
+
+    _minitems = _minlength = _minproperties = _empty
+
+    def _maxitems(self, error: ValidationError, place: Place) -> str:
+        return f"{len(error.instance)} items are too many: {error.validator_value} is the limit"
+
+
+def _branch(error: ValidationError) -> Iterable[ValidationError]:
+    """The errors of the alternative that was meant: the first whose type is that of what was written."""
+    branches: dict[Any, list[ValidationError]] = {}
+    for inner in error.context:
+        branches.setdefault(inner.schema_path[0], []).append(inner)
+    for errors in branches.values():
+        if not any(_mistyped(e) for e in errors):
+            return errors
+    return next(iter(branches.values()))
+
+
+def _mistyped(error: ValidationError) -> bool:
+    if error.path:
+        return False
+    if error.validator == "anyOf":
+        return all(_mistyped(e) for e in error.context if not e.path)
+    return error.validator == "type" or (error.validator == "enum" and not isinstance(error.instance, str))
+
+
+def _fits(key: str, patterned: dict[str, Any]) -> bool:
+    return any(re.search(pattern, key) for pattern in patterned)
+
+
+def meant(word: str, known: Iterable[str]) -> str:
+    """`did you mean` with the closest name, or all of them where they are few."""
+    choices: Iterator[str] | list[str] = list(known)
+    close = names.closest(word, choices)
+    if close:
+        return f"did you mean `{close}`"
+    return f"write {names.either(choices)}" if len(choices) <= 40 else "no known name is like it"
+
+
+def _unknown_top(key: str, shown: str, known: list[str], where: str) -> str:
+    if key in names.LATER_TOP:
+        return f"not yet: the key `{key}`"
+    if where == "case" and key == "cases":
+        return "a case has no cases of its own: write them side by side"
+    return f"`{shown}` is not a key of a {'scenario' if where == 'top' else 'case'}: {meant(key, known)}"
+
+
+def unknown_exit(key: str, what: str, known: Iterable[str]) -> str:
+    """What to say of a key of a step that is none."""
+    if key in names.LATER_STEP:
+        return f"not yet: the key `{key}`"
+    row = exits.BY_NAME.get(key)
+    if key == "memory_fault":
+        return "`memory_fault` comes with a failing KVM_RUN: write `error: {errno: EFAULT, memory_fault: {...}}`"
+    if row is not None:
+        return f"`{key}` is an exit of {names.either(row.archs)} only: not yet"
+    close = names.closest(key, known)
+    say = f"did you mean `{close}`" if close else "an exit is named as its KVM_EXIT_ without the prefix, in lower case"
+    return f"`{shorten(key)}` is {what}: {say}"
+
+
+def _unknown_member(key: str, name: str, arch: str | None, known: list[str]) -> str:
+    if key in names.BESIDE:
+        return f"write `{key}` beside `{name}`, not inside it"
+    if key in names.LATER_STEP:
+        return f"not yet: the key `{key}`"
+    members = known if arch is None or name == "error" else list(names.members(name, arch))
+    if not members:
+        return f"`{shorten(key)}` is no member of `{name}`: it has none"
+    return f"`{shorten(key)}` is no member of `{name}`: {meant(key, members)}"
+
+
+def unknown_register(key: str, arch: str | None) -> str:
+    """What to say of a register that an architecture does not have."""
+    shown = shorten(key)
+    if arch is None:
+        return f"`{shown}` is no register"
+    module = ARCHES[arch]
+    refused = getattr(module, "REFUSED", {}).get(key)
+    if refused:
+        return f"`{key}` is refused: {refused}"
+    close = names.closest(key, module.REGISTERS)
+    return f"`{shown}` is no register of {arch}" + (f": did you mean `{close}`" if close else ": see `kvmscen` docs")
+
+
+def _program(value: Any) -> str:
+    if isinstance(value, Map) and "file" in value:
+        return "not yet: `asm: {file: ...}`"
+    if isinstance(value, (Map, List)):
+        return "the program's text is meant here: write `asm: |` and the lines below it, indented"
+    return "the program's text is missing: write `asm: |` and the lines below it, indented"
+
+
+def _text_for_number(text: str) -> str:
+    size = sized(text)
+    if size:
+        return f"`{text}`: write {size}"
+    if text and text.strip("+-").isalnum() and text.strip("+-")[0].isdigit():
+        return f'the text "{shorten(text)}": write a number without quotes or letters'
+    return f"`{shorten(text)}`"
