@@ -74,15 +74,25 @@ def command(result: Result) -> str:
     return shlex.join(["kvmscen", "run", file, "--case", result.case, "--on", result.host])
 
 
+def rows(result: Result) -> list[Row]:
+    """The result's rows, and one for each mismatch that is not of a step: the final state, a limit that was reached."""
+    told = {(row.line, row.expected, row.observed) for row in result.rows if row.mark in "!-+"}
+    out = list(result.rows)
+    for m in result.mismatches:
+        if (m.line, m.expected or "", m.observed or "") not in told:
+            mark = "-" if m.observed is None else "+" if m.expected is None else "!"
+            out.append(Row(mark, m.line, m.expected or "", m.observed or ""))
+    return out
+
+
 def place(result: Result) -> tuple[str, int]:
     """File and line to look at first: those of the first difference, else the case's own.
 
     What was observed and not expected has no line: it is looked for behind the step before it.
     """
-    rows = result.rows
-    first = next((number for number, row in enumerate(rows) if row.mark in "!-+"), None)
-    lines = [row.line for row in rows[first::-1]] if first is not None else []
-    lines += [m.line for m in result.mismatches]
+    story = rows(result)
+    first = next((number for number, row in enumerate(story) if row.mark in "!-+"), None)
+    lines = [row.line for row in story[first::-1]] if first is not None else []
     return result.file, next((line for line in lines if line), result.line)
 
 
@@ -92,8 +102,8 @@ def what(result: Result, full: bool = True) -> str:
     if result.status == "ERROR":
         return "error: " + (reason or "no reason was given")
     if result.status == "XPASS":
-        return "the known wrong outcome is gone" + (f": {reason}" if reason else "")
-    first = next((row for row in result.rows if row.mark in "!-+"), None)
+        return reason or "the known wrong outcome is gone"
+    first = next((row for row in rows(result) if row.mark in "!-+"), None)
     step = result.mismatches[0].step if result.mismatches else 0
     at = f"step {step}: " if step else ""
     if first is None:
@@ -102,11 +112,9 @@ def what(result: Result, full: bool = True) -> str:
         return f"{at}expected, not observed: {one_line(first.expected)}"
     if first.mark == "+":
         return f"{at}observed, not expected: {one_line(first.observed)}"
-    if full:
-        return f"{at}expected {one_line(first.expected)}, observed {one_line(first.observed)}"
-    if first.differs:
+    if first.differs and not full:
         return f"{at}{_names(first)} {'differs' if len(first.differs) == 1 else 'differ'}"
-    return at + "expected and observed differ"
+    return f"{at}expected {one_line(first.expected)}, observed {one_line(first.observed)}"
 
 
 def headline(result: Result, full: bool = True) -> str:
@@ -121,16 +129,17 @@ def _names(row: Row) -> str:
 
 def differences(result: Result, width: int | None, paint: Paint) -> list[str]:
     """Expected against observed, side by side where `width` columns have room, else (or with None) one above the other."""
-    if not any(row.expected or row.observed for row in result.rows):
+    story = rows(result)
+    if not any(row.expected or row.observed for row in story):
         return []
-    rows = fold(result.rows)
-    return _side_by_side(rows, width, paint) if width and width >= SIDE_BY_SIDE else _unified(rows, width, paint)
+    folded = fold(story)
+    return _side_by_side(folded, width, paint) if width and width >= SIDE_BY_SIDE else _unified(folded, width, paint)
 
 
-def fold(rows: Sequence[Row]) -> list[Row | str]:
+def fold(story: Sequence[Row]) -> list[Row | str]:
     """The rows, with long stretches of one kind replaced by a note that says how many are left out."""
     out: list[Row | str] = []
-    groups = [(kind, list(group)) for kind, group in groupby(rows, lambda row: "=" if row.mark in " ~" else row.mark)]
+    groups = [(kind, list(group)) for kind, group in groupby(story, lambda row: "=" if row.mark in " ~" else row.mark)]
     for number, (kind, group) in enumerate(groups):
         if kind == "=":
             head = CONTEXT if number else 0
@@ -149,19 +158,19 @@ def fold(rows: Sequence[Row]) -> list[Row | str]:
     return out
 
 
-def _folded(kind: str, rows: Sequence[Row]) -> str:
-    ignored = sum(row.mark == "~" for row in rows)
-    equal = len(rows) - ignored
+def _folded(kind: str, folded: Sequence[Row]) -> str:
+    ignored = sum(row.mark == "~" for row in folded)
+    equal = len(folded) - ignored
     if kind == "=":
         counts = [plural(equal, "equal step")] * bool(equal) + [plural(ignored, "ignored exit")] * bool(ignored)
         return f"... {', '.join(counts)} ..."
     kinds = {"!": "that differ", "-": "that are missing", "+": "that were not expected"}
-    return f"... {len(rows):,} more {kinds.get(kind, '')} ..."
+    return f"... {len(folded):,} more {kinds.get(kind, '')} ..."
 
 
-def _unified(rows: Iterable[Row | str], width: int | None, paint: Paint) -> list[str]:
-    rows = list(rows)
-    digits = _digits(rows)
+def _unified(folded: Iterable[Row | str], width: int | None, paint: Paint) -> list[str]:
+    folded = list(folded)
+    digits = _digits(folded)
     room = max(width - digits - 5, 20) if width else None
     blank = " " * (digits + 5)
     out: list[str] = []
@@ -171,7 +180,7 @@ def _unified(rows: Iterable[Row | str], width: int | None, paint: Paint) -> list
             first = f"  {mark} {line or '':>{digits}} " if number == 0 else blank
             out.append(paint((first + part).rstrip(), colour) if colour else (first + part).rstrip())
 
-    for row in rows:
+    for row in folded:
         if isinstance(row, str):
             out.append(paint(blank + row, "dim"))
             continue
@@ -188,11 +197,11 @@ def _unified(rows: Iterable[Row | str], width: int | None, paint: Paint) -> list
     return out
 
 
-def _side_by_side(rows: Iterable[Row | str], width: int, paint: Paint) -> list[str]:
-    rows = list(rows)
-    digits = max(_digits(rows), len("line"))
+def _side_by_side(folded: Iterable[Row | str], width: int, paint: Paint) -> list[str]:
+    folded = list(folded)
+    digits = max(_digits(folded), len("line"))
     blank = " " * (digits + 6)
-    real = [row for row in rows if isinstance(row, Row)]
+    real = [row for row in folded if isinstance(row, Row)]
     left = max(len("expected"), *(len(clean(row.expected)) for row in real))
     right = max(len("observed"), *(max(len(clean(row.observed)), len(clean(row.source)) + 5) for row in real))
     room = width - len(blank) - 3
@@ -200,7 +209,7 @@ def _side_by_side(rows: Iterable[Row | str], width: int, paint: Paint) -> list[s
         left = min(left, max(room // 2, room - right))
         right = room - left
     out = [paint(f"    {'line':>{digits}}  {'expected':{left}}   observed", "dim")]
-    for row in rows:
+    for row in folded:
         if isinstance(row, str):
             out.append(paint(blank + row, "dim"))
             continue
@@ -218,8 +227,8 @@ def _side_by_side(rows: Iterable[Row | str], width: int, paint: Paint) -> list[s
     return out
 
 
-def _digits(rows: Iterable[Row | str]) -> int:
-    return max([len(str(row.line)) for row in rows if isinstance(row, Row)], default=1)
+def _digits(folded: Iterable[Row | str]) -> int:
+    return max([len(str(row.line)) for row in folded if isinstance(row, Row)], default=1)
 
 
 def _wrap(text: str, width: int | None) -> list[str]:

@@ -10,7 +10,7 @@ from report_samples import RUNS, broken, data_and_regs, enosys, io, post_index, 
 
 from kvmscen.errors import Problem
 from kvmscen.reports import story, text
-from kvmscen.result import Row
+from kvmscen.result import Mismatch, Row
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 FAILURES = [enosys(), data_and_regs(), repeated(), broken()]
@@ -155,3 +155,13 @@ def test_annotations_are_escaped():
         "expected io: {direction: out, port: 0x3f8, size: 1, data: 0x1}, observed 100%25"
     )
     assert text.annotations(run(x86())) == ""
+
+
+def test_what_differs_in_the_end_is_shown_though_it_has_no_row():
+    wrong = Mismatch(0, 41, "final rbx: 2", "final rbx: 1")
+    result = x86(status="FAIL", rows=(same(7, "hlt: {}"),), mismatches=(wrong,))
+    for width in WIDTHS:
+        shown = text.failure(result, False, width)
+        assert shown.split("\n")[1] == "scenarios/x86-io.yaml:41: expected final rbx: 2, observed final rbx: 1"
+        assert shown.count("final rbx: 2") == 2
+        assert shown.count("final rbx: 1") == 2
