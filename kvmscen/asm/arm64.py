@@ -12,11 +12,12 @@ from kvmscen.asm import keystone
 from kvmscen.asm.arm64_extra import extra
 from kvmscen.asm.expressions import Expression
 from kvmscen.asm.front import Front
-from kvmscen.asm.items import Align, Chunk, Item, Label, Numbers, Scope, to_bytes
+from kvmscen.asm.items import Align, Chunk, Item, Numbers, Scope, to_bytes
 from kvmscen.asm.source import Statement, split_operands
 from kvmscen.asm.values import Wrong, clip
 
-_CONDITIONS = dict(zip("eq ne cs cc mi pl vs vc hi ls ge lt gt le al nv hs lo".split(), [*range(16), 2, 3], strict=True))
+_CONDITION_NAMES = "eq ne cs cc mi pl vs vc hi ls ge lt gt le al nv hs lo"
+_CONDITIONS = dict(zip(_CONDITION_NAMES.split(), [*range(16), 2, 3], strict=True))
 _REGISTER = re.compile(r"([wx])(\d{1,2}|zr)\Z|(lr|fp)\Z")
 _ANY_REGISTER = re.compile(r"(?:[wxbhsdqvzp]\d{1,2}|[wx]zr|w?sp|lr|fp)(?:\.\w+)?\Z|v\d+\.\w+\[\d+\]\Z", re.IGNORECASE)
 _FLOAT = re.compile(r"#?\s*[-+]?\d+\.\d+(?:[eE][-+]?\d+)?\Z|#?\s*[-+]?\d+[eE][-+]?\d+\Z", re.ASCII)
@@ -41,9 +42,8 @@ class Arm64:
     def instruction(self, front: Front, statement: Statement) -> Item:
         """One instruction as an item; in a code section, behind data, it is aligned first as GNU as does."""
         chunk = front.chunk
-        if chunk.code:
-            if front.items and not isinstance(front.items[-1], Instruction | Relative):
-                front.add(Align(statement, chunk, 4, None))
+        if chunk.code and front.items and not isinstance(front.items[-1], Instruction | Relative):
+            front.add(Align(statement, chunk, 4, None))
         chunk.align = max(chunk.align, 4)
         word = statement.word
         operands = split_operands(statement.rest)
@@ -297,7 +297,11 @@ def _register(text: str, kinds: str) -> tuple[str, int]:
             pass
         elif number.isdigit():
             value = int(number)
-        if value is not None and kind in kinds and (value < 31 or not number.isdigit() or (kind in "sdq" and value < 32)):
+        if (
+            value is not None
+            and kind in kinds
+            and (value < 31 or not number.isdigit() or (kind in "sdq" and value < 32))
+        ):
             return kind, value
     raise Wrong(f"a register {' or '.join(kind + 'N' for kind in kinds)} is needed here, not {clip(text)}")
 
@@ -355,6 +359,3 @@ def _memory(front: Front, text: str) -> _Operand:
     if isinstance(last, str):
         return f"{before}{last}]{after}"
     return (before + last[0], last[1], last[2], f"{last[3]}]{after}")
-
-
-__all__ = ["Arm64", "Label"]

@@ -15,7 +15,7 @@ _ATOMIC = re.compile(r"(ld|st)(add|clr|eor|set|smax|smin|umax|umin)(a|l|al|)(b|h
 _SWAP = re.compile(r"(swp)(a|l|al|)(b|h|)\Z")
 _CAS = re.compile(r"(cas|casp)(a|l|al|)(b|h|)\Z")
 _LOAD = re.compile(r"ldapr(b|h|)\Z")
-_OPERATION = {name: code for code, name in enumerate("add clr eor set smax smin umax umin".split())}
+_OPERATION = {name: code for code, name in enumerate(["add", "clr", "eor", "set", "smax", "smin", "umax", "umin"])}
 _BASE = re.compile(r"\[\s*(x\d{1,2}|sp|fp|lr)\s*(?:,\s*#0\s*)?\]\Z", re.ASCII)
 _REGISTER = re.compile(r"([wx])(\d{1,2}|zr)\Z", re.ASCII)
 
@@ -91,9 +91,7 @@ def _read_modify_write(found: re.Match[str], wide: bool, numbers: list[int], rn:
     if size is None or (direction == "st" and "a" in order) or len(numbers) != (1 if direction == "st" else 2):
         return None
     rt = 31 if direction == "st" else numbers[1]
-    return (
-        size << 30 | 0x38200000 | _order(order) << 22 | numbers[0] << 16 | _OPERATION[operation] << 12 | rn << 5 | rt
-    )
+    return size << 30 | 0x38200000 | _order(order) << 22 | numbers[0] << 16 | _OPERATION[operation] << 12 | rn << 5 | rt
 
 
 def _compare(found: re.Match[str], wide: bool, numbers: list[int], rn: int) -> int | None:

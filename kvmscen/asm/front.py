@@ -17,9 +17,37 @@ _ASSIGN = re.compile(r"([A-Za-z_.$][\w.$]*)\s*==?(?!=)\s*(.*)", re.ASCII | re.DO
 _NAME = re.compile(r"[A-Za-z_.$][\w.$]*\Z", re.ASCII)
 _SECTION = re.compile(r'\s*"?([A-Za-z_.$][\w.$-]*)"?\s*(?:,\s*"([^"]*)")?\s*(?:,\s*[@%"](\w+)"?)?[^"]*\Z', re.ASCII)
 _NOTHING = frozenset(
-    ".global .globl .type .size .weak .local .hidden .protected .internal .file .loc .ident .arch .cpu "
-    ".arch_extension .extern .title .end .cfi_startproc .cfi_endproc .cfi_def_cfa_offset .cfi_offset "
-    ".cfi_def_cfa .cfi_def_cfa_register .cfi_restore .cfi_sections .func .endfunc .variant_pcs".split()
+    [
+        ".global",
+        ".globl",
+        ".type",
+        ".size",
+        ".weak",
+        ".local",
+        ".hidden",
+        ".protected",
+        ".internal",
+        ".file",
+        ".loc",
+        ".ident",
+        ".arch",
+        ".cpu",
+        ".arch_extension",
+        ".extern",
+        ".title",
+        ".end",
+        ".cfi_startproc",
+        ".cfi_endproc",
+        ".cfi_def_cfa_offset",
+        ".cfi_offset",
+        ".cfi_def_cfa",
+        ".cfi_def_cfa_register",
+        ".cfi_restore",
+        ".cfi_sections",
+        ".func",
+        ".endfunc",
+        ".variant_pcs",
+    ]
 )
 _NOT_YET = {".macro": "not yet; write the instructions out, or use .rept", ".endm": "not yet"}
 _REFUSED = {
@@ -49,7 +77,7 @@ class Architecture(Protocol):
 
 
 class Front:
-    """Reads a program. `items` are in the order of the source; those of one section are in its order."""
+    """Reads a program. `items` are in the order of the source; `constants` are symbols set to plain numbers."""
 
     def __init__(self, source: Source, arch: str, machine: Architecture) -> None:
         self.scope = Scope()
@@ -60,6 +88,7 @@ class Front:
         self.machine = machine
         self._source = source
         self._arch = arch
+        self.constants: set[str] = set()
         self._counts: dict[str, int] = {}
         self._name = ".text"
         self._previous = ".text"
@@ -90,7 +119,7 @@ class Front:
         """A value that must be known at once: of numbers and symbols set before. Raises Wrong."""
         expression = self.expression(text)
         for name in expression.names:
-            if name not in self._set or self.scope.weights.get(name, 1) or name not in self.scope.symbols:
+            if name not in self.constants:
                 raise Wrong(f"{what} must be a number that is known here, not {clip(text)}")
         return expression.value(self.scope.symbols, 0)
 
@@ -179,6 +208,7 @@ class Front:
         label = Label(statement, self.chunk, name)
         self.labels[name] = label
         self.scope.weights[name] = 1
+        self.scope.homes[name] = label.chunk
         self.add(label)
 
     def _local(self, token: str) -> str:
@@ -206,8 +236,9 @@ class Front:
         item = Assign(statement, self.chunk, name, value)
         # Known at once where it can be, so that later statements see a number rather than a symbol.
         self.scope.weights[name] = min(1, abs(value.weight(self.scope.weights)))
-        if value.constant is not None or all(not self.scope.weights.get(n, 1) for n in value.names):
+        if value.constant is not None or (value.names and all(n in self.constants for n in value.names)):
             item.measure(self.scope)
+            self.constants.add(name)
         self.add(item)
 
     def _directive(self, statement: Statement, word: str) -> bool:
@@ -279,10 +310,10 @@ class Front:
         if align < 1 or align & (align - 1) or align > MAX_ALIGN:
             raise Wrong(f"{word} takes a power of two in bytes, up to 16 MiB, not {align}")
         most = self.absolute(parts[2], f"the third operand of {word}") if parts[2] else 0
-        pad = None
+        pad: Callable[[int], bytes] | None = None
         if parts[1]:
             byte = bytes([self.absolute(parts[1], f"the fill of {word}") & 0xFF])
-            pad = byte.__mul__
+            pad = _repeated(byte)
         elif self.chunk.code:
             pad = self.machine.padding()
         self.add(Align(statement, self.chunk, align, pad, max(0, most)))
@@ -307,3 +338,7 @@ class Front:
         nobits = kind == "nobits" or (not kind and (name == ".bss" or name.startswith(".bss.")))
         chunk = self.chunks[name] = Chunk(name, code, nobits)
         return chunk
+
+
+def _repeated(byte: bytes) -> Callable[[int], bytes]:
+    return lambda count: byte * count

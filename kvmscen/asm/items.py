@@ -31,7 +31,7 @@ class Scope:
 
     symbols: dict[str, int] = field(default_factory=dict)
     weights: dict[str, int] = field(default_factory=dict)
-    homes: dict[str, str] = field(default_factory=dict)
+    homes: dict[str, Chunk] = field(default_factory=dict)
 
 
 class Item:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from kvmscen.asm.values import Placement, Wrong
 
@@ -183,7 +184,7 @@ def _overlaps(
 ) -> None:
     for what in ("gpa", "load"):
         ranges = sorted((getattr(places[shape.name], what), shape.name, shape.size) for shape in shapes if shape.size)
-        for (start, name, size), (start_2, name_2, size_2) in zip(ranges, ranges[1:], strict=False):
+        for (start, name, size), (start_2, name_2, size_2) in pairwise(ranges):
             if start + size <= start_2 or (what == "load" and places[name].gpa + size > places[name_2].gpa >= start):
                 continue
             verb = "overlaps" if what == "gpa" else "is loaded over"

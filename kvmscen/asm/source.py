@@ -149,7 +149,7 @@ def string_bytes(text: str) -> bytes:
     while at < len(text):
         string = _STRING.match(text, at)
         if not string:
-            raise Wrong(f'a string in double quotes is needed here, not {text[at:at + 30]!r}')
+            raise Wrong(f"a string in double quotes is needed here, not {text[at : at + 30]!r}")
         result += _ESCAPE.sub(_escape, string.group()[1:-1].encode("utf-8", "surrogatepass"))
         at = string.end()
         while at < len(text) and text[at].isspace():

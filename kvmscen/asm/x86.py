@@ -1,0 +1,352 @@
+"""x86: instructions in Intel and AT&T syntax. Branches and what has an address in it are sized and filled in here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import lru_cache
+
+from kvmscen.asm import keystone
+from kvmscen.asm.expressions import Expression
+from kvmscen.asm.front import Front
+from kvmscen.asm.items import Chunk, Fixed, Item, Scope
+from kvmscen.asm.source import Statement
+from kvmscen.asm.values import Wrong, clip
+from kvmscen.asm.x86_branches import Branch, FarJump, is_branch
+from kvmscen.asm.x86_fixed import (
+    PREFIXES,
+    memory_group,
+    padding,
+    put_prefix,
+    segment_push,
+    size_prefix,
+    with_number,
+    without_operands,
+)
+from kvmscen.asm.x86_operands import (
+    DISP_MARK,
+    IMM_MARK,
+    WIDE_MARK,
+    Operand,
+    Operands,
+    register_size,
+    split,
+    to_att,
+    to_intel,
+)
+
+_WIDE = ("movabs", "movabsq", "movabsl", "movabsw", "movabsb")
+_BYTE_IMMEDIATE = frozenset(
+    [
+        "shl",
+        "shr",
+        "sal",
+        "sar",
+        "rol",
+        "ror",
+        "rcl",
+        "rcr",
+        "shld",
+        "shrd",
+        "bt",
+        "bts",
+        "btr",
+        "btc",
+        "in",
+        "out",
+        "int",
+        "enter",
+        "ret",
+    ]
+)
+_FAR = re.compile(r"[^\[\]\"']+:[^\[\]\"']+\Z")
+_NEEDS_SIZE = frozenset(
+    [
+        "mov",
+        "add",
+        "sub",
+        "and",
+        "or",
+        "xor",
+        "cmp",
+        "test",
+        "adc",
+        "sbb",
+        "inc",
+        "dec",
+        "neg",
+        "not",
+        "mul",
+        "div",
+        "idiv",
+        "imul",
+        "push",
+        "pop",
+    ]
+)
+_NEEDS_SIZE |= frozenset(
+    ["shl", "shr", "sal", "sar", "rol", "ror", "rcl", "rcr", "movzx", "movsx", "bt", "bts", "btr", "btc"]
+)
+
+
+class X86:
+    """The x86 half of the front end. `mode` is 16, 32 or 64 bits and changes with `.code32` and its like."""
+
+    align_is_power = False
+    widths = {".word": 2, ".value": 2}
+
+    def __init__(self, bits: int) -> None:
+        self.mode = bits
+        self._att = False
+
+    def directive(self, front: Front, statement: Statement) -> bool:
+        """`.code16`, `.code32`, `.code64`, `.intel_syntax`, `.att_syntax`."""
+        word = statement.word
+        if word in (".code16", ".code32", ".code64"):
+            self.mode = int(word[5:])
+        elif word == ".intel_syntax":
+            if statement.rest not in ("", "noprefix"):
+                raise Wrong(".intel_syntax is supported as .intel_syntax noprefix")
+            self._att = False
+        elif word == ".att_syntax":
+            if statement.rest not in ("", "prefix"):
+                raise Wrong(".att_syntax is supported as .att_syntax prefix")
+            self._att = True
+        else:
+            return False
+        return True
+
+    def padding(self) -> Callable[[int], bytes]:
+        """The instructions without effect that GNU as pads code with."""
+        mode = self.mode
+        return lambda count: padding(count, mode)
+
+    def finish(self, front: Front) -> None:
+        """Nothing is left over on x86."""
+
+    def instruction(self, front: Front, statement: Statement) -> Item:
+        """One instruction as an item. Raises Wrong."""
+        word, rest = statement.word, statement.rest
+        prefixes: list[int] = []
+        while word in PREFIXES and rest and len(prefixes) < 4:
+            prefixes.append(PREFIXES[word])
+            word, _, rest = rest.strip().partition(" ")
+            word, rest = word.lower(), rest.strip()
+        if word in PREFIXES and not rest:
+            return Fixed(statement, front.chunk, bytes([PREFIXES[word], *prefixes]))
+        item = self._encode(front, statement, word, rest)
+        for prefix in reversed(prefixes):
+            if isinstance(item, Fixed):
+                item.data = put_prefix(prefix, item.data)
+                item.size += 1
+            elif isinstance(item, Patched):
+                item.add_prefix(prefix)
+            else:
+                raise Wrong(f"a prefix is not supported here: {clip(statement.text)}")
+        return item
+
+    def _encode(self, front: Front, statement: Statement, word: str, rest: str) -> Item:
+        chunk, mode = front.chunk, self.mode
+        texts = split(rest)
+        if not texts and (code := without_operands(word, mode)):
+            return Fixed(statement, chunk, code)
+        if self._att and mode == 64 and word in ("callq", "jmpq"):
+            word = word[:-1]
+        if word in ("ljmp", "lcall", "jmp", "call") and (far := self._far(front, texts, word)):
+            return FarJump(statement, chunk, word, *far, mode)
+        parse = Operands(lambda text: _resolve(front, text), mode)
+        branch = is_branch(word)
+        operands = [parse.att(text, branch) if self._att else parse.intel(text) for text in texts]
+        if branch and len(operands) == 1 and operands[0].kind == "imm":
+            assert operands[0].value is not None
+            return Branch(statement, chunk, word, operands[0].value, mode, operands[0].distance == "short")
+        return self._plain(front, statement, word, operands)
+
+    def _far(self, front: Front, texts: list[str], word: str) -> tuple[Expression, Expression] | None:
+        if len(texts) == 1 and not self._att and _FAR.match(texts[0]):
+            selector, _, offset = texts[0].partition(":")
+            if register_size(selector.strip().lower()) is not None:
+                return None
+        elif len(texts) == 2 and word[0] == "l":
+            selector, offset = texts
+        else:
+            return None
+        clean = re.compile(r"\s*(?:\$|offset\s+(?:flat:)?)", re.IGNORECASE)
+        return front.expression(clean.sub("", selector, 1)), front.expression(clean.sub("", offset, 1))
+
+    def _plain(self, front: Front, statement: Statement, word: str, operands: list[Operand]) -> Item:
+        mode = self.mode
+        code: bytes | None = None
+        if len(operands) == 1:
+            only = operands[0]
+            if only.kind == "reg":
+                code = segment_push(word, only.register, mode)
+            elif only.kind == "imm" and only.number is not None:
+                code = with_number(word, only.number, only.size, mode)
+            elif only.kind == "imm" and word == "push":
+                code = size_prefix(only.size, mode) + b"\x68" + IMM_MARK.to_bytes(4, "little")
+                code = code[:-2] if (only.size or mode) == 16 else code
+            elif only.kind == "mem" and (group := memory_group(word, only, mode)):
+                code = self._group(only, *group)
+        if code is None:
+            code = self._keystone(word, operands)
+        if code is None:
+            raise Wrong(_complaint(statement, word, operands, self._att))
+        _check_numbers(code, operands, statement)
+        if all(operand.number is not None or operand.value is None for operand in operands):
+            relative = any(o.base == "rip" and o.value and o.value.constant is None for o in operands)
+            if not relative:
+                return Fixed(statement, front.chunk, code)
+        return Patched(statement, front.chunk, code, operands, word, mode)
+
+    def _group(self, operand: Operand, opcode: bytes, number: int, size: int) -> bytes | None:
+        """An instruction with one memory operand, made from another that Keystone encodes rightly."""
+        code = keystone.encode(f"x{self.mode}", "invlpg " + to_intel(operand, self.mode, IMM_MARK, sized=False))
+        if not code or b"\x0f\x01" not in code:
+            return None
+        at = code.index(b"\x0f\x01")
+        prefix = code[:at] + size_prefix(size, self.mode)
+        if self.mode == 64 and at and 0x40 <= code[at - 1] <= 0x4F:
+            prefix = code[: at - 1] + size_prefix(size, self.mode) + code[at - 1 : at]
+        modrm = code[at + 2] & 0xC7 | number << 3
+        return prefix + opcode + bytes([modrm]) + code[at + 3 :]
+
+    def _keystone(self, word: str, operands: list[Operand]) -> bytes | None:
+        mode = self.mode
+        size = _operand_size(operands)
+        for operand in operands:
+            _narrow(operand, size)
+        open_immediate = any(operand.kind == "imm" and operand.number is None for operand in operands)
+        if word in _WIDE:
+            marks = [WIDE_MARK]
+        else:
+            marks = [IMM_MARK, IMM_MARK & 0xFFFF, IMM_MARK & 0x7F] if open_immediate else [IMM_MARK]
+            if open_immediate and word in _BYTE_IMMEDIATE:
+                marks = marks[2:]
+        for mark in marks:
+            if self._att:
+                text = f"{word}\t" + ", ".join(to_att(operand, mode, mark) for operand in operands)
+                code = keystone.encode(f"x{mode}-att", text.rstrip())
+            else:
+                text = f"{word} " + ", ".join(to_intel(operand, mode, mark) for operand in operands)
+                code = keystone.encode(f"x{mode}", text.rstrip())
+            if code:
+                return code
+        return None
+
+
+def _resolve(front: Front, text: str) -> tuple[Expression, int | None]:
+    """An expression, and its value where it is made of numbers alone (or of symbols set to such before)."""
+    expression = front.expression(text.strip())
+    if expression.constant is not None:
+        return expression, expression.constant
+    if expression.names and all(name in front.constants for name in expression.names) and "." not in expression.text:
+        return expression, expression.value(front.scope.symbols, 0)
+    return expression, None
+
+
+def _operand_size(operands: list[Operand]) -> int:
+    for operand in operands:
+        if operand.kind in ("reg", "mem") and operand.size:
+            return operand.size
+    return 0
+
+
+def _narrow(operand: Operand, size: int) -> None:
+    """Numbers as signed ones of the operand size, for which the short forms are found."""
+    if operand.kind == "imm" and operand.number is not None and size in (8, 16, 32):
+        value = operand.number
+        if 1 << (size - 1) <= value < 1 << size and size > 8:
+            operand.number = value - (1 << size)
+
+
+@lru_cache(maxsize=4096)
+def _appears(code: bytes, value: int) -> bool:
+    for width in (2, 4, 8):
+        bits = 8 * width
+        if -(1 << (bits - 1)) <= value < 1 << bits and (value & ((1 << bits) - 1)).to_bytes(width, "little") in code:
+            return True
+    return False
+
+
+def _check_numbers(code: bytes, operands: list[Operand], statement: Statement) -> None:
+    """Keystone cuts an immediate that is too wide without a word: what was asked for must be in the bytes."""
+    for operand in operands:
+        number = operand.number if operand.kind == "imm" else None
+        if number is not None and not -128 <= number <= 255 and not _appears(code, number):
+            raise Wrong(f"the number {number:#x} does not fit here: {clip(statement.text)}")
+
+
+def _complaint(statement: Statement, word: str, operands: list[Operand], att: bool) -> str:
+    message = f"this does not assemble: {clip(statement.text)}"
+    for operand in operands:
+        if operand.kind == "imm" and operand.bare and operand.number is None and not att and not is_branch(word):
+            return _bare(operand)
+    memory = [operand for operand in operands if operand.kind == "mem"]
+    if not att and memory and not any(operand.size for operand in operands) and word in _NEEDS_SIZE:
+        message += f"; its size is not known: write byte, word, dword or qword ptr {clip(memory[0].text)}"
+    return message
+
+
+def _bare(operand: Operand) -> str:
+    name = clip(operand.text)
+    return f"{name} alone is a branch target only: write [{name}] for its contents or offset {name} for its address"
+
+
+class Patched(Item):
+    """An encoded instruction in which marks stand where numbers go once the layout is known."""
+
+    def __init__(
+        self, statement: Statement, chunk: Chunk, code: bytes, operands: list[Operand], word: str, mode: int
+    ) -> None:
+        super().__init__(statement, chunk)
+        self.code = code
+        self.size = len(code)
+        self.operands, self.word, self.mode = operands, word, mode
+        self._bits = _operand_size(operands)
+        self._fields = [(o, *self._find(o)) for o in operands if o.value is not None and o.number is None]
+
+    def add_prefix(self, prefix: int) -> None:
+        """Put a prefix before the instruction."""
+        self.code = put_prefix(prefix, self.code)
+        self.size += 1
+        self._fields = [(operand, at + 1, width) for operand, at, width in self._fields]
+
+    def _find(self, operand: Operand) -> tuple[int, int]:
+        wide = WIDE_MARK.to_bytes(8, "little")
+        if wide in self.code:
+            return self.code.index(wide), 8
+        mark = (IMM_MARK if operand.kind == "imm" else DISP_MARK).to_bytes(4, "little")
+        for width in (4, 2):
+            if self.code.count(mark[:width]) == 1:
+                return self.code.index(mark[:width]), width
+        if operand.kind == "imm" and self.code[-1] == mark[0]:
+            return len(self.code) - 1, 1
+        raise Wrong(f"a symbol cannot stand here: {clip(self.statement.text)}")
+
+    def encode(self, scope: Scope) -> bytes | None:
+        """The bytes. Raises Unknown, or Wrong where a value does not fit."""
+        code = bytearray(self.code)
+        for operand, at, width in self._fields:
+            assert operand.value is not None
+            value = operand.value.value(scope.symbols, self.address)
+            moves = operand.value.weight(scope.weights)
+            if operand.kind == "imm" and operand.bare and moves:
+                raise Wrong(_bare(operand))
+            if operand.base in ("rip", "eip") and moves:
+                value -= self.address + self.size
+            code[at : at + width] = self._field(operand, value, width)
+        return bytes(code)
+
+    def _field(self, operand: Operand, value: int, width: int) -> bytes:
+        bits = 8 * width
+        is_signed = width == 4 and self.mode == 64 and (operand.kind == "mem" or self._bits in (0, 64))
+        most = 1 << (bits - 1 if is_signed else bits)
+        if not -(1 << (bits - 1)) <= value < most and width < 8:
+            assert operand.value is not None
+            what = "distance" if operand.base in ("rip", "eip") else "value"
+            raise Wrong(
+                f"the {what} {value:#x} of {clip(operand.value.text)} does not fit in {bits} bits: "
+                f"{clip(self.statement.text)}"
+            )
+        return (value & ((1 << bits) - 1)).to_bytes(width, "little")
