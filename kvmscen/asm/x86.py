@@ -16,6 +16,7 @@ from kvmscen.asm.x86_branches import Branch, FarJump, is_branch
 from kvmscen.asm.x86_fixed import (
     PREFIXES,
     memory_group,
+    order_prefixes,
     padding,
     put_prefix,
     segment_push,
@@ -26,6 +27,7 @@ from kvmscen.asm.x86_fixed import (
 from kvmscen.asm.x86_operands import (
     DISP_MARK,
     IMM_MARK,
+    SEGMENTS,
     WIDE_MARK,
     Operand,
     Operands,
@@ -223,6 +225,12 @@ class X86:
             marks = [IMM_MARK, IMM_MARK & 0xFFFF, IMM_MARK & 0x7F] if open_immediate else [IMM_MARK]
             if open_immediate and word in _BYTE_IMMEDIATE:
                 marks = marks[2:]
+        if word == "int" and len(operands) == 1 and operands[0].number == 3:
+            return b"\xcc"
+        if word == "movsd" and not operands:
+            return size_prefix(32, mode, True) + b"\xa5"
+        if word == "mov" and mode != 16 and len(operands) == 2 and operands[-self._att].register in SEGMENTS:
+            _drop_size(operands[1 - self._att])
         for mark in marks:
             if self._att:
                 text = f"{word}\t" + ", ".join(to_att(operand, mode, mark) for operand in operands)
@@ -231,7 +239,7 @@ class X86:
                 text = f"{word} " + ", ".join(to_intel(operand, mode, mark) for operand in operands)
                 code = keystone.encode(f"x{mode}", text.rstrip())
             if code:
-                return code
+                return order_prefixes(code)
         return None
 
 
@@ -250,6 +258,13 @@ def _operand_size(operands: list[Operand]) -> int:
         if operand.kind in ("reg", "mem") and operand.size:
             return operand.size
     return 0
+
+
+def _drop_size(source: Operand) -> None:
+    """The source of a move to a segment register as 32 bits wide in 32- and 64-bit code: no prefix, as in GNU as."""
+    if source.kind == "reg" and source.size == 16:
+        is_new = source.register[1:2].isdigit()
+        source.register = source.register[:-1] + "d" if is_new else "e" + source.register
 
 
 def _narrow(operand: Operand, size: int) -> None:

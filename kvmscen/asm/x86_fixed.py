@@ -116,6 +116,16 @@ def memory_group(word: str, operand: Operand, mode: int) -> tuple[bytes, int, in
     return None
 
 
+def order_prefixes(code: bytes) -> bytes:
+    """`code` with its prefixes in the order of GNU as: segment, address size, operand size."""
+    if code[0] not in _LEGACY or code[1] not in _LEGACY:
+        return code
+    at = 0
+    while code[at] in _LEGACY:
+        at += 1
+    return bytes(sorted(code[:at], key=lambda prefix: {0x67: 1, 0x66: 2}.get(prefix, 0))) + code[at:]
+
+
 def put_prefix(prefix: int, code: bytes) -> bytes:
     """`code` with another prefix, behind those that GNU as puts before it."""
     at = 0

@@ -237,7 +237,7 @@ def to_intel(operand: Operand, mode: int, imm_mark: int, sized: bool = True) -> 
     terms = [operand.base] if operand.base else []
     if operand.index:
         terms.append(f"{operand.index}*{operand.scale}")
-    displacement = _displacement(operand, mode)
+    displacement = _displacement(operand, mode, imm_mark)
     if not terms and mode == 64 and imm_mark != WIDE_MARK:
         terms.append("riz*1")  # GNU's absolute form; without it Keystone makes it relative to rip.
     if displacement is not None:
@@ -253,7 +253,7 @@ def to_att(operand: Operand, mode: int, imm_mark: int) -> str:
         return f"{star}%{operand.register}"
     if operand.kind == "imm":
         return "$" + show_number(imm_mark if operand.number is None else operand.number)
-    displacement = _displacement(operand, mode)
+    displacement = _displacement(operand, mode, imm_mark)
     text = star + f"%{operand.segment}:" * bool(operand.segment)
     text += "" if displacement is None else show_number(displacement)
     if operand.base or operand.index:
@@ -262,10 +262,12 @@ def to_att(operand: Operand, mode: int, imm_mark: int) -> str:
     return text + "(,%riz,1)" * (mode == 64 and imm_mark != WIDE_MARK)
 
 
-def _displacement(operand: Operand, mode: int) -> int | None:
+def _displacement(operand: Operand, mode: int, mark: int) -> int | None:
     if operand.value is None:
         return None
     bits = operand.address_bits(mode)
+    if mark == WIDE_MARK and not (operand.base or operand.index):
+        return mark if operand.number is None else operand.number
     if operand.number is None:
         return DISP_MARK if bits > 16 else DISP_MARK & 0xFFFF
     value = operand.number
