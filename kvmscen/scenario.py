@@ -46,8 +46,9 @@ class Match:
     place: Place
 
 
-# A field's value: a number or symbol, a matcher, a list (io with count > 1, args), or the header's name of a number.
-Value = Expr | Match | tuple[Any, ...] | str | bool
+# A number or symbol (load has turned the header's names into numbers), a matcher, or a list of them (io with count > 1, args).
+# In an `error` step: the name under `ioctl` and `errno`, and a map of members under `memory_fault`.
+Value = Expr | Match | tuple[Any, ...] | str | bool | Mapping[str, Any]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,65 @@
+"""load: a scenario file to a Scenario, or a ScenarioError with everything that is wrong in it.
+
+compose (document.py) gives positioned data, check (check.py) holds it against the JSON Schema that editors use too, and the
+conversion (cases.py and what it calls) makes the values and checks what a schema cannot say. What needs the layout or the
+assembler is build's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from kvmscen.arch import ARCHES
+from kvmscen.errors import Problem, ScenarioError
+from kvmscen.load import names
+from kvmscen.load.cases import scenario
+from kvmscen.load.check import check
+from kvmscen.load.document import SIZE_MAX, Document, List, Map, compose, decode
+from kvmscen.load.values import Notes
+from kvmscen.scenario import Scenario
+
+__all__ = ["load", "load_text"]
+
+
+def load(path: str) -> Scenario:
+    """The scenario in a file. Raises ScenarioError; a file that cannot be read is one too."""
+    try:
+        with Path(path).open("rb") as stream:
+            raw = stream.read(SIZE_MAX + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ScenarioError([Problem(path, 0, 0, f"cannot be read: {reason}")]) from None
+    text = decode(raw, path)
+    if isinstance(text, Problem):
+        raise ScenarioError([text])
+    return load_text(text, path)
+
+
+def load_text(text: str, file: str) -> Scenario:
+    """The scenario in a text; `file` is what places name. Raises ScenarioError with all problems of the text."""
+    doc = compose(text, file)
+    problems = list(doc.problems)
+    if doc.broken or not isinstance(doc.root, Map):
+        raise ScenarioError(problems or [_no_map(doc)])
+    _later(problems, check(doc))
+    notes = Notes(doc)
+    found = scenario(notes, doc.root)
+    _later(problems, notes.problems)
+    if problems:
+        raise ScenarioError(problems)
+    return found
+
+
+def _later(problems: list[Problem], more: Iterable[Problem]) -> None:
+    """Add what a later stage found, but for the places where an earlier one has something to say already."""
+    taken = {(p.line, p.column) for p in problems}
+    problems.extend(p for p in more if (p.line, p.column) not in taken)
+
+
+def _no_map(doc: Document) -> Problem:
+    keys = names.either(f"arch: {arch}" for arch in ARCHES)
+    if doc.empty:
+        return Problem(doc.file, 1, 1, f"the file is empty: a scenario begins with {keys}, and has `asm` and `expect`")
+    what = "a list" if isinstance(doc.root, List) else "a single value"
+    return Problem(doc.file, doc.place.line, doc.place.column, f"a scenario is a map that has {keys}: this is {what}")

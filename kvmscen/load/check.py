@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -172,7 +172,8 @@ class _Teller:
     def _required(self, error: ValidationError, place: Place) -> str:
         schema = error.schema
         assert isinstance(schema, dict)
-        missing = [key for key in schema["required"] if key not in error.instance]
+        held: Any = error.instance
+        missing = [key for key in schema["required"] if key not in held]
         if missing == ["arch"] and schema.get("$comment") == "top":
             return f"the key `arch` is missing: write {names.either('arch: ' + arch for arch in ARCHES)}"
         needed = [f"`{key}`" for key in schema["required"]]
@@ -186,7 +187,7 @@ class _Teller:
     def _type(self, error: ValidationError, place: Place) -> str:
         schema = error.schema
         assert isinstance(schema, dict)
-        value = error.instance
+        value: Any = error.instance
         types = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
         comment = schema.get("$comment", "")
         if comment.startswith("exit ") and value is None:
@@ -249,7 +250,8 @@ class _Teller:
     _minitems = _minlength = _minproperties = _empty
 
     def _maxitems(self, error: ValidationError, place: Place) -> str:
-        return f"{len(error.instance)} items are too many: {error.validator_value} is the limit"
+        items: Any = error.instance
+        return f"{len(items)} items are too many: {error.validator_value} is the limit"
 
 
 def _branch(error: ValidationError) -> Iterable[ValidationError]:
@@ -277,7 +279,7 @@ def _fits(key: str, patterned: dict[str, Any]) -> bool:
 
 def meant(word: str, known: Iterable[str]) -> str:
     """`did you mean` with the closest name, or all of them where they are few."""
-    choices: Iterator[str] | list[str] = list(known)
+    choices = list(known)
     close = names.closest(word, choices)
     if close:
         return f"did you mean `{close}`"

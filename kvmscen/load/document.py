@@ -122,7 +122,9 @@ def compose(text: str, file: str) -> Document:
     if bad:
         before = text[: bad.start()]
         mark = (before.count("\n"), bad.start() - (before.rfind("\n") + 1))
-        doc.add(mark, f'the character U+{ord(bad[0]):04X} is not allowed in YAML: write "\\x{ord(bad[0]):02x}" in quotes')
+        doc.add(
+            mark, f'the character U+{ord(bad[0]):04X} is not allowed in YAML: write "\\x{ord(bad[0]):02x}" in quotes'
+        )
         doc.broken = True
         return doc
     try:
@@ -137,7 +139,7 @@ def compose(text: str, file: str) -> Document:
 
 
 def _mark(event: Event) -> tuple[int, int]:
-    mark = event.start_mark
+    mark: Any = event.start_mark
     return (mark.line, mark.column)
 
 
@@ -174,7 +176,7 @@ def _build(doc: Document, events: Iterator[Event]) -> None:
                 return
             held: Map | List = Map() if kind is MappingStartEvent else List()
             held.mark = mark
-            held.marks = {} if kind is MappingStartEvent else []  # type: ignore[assignment]
+            held.marks = {} if kind is MappingStartEvent else []
             _put(doc, stack, held, mark)
             stack.append(_Frame(held, bool(stack) and (stack[-1].mute or stack[-1].drop)))
         elif kind is MappingEndEvent or kind is SequenceEndEvent:
@@ -182,7 +184,9 @@ def _build(doc: Document, events: Iterator[Event]) -> None:
         elif kind is DocumentStartEvent:
             documents += 1
             if documents > 1:
-                doc.add(_mark(event), "a second document starts here: a file holds one scenario, its variants are `cases`")
+                doc.add(
+                    _mark(event), "a second document starts here: a file holds one scenario, its variants are `cases`"
+                )
                 return
         if len(doc.problems) >= PROBLEMS_MAX:
             doc.add(_mark(event), "too many problems: the rest of the file was not read")

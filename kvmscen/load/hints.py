@@ -43,7 +43,9 @@ def syntax(error: yaml.MarkedYAMLError, text: str, file: str) -> Problem:
             line, column = opening.line, opening.column
         return Problem(file, line + 1, column + 1, _PLAIN[problem])
     if problem == "did not find expected key":
-        say = "this is no `key: value` of the map around it: look at its indentation, or at a bracket or quote before it"
+        say = (
+            "this is no `key: value` of the map around it: look at its indentation, or at a bracket or quote before it"
+        )
         return Problem(file, line + 1, column + 1, say)
     return Problem(file, line + 1, column + 1, "this is not YAML: " + problem.replace("did not find", "no"))
 
@@ -64,7 +66,10 @@ def _block_before(lines: list[str], line: int) -> tuple[int, str] | None:
         if not inside or not outer < here < _indent(inside[0]):
             return None
         key = lines[number].strip().split(":")[0].removeprefix("- ")
-        return number, f"the first line of `{key}` is indented deeper than line {line + 1}: write `{key}: |{here - outer}`"
+        return (
+            number,
+            f"the first line of `{key}` is indented deeper than line {line + 1}: write `{key}: |{here - outer}`",
+        )
     return None
 
 
@@ -77,7 +82,12 @@ def _mapping(lines: list[str], line: int) -> str:
         step = _BARE_STEP.match(lines[line - 1])
         if step and _indent(lines[line]) > _indent(lines[line - 1]):
             return f"`- {step[1]}` takes no further keys: write `- {step[1]}: {{}}`"
-    if line > 0 and lines[line].lstrip() and _indent(lines[line]) > _indent(lines[line - 1]) and lines[line - 1].strip():
+    if (
+        line > 0
+        and lines[line].lstrip()
+        and _indent(lines[line]) > _indent(lines[line - 1])
+        and lines[line - 1].strip()
+    ):
         return "this line is indented deeper than the keys it belongs to: indent it as the line above, or quote a text with `: `"
     return "a second `: ` in one line: write the text in quotes, or the inner map in braces"
 

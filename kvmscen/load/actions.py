@@ -1,0 +1,62 @@
+"""Host actions, in `then` and `setup`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kvmscen.load import guest, names
+from kvmscen.load.document import Map
+from kvmscen.load.values import NOWHERE, Notes, as_int, as_list, as_map, as_text, memory, registers
+from kvmscen.scenario import Action, Place
+
+
+def actions(notes: Notes, value: Any, arch: str) -> tuple[Action, ...]:
+    """A list of host actions."""
+    held = as_list(value)
+    return tuple(one for n, item in enumerate(held) if (one := _action(notes, as_map(item), held.at(n), arch)))
+
+
+def _action(notes: Notes, held: Map, place: Place, arch: str) -> Action | None:
+    named = [key for key in held if key in names.ACTIONS]
+    if not named:
+        if place != NOWHERE and all(key in ("vcpu", "errno") for key in held):
+            notes.add(place, f"an action is missing: write {names.either(names.ACTIONS)}")
+        return None
+    for extra in named[1:]:
+        notes.add(
+            held.at_key(extra),
+            f"one action is meant here, `{named[0]}` stands before: begin a new item with `- {extra}:`",
+        )
+    name = named[0]
+    value, at = held[name], held.at(name)
+    errno = as_text(held.get("errno")) or None
+    waived = errno is not None
+    if name == "set_regs":
+        args: dict[str, Any] = dict(registers(notes, value, arch, False))
+    elif name == "write_memory":
+        args = {"memory": memory(notes, value, False)}
+    elif name == "set_memslot":
+        args = _slot(notes, as_map(value), waived)
+    elif name == "delete_memslot":
+        args = {"slot": as_int(value.get("slot") if isinstance(value, Map) else value)}
+    else:
+        one = guest.enable(notes, value, at)
+        args = {"cap": one.cap, "args": one.args}
+        if one.errno is not None and errno is not None:
+            notes.add(at, "`errno` is there twice: keep the one beside `enable`")
+        errno = errno or one.errno
+    return Action(name, args, place, vcpu(notes, held), errno)
+
+
+def _slot(notes: Notes, held: Map, waived: bool) -> dict[str, Any]:
+    size, gpa, flags = guest.slot_numbers(notes, held, waived)
+    return {"slot": as_int(held.get("slot")), "gpa": gpa, "size": size, "flags": flags}
+
+
+def vcpu(notes: Notes, held: Map) -> int:
+    """The vCPU that a step or an action is about."""
+    number = as_int(held.get("vcpu"))
+    if number > 0:
+        notes.add(held.at("vcpu"), "there is one vCPU, number 0: not yet: several vCPUs")
+        return 0
+    return max(number, 0)

@@ -1,0 +1,175 @@
+"""From a checked document to a Scenario: the top level and each case laid over it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from kvmscen.arch import ARCHES
+from kvmscen.load import guest
+from kvmscen.load.actions import actions
+from kvmscen.load.conditions import added, conditions, limits
+from kvmscen.load.document import Map
+from kvmscen.load.steps import ignored, steps
+from kvmscen.load.values import NOWHERE, Notes, as_list, as_map, as_text, memory, registers, texts
+from kvmscen.scenario import Case, Conditions, Final, Overlay, Place, Scenario
+
+T = TypeVar("T")
+Keys = dict[str, tuple[Any, Place]]
+DEFAULT = "default"
+# Other keys of a case replace the scenario's.
+_ADDED = ("requires", "tags")
+
+
+def scenario(notes: Notes, root: Map) -> Scenario:
+    """The file's cases; what is wrong is noted, and then they are not to be used."""
+    maker = _Maker(notes)
+    top: Keys = {key: (root[key], root.at(key)) for key in root if key != "cases"}
+    cases = as_map(root.get("cases"))
+    made: list[Case] = []
+    alone = maker.case(DEFAULT, top, notes.doc.place)
+    if alone is not None:
+        if _program(top) and _story(top):
+            made.append(alone)
+        elif not cases and "cases" not in root:
+            _lacking(notes, top, notes.doc.place, "the scenario")
+    for name, value in cases.items():
+        if name == DEFAULT:
+            say = "a case may not be called `default`: the top level itself is that case, give this one another name"
+            notes.add(cases.at_key(name), say)
+        if not isinstance(value, Map):
+            continue
+        case = maker.case(name, *_laid(top, value, cases.at_key(name)))
+        if case is not None:
+            made.append(case)
+            _lacking(notes, _laid(top, value, case.place)[0], case.place, f"the case `{name}`")
+    return Scenario(notes.doc.file, tuple(made))
+
+
+def _program(keys: Keys) -> bool:
+    return "asm" in keys
+
+
+def _story(keys: Keys) -> bool:
+    overlays = as_list(keys["when"][0]) if "when" in keys else ()
+    return "expect" in keys or "final" in keys or any("expect" in as_map(o) or "final" in as_map(o) for o in overlays)
+
+
+def _lacking(notes: Notes, keys: Keys, place: Place, what: str) -> None:
+    if not _program(keys):
+        notes.add(place, f"{what} has no program: write `asm: |`")
+    if not _story(keys):
+        notes.add(place, f"{what} has nothing to check: write `expect` or `final`")
+
+
+def _laid(top: Keys, own: Map, place: Place) -> tuple[Keys, Place]:
+    keys = dict(top)
+    for key, value in own.items():
+        if value is None:
+            keys.pop(key, None)
+        else:
+            keys[key] = (value, own.at(key))
+    # `asm` and `elf` displace each other: the program that is written closest counts.
+    if own.get("elf") is not None and own.get("asm") is None:
+        keys.pop("asm", None)
+    if own.get("asm") is not None and own.get("elf") is None:
+        keys.pop("elf", None)
+    for key in _ADDED:
+        if own.get(key) is not None and key in top:
+            keys[key + "+"] = top[key]
+    return keys, place
+
+
+class _Maker:
+    """Converts keys to values, each only once: cases share what they do not replace."""
+
+    def __init__(self, notes: Notes) -> None:
+        self.notes = notes
+        self.made: dict[tuple[Any, ...], Any] = {}
+
+    def once(self, kind: str, arch: str, places: Iterable[Place], make: Callable[[], T]) -> T:
+        # A value is known by where it stands: equal scalars in two places are one object.
+        key = (kind, arch, *((place.line, place.column) for place in places))
+        if key not in self.made:
+            self.made[key] = make()
+        made: T = self.made[key]
+        return made
+
+    def case(self, name: str, keys: Keys, place: Place) -> Case | None:
+        """One case, None where its architecture is not known."""
+        notes = self.notes
+        arch = as_text(keys["arch"][0]) if "arch" in keys else ""
+        if "arch" not in keys and name != DEFAULT:
+            notes.add(place, f"the case `{name}` has no `arch`: it cannot be removed, only replaced")
+        if arch not in ARCHES:
+            return None
+
+        def get(key: str, make: Callable[[Any, Place], T], default: T) -> T:
+            if key not in keys:
+                return default
+            value, at = keys[key]
+            return self.once(key, arch, (at,), lambda: make(value, at))
+
+        def tags(key: str) -> tuple[str, ...]:
+            return texts(keys[key][0]) if key in keys else ()
+
+        vcpu_keys = [keys[key][1] for key in ("vcpus", "mode", "features", "regs") if key in keys]
+        timeout, exits = get("limits", lambda v, _: limits(v), limits(None))
+        return Case(
+            name=name,
+            place=place,
+            summary=get("summary", lambda v, _: as_text(v), ""),
+            arch=arch,
+            memslots=get("memslots", lambda v, _: guest.memslots(notes, v), ()),
+            sections=get("sections", lambda v, _: guest.sections(notes, v), ()),
+            asm=get("asm", lambda v, at: guest.program(notes, v, at), None),
+            vcpus=self.once("vcpus", arch, vcpu_keys, lambda: guest.vcpus(notes, keys, arch, notes.doc.place)),
+            enable=get("enable", lambda v, _: guest.enables(notes, v), ()),
+            setup=get("setup", lambda v, _: actions(notes, v, arch), ()),
+            expect=get("expect", lambda v, _: steps(notes, v, arch), None),
+            final=get("final", lambda v, at: final(notes, v, at, arch), None),
+            ignore=get("ignore", lambda v, _: ignored(notes, v, arch), ()),
+            requires=added(
+                *(get(k, lambda v, _: conditions(notes, as_map(v)), Conditions()) for k in ("requires+", "requires"))
+            ),
+            when=get("when", lambda v, _: overlays(notes, v, arch), ()),
+            tags=tuple(dict.fromkeys((*tags("tags+"), *tags("tags")))),
+            timeout=timeout,
+            exits=exits,
+        )
+
+
+def final(notes: Notes, value: Any, place: Place, arch: str) -> Final:
+    """What registers and memory hold at the end."""
+    held = as_map(value)
+    return Final(
+        registers(notes, held.get("regs"), arch, True),
+        memory(notes, held.get("memory"), True),
+        place,
+    )
+
+
+def overlays(notes: Notes, value: Any, arch: str) -> tuple[Overlay, ...]:
+    """The entries of `when`."""
+    held = as_list(value)
+    return tuple(_overlay(notes, as_map(item), held.at(n), arch) for n, item in enumerate(held))
+
+
+def _overlay(notes: Notes, held: Map, place: Place, arch: str) -> Overlay:
+    xfail = held.get("xfail") is True
+    reason = as_text(held.get("reason"))
+    if xfail and "reason" not in held:
+        notes.add(held.at("xfail"), "`xfail: true` needs a `reason`: write why the outcome is known to be wrong")
+    if "expect" not in held and "final" not in held and place != NOWHERE:
+        need = "`xfail: true`" if xfail else "this entry"
+        notes.add(
+            held.at("xfail") if xfail else place, f"{need} says nothing that holds there: write `expect` or `final`"
+        )
+    return Overlay(
+        conditions(notes, held),
+        reason,
+        steps(notes, held["expect"], arch) if isinstance(held.get("expect"), list) else None,
+        final(notes, held["final"], held.at("final"), arch) if isinstance(held.get("final"), Map) else None,
+        xfail,
+        place,
+    )
