@@ -65,8 +65,8 @@ class MemoryCheck:
 class Action:
     """One host action of `then` or `setup`, as written.
 
-    `args` of set_regs: Expr by register. write_memory: `memory`, a tuple of MemoryCheck. set_memslot: `slot`, `gpa` (Expr),
-    `size`, `flags` (names). delete_memslot: `slot`. enable: `cap`, `args` (numbers).
+    `args` of set_regs: Expr by register. write_memory: `memory`, a tuple of MemoryCheck. set_memslot: `memslot`, a Memslot.
+    delete_memslot: `slot`, a number. enable: `enable`, an Enable. Their errno stands in the action.
     """
 
     name: str

@@ -7,7 +7,7 @@ from typing import Any
 from kvmscen.load import guest, names
 from kvmscen.load.document import Map
 from kvmscen.load.values import NOWHERE, Notes, as_int, as_list, as_map, as_text, memory, registers
-from kvmscen.scenario import Action, Place
+from kvmscen.scenario import Action, Enable, Memslot, Place
 
 
 def actions(notes: Notes, value: Any, arch: str) -> tuple[Action, ...]:
@@ -36,21 +36,21 @@ def _action(notes: Notes, held: Map, place: Place, arch: str) -> Action | None:
     elif name == "write_memory":
         args = {"memory": memory(notes, value, False)}
     elif name == "set_memslot":
-        args = _slot(notes, as_map(value), waived)
+        args = {"memslot": _slot(notes, as_map(value), at, waived)}
     elif name == "delete_memslot":
         args = {"slot": as_int(value.get("slot") if isinstance(value, Map) else value)}
     else:
         one = guest.enable(notes, value, at)
-        args = {"cap": one.cap, "args": one.args}
+        args = {"enable": Enable(one.cap, one.args, None, one.place)}
         if one.errno is not None and errno is not None:
             notes.add(at, "`errno` is there twice: keep the one beside `enable`")
         errno = errno or one.errno
     return Action(name, args, place, vcpu(notes, held), errno)
 
 
-def _slot(notes: Notes, held: Map, waived: bool) -> dict[str, Any]:
+def _slot(notes: Notes, held: Map, place: Place, waived: bool) -> Memslot:
     size, gpa, flags = guest.slot_numbers(notes, held, waived)
-    return {"slot": as_int(held.get("slot")), "gpa": gpa, "size": size, "flags": flags}
+    return Memslot(as_int(held.get("slot")), gpa, size, flags, None, place)
 
 
 def vcpu(notes: Notes, held: Map) -> int:
