@@ -1,4 +1,4 @@
-"""A Job: one case made ready for one host, as it goes from the prepare child to the engine; and the Legend to read it by."""
+"""What goes between the engine and its prepare children: Targets there, Jobs back, each Job with the Legend to read it by."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kvmscen.expectation import Expectation
-from kvmscen.machine import Sealed
+from kvmscen.machine import Facts, Sealed
 
 Json = dict[str, Any]
 
@@ -40,6 +40,32 @@ class Legend:
             return None
         start, size, line, text = self.lines[index]
         return (line, text) if at < start + size else None
+
+
+@dataclass(frozen=True)
+class Target:
+    """A host as the prepare child sees it: a name, a kind and its facts."""
+
+    name: str
+    kind: str
+    predicted: bool
+    facts: tuple[Facts, ...]
+
+    def to_json(self) -> Json:
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "predicted": self.predicted,
+            "facts": [facts.to_json() for facts in self.facts],
+        }
+
+    @classmethod
+    def from_json(cls, data: Json) -> Target:
+        return cls(data["name"], data["kind"], data["predicted"], tuple(map(Facts.from_json, data["facts"])))
+
+    def of(self, arch: str) -> Facts | None:
+        """The facts for an architecture; None where the host does not run it."""
+        return next((facts for facts in self.facts if facts.arch == arch), None)
 
 
 @dataclass(frozen=True)

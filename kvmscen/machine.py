@@ -285,10 +285,10 @@ class Machine:
         text = json.dumps(data, sort_keys=True, separators=(",", ":"))
         return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
-    def seal(self) -> Sealed:
-        """The Machine as it crosses a border."""
+    def seal(self, name: str) -> Sealed:
+        """The Machine as it crosses a border; `name` is the case's, for whoever has to tell one from another."""
         text = json.dumps(self.to_json(), separators=(",", ":"))
-        return Sealed(text, self.digest(), self.arch, self.timeout)
+        return Sealed(name, text, self.digest(), self.arch, self.timeout)
 
 
 def _deeds(steps: Any) -> list[Any]:
@@ -306,6 +306,7 @@ def _deeds(steps: Any) -> list[Any]:
 class Sealed:
     """A Machine's JSON text, passed on unread: `execute` takes this, and the digest names it in reports."""
 
+    name: str
     text: str
     digest: str
     arch: str
@@ -318,7 +319,8 @@ class Event:
 
     `kind` is `exit` (then `name` is the exit's and `fields` its members), `error` (`name` the errno's, `fields` has `ioctl`
     and maybe `memory_fault`) or `timeout` (`fields` has `timeout`, seconds). `pc` is raw, as KVM returns it. `regs` and
-    `memory` (gpa to bytes) are there where the step asked for them. `count` equal events in a row are one.
+    `memory` (gpa to bytes) are there where the step asked for them, `reply` where the step gave one. `count` equal events in
+    a row are one.
     """
 
     vcpu: int
@@ -328,6 +330,7 @@ class Event:
     pc: int | None
     regs: Mapping[str, int] | None = None
     memory: Mapping[int, bytes] | None = None
+    reply: Mapping[str, Any] | None = None
     count: int = 1
 
     def to_json(self) -> Json:
@@ -343,6 +346,8 @@ class Event:
             out["regs"] = dict(self.regs)
         if self.memory is not None:
             out["memory"] = {str(gpa): raw.hex() for gpa, raw in self.memory.items()}
+        if self.reply is not None:
+            out["reply"] = dict(self.reply)
         if self.count != 1:
             out["count_of_equal"] = self.count
         return out
@@ -352,7 +357,7 @@ class Event:
         rest = dict(data)
         vcpu, pc = rest.pop("vcpu"), rest.pop("pc")
         regs, memory = rest.pop("regs", None), rest.pop("memory", None)
-        count = rest.pop("count_of_equal", 1)
+        reply, count = rest.pop("reply", None), rest.pop("count_of_equal", 1)
         if "exit" in rest or "error" in rest:
             kind = "exit" if "exit" in rest else "error"
             name = rest.pop(kind)
@@ -362,7 +367,7 @@ class Event:
             kind, name = "timeout", ""
         if memory is not None:
             memory = {int(gpa): bytes.fromhex(raw) for gpa, raw in memory.items()}
-        return cls(vcpu, kind, name, rest, pc, regs, memory, count)
+        return cls(vcpu, kind, name, rest, pc, regs, memory, reply, count)
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,16 @@ import os
 import select
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from kvmscen.agent import frames
 from kvmscen.errors import HostError
+from kvmscen.machine import Facts, Observation, Sealed
 
 Json = dict[str, Any]
 _TAIL = 4096
@@ -109,6 +112,11 @@ class Child:
             process.wait()
 
     @property
+    def process_id(self) -> int | None:
+        """The process that answers now; another one after a restart."""
+        return None if self._process is None else self._process.pid
+
+    @property
     def tail(self) -> str:
         """The end of what the child printed outside frames."""
         return self._tail.decode("utf-8", "replace").strip()
@@ -194,3 +202,78 @@ class Child:
             return ChildError(f"{self.name} closed its output", self.tail)
         how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"exited with status {status}"
         return ChildError(f"{self.name} {how}", self.tail)
+
+
+def python(module: str, *arguments: str) -> list[str]:
+    """The command line of a child that runs `main()` of a module of this package, from wherever this package lies."""
+    root = str(Path(__file__).resolve().parent.parent.parent)
+    # -P keeps the working folder, and so a stranger's json.py, off sys.path.
+    code = f"import sys; sys.path.insert(0, {root!r}); from {module} import main; main()"
+    return [sys.executable, "-P", "-c", code, *arguments]
+
+
+# How much longer than the scenario's own time limit its host may take before it counts as hung.
+GRACE = 5.0
+
+
+class ChildExecutor:
+    """`execute` by a child that answers Machines with Observations. A child that breaks is replaced for the next Machine."""
+
+    def __init__(self, child: Child) -> None:
+        self.child = child
+
+    def execute(self, machine: Sealed) -> Observation:
+        """Run one Machine; raises HostError with the tail of what the child printed."""
+        try:
+            reply = self.child.ask('"machine":' + machine.text, machine.timeout + GRACE)
+        except ChildError as error:
+            last = error.tail.splitlines()[-1:]
+            raise HostError(str(error) + "".join(f" ({line})" for line in last)) from None
+        if "broke" in reply:
+            raise HostError(reply["broke"])
+        return Observation.from_json(reply["observation"])
+
+    def close(self) -> None:
+        """Kill the child for good."""
+        self.child.close()
+
+
+class ChildHost:
+    """A host whose executors are children; the first one tells the facts."""
+
+    kind = ""
+    predicted = False
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.facts: tuple[Facts, ...] = ()
+        self._first: Child | None = None
+
+    def child(self) -> Child:
+        """One child, not started yet."""
+        raise NotImplementedError
+
+    def start(self) -> None:
+        """Spawn the first child."""
+        self._first = self.child()
+        self._first.spawn()
+
+    def wait(self) -> None:
+        """Take the facts from the first child's hello."""
+        if self._first is None:
+            self.start()
+        assert self._first is not None
+        hello = self._first.wait_hello()
+        if "unusable" in hello:
+            raise HostError(f"host {self.name} cannot run here: {hello['unusable']}")
+        self.facts = tuple(map(Facts.from_json, hello["facts"]))
+
+    def executor(self) -> ChildExecutor:
+        """The first child, or a new one."""
+        child, self._first = self._first, None
+        return ChildExecutor(child if child is not None else self.child())
+
+    def close(self) -> None:
+        """End a first child that no executor took."""
+        if self._first is not None:
+            self._first.close()

@@ -5,9 +5,21 @@ from __future__ import annotations
 import sys
 
 from kvmscen.agent import pack
-from kvmscen.hosts.child import Child
+from kvmscen.errors import UsageError
+from kvmscen.hosts.child import Child, ChildHost
 
 
-def child() -> Child:
-    """One agent, not started yet."""
-    return Child("the agent of kvm", [sys.executable, "-I", "-S", "-c", pack.BOOT], pack.greeting())
+class KvmHost(ChildHost):
+    """One agent a worker."""
+
+    kind = "kvm"
+    predicted = False
+
+    def __init__(self, name: str) -> None:
+        if name != "kvm":
+            raise UsageError(f"there is no host {name!r}; did you mean kvm?")
+        super().__init__(name)
+
+    def child(self) -> Child:
+        """One agent, not started yet."""
+        return Child("the agent of kvm", [sys.executable, "-I", "-S", "-c", pack.BOOT], pack.greeting())

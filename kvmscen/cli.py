@@ -1,0 +1,130 @@
+"""The command line: the verbs, what they print, and the exit status. Only this and kvmscen.verbs print."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from kvmscen import __version__
+from kvmscen.errors import HostError, UsageError
+
+EXIT = """exit status: 0 all that ran passed, 1 a mismatch, 2 a wrong scenario or wrong usage, 3 a host or harness error,
+4 nothing ran, 130 interrupted; of several, 3 goes before 2 before 1"""
+
+_RUN_EXAMPLE = """example: run every scenario on the best host there is, then one case on the model
+  kvmscen run scenarios/*.yaml
+  kvmscen run scenarios/arm64-mmio.yaml --case nisv-to-user --on model --report json=report.json
+"""
+_CHECK_EXAMPLE = """example: look for errors in a folder of scenarios without running any
+  kvmscen check scenarios/
+"""
+_SHOW_EXAMPLE = """example: where does everything lie, and what are the bytes?
+  kvmscen show scenarios/arm64-mmio.yaml
+"""
+_HOSTS_EXAMPLE = """example:
+  kvmscen hosts
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The entry point: parse, do the verb, exit with its status."""
+    try:
+        status = _main(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
+    except (UsageError, HostError) as error:
+        print(f"kvmscen: {error}", file=sys.stderr)
+        status = 2 if isinstance(error, UsageError) else 3
+    except BrokenPipeError:
+        # Whoever read us has gone; Python must not try to flush again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        status = 141
+    except KeyboardInterrupt:
+        status = 130
+    # Worker threads may still wait for children that are gone.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _main(argv: Sequence[str]) -> int:
+    arguments = _parser().parse_args(argv)
+    verb: str | None = arguments.verb
+    if verb is None:
+        _parser().print_help()
+        return 2
+    from kvmscen import verbs
+
+    return verbs.VERBS[verb](arguments)
+
+
+def _parser() -> argparse.ArgumentParser:
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="kvmscen",
+        description="Run declarative KVM scenarios: memslots, sections, guest code and the exits that are expected.",
+        epilog=_RUN_EXAMPLE + "\n" + EXIT,
+        formatter_class=raw,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"kvmscen {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
+
+    run = verbs.add_parser(
+        "run", help="run scenarios and judge them", epilog=_RUN_EXAMPLE + "\n" + EXIT, formatter_class=raw, allow_abbrev=False
+    )
+    run.add_argument("paths", nargs="+", metavar="PATH", help="a scenario, or a folder of them")
+    run.add_argument(
+        "--on",
+        action="append",
+        metavar="HOST",
+        default=_several("ON"),
+        help="kvm, model, model@KERNEL or replay:FILE; given several times, each case runs on each host "
+        "(default: kvm where it fits, else model)",
+    )
+    run.add_argument("-k", metavar="TEXT", default=_one("K"), help="only cases with this text in file, name, summary or tags")
+    run.add_argument("--case", action="append", metavar="NAME", default=_several("CASE"), help="only the case of this name")
+    run.add_argument("-j", type=_count, metavar="N", default=_one("J"), help="how many run at once (default: the CPUs)")
+    run.add_argument(
+        "--report",
+        action="append",
+        metavar="FORMAT[=FILE]",
+        default=_several("REPORT"),
+        help="text, json, junit or ktap, to standard output or into a file",
+    )
+    run.add_argument("--record", metavar="DIR", default=_one("RECORD"), help="keep every observation there, for replay:DIR")
+    run.add_argument(
+        "--observed", action="store_true", default=bool(_one("OBSERVED")), help="print what happened as expect: YAML"
+    )
+
+    check = verbs.add_parser(
+        "check", help="everything short of running", epilog=_CHECK_EXAMPLE, formatter_class=raw, allow_abbrev=False
+    )
+    check.add_argument("paths", nargs="+", metavar="PATH", help="a scenario, or a folder of them")
+
+    show = verbs.add_parser(
+        "show", help="the memory map, the symbols and the listing", epilog=_SHOW_EXAMPLE, formatter_class=raw, allow_abbrev=False
+    )
+    show.add_argument("path", metavar="PATH", help="a scenario")
+    show.add_argument("--case", metavar="NAME", help="only the case of this name")
+    show.add_argument("--json", action="store_true", help="as JSON")
+
+    verbs.add_parser("hosts", help="each host, whether it can run here, and why not", epilog=_HOSTS_EXAMPLE, formatter_class=raw)
+    return parser
+
+
+def _one(name: str) -> str | None:
+    """The value of KVMSCEN_<name>; an option that is given wins."""
+    return os.environ.get(f"KVMSCEN_{name}") or None
+
+
+def _several(name: str) -> list[str] | None:
+    value = _one(name)
+    return None if value is None else value.split()
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or not 1 <= int(text) <= 1024:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 1024")
+    return int(text)

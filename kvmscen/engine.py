@@ -1,0 +1,296 @@
+"""The pipeline: files to prepare children, jobs to hosts, observations to verdicts, results in the order of the files.
+
+The main process stays light: it holds no parser, schema or assembler. P prepare children turn files into jobs, J threads run
+them, each with its own executor of each host, and the calling thread takes the results.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kvmscen import __version__
+from kvmscen.errors import HostError, Problem
+from kvmscen.hosts import Executor, Host
+from kvmscen.hosts.child import Child, ChildError, python
+from kvmscen.hosts.replay import NotRecorded
+from kvmscen.job import Job, Target
+from kvmscen.judge import judge, result
+from kvmscen.machine import Facts
+from kvmscen.result import Result, Run
+
+# A file that takes longer to parse and assemble than this has brought its prepare child to a standstill.
+PREPARE_SECONDS = 30.0
+# One prepare child for so many files: starting another costs more than it saves on fewer.
+_FILES_A_CHILD = 24
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which cases run: `text` in file, name, summary or tags; `cases` the exact names (empty: all)."""
+
+    text: str | None = None
+    cases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A result with the job that it is of, and the facts of its host (None where no host fits)."""
+
+    job: Job
+    result: Result
+    facts: Facts | None
+
+
+@dataclass
+class _Shared:
+    """What the threads share."""
+
+    files: queue.SimpleQueue[tuple[int, str] | None] = field(default_factory=queue.SimpleQueue)
+    jobs: queue.SimpleQueue[tuple[int, int, Job] | None] = field(default_factory=queue.SimpleQueue)
+    # (file, number of its jobs or its problems) and (file, job, result).
+    done: queue.SimpleQueue[tuple[Any, ...]] = field(default_factory=queue.SimpleQueue)
+    children: list[Child] = field(default_factory=list)
+    executors: list[Executor] = field(default_factory=list)
+    stopped: threading.Event = field(default_factory=threading.Event)
+
+
+def run(
+    files: Sequence[str],
+    hosts: Sequence[Host],
+    each: bool,
+    selection: Selection,
+    workers: int,
+    on_outcome: Callable[[Outcome, int, int], None],
+    on_problem: Callable[[Problem], None],
+    problems: Sequence[Problem] = (),
+) -> Run:
+    """Run files on hosts and judge them.
+
+    `each`: every case on every host; else on the first that fits. `on_outcome(outcome, done, known)` and `on_problem` are
+    called in the order of the files. `problems` are those found before. Raises HostError when a host of `each` cannot run here.
+    """
+    started, clock = time.time(), time.monotonic()
+    shared = _Shared()
+    children = [_prepare_child() for _ in range(max(1, min(os.cpu_count() or 1, -(-len(files) // _FILES_A_CHILD))))]
+    shared.children += children
+    results: list[Result] = []
+    found: list[Problem] = list(problems)
+    interrupted = False
+    try:
+        for child in children:
+            child.spawn()
+        usable = start(hosts, each)
+        _spread(shared, files, children, usable, each, selection, min(workers, 64))
+        for item in _in_order(shared, len(files)):
+            if isinstance(item, Problem):
+                found.append(item)
+                on_problem(item)
+            else:
+                results.append(item[0].result)
+                on_outcome(*item)
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:
+        shared.stopped.set()
+        for child in shared.children:
+            child.close()
+        for executor in shared.executors:
+            executor.close()
+        for host in hosts:
+            host.close()
+    return Run(
+        id=str(uuid.uuid4()),
+        started=started,
+        version=__version__,
+        results=tuple(results),
+        problems=tuple(found),
+        elapsed=time.monotonic() - clock,
+        interrupted=interrupted,
+    )
+
+
+def start(hosts: Sequence[Host], each: bool) -> list[Host]:
+    """Start hosts side by side and wait for their facts; without `each`, those that cannot run here are left out."""
+    usable: list[Host] = []
+    reasons: list[str] = []
+    for host in hosts:
+        host.start()
+    for host in hosts:
+        try:
+            host.wait()
+            usable.append(host)
+        except HostError as error:
+            reasons.append(str(error))
+            if each:
+                raise
+    if not usable:
+        raise HostError("; ".join(reasons))
+    return usable
+
+
+def _prepare_child() -> Child:
+    return Child("the prepare child", python("kvmscen.prepare"))
+
+
+def ask_prepare(child: Child, **request: Any) -> Any:
+    """One request to a prepare child; raises ChildError, or HostError when it broke."""
+    body = json.dumps(request)[1:-1]
+    reply = child.ask(body, PREPARE_SECONDS)
+    if "broke" in reply:
+        raise HostError(f"preparing broke: {reply['broke']}")
+    return reply
+
+
+def _spread(
+    shared: _Shared,
+    files: Sequence[str],
+    children: Sequence[Child],
+    hosts: Sequence[Host],
+    each: bool,
+    selection: Selection,
+    workers: int,
+) -> None:
+    targets = [Target(host.name, host.kind, host.predicted, host.facts).to_json() for host in hosts]
+    for numbered in enumerate(files):
+        shared.files.put(numbered)
+    for child in children:
+        shared.files.put(None)
+        _thread(_prepare_all, shared, child, {"targets": targets, "each": each}, selection)
+    for _ in range(workers):
+        _thread(_execute_all, shared, {host.name: host for host in hosts})
+
+
+def _thread(target: Callable[..., None], *arguments: Any) -> None:
+    threading.Thread(target=target, args=arguments, daemon=True).start()
+
+
+def _prepare_all(shared: _Shared, child: Child, targets: dict[str, Any], selection: Selection) -> None:
+    """A thread: files to jobs, through one prepare child."""
+    told: object = None
+    while (item := shared.files.get()) is not None and not shared.stopped.is_set():
+        number, file = item
+        try:
+            if told is not child.process_id:
+                ask_prepare(child, **targets)
+                told = child.process_id
+            reply = ask_prepare(child, run=file, text=selection.text, cases=selection.cases)
+        except (ChildError, HostError) as error:
+            # The file did it: it is told, and the next one gets a new child.
+            shared.done.put((number, [Problem(file, 0, 0, f"this file could not be prepared: {error}")]))
+            continue
+        if "problems" in reply:
+            shared.done.put((number, [Problem(*problem) for problem in reply["problems"]]))
+            continue
+        jobs = [Job.from_json(job) for job in reply["jobs"]]
+        shared.done.put((number, len(jobs)))
+        for index, job in enumerate(jobs):
+            shared.jobs.put((number, index, job))
+
+
+def _execute_all(shared: _Shared, hosts: dict[str, Host]) -> None:
+    """A thread: jobs to results, with its own executor of each host."""
+    executors: dict[str, Executor] = {}
+    while (item := shared.jobs.get()) is not None and not shared.stopped.is_set():
+        number, index, job = item
+        found = _execute(shared, hosts, executors, job)
+        facts = next((known for known in hosts[job.host].facts if known.arch == job.arch), None)
+        shared.done.put((number, index, Outcome(job, found, facts)))
+
+
+def _execute(shared: _Shared, hosts: dict[str, Host], executors: dict[str, Executor], job: Job) -> Result:
+    if job.skip is not None or job.machine is None:
+        return result(job, "SKIP", job.skip)
+    try:
+        if job.host not in executors:
+            executors[job.host] = hosts[job.host].executor()
+            shared.executors.append(executors[job.host])
+        return judge(job, executors[job.host].execute(job.machine))
+    except NotRecorded as error:
+        return result(job, "SKIP", str(error))
+    except HostError as error:
+        return result(job, "ERROR", str(error))
+    except Exception as error:
+        # A thread that dies would leave its case without a result and the run waiting for it.
+        return result(job, "ERROR", f"kvmscen broke: {type(error).__name__}: {error}")
+
+
+def _in_order(shared: _Shared, files: int) -> Iterator[Problem | tuple[Outcome, int, int]]:
+    """Problems and results in the order of files and cases, each as soon as those before it are there."""
+    counts: dict[int, int] = {}
+    problems: dict[int, list[Problem]] = {}
+    results: dict[tuple[int, int], Outcome] = {}
+    known = done = 0
+    file = index = 0
+    while file < files:
+        if file in problems:
+            yield from problems.pop(file)
+            file, index = file + 1, 0
+        elif file in counts and index >= counts[file]:
+            file, index = file + 1, 0
+        elif (file, index) in results:
+            yield results.pop((file, index)), done, known
+            index += 1
+        else:
+            item = shared.done.get()
+            if len(item) == 3:
+                results[item[0], item[1]] = item[2]
+                done += 1
+            elif isinstance(item[1], int):
+                counts[item[0]] = item[1]
+                known += item[1]
+            else:
+                problems[item[0]] = item[1]
+
+
+def check(files: Sequence[str], on_file: Callable[[str, int, list[Problem]], None]) -> list[Problem]:
+    """Everything short of running, file by file; `on_file(file, cases, problems)` in the order of the files."""
+    count = max(1, min(os.cpu_count() or 1, -(-len(files) // _FILES_A_CHILD)))
+    children = [_prepare_child() for _ in range(count)]
+    waiting: queue.SimpleQueue[tuple[int, str] | None] = queue.SimpleQueue()
+    done: queue.SimpleQueue[tuple[int, int, list[Problem]]] = queue.SimpleQueue()
+    for numbered in enumerate(files):
+        waiting.put(numbered)
+
+    def checking(child: Child) -> None:
+        while (item := waiting.get()) is not None:
+            number, file = item
+            try:
+                reply = ask_prepare(child, check=file)
+                done.put((number, reply.get("cases", 0), [Problem(*problem) for problem in reply.get("problems", ())]))
+            except HostError as error:
+                done.put((number, 0, [Problem(file, 0, 0, f"this file could not be prepared: {error}")]))
+
+    out: list[Problem] = []
+    try:
+        for child in children:
+            child.spawn()
+            waiting.put(None)
+            _thread(checking, child)
+        arrived: dict[int, tuple[int, list[Problem]]] = {}
+        for number, file in enumerate(files):
+            while number not in arrived:
+                at, cases, problems = done.get()
+                arrived[at] = (cases, problems)
+            on_file(file, *arrived[number])
+            out += arrived[number][1]
+    finally:
+        for child in children:
+            child.close()
+    return out
+
+
+def show(file: str, case: str | None) -> Any:
+    """What `kvmscen show` prints of one file, as data, through a prepare child: `{"cases": ...}` or `{"problems": ...}`."""
+    child = _prepare_child()
+    try:
+        return ask_prepare(child, show=file, case=case)
+    finally:
+        child.close()

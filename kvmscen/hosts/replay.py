@@ -1,0 +1,97 @@
+"""The `replay:FILE` host: Observations recorded earlier with --record, FILE being one of them or a folder of them."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from kvmscen.errors import HostError
+from kvmscen.machine import Facts, Observation, Sealed
+
+FORMAT, VERSION = "kvmscen-observation", 1
+
+
+class NotRecorded(HostError):
+    """There is no recording of this machine."""
+
+
+class ReplayHost:
+    """Gives back what was recorded of the same machine; runs nothing."""
+
+    kind = "replay"
+    predicted = False
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.path = name.partition(":")[2]
+        self.facts: tuple[Facts, ...] = ()
+        self._found: dict[tuple[str, str], Observation] = {}
+        if not self.path:
+            raise HostError("replay needs a recording: write replay:FILE or replay:FOLDER")
+
+    def start(self) -> None:
+        """Nothing to start."""
+
+    def wait(self) -> None:
+        """Read the recordings."""
+        path = Path(self.path)
+        files = sorted(path.rglob("*.json")) if path.is_dir() else [path]
+        facts: dict[str, Facts] = {}
+        for file in files:
+            data = _read(file)
+            known = Facts.from_json(data["facts"])
+            facts.setdefault(known.arch, known)
+            self.predicted = self.predicted or bool(data["predicted"])
+            self._found[data["name"], data["machine"]] = Observation.from_json(data["observation"])
+        if not self._found:
+            raise HostError(f"there are no recordings in {self.path}")
+        self.facts = tuple(facts.values())
+
+    def executor(self) -> ReplayHost:
+        """Itself: it only reads."""
+        return self
+
+    def execute(self, machine: Sealed) -> Observation:
+        """The recorded Observation of this machine; raises NotRecorded."""
+        try:
+            return self._found[machine.name, machine.digest]
+        except KeyError:
+            recorded = any(name == machine.name for name, _ in self._found)
+            why = "was recorded from another version of it: record it again" if recorded else "was not recorded"
+            raise NotRecorded(f"this case {why}") from None
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        data: dict[str, Any] = json.loads(file.read_text())
+        if data["format"] != FORMAT or data["version"] != VERSION:
+            raise HostError(f"{file} is not a recording that this kvmscen reads ({FORMAT} version {VERSION})")
+        Facts.from_json(data["facts"])
+        Observation.from_json(data["observation"])
+        for key in ("name", "machine", "predicted"):
+            data[key]
+    except OSError as error:
+        raise HostError(f"{file} cannot be read: {os.strerror(error.errno or 0)}") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise HostError(f"{file} is not a recording made by kvmscen run --record") from None
+    return data
+
+
+def recording(name: str, host: str, predicted: bool, facts: Facts, digest: str, observation: Observation) -> str:
+    """The text of a recording."""
+    data = {
+        "format": FORMAT,
+        "version": VERSION,
+        "name": name,
+        "host": host,
+        "predicted": predicted,
+        "facts": facts.to_json(),
+        "machine": digest,
+        "observation": observation.to_json(),
+    }
+    return json.dumps(data, indent=1) + "\n"

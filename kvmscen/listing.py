@@ -1,0 +1,65 @@
+"""What `kvmscen show` prints: the data of kvmscen.show as text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tabulate import tabulate
+
+Json = dict[str, Any]
+
+
+def render(file: str, shown: Json) -> str:
+    """Every case of a file that kvmscen.show described."""
+    return "\n".join(_render(file, case) for case in shown["cases"])
+
+
+def _render(file: str, case: Json) -> str:
+    parts = [f"{file}, case {case['case']} ({case['arch']}), entry at {case['entry']:#x}", "", "memory map:"]
+    parts.append(tabulate(_map(case), headers=("from", "to", "size", "what"), disable_numparse=True))
+    symbols = sorted((at, name) for name, at in case["symbols"].items())
+    if symbols:
+        parts += ["", "symbols:", tabulate([(f"{at:#x}", name) for at, name in symbols], tablefmt="plain", disable_numparse=True)]
+    if case["listing"]:
+        parts += ["", "listing:", tabulate(_rows(case["listing"]), tablefmt="plain", disable_numparse=True)]
+    return "\n".join(parts) + "\n"
+
+
+def _map(case: Json) -> list[tuple[str, str, str, str]]:
+    rows: list[tuple[int, int, int, str]] = []
+    for slot in case["memslots"]:
+        flags = f", flags {slot['flags']:#x}" if slot["flags"] else ""
+        fails = f", must fail with {slot['errno']}" if slot.get("errno") else ""
+        rows.append((slot["gpa"], slot["size"], 0, f"memslot {slot['slot']}{flags}{fails}"))
+    slots = [(slot["gpa"], slot["size"]) for slot in case["memslots"] if not slot.get("errno")]
+    for section in case["sections"]:
+        inside = any(at <= section["gpa"] and section["gpa"] + section["size"] <= at + size for at, size in slots)
+        where = "" if inside else ", outside every memslot: each access exits"
+        load = f", loaded at {section['load']:#x}" if section["load"] != section["gpa"] else ""
+        rows.append((section["gpa"], section["size"], 1, f"  section {section['name']}{load}{where}"))
+    if case["tables"]:
+        rows.append((case["tables"]["gpa"], case["tables"]["size"], 0, "engine's own memslot: page tables and GDT"))
+    rows += [(at, size, 0, "hole") for at, size in _holes([(at, size) for at, size, level, _ in rows if level == 0])]
+    return [(f"{at:#x}", f"{at + max(size, 1) - 1:#x}", f"{size:#x}", what) for at, size, _, what in sorted(rows)]
+
+
+def _holes(taken: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Gaps between slots."""
+    out: list[tuple[int, int]] = []
+    end: int | None = None
+    for at, size in sorted(taken):
+        if end is not None and at > end:
+            out.append((end, at - end))
+        end = max(end or 0, at + size)
+    return out
+
+
+def _rows(listing: list[Json]) -> list[tuple[str, str, str, str]]:
+    rows: list[tuple[str, str, str, str]] = []
+    for line in listing:
+        data = line["bytes"]
+        rows.append((f"{line['gpa']:#x}", data[:16], str(line["line"]), line["text"]))
+        rows += [(f"{line['gpa'] + n // 2:#x}", data[n : n + 16], "", "") for n in range(16, min(len(data), 128), 16)]
+        if len(data) > 128:
+            rows.append(("", f"... {len(data) // 2} bytes", "", ""))
+    return rows

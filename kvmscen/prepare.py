@@ -1,0 +1,131 @@
+"""What a prepare child does: one file at a time, to jobs for the hosts that the request names, or to its problems.
+
+It runs in a process of its own, so that an input which brings the assembler or the YAML parser down names its file and takes
+nothing else with it; and so that the main process needs none of their libraries.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterable
+from typing import Any
+
+from kvmscen.agent.serve import serve
+from kvmscen.arch import ARCHES
+from kvmscen.build import Plan, plan, ready
+from kvmscen.errors import Problem, ScenarioError
+from kvmscen.job import Job, Target
+from kvmscen.load import load
+from kvmscen.machine import Facts
+from kvmscen.scenario import Case, Scenario
+
+Json = dict[str, Any]
+
+
+class Preparer:
+    """Answers requests: `targets` once, then files."""
+
+    def __init__(self) -> None:
+        self.targets: tuple[Target, ...] = ()
+        self.each = False
+
+    def handle(self, request: Json) -> Json:
+        """`{"targets": [...], "each": bool}`, `{"run": FILE, "text", "cases"}`, `{"check": FILE}` or `{"show": FILE}`."""
+        if "targets" in request:
+            self.targets = tuple(map(Target.from_json, request["targets"]))
+            self.each = request["each"]
+            return {}
+        try:
+            if "check" in request:
+                return {"cases": _check(request["check"])}
+            if "show" in request:
+                from kvmscen.show import show
+
+                return show(request["show"], request["case"])
+            return {"jobs": [job.to_json() for job in self._jobs(request)]}
+        except ScenarioError as error:
+            return {"problems": [[p.file, p.line, p.column, p.message] for p in error.problems]}
+
+    def _jobs(self, request: Json) -> list[Job]:
+        scenario = load(request["run"])
+        cases = [case for case in scenario.cases if selected(scenario, case, request["text"], request["cases"])]
+        jobs: list[Job] = []
+        for case, planned in plans(scenario, cases):
+            for target in self._targets(case):
+                jobs.append(_job(scenario, case, planned, target))
+        return jobs
+
+    def _targets(self, case: Case) -> Iterable[Target]:
+        if self.each:
+            return self.targets
+        fitting = (target for target in self.targets if target.of(case.arch) is not None)
+        return [next(fitting, self.targets[-1])]
+
+
+def selected(scenario: Scenario, case: Case, text: str | None, names: Iterable[str]) -> bool:
+    """Whether -k and --case take this case: `text` in its file, name, summary or tags; `names` its exact name."""
+    names = list(names)
+    if names and case.name not in names:
+        return False
+    if not text:
+        return True
+    where = (scenario.file, case.name, case.summary, *case.tags)
+    return any(text.lower() in part.lower() for part in where)
+
+
+def plans(scenario: Scenario, cases: Iterable[Case]) -> list[tuple[Case, Plan]]:
+    """Every case laid out; raises ScenarioError with the problems of all, each once however many cases share it."""
+    problems: dict[Problem, None] = {}
+    out: list[tuple[Case, Plan]] = []
+    for case in cases:
+        try:
+            made = plan(scenario.file, case)
+            # Names are looked up here too, so that one run tells everything.
+            ready(scenario.file, case, made, Facts(case.arch, None, {}), "")
+            out.append((case, made))
+        except ScenarioError as error:
+            problems.update(dict.fromkeys(error.problems))
+    if problems:
+        raise ScenarioError(problems)
+    return out
+
+
+def _check(file: str) -> int:
+    scenario = load(file)
+    return len(plans(scenario, scenario.cases))
+
+
+def _job(scenario: Scenario, case: Case, planned: Plan, target: Target) -> Job:
+    facts = target.of(case.arch)
+    skip, sealed, expectation = None, None, None
+    if facts is None:
+        runs = " and ".join(known.arch for known in target.facts) or "nothing"
+        skip = f"the scenario is {case.arch}, the host runs {runs}"
+    else:
+        made = ready(scenario.file, case, planned, facts, target.kind)
+        skip, expectation = made.skip, made.expectation
+        if made.machine is not None:
+            sealed = made.machine.seal(f"{scenario.name}:{case.name}")
+    return Job(
+        file=scenario.file,
+        scenario=scenario.name,
+        case=case.name,
+        line=case.place.line,
+        summary=case.summary,
+        arch=case.arch,
+        host=target.name,
+        kernel=facts.kernel if facts is not None else None,
+        flavour=facts.flavour if facts is not None else None,
+        predicted=target.predicted,
+        skip=skip,
+        machine=sealed,
+        expectation=expectation,
+        legend=planned.legend,
+    )
+
+
+def main() -> None:
+    """Serve until the input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    assert ARCHES
+    serve({}, Preparer().handle)

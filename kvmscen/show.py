@@ -1,0 +1,58 @@
+"""What `kvmscen show` shows of a file: the memory map, the symbols and the listing of each case, as data.
+
+kvmscen.listing writes it as text.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kvmscen.build import Plan
+from kvmscen.errors import Problem, ScenarioError
+from kvmscen.load import load
+from kvmscen.scenario import Case
+
+Json = dict[str, Any]
+
+
+def show(file: str, only: str | None) -> Json:
+    """`{"cases": [...]}` of a file. Raises ScenarioError."""
+    from kvmscen.prepare import plans
+
+    scenario = load(file)
+    cases = [case for case in scenario.cases if only is None or case.name == only]
+    if not cases:
+        names = ", ".join(case.name for case in scenario.cases)
+        raise ScenarioError([Problem(file, 0, 0, f"there is no case {only!r}; the cases are {names}")])
+    return {"cases": [_case(case, planned) for case, planned in plans(scenario, cases)]}
+
+
+def _case(case: Case, planned: Plan) -> Json:
+    return {
+        "case": case.name,
+        "arch": case.arch,
+        "sections": [
+            {
+                "name": section.name,
+                "gpa": section.gpa,
+                "load": section.load,
+                "size": section.size,
+                "bytes": section.data.hex(),
+            }
+            for section in planned.sections
+        ],
+        "symbols": planned.symbols,
+        "memslots": [slot.to_json() for slot in planned.memslots],
+        "tables": None if planned.tables is None else {"gpa": planned.tables[0], "size": planned.tables[1]},
+        "entry": planned.entry,
+        "listing": _listing(planned),
+    }
+
+
+def _listing(planned: Plan) -> list[Json]:
+    out: list[Json] = []
+    for at, size, line, text in planned.legend.lines:
+        section = next((s for s in planned.sections if s.gpa <= at < s.gpa + s.size), None)
+        data = b"" if section is None else section.data[at - section.gpa : at - section.gpa + size]
+        out.append({"gpa": at, "size": size, "bytes": data.hex(), "line": line, "text": text})
+    return out

@@ -1,0 +1,275 @@
+"""What each verb does with its arguments, and what it prints. Returns the exit status."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TextIO
+
+from kvmscen import engine
+from kvmscen.errors import HostError, Problem, UsageError
+from kvmscen.hosts import DEFAULT, HOSTS, Host, host
+from kvmscen.hosts.replay import recording
+from kvmscen.reports import FORMATS, text
+from kvmscen.result import Result, Run
+
+_INTERRUPTED = 130
+# A progress bar is for runs longer than a screen.
+_BAR_FROM = 20
+
+
+# --- which files ----------------------------------------------------------------------------------------------------
+
+
+def find(paths: Sequence[str]) -> tuple[list[str], list[Problem], list[str]]:
+    """The scenario files of the paths, in order and each once; problems of paths; folders that have none."""
+    files: dict[str, None] = {}
+    problems: list[Problem] = []
+    empty: list[str] = []
+    for path in paths:
+        if os.path.isdir(path):
+            found = sorted(str(file) for file in Path(path).rglob("*.yaml") if file.is_file())
+            if not found:
+                empty.append(path)
+            files.update(dict.fromkeys(found))
+        elif os.path.exists(path):
+            files[path] = None
+        else:
+            problems.append(Problem(path, 0, 0, "there is no such file or folder"))
+    return list(files), problems, empty
+
+
+# --- run ------------------------------------------------------------------------------------------------------------
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """`kvmscen run`."""
+    reports = [_report(wanted) for wanted in arguments.report or ()]
+    if sum(file is None for _, file in reports) > 1:
+        raise UsageError("only one --report can go to standard output: give the others a file, as junit=report.xml")
+    named: list[str] = list(dict.fromkeys(arguments.on or ()))
+    hosts = [host(name) for name in named or DEFAULT]
+    record = _folder(arguments.record) if arguments.record else None
+    workers = engine_workers(arguments.j)
+    files, problems, empty = find(arguments.paths)
+    screen = _Screen(sys.stderr if arguments.observed or any(file is None for _, file in reports) else sys.stdout)
+    for problem in problems:
+        screen.problem(problem)
+    for folder in empty:
+        screen.say(f"{folder}: there are no scenarios (*.yaml) in this folder")
+    printed: list[Result] = []
+
+    def on_result(outcome: engine.Outcome, done: int, known: int) -> None:
+        printed.append(outcome.result)
+        screen.result(outcome.result, done, known)
+        if record is not None:
+            _record(record, outcome)
+        if arguments.observed:
+            from kvmscen.observed import observed
+
+            if outcome.job.legend is not None:
+                print(observed(outcome.result, outcome.job.legend), flush=True)
+
+    selection = engine.Selection(arguments.k, tuple(arguments.case or ()))
+    made = engine.run(files, hosts, bool(named), selection, workers, on_result, screen.problem, problems)
+    screen.end(made)
+    for name, file in reports:
+        _write(FORMATS[name](made), file)
+    return _INTERRUPTED if made.interrupted else made.exit_status
+
+
+def engine_workers(wanted: int | str | None) -> int:
+    """How many run at once: what -j or KVMSCEN_J says, else the CPUs that this process may use."""
+    if wanted is None:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return int(wanted)
+
+
+def _report(wanted: str) -> tuple[str, str | None]:
+    name, equals, file = wanted.partition("=")
+    if name not in FORMATS:
+        raise UsageError(f"there is no report {name!r}; reports are {', '.join(FORMATS)}")
+    if equals and not file:
+        raise UsageError(f"--report {wanted}: write a file name behind the =")
+    if file and (os.path.isdir(file) or not os.path.isdir(os.path.dirname(file) or ".")):
+        raise UsageError(f"--report {wanted}: {file} cannot be written there")
+    return name, file or None
+
+
+def _folder(path: str) -> Path:
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--record {path}: {os.strerror(error.errno or 0)}") from None
+    return Path(path)
+
+
+def _record(folder: Path, outcome: engine.Outcome) -> None:
+    result = outcome.result
+    if result.observation is None or outcome.facts is None or result.machine is None:
+        return
+    name = re.sub(r"[^\w.-]+", "-", f"{result.scenario}-{result.case}@{result.host}")
+    kept = recording(
+        f"{result.scenario}:{result.case}",
+        result.host,
+        result.predicted,
+        outcome.facts,
+        result.machine,
+        result.observation,
+    )
+    (folder / f"{name}.json").write_text(kept)
+
+
+def _write(report: str, file: str | None) -> None:
+    if file is None:
+        sys.stdout.write(report)
+        return
+    try:
+        Path(file).write_text(report, encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        raise HostError(f"{file} could not be written: {os.strerror(error.errno or 0)}") from None
+
+
+class _Screen:
+    """The text report while it grows: a line a case, failures, a bar on a terminal, a table at the end."""
+
+    def __init__(self, out: TextIO) -> None:
+        self.out = out
+        self.color = _color(out)
+        self.width = shutil.get_terminal_size((120, 24)).columns
+        self.bar = ""
+
+    def say(self, line: str) -> None:
+        self._clear()
+        print(line.encode(self.out.encoding or "utf-8", "backslashreplace").decode(self.out.encoding or "utf-8"), file=self.out)
+
+    def problem(self, problem: Problem) -> None:
+        self.say(text.problem(problem))
+
+    def result(self, result: Result, done: int, known: int) -> None:
+        self.say(text.line(result, self.color))
+        if result.status in ("FAIL", "ERROR", "XPASS"):
+            self.say(text.failure(result, self.color, self.width))
+        self.out.flush()
+        self._progress(done, known)
+
+    def end(self, made: Run) -> None:
+        self._clear()
+        if made.results:
+            self.say("")
+        self.say(text.table(made, self.width))
+        if os.environ.get("GITHUB_ACTIONS") and (notes := text.annotations(made)):
+            self.say(notes)
+        self.out.flush()
+
+    def _progress(self, done: int, known: int) -> None:
+        if known < _BAR_FROM or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+            return
+        width = max(10, min(40, self.width - 24))
+        full = width * done // max(known, 1)
+        self.bar = f"[{'#' * full}{' ' * (width - full)}] {done}/{known}"
+        sys.stderr.write("\r" + self.bar)
+        sys.stderr.flush()
+
+    def _clear(self) -> None:
+        if self.bar:
+            sys.stderr.write("\r" + " " * len(self.bar) + "\r")
+            sys.stderr.flush()
+            self.bar = ""
+
+
+def _color(out: TextIO) -> bool:
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return out.isatty() and os.environ.get("TERM") != "dumb"
+
+
+# --- the other verbs ------------------------------------------------------------------------------------------------
+
+
+def check(arguments: argparse.Namespace) -> int:
+    """`kvmscen check`: 0 all is well, 2 something is wrong, 4 there was nothing to check."""
+    files, problems, empty = find(arguments.paths)
+    for problem in problems:
+        print(problem)
+    for folder in empty:
+        print(f"{folder}: there are no scenarios (*.yaml) in this folder", file=sys.stderr)
+    cases = wrong = 0
+
+    def on_file(file: str, count: int, found: list[Problem]) -> None:
+        nonlocal cases, wrong
+        cases += count
+        wrong += bool(found)
+        for problem in found:
+            print(text.problem(problem))
+
+    found = engine.check(files, on_file)
+    said = f"{len(files)} file{'s' * (len(files) != 1)}, {cases} case{'s' * (cases != 1)}"
+    print(f"{said}: " + (f"{wrong} wrong" if wrong else "nothing wrong"), file=sys.stderr)
+    if found or problems:
+        return 2
+    return 0 if files else 4
+
+
+def show(arguments: argparse.Namespace) -> int:
+    """`kvmscen show`: 0, or 2 when the file is wrong."""
+    if not os.path.isfile(arguments.path):
+        raise UsageError(f"{arguments.path}: there is no such file")
+    shown = engine.show(arguments.path, arguments.case)
+    if "problems" in shown:
+        for problem in shown["problems"]:
+            print(text.problem(Problem(*problem)), file=sys.stderr)
+        return 2
+    if arguments.json:
+        print(json.dumps({"cases": shown["cases"]}))
+    else:
+        from kvmscen.listing import render
+
+        print(render(arguments.path, shown), end="")
+    return 0
+
+
+def hosts(arguments: argparse.Namespace) -> int:
+    """`kvmscen hosts`: each host, whether it can run here, and why not."""
+    from tabulate import tabulate
+
+    rows = [_host_row(name) for name in HOSTS]
+    print(tabulate(rows, headers=("host", "runs here", "architectures", "kernel", "note"), disable_numparse=True))
+    return 0
+
+
+_NOTES = {
+    "model": "predicts the exits without KVM; model@KERNEL predicts that kernel",
+    "replay": "replay:FILE gives back what run --record kept",
+}
+
+
+def _host_row(name: str) -> tuple[str, str, str, str, str]:
+    if name == "replay":
+        return ("replay:FILE", "yes", "as recorded", "as recorded", _NOTES[name])
+    made: Host | None = None
+    try:
+        made = host(name)
+        made.start()
+        made.wait()
+        archs = " ".join(facts.arch for facts in made.facts)
+        kernel = next((facts.kernel for facts in made.facts if facts.kernel), "-")
+        flavour = next((facts.flavour for facts in made.facts if facts.flavour), None)
+        note = _NOTES.get(name) or (f"KVM flavour {flavour}" if flavour else "")
+        return (name, "yes", archs, kernel, note)
+    except HostError as error:
+        return (name, "no", "", "", str(error).removeprefix(f"host {name}").removeprefix(" cannot run here").lstrip(": "))
+    finally:
+        if made is not None:
+            made.close()
+
+
+VERBS: dict[str, Callable[[argparse.Namespace], int]] = {"run": run, "check": check, "show": show, "hosts": hosts}
