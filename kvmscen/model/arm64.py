@@ -1,0 +1,293 @@
+"""arm64: which accesses KVM can decode, PSCI, and what the guest would take as an exception of its own."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import unicorn
+from unicorn import arm64_const as const
+from unicorn import unicorn_const as uc_const
+
+from kvmscen.arch import arm64
+from kvmscen.arch.arm64_syndrome import Access, decode, esr_iss
+from kvmscen.machine import Vcpu
+from kvmscen.model.guest import FETCHES, Blocked, Guest, Unpredicted
+from kvmscen.model.psci import answer
+
+MASK = (1 << 64) - 1
+RESET_PSTATE = 0x3C5  # EL1h, all exceptions masked
+BTYPE = 0xC00  # set by indirect branches on the CPU that Unicorn models, not on one without BTI
+IPA_BITS = 40
+HVC, WFI, SELF = 0xD4000002, 0xD503207F, 0x14000000
+# System registers that hold what the guest or the scenario put there: op0 op1 CRn CRm op2 of MRS, bits 20:5.
+KNOWN_SYSTEM = frozenset(
+    op0 << 14 | op1 << 11 | crn << 7 | crm << 3 | op2
+    for op0, op1, crn, crm, op2 in (
+        (3, 0, 1, 0, 0),  # sctlr_el1
+        (3, 0, 1, 0, 2),  # cpacr_el1
+        (3, 0, 2, 0, 0),  # ttbr0_el1
+        (3, 0, 2, 0, 1),  # ttbr1_el1
+        (3, 0, 2, 0, 2),  # tcr_el1
+        (3, 0, 4, 0, 0),  # spsr_el1
+        (3, 0, 4, 0, 1),  # elr_el1
+        (3, 0, 4, 1, 0),  # sp_el0
+        (3, 0, 4, 2, 0),  # spsel
+        (3, 0, 4, 2, 2),  # currentel
+        (3, 0, 5, 2, 0),  # esr_el1
+        (3, 0, 6, 0, 0),  # far_el1
+        (3, 0, 7, 4, 0),  # par_el1
+        (3, 0, 10, 2, 0),  # mair_el1
+        (3, 0, 12, 0, 0),  # vbar_el1
+        (3, 0, 13, 0, 1),  # contextidr_el1
+        (3, 0, 13, 0, 4),  # tpidr_el1
+        (3, 3, 4, 2, 0),  # nzcv
+        (3, 3, 4, 2, 1),  # daif
+        (3, 3, 4, 4, 0),  # fpcr
+        (3, 3, 4, 4, 1),  # fpsr
+        (3, 3, 13, 0, 2),  # tpidr_el0
+        (3, 3, 13, 0, 3),  # tpidrro_el0
+    )
+)
+# KVM_ARM_VCPU_ features whose guest the model can run.
+FEATURES = frozenset(("psci_0_2", "power_off"))
+EXCEPTIONS = {1: "an undefined instruction", 2: "svc", 3: "a prefetch abort", 7: "brk", 13: "smc"}
+
+
+def _ids() -> dict[str, int]:
+    ids = {f"x{n}": getattr(const, f"UC_ARM64_REG_X{n}") for n in range(31)}
+    ids.update((f"v{n}", getattr(const, f"UC_ARM64_REG_Q{n}")) for n in range(32))
+    for name in ("pc", "pstate", "fpcr", "fpsr"):
+        ids[name] = getattr(const, f"UC_ARM64_REG_{name.upper()}")
+    for name in arm64.SYSTEM:
+        if hasattr(const, f"UC_ARM64_REG_{name.upper()}"):
+            ids[name] = getattr(const, f"UC_ARM64_REG_{name.upper()}")
+    return ids
+
+
+IDS = _ids()
+# op0, op1, CRn, CRm, op2 of those that Unicorn has no name for.
+ENCODED = {
+    "sctlr_el1": (3, 0, 1, 0, 0),
+    "tcr_el1": (3, 0, 2, 0, 2),
+    "contextidr_el1": (3, 0, 13, 0, 1),
+    "spsr_el1": (3, 0, 4, 0, 0),
+    "elr_el1": (3, 0, 4, 0, 1),
+    "tpidr_el1": (3, 0, 13, 0, 4),
+}
+
+
+class Arm64(Guest):
+    """One vCPU at EL1 with the MMU off, as KVM starts it."""
+
+    NAME = arm64.NAME
+    REGISTERS = arm64.REGISTERS
+    GENERAL = arm64.GENERAL
+    ENGINE = (uc_const.UC_ARCH_ARM64, uc_const.UC_MODE_ARM)
+    ENABLED = ("KVM_CAP_ARM_NISV_TO_USER",)
+    CAPABILITIES = {
+        "KVM_CAP_USER_MEMORY": 1,
+        "KVM_CAP_NR_MEMSLOTS": 32767,
+        "KVM_CAP_SYNC_MMU": 1,
+        "KVM_CAP_DESTROY_MEMORY_REGION_WORKS": 1,
+        "KVM_CAP_ONE_REG": 1,
+        "KVM_CAP_READONLY_MEM": 1,
+        "KVM_CAP_ARM_PSCI": 1,
+        "KVM_CAP_ARM_PSCI_0_2": 1,
+        "KVM_CAP_ENABLE_CAP_VM": 1,
+        "KVM_CAP_IMMEDIATE_EXIT": 1,
+        "KVM_CAP_ARM_VM_IPA_SIZE": IPA_BITS,
+        "KVM_CAP_ARM_NISV_TO_USER": 1,
+    }
+
+    def __init__(self, machine: Any) -> None:
+        super().__init__(machine)
+        # Unicorn's default, a Cortex-A72, has no LSE atomics.
+        self.engine.ctl_set_cpu_model(const.UC_CPU_ARM64_MAX)
+        self.off = False
+
+    # --- registers --------------------------------------------------------------------------------------------------
+
+    def boot(self, plan: Vcpu) -> None:
+        for feature in plan.features:
+            if feature not in FEATURES:
+                raise Unpredicted(f"the model does not know the vCPU feature {feature}")
+        self.off = "power_off" in plan.features
+        self.write_wholes({"pstate": RESET_PSTATE, "cpacr_el1": 0})
+        self.write(plan.regs)
+
+    def pc(self) -> int:
+        return int(self.engine.reg_read(const.UC_ARM64_REG_PC))
+
+    def _banked(self, name: str) -> int:
+        """SP_EL0 and SP_EL1: that in use is Unicorn's SP."""
+        current = "sp_el1" if self.engine.reg_read(const.UC_ARM64_REG_PSTATE) & 1 else "sp_el0"
+        if name == current:
+            return int(const.UC_ARM64_REG_SP)
+        return int(const.UC_ARM64_REG_SP_EL1 if name == "sp_el1" else const.UC_ARM64_REG_SP_EL0)
+
+    def read_whole(self, name: str) -> int:
+        if name.startswith("sp_el"):
+            return int(self.engine.reg_read(self._banked(name)))
+        if name == "pstate":
+            return int(self.engine.reg_read(IDS[name])) & ~BTYPE
+        if name in IDS:
+            return int(self.engine.reg_read(IDS[name]))
+        return int(self.engine.reg_read(const.UC_ARM64_REG_CP_REG, (*_cp(name),)))
+
+    def write_wholes(self, values: Mapping[str, int]) -> None:
+        # pstate first: it says which stack pointer is in use.
+        for name, value in sorted(values.items(), key=lambda item: item[0] != "pstate"):
+            if name.startswith("sp_el"):
+                self.engine.reg_write(self._banked(name), value)
+            elif name in IDS:
+                self.engine.reg_write(IDS[name], value)
+            else:
+                self.engine.reg_write(const.UC_ARM64_REG_CP_REG, (*_cp(name), value))
+
+    def general(self, number: int) -> int:
+        """x0 to x30, 31 is xzr."""
+        return 0 if number == 31 else int(self.engine.reg_read(IDS[f"x{number}"]))
+
+    def put(self, number: int, value: int) -> None:
+        """Write x0 to x30."""
+        if number != 31:
+            self.engine.reg_write(IDS[f"x{number}"], value & MASK)
+
+    def jump(self, pc: int) -> None:
+        """Go on elsewhere."""
+        self.engine.reg_write(const.UC_ARM64_REG_PC, pc & MASK)
+
+    def word(self, address: int) -> int:
+        """The instruction at an address, 0 outside the slots."""
+        return int.from_bytes(self.memory.read(address, 4) or b"", "little")
+
+    # --- stops ------------------------------------------------------------------------------------------------------
+
+    def go(self) -> None:
+        if self.off:
+            raise Blocked
+        super().go()
+
+    def specials(self, address: int, code: bytes) -> Iterable[int]:
+        for n, word in enumerate(struct.unpack(f"<{len(code) // 4}I", code)):
+            if word == SELF or (word & 0xFFF00000 == 0xD5300000 and word >> 5 & 0xFFFF not in KNOWN_SYSTEM):
+                yield address + 4 * n
+
+    def special(self, address: int) -> bool:
+        word = self.word(address)
+        if word == SELF:
+            raise Blocked
+        if word & 0xFFF00000 == 0xD5300000 and word >> 5 & 0xFFFF not in KNOWN_SYSTEM:
+            return self._system(word)
+        return False
+
+    def _system(self, word: int) -> bool:
+        if word >> 5 & 0xFFFF == 3 << 14 | 5:
+            self.put(word & 31, 1 << 31)  # mpidr_el1 of vCPU 0
+            self.jump(self.pc() + 4)
+            return True
+        raise Unpredicted(f"the guest reads a system register of the host's CPU (mrs, {word:#010x})")
+
+    def halted(self) -> None:
+        if self.word(self.pc() - 4) == WFI:
+            raise Blocked
+        raise Unpredicted(f"Unicorn stopped at {self.pc():#x}")
+
+    def refused(self, error: unicorn.UcError) -> None:
+        raise Unpredicted(f"Unicorn cannot go on at {self.pc():#x}: {error}")
+
+    def interrupted(self, number: int) -> None:
+        pc = self.pc()
+        if number == 1 and not (self._disabled(self.word(pc - 4)) and self.block != pc) and self.word(pc) & 0xFFE0001F == HVC:
+            self._hypercall(pc)
+            return
+        self.exception(EXCEPTIONS.get(number, f"exception {number} of Unicorn"))
+
+    def _disabled(self, word: int) -> bool:
+        """Whether a word is a SIMD or floating-point instruction that CPACR_EL1 traps."""
+        simd = word >> 25 & 7 == 7 or word & 0x0E000000 == 0x0C000000 or word & 0x0E000000 == 0x04000000
+        return bool(simd and self.read_whole("cpacr_el1") >> 20 & 3 != 3)
+
+    def exception(self, what: str) -> None:
+        """The guest takes a synchronous exception to EL1. Where its vectors lie in no slot, it takes another there for ever."""
+        pstate = self.read_whole("pstate")
+        vector = self.read_whole("vbar_el1") + (0x400 if pstate & 0xC == 0 else 0x200 if pstate & 1 else 0)
+        if self.memory.at(vector) is not None:
+            raise Unpredicted(f"the guest takes an exception of its own ({what}, near pc {self.pc():#x})")
+        self.write_wholes({"pstate": RESET_PSTATE})
+        # Each further abort is taken from EL1 with SP_EL1.
+        self.jump(self.read_whole("vbar_el1") + 0x200)
+        raise Blocked
+
+    # --- accesses ---------------------------------------------------------------------------------------------------
+
+    def faulted(self, access: int, address: int, size: int, value: int, pc: int) -> None:
+        if access in FETCHES:
+            self.exception("a prefetch abort")
+            return
+        self.jump(pc)
+        if address >> IPA_BITS:
+            raise Unpredicted(f"the guest accesses {address:#x}, beyond the {IPA_BITS} bits of its physical addresses")
+        word = self.word(pc)
+        found = decode(word)
+        if found is None:
+            raise Unpredicted(f"an access by an instruction that the model does not know ({word:#010x} at {pc:#x})")
+        if address % max(size, 1) and not self.read_whole("sctlr_el1") & 1:
+            raise Unpredicted(f"an unaligned access to {address:#x} with the MMU off: a CPU of silicon takes an alignment fault")
+        if found.isv:
+            self._mmio(found, address, pc)
+        else:
+            self._undecoded(found, address, pc)
+
+    def _mmio(self, found: Access, address: int, pc: int) -> None:
+        fields: dict[str, Any] = {"phys_addr": address, "is_write": int(found.write), "len": found.size}
+        if found.write:
+            fields["data"] = self.general(found.reg) & (1 << 8 * found.size) - 1
+        reply = self.exit("mmio", fields, pc)
+        if self.cut:
+            return
+        if not found.write:
+            value = reply["data"] & (1 << 8 * found.size) - 1
+            if found.signed and value >> 8 * found.size - 1:
+                raise Unpredicted("the reply to a load that sign-extends is negative: KVM extends its sign from 7.2 on only")
+            self.put(found.reg, value)
+        self.jump(pc + 4)
+
+    def _undecoded(self, found: Access, address: int, pc: int) -> None:
+        if "KVM_CAP_ARM_NISV_TO_USER" not in self.enabled:
+            self.take("error", "ENOSYS", {"ioctl": "KVM_RUN"}, pc)
+            return
+        readonly = self.memory.at(address) is not None
+        iss = esr_iss(found, readonly, 3 if readonly else self._level(address))
+        self.exit("arm_nisv", {"esr_iss": iss, "fault_ipa": address}, pc)
+
+    def _level(self, address: int) -> int:
+        """The level at which the stage-2 walk ends: every page of a slot counts as mapped, by 4 KiB pages."""
+        for level, shift in ((3, 21), (2, 30)):
+            low = address >> shift << shift
+            if any(slot.gpa < low + (1 << shift) and low < slot.gpa + slot.size for slot in self.memory.slots.values()):
+                return level
+        return 1
+
+    # --- hvc --------------------------------------------------------------------------------------------------------
+
+    def _hypercall(self, pc: int) -> None:
+        function = self.general(0) & 0xFFFFFFFF
+        reply = answer(function, (self.general(1), self.general(2)), "psci_0_2" in self.plan.features)
+        if reply is None:
+            raise Unpredicted(f"the answer to the hypercall {function:#x} depends on the host")
+        for number, value in enumerate((reply.value, 0, 0, 0)):
+            self.put(number, value)
+        self.jump(pc + 4)
+        self.off = reply.off
+        if reply.event is not None:
+            self.exit("system_event", {"type": reply.event, "ndata": 1, "flags": 0, "data": [0]}, pc + 4)
+        elif reply.blocks:
+            raise Blocked
+
+
+def _cp(name: str) -> tuple[int, int, int, int, int]:
+    op0, op1, crn, crm, op2 = ENCODED[name]
+    return crn, crm, op0, op1, op2

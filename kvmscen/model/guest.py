@@ -1,0 +1,370 @@
+"""One modelled run: Unicorn executes the guest, the rules say where it would leave for user space.
+
+Everything outside the slots stays unmapped in Unicorn, so that an access there stops before it has any effect, with pc exact.
+What Unicorn would execute but KVM would not (port I/O, values that only a real machine has) is found when a block is first
+executed: a hook on that one address then stops the guest in front of it.
+
+The order of building, acting and stopping is that of kvmscen.kvm.executor.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import unicorn
+from unicorn import unicorn_const as uc_const
+
+from kvmscen.arch.registers import Registers, base, get, put
+from kvmscen.errors import IoctlError
+from kvmscen.kvm.recorder import Recorder
+from kvmscen.kvm.script import Verdict
+from kvmscen.machine import Action, Capability, Machine, Observation, Step, Vcpu
+from kvmscen.model.memory import Memory
+
+NOWHERE = (1 << 64) - 2  # an `until` that no guest reaches: code starts at an even or a mapped address
+FETCHES = (uc_const.UC_MEM_FETCH_UNMAPPED, uc_const.UC_MEM_FETCH_PROT)
+WRITES = (uc_const.UC_MEM_WRITE_UNMAPPED, uc_const.UC_MEM_WRITE_PROT)
+TIMEOUT_MAX = 1 << 40
+
+
+class Unpredicted(Exception):
+    """The model has no prediction from here on; the message is why, in one clause."""
+
+
+class Blocked(Exception):
+    """The vCPU waits, or spins, until a signal comes: nothing more can happen in this KVM_RUN."""
+
+
+class Guest:
+    """What both architectures share. A subclass gives the registers, the boot state and what each stop of Unicorn means."""
+
+    NAME = ""
+    REGISTERS: Registers = {}
+    GENERAL: tuple[str, ...] = ()
+    CAPABILITIES: Mapping[str, int] = {}
+    ENABLED: tuple[str, ...] = ()  # capabilities that KVM_ENABLE_CAP takes here
+    ENGINE: tuple[int, int] = (0, 0)
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.recorder = Recorder(machine)
+        self.engine = unicorn.Uc(*self.ENGINE)
+        self.memory = Memory(self.engine, self.NAME)
+        self.plan: Vcpu = machine.vcpus[0]
+        self.script = self.recorder.scripts[self.plan.id]
+        self.booted = False
+        self.enabled: set[str] = set()
+        self.verdicts: list[Verdict] = []
+        self.deadline = 0.0
+        self.alarm = 0.0
+        # What the hooks leave behind.
+        self.fault: tuple[int, int, int, int, int] | None = None  # access, address, size, value, pc
+        self.interrupt: int | None = None
+        self.block = 0
+        self.error: BaseException | None = None
+        self._seen: dict[int, bytes | None] = {}
+        self._special: dict[int, int] = {}  # address: hook
+
+    # --- what a subclass gives --------------------------------------------------------------------------------------
+
+    def boot(self, plan: Vcpu) -> None:
+        """Put the vCPU into the state in which kvmscen starts it."""
+        raise NotImplementedError
+
+    def read_whole(self, name: str) -> int:
+        """A whole register (no view)."""
+        raise NotImplementedError
+
+    def write_wholes(self, values: Mapping[str, int]) -> None:
+        """Set whole registers."""
+        raise NotImplementedError
+
+    def pc(self) -> int:
+        """pc as KVM returns it."""
+        raise NotImplementedError
+
+    def specials(self, address: int, code: bytes) -> Iterable[int]:
+        """Addresses in a block, about to run for the first time, in front of which the guest must stop."""
+        raise NotImplementedError
+
+    def special(self, address: int) -> bool:
+        """Do what is special at an address; False: nothing is, the hook is stale."""
+        raise NotImplementedError
+
+    def faulted(self, access: int, address: int, size: int, value: int, pc: int) -> None:
+        """An access outside the slots, a write to a read-only one, or a fetch."""
+        raise NotImplementedError
+
+    def interrupted(self, number: int) -> None:
+        """Unicorn's interrupt hook was called."""
+        raise NotImplementedError
+
+    def refused(self, error: unicorn.UcError) -> None:
+        """Unicorn gave up without a fault or an interrupt."""
+        raise NotImplementedError
+
+    def halted(self) -> None:
+        """Unicorn stopped by itself: hlt or wfi."""
+        raise NotImplementedError
+
+    # --- the run ----------------------------------------------------------------------------------------------------
+
+    def observe(self) -> Observation:
+        """Build, run, and give everything back."""
+        start = time.monotonic()
+        self.deadline = start + self.machine.timeout
+        unpredicted = None
+        stopped: str | None = None
+        try:
+            stopped = self._build()
+            if stopped is None:
+                stopped = self._run()
+        except Unpredicted as reason:
+            unpredicted = str(reason)
+        regs = self.read((*self.GENERAL, *self.machine.observe_regs)) if self.booted else {}
+        memory = self._memory(self.machine.observe_memory)
+        elapsed = time.monotonic() - start
+        return Observation(stopped or "end", tuple(self.recorder.events), regs, memory, elapsed, None, unpredicted)
+
+    def close(self) -> None:
+        """Let go of the engine: its hooks hold this object, and this object holds it."""
+        self.engine = None
+        self.memory.close()
+
+    def _build(self) -> str | None:
+        machine = self.machine
+        if len(machine.vcpus) != 1:
+            raise Unpredicted("the model runs one vCPU")
+        self._hooks()
+        for on_vcpu in (False, True):
+            for cap in machine.enable:
+                if cap.on_vcpu == on_vcpu and (stop := self._try(lambda cap=cap: self._enable(cap), cap.errno)):  # type: ignore[misc]
+                    return stop
+            if on_vcpu:
+                break
+            self.make_tables()
+            for slot in machine.memslots:
+                set_slot = lambda slot=slot: self.memory.set(slot.slot, slot.gpa, slot.size, slot.flags)  # type: ignore[misc] # noqa: E731
+                if stop := self._try(set_slot, slot.errno):
+                    return stop
+            for part in machine.image:
+                self.memory.write(part.gpa, part.data)
+        self.boot(self.plan)
+        self.booted = True
+        return self._perform(machine.setup)
+
+    def make_tables(self) -> None:
+        """The engine's own slot, where the architecture has one."""
+
+    def _try(self, act: Any, wanted: str | None) -> str | None:
+        try:
+            act()
+        except IoctlError as error:
+            return self.recorder.failed(self.plan.id, error, None, wanted)
+        return None
+
+    def _run(self) -> str:
+        if self.script.over():
+            return "end"
+        if not self.memory.slots:
+            raise Unpredicted("a VM without a memslot fails with ENOSPC or is an internal error, by KVM's flavour")
+        while True:
+            self.verdicts.clear()
+            self._enter()
+            then = [action for verdict in self.verdicts for action in verdict.then]
+            stop = next((verdict.stop for verdict in self.verdicts if verdict.stop is not None), None)
+            if stop is None and then:
+                stop = self._perform(then)
+            if stop is not None:
+                return stop
+
+    # --- host actions -----------------------------------------------------------------------------------------------
+
+    def _perform(self, actions: Iterable[Action]) -> str | None:
+        for action in actions:
+            if stop := self.recorder.perform(self.plan.id, action, self.pc(), self._act):
+                return stop
+        return None
+
+    def _act(self, action: Action) -> None:
+        args = action.args
+        if action.name == "set_regs":
+            self.write(args)
+        elif action.name == "write_memory":
+            data = bytes.fromhex(args["data"])
+            if not self.memory.write(args["gpa"], data):
+                self.recorder.devices.write(args["gpa"], data)
+            self.memory.forget_code()
+        elif action.name == "set_memslot":
+            self.memory.set(args["slot"], args["gpa"], args["size"], args.get("flags", 0))
+        elif action.name == "delete_memslot":
+            self.memory.delete(args["slot"])
+        elif action.name == "enable":
+            self._enable(Capability.from_json(dict(args)))
+        else:
+            raise Unpredicted(f"the model has no action {action.name}")
+
+    def _enable(self, cap: Capability) -> None:
+        if cap.name in self.ENABLED and not cap.on_vcpu:
+            self.enabled.add(cap.name)
+        elif cap.name in self.CAPABILITIES:
+            raise IoctlError("KVM_ENABLE_CAP", 22)
+        else:
+            raise Unpredicted(f"the model does not know {cap.name}")
+
+    # --- registers and memory ---------------------------------------------------------------------------------------
+
+    def read(self, names: Iterable[str]) -> dict[str, int]:
+        """Registers and views by name."""
+        wanted = list(names)
+        values = {name: self.read_whole(name) for name in {base(self.REGISTERS, name) for name in wanted}}
+        return {name: get(self.REGISTERS, values, name) for name in wanted}
+
+    def write(self, regs: Mapping[str, int]) -> None:
+        """Set registers and views by name; what is not named keeps its value."""
+        values = {name: self.read_whole(name) for name in {base(self.REGISTERS, name) for name in regs}}
+        for name, value in regs.items():
+            put(self.REGISTERS, values, name, value)
+        self.write_wholes(values)
+
+    def _memory(self, ranges: Iterable[tuple[int, int]]) -> dict[int, bytes]:
+        out: dict[int, bytes] = {}
+        for gpa, size in ranges:
+            data = self.memory.read(gpa, size)
+            if data is None and self.recorder.devices.covers(gpa):
+                data = self.recorder.devices.read(gpa, size)
+            if data is not None:
+                out[gpa] = data
+        return out
+
+    # --- events -----------------------------------------------------------------------------------------------------
+
+    def take(self, kind: str, name: str, fields: Mapping[str, Any], pc: int) -> Verdict:
+        """An event; what it asks for is done when the instruction is complete."""
+
+        def observe(step: Step) -> tuple[Mapping[str, int], Mapping[int, bytes]]:
+            return self.read(step.observe_regs), self._memory(step.observe_memory)
+
+        verdict = self.recorder.take(self.plan.id, kind, name, fields, pc, observe)
+        self.verdicts.append(verdict)
+        return verdict
+
+    def exit(self, name: str, fields: Mapping[str, Any], pc: int) -> Mapping[str, Any]:
+        """An exit; gives what user space writes back."""
+        return self.recorder.reply(self.take("exit", name, fields, pc), name, fields)
+
+    @property
+    def cut(self) -> bool:
+        """Whether the limit of exits is reached: the pending instruction is then not completed."""
+        return any(verdict.stop == "exits" for verdict in self.verdicts)
+
+    # --- running ----------------------------------------------------------------------------------------------------
+
+    def _enter(self) -> None:
+        """KVM_RUN until at least one event happened."""
+        wait = self.script.timeout()
+        now = time.monotonic()
+        self.alarm = self.deadline if wait is None else min(self.deadline, now + wait)
+        try:
+            while not self.verdicts:
+                if time.monotonic() >= self.alarm:
+                    raise Blocked
+                self.go()
+        except Blocked:
+            # Nothing can happen before the alarm: there is no need to wait for it.
+            late = self.alarm >= self.deadline
+            seconds = self.machine.timeout if late or wait is None else wait
+            if time.monotonic() < self.alarm:
+                self.deadline -= self.alarm - time.monotonic()
+            self.take("timeout", "", {"timeout": seconds}, self.pc())
+            if late:
+                self.verdicts[-1] = self.verdicts[-1]._replace(stop="timeout")
+
+    def emulate(self, pc: int, count: int = 0) -> unicorn.UcError | None:
+        """Let Unicorn run until something stops it; its error, if it has one."""
+        self.fault = self.interrupt = self.error = None
+        left = max(self.alarm - time.monotonic(), 1e-5) if not count else 5.0
+        failed = None
+        try:
+            self.engine.emu_start(pc, NOWHERE, timeout=min(int(left * 1e6) + 1, TIMEOUT_MAX), count=count)
+        except unicorn.UcError as error:
+            failed = error
+        if self.error is not None:
+            raise self.error
+        return failed
+
+    def go(self) -> None:
+        """Run to the next stop and say what it means; it may be no event."""
+        pc = self.start()
+        if pc in self._special:
+            if self.special(pc):
+                return
+            self._forget(pc)
+        failed = self.emulate(pc)
+        if self.fault is not None:
+            self.faulted(*self.fault)
+        elif self.interrupt is not None:
+            self.interrupted(self.interrupt)
+        elif failed is not None:
+            self.refused(failed)
+        elif self.start() not in self._special and not self.engine.query(uc_const.UC_QUERY_TIMEOUT):
+            if self._pending is None:
+                self.halted()
+        self._install()
+
+    def start(self) -> int:
+        """Where Unicorn goes on."""
+        return self.pc()
+
+    # --- hooks ------------------------------------------------------------------------------------------------------
+
+    _pending: tuple[int, int, tuple[int, ...]] | None = None
+
+    def _hooks(self) -> None:
+        engine = self.engine
+        engine.hook_add(uc_const.UC_HOOK_MEM_INVALID, self._on_fault)
+        engine.hook_add(uc_const.UC_HOOK_INTR, self._on_interrupt)
+        engine.hook_add(uc_const.UC_HOOK_BLOCK, self._on_block)
+
+    def _on_fault(self, engine: Any, access: int, address: int, size: int, value: int, data: Any) -> bool:
+        if self.fault is None:
+            self.fault = (access, address & (1 << 64) - 1, size, value & ((1 << 8 * size) - 1), self.pc())
+        return False
+
+    def _on_interrupt(self, engine: Any, number: int, data: Any) -> None:
+        if self.interrupt is None:
+            self.interrupt = number
+        engine.emu_stop()
+
+    def _on_block(self, engine: Any, address: int, size: int, data: Any) -> None:
+        self.block = address
+        code = self._code(address, size)
+        if self._seen.get(address) == code:
+            return
+        self._seen[address] = code
+        found = tuple(a for a in self.specials(address, code) if a not in self._special)
+        if found:
+            self._pending = (address, size, found)
+            engine.emu_stop()
+
+    def _code(self, address: int, size: int) -> bytes:
+        return self.memory.read(address, size) or b""
+
+    def _on_special(self, engine: Any, address: int, size: int, data: Any) -> None:
+        engine.emu_stop()
+
+    def _install(self) -> None:
+        """Put hooks on the special addresses that the block hook found; the block must be translated anew to have them."""
+        if self._pending is None:
+            return
+        _, _, found = self._pending
+        self._pending = None
+        for address in found:
+            self._special[address] = self.engine.hook_add(uc_const.UC_HOOK_CODE, self._on_special, None, address, address)
+        self.engine.ctl_flush_tb()
+
+    def _forget(self, address: int) -> None:
+        self.engine.hook_del(self._special.pop(address))
+        self.engine.ctl_flush_tb()
