@@ -82,7 +82,7 @@ class Arm64:
         for width in (4, 8, 16):
             pool = self._pools.pop((chunk.name, width), None)
             if pool:
-                front.add(Align(pool.statement, chunk, width, Arm64().padding() if chunk.code else None))
+                front.add(Align(pool.statement, chunk, width, None))
                 front.add(pool)
 
     def _pool_load(self, front: Front, statement: Statement, word: str, operands: list[str]) -> Item:
@@ -162,6 +162,8 @@ class Relative(Item):
         else:
             assert self.target is not None
             to = self.target.value(scope.symbols, pc)
+            if not self.target.weight(scope.weights) and self.base >> 24 & 0x9F != 0x90:
+                to += pc  # A number is a distance, as in GNU as.
         if self.base & 0x1F000000 == 0x10000000:
             return self._adr(pc, to)
         distance = to - pc

@@ -87,12 +87,17 @@ class Assembly:
                 moved = True
         shapes = [Shape(chunk.name, chunk.size, chunk.align) for chunk in front.chunks.values()]
         places, misplaced = place(shapes, self._placements, self._origin)
+        rebased = False
         for name, where in places.items():
             chunk = front.chunks[name]
-            if chunk.base != where.gpa:
-                chunk.base = where.gpa
-                moved = True
+            rebased |= chunk.base != where.gpa
+            chunk.base = where.gpa
             self._loads[name] = where.load
+        if rebased:
+            # Branches forward must see the next pass's addresses, or they grow for nothing.
+            moved = True
+            for label in front.labels.values():
+                label.measure(scope)
         symbols = section_symbols(shapes, places)
         if symbols != self._section_symbols:
             self._section_symbols = symbols
