@@ -204,7 +204,7 @@ class Instruction(Item):
         self.word, self.operands = word, operands
 
     def encode(self, scope: Scope) -> bytes | None:
-        """The bytes. Raises Wrong, Unknown or NotInstalled."""
+        """The bytes. Raises Wrong or Unknown."""
         parts = []
         names: list[str] = []
         for operand in self.operands:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 
-from kvmscen.asm import keystone
 from kvmscen.asm.arm64 import Arm64
 from kvmscen.asm.expressions import Unknown
 from kvmscen.asm.front import Front
 from kvmscen.asm.items import MAX_SIZE, Assign, Chunk, Item
+from kvmscen.asm.keystone import MISSING
 from kvmscen.asm.layout import Misplaced, Shape, place, section_symbols
 from kvmscen.asm.source import Statement
 from kvmscen.asm.values import Line, Placement, Program, Section, Source, Wrong, clip
@@ -128,11 +128,6 @@ class Assembly:
         except Unknown as unknown:
             self._report(statement, self._undefined(unknown.name) + self._hint(statement))
             return
-        except keystone.NotInstalled:
-            message = str(keystone.missing())
-            if not any(problem.message == message for problem in self._problems):
-                self._report(statement, message)
-            return
         if data is not None and data:
             if not item.chunk.nobits:
                 image[item.offset : item.offset + len(data)] = data
@@ -143,6 +138,11 @@ class Assembly:
             lines.append(Line(item.address, item.size, statement.line, statement.text))
 
     def _report(self, statement: Statement, message: str) -> None:
+        if message.startswith(MISSING):
+            # Once is enough, whatever else is on that line.
+            message = MISSING
+            if any(problem.message == MISSING for problem in self._problems):
+                return
         self._problems.append(Problem(self._source.file, statement.line, statement.column, message))
 
     def _undefined(self, name: str) -> str:

@@ -22,8 +22,7 @@ _MAX_TEXT = 200
 _local = threading.local()
 
 
-class NotInstalled(Exception):
-    """keystone-engine is not installed."""
+MISSING = "keystone-engine is not installed here: install it, or use --assembler gnu"
 
 
 def _open(mode: str) -> Any:
@@ -35,7 +34,7 @@ def _open(mode: str) -> Any:
         try:
             import keystone as ks
         except (ImportError, OSError) as error:
-            raise NotInstalled from error
+            raise Wrong(MISSING) from error
         modes = {
             "arm64": (ks.KS_ARCH_ARM64, ks.KS_MODE_LITTLE_ENDIAN),
             "x64": (ks.KS_ARCH_X86, ks.KS_MODE_64),
@@ -73,8 +72,3 @@ def encode(mode: str, text: str) -> bytes | None:
     if not data or count != 1 or (mode == "arm64" and len(data) != 4):
         return None
     return bytes(data)
-
-
-def missing() -> Wrong:
-    """The message for a machine without Keystone."""
-    return Wrong("keystone-engine is not installed here; install it, or use --assembler gnu")

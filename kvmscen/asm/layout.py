@@ -189,4 +189,10 @@ def _overlaps(
                 continue
             verb = "overlaps" if what == "gpa" else "is loaded over"
             message = f"section {name_2} at {span(start_2, size_2)} {verb} {name} at {span(start, size)}"
-            problems.append(Misplaced(message, named.get(name_2) or named.get(name)))
+            problems.append(Misplaced(message, _later(named.get(name), named.get(name_2))))
+
+
+def _later(one: Placement | None, other: Placement | None) -> Placement | None:
+    if one is None or other is None:
+        return one or other
+    return max(one, other, key=lambda placement: (placement.line, placement.column))

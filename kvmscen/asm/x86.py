@@ -132,8 +132,8 @@ class X86:
         prefixes: list[int] = []
         while word in PREFIXES and rest and len(prefixes) < 4:
             prefixes.append(PREFIXES[word])
-            word, _, rest = rest.strip().partition(" ")
-            word, rest = word.lower(), rest.strip()
+            word, *after = rest.split(None, 1)
+            word, rest = word.lower(), after[0].strip() if after else ""
         if word in PREFIXES and not rest:
             return Fixed(statement, front.chunk, bytes([PREFIXES[word], *prefixes]))
         item = self._encode(front, statement, word, rest)
