@@ -55,6 +55,9 @@ class Arm64:
             return _literal(front, statement, word, operands)
         if word in ("ldr", "ldrsw") and len(operands) == 2 and operands[1][:1] == "=":
             return self._pool_load(front, statement, word, operands)
+        if word == "mov" and operands and operands[0][:1] in ("w", "W"):
+            # Keystone cuts what is too wide for wN without a word.
+            return Instruction(statement, chunk, word, [operands[0].lower(), *map(_keep(front), operands[1:])])
         return Instruction(statement, chunk, word, _operands(front, operands))
 
     def directive(self, front: Front, statement: Statement) -> bool:
@@ -216,6 +219,8 @@ class Instruction(Item):
             names += expression.names
             if kind == "lo12":
                 value &= 0xFFF
+            elif self.word == "mov" and parts and parts[0][0] == "w" and not -(1 << 31) <= value < 1 << 32:
+                raise Wrong(f"the value {value:#x} does not fit in {parts[0]}")
             parts.append(f"{before}#{value}{after}" if abs(value) < 10 else f"{before}#{value:#x}{after}")
         text = self.word + " " + ", ".join(parts) if parts else self.word
         data = extra(self.word, parts) or keystone.encode("arm64", text)
@@ -306,6 +311,17 @@ def _register(text: str, kinds: str) -> tuple[str, int]:
         ):
             return kind, value
     raise Wrong(f"a register {' or '.join(kind + 'N' for kind in kinds)} is needed here, not {clip(text)}")
+
+
+def _keep(front: Front) -> Callable[[str], _Operand]:
+    """Operands of which an immediate stays open until its value is checked."""
+
+    def keep(text: str) -> _Operand:
+        if text.startswith("#") or text[:1].isdigit() or text.startswith("-"):
+            return ("", front.expression(_target(text)), "#", "")
+        return _operand(front, text)
+
+    return keep
 
 
 def _operands(front: Front, operands: list[str]) -> list[_Operand]:

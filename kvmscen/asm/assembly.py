@@ -31,6 +31,7 @@ class Assembly:
         self._origin = origin
         self._front = Front(source, arch, Arm64() if arch == "arm64" else X86(bits))
         self._problems: list[Problem] = []
+        self._guesses = 0
         self._loads: dict[str, int] = {}
         self._section_symbols: dict[str, int] = {}
 
@@ -56,6 +57,7 @@ class Assembly:
     def _settle(self) -> list[Misplaced]:
         front = self._front
         for turn in range(MAX_PASSES):
+            front.scope.widen = turn > MAX_PASSES // 2
             moved, misplaced = self._pass()
             if turn and not moved:
                 return misplaced
@@ -148,6 +150,9 @@ class Assembly:
     def _undefined(self, name: str) -> str:
         if "\x02" in name:
             return f"there is no label {clip(name.partition(chr(2))[0])}: after this line"
+        self._guesses += 1
+        if self._guesses > 50:
+            return f"undefined symbol {clip(name)}"
         known = [symbol for symbol in self._front.scope.symbols if "\x02" not in symbol]
         close = difflib.get_close_matches(name[:100], known[:5000], 1)
         return f"undefined symbol {clip(name)}" + (f"; did you mean {close[0]}?" if close else "")

@@ -27,11 +27,15 @@ class Chunk:
 
 @dataclass
 class Scope:
-    """What expressions see: values of symbols; their weights (1 is an address); the sections of labels."""
+    """What expressions see: values of symbols; their weights (1 is an address); the sections of labels.
+
+    `widen` makes every branch that may grow do so: set where the passes take too long.
+    """
 
     symbols: dict[str, int] = field(default_factory=dict)
     weights: dict[str, int] = field(default_factory=dict)
     homes: dict[str, Chunk] = field(default_factory=dict)
+    widen: bool = False
 
 
 class Item:

@@ -49,7 +49,7 @@ class Branch(Item):
     def measure(self, scope: Scope) -> int:
         """The size, two bytes until the target is known to be too far away."""
         if not self._wide and not self._only_short:
-            self._wide = not self._is_near(scope)
+            self._wide = scope.widen or not self._is_near(scope)
         return self._length()
 
     def _is_near(self, scope: Scope) -> bool:

@@ -104,6 +104,8 @@ def memory_group(word: str, operand: Operand, mode: int) -> tuple[bytes, int, in
     """Opcode, the number in its ModRM byte and operand size, of instructions with one memory operand."""
     if word in _TABLES and mode != 64:
         return b"\x0f\x01", _TABLES[word], 0
+    if word == "nop" and operand.size in (16, 32):
+        return b"\x0f\x1f", 0, operand.size if operand.size == 16 or mode == 16 else 0
     if word in ("call", "jmp", "lcall", "ljmp"):
         far = word[0] == "l" or operand.distance == "far" or operand.size == 48
         far = far or (operand.size == 32 and mode == 16) or (operand.size == 80)
@@ -118,11 +120,11 @@ def memory_group(word: str, operand: Operand, mode: int) -> tuple[bytes, int, in
 
 def order_prefixes(code: bytes) -> bytes:
     """`code` with its prefixes in the order of GNU as: segment, address size, operand size."""
-    if code[0] not in _LEGACY or code[1] not in _LEGACY:
-        return code
     at = 0
-    while code[at] in _LEGACY:
+    while at < len(code) and code[at] in _LEGACY:
         at += 1
+    if at < 2:
+        return code
     return bytes(sorted(code[:at], key=lambda prefix: {0x67: 1, 0x66: 2}.get(prefix, 0))) + code[at:]
 
 

@@ -140,6 +140,8 @@ class Operands:
             operand.base = (shape.group(2) or "%")[1:].lower()
             operand.index = (shape.group(3) or "%")[1:].lower()
             operand.scale = _scale(shape.group(4) or "1")
+            if operand.index in ("rsp", "esp", "rip", "eip"):
+                raise Wrong(f"%{operand.index} cannot be an index: {clip(whole)}")
             for register in (operand.base, operand.index):
                 if register and register not in _REGISTERS:
                     raise Wrong(f"there is no register %{clip(register)}")
@@ -166,6 +168,10 @@ class Operands:
         for sign, term in _terms(inside):
             if not self._register_term(operand, sign, term):
                 rest.append(sign + term)
+        if operand.index in ("rsp", "esp") and operand.scale == 1:
+            operand.base, operand.index = operand.index, operand.base
+        if operand.index in ("rsp", "esp", "rip", "eip"):
+            raise Wrong(f"{operand.index} cannot be an index: {clip(whole)}")
         if rest:
             operand.value, operand.number = self._resolve("".join(rest).removeprefix("+"))
         elif not (operand.base or operand.index):
