@@ -21,6 +21,8 @@ from kvmscen.scenario import Scenario
 
 __all__ = ["load", "load_text"]
 
+PROBLEMS_MAX = 100
+
 
 def load(path: str) -> Scenario:
     """The scenario in a file. Raises ScenarioError; a file that cannot be read is one too."""
@@ -42,19 +44,32 @@ def load_text(text: str, file: str) -> Scenario:
     problems = list(doc.problems)
     if doc.broken or not isinstance(doc.root, Map):
         raise ScenarioError(problems or [_no_map(doc)])
-    _later(problems, check(doc))
+    silent = {(line + 1, column + 1) for line, column in doc.poisoned}
+    _later(problems, check(doc), silent)
     notes = Notes(doc)
     found = scenario(notes, doc.root)
-    _later(problems, notes.problems)
+    _later(problems, notes.problems, silent)
     if problems:
-        raise ScenarioError(problems)
+        raise ScenarioError(_few(problems))
     return found
 
 
-def _later(problems: list[Problem], more: Iterable[Problem]) -> None:
+def _later(problems: list[Problem], more: Iterable[Problem], silent: set[tuple[int, int]]) -> None:
     """Add what a later stage found, but for the places where an earlier one has something to say already."""
-    taken = {(p.line, p.column) for p in problems}
+    taken = {(p.line, p.column) for p in problems} | silent
     problems.extend(p for p in more if (p.line, p.column) not in taken)
+
+
+def _few(problems: list[Problem]) -> list[Problem]:
+    """The problems, or the first of them with how many more there are."""
+    if len(problems) <= PROBLEMS_MAX:
+        return problems
+    first = sorted(problems)[:PROBLEMS_MAX]
+    last = first[-1]
+    return [
+        *first,
+        Problem(last.file, last.line, last.column + 1, f"and {len(problems) - PROBLEMS_MAX:,} more problems below"),
+    ]
 
 
 def _no_map(doc: Document) -> Problem:

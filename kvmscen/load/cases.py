@@ -129,9 +129,7 @@ class _Maker:
             expect=get("expect", lambda v, _: steps(notes, v, arch), None),
             final=get("final", lambda v, at: final(notes, v, at, arch), None),
             ignore=get("ignore", lambda v, _: ignored(notes, v, arch), ()),
-            requires=added(
-                *(get(k, lambda v, _: conditions(notes, as_map(v)), Conditions()) for k in ("requires+", "requires"))
-            ),
+            requires=added(*(get(k, lambda v, _: conditions(notes, as_map(v)), Conditions()) for k in ("requires+", "requires"))),
             when=get("when", lambda v, _: overlays(notes, v, arch), ()),
             tags=tuple(dict.fromkeys((*tags("tags+"), *tags("tags")))),
             timeout=timeout,
@@ -162,9 +160,7 @@ def _overlay(notes: Notes, held: Map, place: Place, arch: str) -> Overlay:
         notes.add(held.at("xfail"), "`xfail: true` needs a `reason`: write why the outcome is known to be wrong")
     if "expect" not in held and "final" not in held and place != NOWHERE:
         need = "`xfail: true`" if xfail else "this entry"
-        notes.add(
-            held.at("xfail") if xfail else place, f"{need} says nothing that holds there: write `expect` or `final`"
-        )
+        notes.add(held.at("xfail") if xfail else place, f"{need} says nothing that holds there: write `expect` or `final`")
     return Overlay(
         conditions(notes, held),
         reason,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -192,7 +192,7 @@ class _Teller:
         comment = schema.get("$comment", "")
         if comment.startswith("exit ") and value is None:
             name = comment.removeprefix("exit ")
-            return f"nothing is written after `{name}:`, write `{name}: {{}}`"
+            return f"nothing is written after `{name}:`: write `{name}: {{}}`"
         key = error.absolute_path[-1] if error.absolute_path else ""
         if key == "asm":
             return _program(value)
@@ -240,7 +240,8 @@ class _Teller:
     def _pattern(self, error: ValidationError, place: Place) -> str:
         assert isinstance(error.schema, dict)
         what = error.schema.get("title", "another text")
-        return f"{what} is meant here, not {article(error.instance, self.doc, place)}"
+        verb = "are" if what.startswith("pairs") else "is"
+        return f"{what} {verb} meant here, not {article(error.instance, self.doc, place)}"
 
     def _empty(self, error: ValidationError, place: Place) -> str:
         assert isinstance(error.schema, dict)
@@ -328,8 +329,17 @@ def unknown_register(key: str, arch: str | None) -> str:
     refused = getattr(module, "REFUSED", {}).get(key)
     if refused:
         return f"`{key}` is refused: {refused}"
+    others = [name for name, other in ARCHES.items() if _has_register(other.REGISTERS, key)]
+    if others:
+        return f"`{shown}` is a register of {others[0]}, not of {arch}: write {names.either(module.GENERAL, 4)}"
     close = names.closest(key, module.REGISTERS)
-    return f"`{shown}` is no register of {arch}" + (f": did you mean `{close}`" if close else ": see `kvmscen` docs")
+    return f"`{shown}` is no register of {arch}: " + (
+        f"did you mean `{close}`" if close else f"write {names.either(module.GENERAL, 4)}"
+    )
+
+
+def _has_register(table: Mapping[str, object], name: str) -> bool:
+    return name in table or any(register.startswith(name + ".") for register in table)
 
 
 def _program(value: Any) -> str:

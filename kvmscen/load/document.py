@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import yaml
@@ -30,6 +31,7 @@ from kvmscen.scenario import Place
 
 SIZE_MAX = 1 << 20
 DEPTH_MAX = 64
+VALUES_MAX = 50_000
 START = Place(1, 1)
 PROBLEMS_MAX = 50
 # libyaml's Python fallback is twenty times slower, but reads the same.
@@ -78,7 +80,11 @@ class List(list[Any]):
 
 @dataclass
 class Document:
-    """One file as data. `styles` has the style character of each scalar that is not plain, by position from 0."""
+    """One file as data.
+
+    `styles` has the style character of each scalar that is not plain, by position from 0; `raw` is the scalar read last;
+    `poisoned` are the places of what was refused without a problem of its own.
+    """
 
     file: str
     text: str
@@ -86,17 +92,23 @@ class Document:
     place: Place = START
     problems: list[Problem] = field(default_factory=list)
     styles: dict[tuple[int, int], str] = field(default_factory=dict)
+    raw: str = ""
     empty: bool = True
     broken: bool = False
+    poisoned: set[tuple[int, int]] = field(default_factory=set)
 
     def add(self, mark: tuple[int, int], message: str) -> None:
         """Note a problem at a position counted from 0."""
         self.problems.append(Problem(self.file, mark[0] + 1, mark[1] + 1, message))
 
+    @cached_property
+    def lines(self) -> list[str]:
+        """The lines of the text, from 0."""
+        return self.text.split("\n")
+
     def written(self, place: Place) -> str:
         """A plain scalar as it stands in the file, for messages."""
-        lines = self.text.split("\n", place.line)
-        line = lines[place.line - 1][place.column - 1 :]
+        line = self.lines[place.line - 1][place.column - 1 :]
         match = re.match(r"[^\s,\[\]{}#]+", line)
         return match[0] if match else line.strip()
 
@@ -122,9 +134,7 @@ def compose(text: str, file: str) -> Document:
     if bad:
         before = text[: bad.start()]
         mark = (before.count("\n"), bad.start() - (before.rfind("\n") + 1))
-        doc.add(
-            mark, f'the character U+{ord(bad[0]):04X} is not allowed in YAML: write "\\x{ord(bad[0]):02x}" in quotes'
-        )
+        doc.add(mark, f'the character U+{ord(bad[0]):04X} is not allowed in YAML: write "\\x{ord(bad[0]):02x}" in quotes')
         doc.broken = True
         return doc
     try:
@@ -162,11 +172,12 @@ class _Frame:
 def _build(doc: Document, events: Iterator[Event]) -> None:
     stack: list[_Frame] = []
     documents = 0
-    for event in events:
+    aliases: set[str] = set()
+    for count, event in enumerate(events):
         kind = type(event)
         if kind is ScalarEvent or kind is AliasEvent:
             mark = _mark(event)
-            _put(doc, stack, _scalar(doc, event, mark), mark)
+            _put(doc, stack, _scalar(doc, event, mark, aliases), mark)
         elif kind is MappingStartEvent or kind is SequenceStartEvent:
             mark = _mark(event)
             _refuse_marks(doc, event, mark)
@@ -184,30 +195,34 @@ def _build(doc: Document, events: Iterator[Event]) -> None:
         elif kind is DocumentStartEvent:
             documents += 1
             if documents > 1:
-                doc.add(
-                    _mark(event), "a second document starts here: a file holds one scenario, its variants are `cases`"
-                )
+                doc.add(_mark(event), "a second document starts here: a file holds one scenario, its variants are `cases`")
                 return
-        if len(doc.problems) >= PROBLEMS_MAX:
-            doc.add(_mark(event), "too many problems: the rest of the file was not read")
+        if len(doc.problems) >= PROBLEMS_MAX or count > VALUES_MAX:
+            why = "too many problems" if count <= VALUES_MAX else f"a scenario has {VALUES_MAX:,} values at most"
+            doc.add(_mark(event), f"{why}: the rest of the file was not read")
             doc.broken = True
             return
 
 
 def _refuse_marks(doc: Document, event: Any, mark: tuple[int, int]) -> None:
     if event.anchor is not None:
-        doc.add(mark, f"the anchor `&{event.anchor}` is not supported: write the value out where it is needed")
+        doc.add(mark, f"the anchor `&{shorten(event.anchor)}` is not supported: write the value out where it is needed")
     if event.tag is not None and event.tag != "!":
         tag = event.tag.replace("tag:yaml.org,2002:", "!!")
-        doc.add(mark, f"the tag `{tag}` is not supported: write the value without it")
+        doc.add(mark, f"the tag `{shorten(tag)}` is not supported: write the value without it")
 
 
-def _scalar(doc: Document, event: Any, mark: tuple[int, int]) -> Any:
+def _scalar(doc: Document, event: Any, mark: tuple[int, int], aliases: set[str]) -> Any:
     if type(event) is AliasEvent:
-        doc.add(mark, f"the alias `*{event.anchor}` is not supported: write the value out")
+        name = event.anchor or ""
+        if name not in aliases:
+            doc.add(mark, f"the alias `*{shorten(name)}` is not supported: write the value out")
+        aliases.add(name)
+        doc.poisoned.add(mark)
         return None
     if event.anchor is not None or event.tag is not None:
         _refuse_marks(doc, event, mark)
+    doc.raw = event.value
     if event.style:
         doc.styles[mark] = event.style
         return event.value
@@ -250,7 +265,7 @@ def _put_key(doc: Document, frame: _Frame, held: Map, value: Any, mark: tuple[in
     elif isinstance(value, Float):
         key = value.text
     else:
-        key = doc.written(Place(mark[0] + 1, mark[1] + 1)).rstrip(":")
+        key = doc.raw
     frame.key, frame.key_mark = key, mark
     if key in held:
         line = held.marks[key][0] + 1

@@ -151,12 +151,12 @@ def program(notes: Notes, value: Any, place: Place) -> Asm | None:
 
 
 def _folded(notes: Notes, value: str, place: Place) -> bool:
-    line = notes.doc.text.split("\n", place.line)[place.line - 1]
+    line = notes.doc.lines[place.line - 1]
     return not line[place.column - 1 :].startswith(value)
 
 
 def _indentation(notes: Notes, value: str, place: Place) -> int:
-    raw = notes.doc.text.split("\n")
+    raw = notes.doc.lines
     for n, line in enumerate(value.split("\n")):
         if line.strip() and place.line + n < len(raw):
             return len(raw[place.line + n].rstrip("\r")) - len(line) + 1
@@ -193,11 +193,7 @@ def _vcpu(notes: Notes, keys: dict[str, tuple[Any, Place]], arch: str, place: Pl
         notes.add(mode_at, f"`{mode}` is no mode of {arch}: write {names.either(module.MODES)}")
     features, _ = keys.get("features", (None, place))
     for n, feature in enumerate(as_list(features)):
-        if (
-            isinstance(feature, str)
-            and feature not in module.FEATURES
-            and any(feature in m.FEATURES for m in ARCHES.values())
-        ):
+        if isinstance(feature, str) and feature not in module.FEATURES and any(feature in m.FEATURES for m in ARCHES.values()):
             say = f"write {names.either(module.FEATURES)}" if module.FEATURES else "leave the key out"
             notes.add(as_list(features).at(n), f"`{feature}` is no feature of {arch}: {say}")
     regs = registers(notes, keys["regs"][0], arch, False) if "regs" in keys else {}

@@ -43,9 +43,7 @@ def syntax(error: yaml.MarkedYAMLError, text: str, file: str) -> Problem:
             line, column = opening.line, opening.column
         return Problem(file, line + 1, column + 1, _PLAIN[problem])
     if problem == "did not find expected key":
-        say = (
-            "this is no `key: value` of the map around it: look at its indentation, or at a bracket or quote before it"
-        )
+        say = "this is no `key: value` of the map around it: look at its indentation, or at a bracket or quote before it"
         return Problem(file, line + 1, column + 1, say)
     return Problem(file, line + 1, column + 1, "this is not YAML: " + problem.replace("did not find", "no"))
 
@@ -82,12 +80,7 @@ def _mapping(lines: list[str], line: int) -> str:
         step = _BARE_STEP.match(lines[line - 1])
         if step and _indent(lines[line]) > _indent(lines[line - 1]):
             return f"`- {step[1]}` takes no further keys: write `- {step[1]}: {{}}`"
-    if (
-        line > 0
-        and lines[line].lstrip()
-        and _indent(lines[line]) > _indent(lines[line - 1])
-        and lines[line - 1].strip()
-    ):
+    if line > 0 and lines[line].lstrip() and _indent(lines[line]) > _indent(lines[line - 1]) and lines[line - 1].strip():
         return "this line is indented deeper than the keys it belongs to: indent it as the line above, or quote a text with `: `"
     return "a second `: ` in one line: write the text in quotes, or the inner map in braces"
 
@@ -97,5 +90,5 @@ def _character(lines: list[str], line: int, column: int) -> str:
     if column < len(text) and text[column] == "\t":
         return "a tab: YAML is indented with spaces"
     if column < len(text):
-        return f"a text may not begin with `{text[column]}`: write it in quotes"
+        return f"a text may not begin with '{text[column]}': write it in quotes"
     return "a character that can begin nothing here: write the text in quotes"

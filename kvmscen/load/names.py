@@ -153,16 +153,27 @@ def _prefix(exit_name: str, field: exits.Field) -> str:
 def closest(word: str, known: Iterable[str]) -> str | None:
     """The known name that was probably meant."""
     names = list(known)
+    if len(word) > 60:
+        return None
     folded = word.lower().replace("-", "_")
     for name in names:
         if name.lower() in (folded, folded + "s", folded.removesuffix("s")):
             return name
         if name.lower() in ("kvm_cap_" + folded, "kvm_mem_" + folded, folded.removeprefix("kvm_exit_")):
             return name
-    if len(word) > 60:
-        return None
-    found = difflib.get_close_matches(word, names, 1, 0.6) or difflib.get_close_matches(word.upper(), names, 1, 0.75)
-    return found[0] if found else None
+    folded = _bare(folded)
+    bare = {_bare(name.lower()): name for name in names}
+    if len(folded) >= 4:
+        inside = [name for name in bare if folded in name or (len(name) >= 4 and name in folded)]
+        if inside:
+            return bare[min(inside, key=lambda name: abs(len(name) - len(folded)))]
+    found = difflib.get_close_matches(folded, bare, 1, 0.6)
+    return bare[found[0]] if found else None
+
+
+def _bare(name: str) -> str:
+    # What all names have in common says nothing about which is meant.
+    return re.sub(r"^kvm_(?:cap_|mem_|exit_)?", "", name)
 
 
 def either(names: Iterable[str], most: int = 14) -> str:

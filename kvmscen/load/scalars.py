@@ -51,7 +51,7 @@ def resolve(text: str) -> tuple[Scalar, str | None]:
         return text, None
     if len(text) > _DIGITS_MAX:
         digits = text.replace("_", "").isalnum()
-        return (0, f"a number of {len(text)} digits fits in no register") if digits else (text, None)
+        return (0, f"a number of {len(text)} digits fits in no register: write a shorter one") if digits else (text, None)
     match = _INTEGER.fullmatch(text)
     if match:
         sign, hexadecimal, decimal = match.groups()

@@ -128,8 +128,8 @@ def _repeat(notes: Notes, held: Map) -> tuple[int, int]:
         if low > high and {"min", "max"} <= set(value):
             notes.add(value.at("min"), "`min` is above `max`: exchange them")
             return (1, 1)
-        return (max(low, 0), max(high, 1))
-    number = max(as_int(value, 1), 1)
+        return (max(low, 0), min(max(high, 1), REPEAT_MAX))
+    number = min(max(as_int(value, 1), 1), REPEAT_MAX)
     return (number, number)
 
 
@@ -162,9 +162,7 @@ def _members(notes: Notes, name: str, held: Map, arch: str, repeats: bool) -> di
         elif any(key == f.name for other in ARCHES for f in exits.fields_of(name, other)):
             notes.add(held.at_key(key), f"`{name}` has no `{key}` on {arch}: its members are {names.either(known)}")
     if "data" in held and _reads(name, held):
-        notes.add(
-            held.at_key("data"), "the value of a read is what user space answers: write `reply` beside the exit key"
-        )
+        notes.add(held.at_key("data"), "the value of a read is what user space answers: write `reply` beside the exit key")
     return out
 
 
@@ -218,9 +216,7 @@ def _error(notes: Notes, held: Map, repeats: bool) -> dict[str, Value]:
             say = f"memory_fault comes with EFAULT or EHWPOISON, not {errno}: leave it out"
             notes.add(held.at_key("memory_fault"), say)
         known = {f.name: f for f in exits.BY_NAME["memory_fault"].fields}
-        out["memory_fault"] = {
-            key: _member(notes, "memory_fault", known[key], fault, repeats) for key in fault if key in known
-        }
+        out["memory_fault"] = {key: _member(notes, "memory_fault", known[key], fault, repeats) for key in fault if key in known}
     return out
 
 

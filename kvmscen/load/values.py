@@ -106,9 +106,7 @@ def _no_expression(value: str) -> str:
 
 def _fitted(notes: Notes, value: int, place: Place, bits: int) -> int:
     if value < 0 and bits == UNKNOWN_WIDTH:
-        notes.add(
-            place, f"the width of `{notes.written(place, value)}` is not known: write the exit's `len` or `size` too"
-        )
+        notes.add(place, f"the width of `{notes.written(place, value)}` is not known: write the exit's `len` or `size` too")
         return 0
     width = bits or 64
     if value >> width if value >= 0 else -value > 1 << (width - 1):
@@ -177,7 +175,7 @@ def registers(notes: Notes, value: Any, arch: str, check_them: bool, repeats: bo
                 _register(notes, out, table, f"{key}.{part}", number, item.at(part), check_them and repeats, check_them)
         elif key in table:
             _register(notes, out, table, key, item, place, repeats, check_them)
-        elif _any_arch(key):
+        elif _any_arch(key) and not any(name.startswith(key + ".") for name in table):
             notes.add(held.at_key(key), unknown_register(key, arch))
     return out
 
