@@ -8,8 +8,9 @@ from kvmscen.errors import HostError
 from kvmscen.machine import Facts, Machine, Observation
 from kvmscen.model.arm64 import Arm64
 from kvmscen.model.guest import Guest
+from kvmscen.model.x86_64 import X86
 
-GUESTS: dict[str, type[Guest]] = {guest.NAME: guest for guest in (Arm64,)}
+GUESTS: dict[str, type[Guest]] = {guest.NAME: guest for guest in (Arm64, X86)}
 # Unicorn's engines take 30 to 60 MB, and their hooks form cycles with them.
 COLLECT = 64
 _runs = 0

@@ -64,6 +64,7 @@ class Guest:
         self.interrupt: int | None = None
         self.block = 0
         self.error: BaseException | None = None
+        self.passing = False  # one instruction runs whatever it is
         self._seen: dict[int, bytes | None] = {}
         self._special: dict[int, int] = {}  # address: hook
 
@@ -123,7 +124,11 @@ class Guest:
                 stopped = self._run()
         except Unpredicted as reason:
             unpredicted = str(reason)
-        regs = self.read((*self.GENERAL, *self.machine.observe_regs)) if self.booted else {}
+        regs: dict[str, int] = {}
+        try:
+            regs = self.read((*self.GENERAL, *self.machine.observe_regs)) if self.booted else {}
+        except Unpredicted as reason:
+            unpredicted = unpredicted or str(reason)
         memory = self._memory(self.machine.observe_memory)
         elapsed = time.monotonic() - start
         return Observation(stopped or "end", tuple(self.recorder.events), regs, memory, elapsed, None, unpredicted)
@@ -309,13 +314,14 @@ class Guest:
             self.interrupted(self.interrupt)
         elif failed is not None:
             self.refused(failed)
-        elif self.start() not in self._special and not self.engine.query(uc_const.UC_QUERY_TIMEOUT):
-            if self._pending is None:
-                self.halted()
+        elif (
+            self._pending is None and self.start() not in self._special and not self.engine.query(uc_const.UC_QUERY_TIMEOUT)
+        ):
+            self.halted()
         self._install()
 
     def start(self) -> int:
-        """Where Unicorn goes on."""
+        """Where Unicorn goes on: a linear address."""
         return self.pc()
 
     # --- hooks ------------------------------------------------------------------------------------------------------
@@ -329,8 +335,14 @@ class Guest:
         engine.hook_add(uc_const.UC_HOOK_BLOCK, self._on_block)
 
     def _on_fault(self, engine: Any, access: int, address: int, size: int, value: int, data: Any) -> bool:
+        if self.stepping(access, address):
+            return True
         if self.fault is None:
             self.fault = (access, address & (1 << 64) - 1, size, value & ((1 << 8 * size) - 1), self.pc())
+        return False
+
+    def stepping(self, access: int, address: int) -> bool:
+        """Whether the access belongs to an instruction that is being carried out, and may go on."""
         return False
 
     def _on_interrupt(self, engine: Any, number: int, data: Any) -> None:
@@ -340,6 +352,8 @@ class Guest:
 
     def _on_block(self, engine: Any, address: int, size: int, data: Any) -> None:
         self.block = address
+        if self.passing:
+            return
         code = self._code(address, size)
         if self._seen.get(address) == code:
             return
@@ -353,7 +367,8 @@ class Guest:
         return self.memory.read(address, size) or b""
 
     def _on_special(self, engine: Any, address: int, size: int, data: Any) -> None:
-        engine.emu_stop()
+        if not self.passing:
+            engine.emu_stop()
 
     def _install(self) -> None:
         """Put hooks on the special addresses that the block hook found; the block must be translated anew to have them."""

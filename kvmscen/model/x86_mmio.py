@@ -1,0 +1,166 @@
+"""An x86 instruction that touches memory outside the slots, carried out over shadow pages, one exit for each fragment.
+
+KVM's emulator reads first, with the registers still as they were; at a write the instruction is over but for the store, and
+pc stands behind it. A fragment ends at a page's end and holds at most 8 bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from unicorn import unicorn_const as uc_const
+
+from kvmscen.model.guest import Unpredicted
+from kvmscen.model.x86_emulator import Instruction, emulated, parse
+
+if TYPE_CHECKING:
+    from kvmscen.model.x86_64 import X86
+
+PAGE = 0x1000
+ZF = 1 << 6
+
+
+class Mmio:
+    """The shadow pages and pending writes of one instruction."""
+
+    def __init__(self, guest: X86) -> None:
+        self.guest = guest
+        self.shadows: set[int] = set()
+        self.opened: dict[int, bytes] = {}  # pages of read-only slots, with what they hold
+        self.writes: list[tuple[int, int, int]] = []
+        self.pc = 0
+        self.wide = False
+        self.active = False
+        self.done = False
+
+    def carry_out(self, access: int, address: int) -> None:
+        """Execute the instruction at pc, whose first access outside the slots is known, and record its exits."""
+        guest = self.guest
+        self.pc = guest.pc()
+        raw = guest.raw(guest.start())
+        found = parse(raw, guest.bits)
+        if not emulated(found):
+            guest.exit("internal_error", {"suberror": 1}, self.pc)
+            return
+        if found.aligned and address & 15:
+            guest.interrupted(13)
+            return
+        self.writes, self.wide, self.done = [], found.wide_move, False
+        try:
+            self._step(address)
+        finally:
+            self._tidy()
+        if self.done or guest.cut:
+            return
+        if found.string:
+            self._string(found)
+        self._write_out()
+
+    def _step(self, address: int) -> None:
+        guest = self.guest
+        engine = guest.engine
+        guest.context = engine.context_save()
+        self.active = True
+        guest.passing = True
+        hook = engine.hook_add(uc_const.UC_HOOK_MEM_READ | uc_const.UC_HOOK_MEM_WRITE, self._on_access)
+        try:
+            self._open(address)
+            guest.memory.forget_code()
+            failed = guest.emulate(guest.start(), 1)
+            if guest.cut:
+                engine.context_restore(guest.context)
+                return
+            if guest.interrupt is not None:
+                guest.context = None
+                guest.interrupted(guest.interrupt)
+                self.done = True
+            elif failed is not None:
+                raise Unpredicted(f"an instruction at {self.pc:#x} that the model cannot carry out: {failed}")
+        finally:
+            engine.hook_del(hook)
+            guest.context = None
+            self.active = guest.passing = False
+
+    def _tidy(self) -> None:
+        guest = self.guest
+        for page in self.shadows:
+            guest.engine.mem_unmap(page, PAGE)
+        for page, held in self.opened.items():
+            guest.memory.write(page, held)
+            guest.engine.mem_protect(page, PAGE, uc_const.UC_PROT_READ | uc_const.UC_PROT_EXEC)
+        self.shadows.clear()
+        self.opened.clear()
+        guest.memory.forget_code()
+
+    def _open(self, address: int) -> None:
+        """Make the page of an address one that the instruction can read and write."""
+        page = address & ~(PAGE - 1)
+        if page in self.shadows or page in self.opened:
+            return
+        slot = self.guest.memory.at(page)
+        if slot is None:
+            self.guest.engine.mem_map(page, PAGE)
+            self.shadows.add(page)
+        elif slot.readonly:
+            self.opened[page] = self.guest.memory.read(page, PAGE) or b""
+            self.guest.engine.mem_protect(page, PAGE, uc_const.UC_PROT_ALL)
+
+    def fault(self, access: int, address: int) -> bool:
+        """A further access outside the slots while the instruction is under way."""
+        if access not in (uc_const.UC_MEM_READ_UNMAPPED, uc_const.UC_MEM_WRITE_UNMAPPED, uc_const.UC_MEM_WRITE_PROT):
+            return False
+        self._open(address)
+        return True
+
+    # --- accesses ---------------------------------------------------------------------------------------------------
+
+    def _fragments(self, address: int, size: int, write: bool) -> Iterator[tuple[int, int]]:
+        end = address + size
+        while address < end:
+            stop = min(end, (address | (PAGE - 1)) + 1, address + 8)
+            slot = self.guest.memory.at(address)
+            if slot is None or (write and slot.readonly):
+                yield address, stop - address
+            address = stop
+
+    def _on_access(self, engine: Any, access: int, address: int, size: int, value: int, data: Any) -> None:
+        guest = self.guest
+        address &= (1 << 64) - 1
+        write = access == uc_const.UC_MEM_WRITE
+        fragments = list(self._fragments(address, size, write))
+        if not fragments or guest.error is not None or guest.cut:
+            return
+        try:
+            if self.wide and address % PAGE > PAGE - 16 and address % 8:
+                raise Unpredicted(f"a 16-byte access over the end of a page at {address:#x}")
+            if write:
+                self.writes += [(at, n, value >> 8 * (at - address) & (1 << 8 * n) - 1) for at, n in fragments]
+                return
+            for at, length in fragments:
+                reply = guest.exit("mmio", {"phys_addr": at, "is_write": 0, "len": length}, self.pc)
+                if guest.cut:
+                    engine.emu_stop()
+                    return
+                self._open(at)
+                engine.mem_write(at, (reply["data"] & (1 << 8 * length) - 1).to_bytes(length, "little"))
+        except Exception as error:  # an exception cannot pass through Unicorn
+            guest.error = error
+            engine.emu_stop()
+
+    def _write_out(self) -> None:
+        guest = self.guest
+        pc = guest.pc()
+        for at, length, value in self.writes:
+            guest.exit("mmio", {"phys_addr": at, "is_write": 1, "len": length, "data": value}, pc)
+            if guest.cut:
+                return
+
+    def _string(self, found: Instruction) -> None:
+        """With a rep prefix, pc moves on only when the instruction is begun with a count of 0, or ended by a comparison."""
+        guest = self.guest
+        if not found.rep or guest.pc() == self.pc:
+            return
+        if found.opcode in (0xA6, 0xA7, 0xAE, 0xAF) and bool(guest.read_whole("rflags") & ZF) != (found.rep == 0xF3):
+            return
+        guest.jump(self.pc)
