@@ -304,11 +304,7 @@ def _register(text: str, kinds: str) -> tuple[str, int]:
             pass
         elif number.isdigit():
             value = int(number)
-        if (
-            value is not None
-            and kind in kinds
-            and (value < 31 or not number.isdigit() or (kind in "sdq" and value < 32))
-        ):
+        if value is not None and kind in kinds and (value < 31 or not number.isdigit() or (kind in "sdq" and value < 32)):
             return kind, value
     raise Wrong(f"a register {' or '.join(kind + 'N' for kind in kinds)} is needed here, not {clip(text)}")
 
@@ -317,7 +313,7 @@ def _keep(front: Front) -> Callable[[str], _Operand]:
     """Operands of which an immediate stays open until its value is checked."""
 
     def keep(text: str) -> _Operand:
-        if text.startswith("#") or text[:1].isdigit() or text.startswith("-"):
+        if text.startswith(("#", "-")) or text[:1].isdigit():
             return ("", front.expression(_target(text)), "#", "")
         return _operand(front, text)
 

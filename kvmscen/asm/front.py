@@ -49,7 +49,6 @@ _NOTHING = frozenset(
         ".variant_pcs",
     ]
 )
-_NOT_YET = {".macro": "not yet; write the instructions out, or use .rept", ".endm": "not yet"}
 _REFUSED = {
     ".incbin": "is not allowed: a scenario may not read files of the host",
     ".include": "is not allowed: a scenario may not read files of the host",
@@ -143,7 +142,11 @@ class Front:
                     self.add(Broken(statement, self.chunk, message))
                 return
             try:
-                if statement.word == ".rept":
+                if statement.word == ".macro":
+                    self.add(Broken(statement, self.chunk, ".macro: not yet; write the instructions out, or use .rept"))
+                    words = [later.word for later in statements[at:]]
+                    at += words.index(".endm") + 1 if ".endm" in words else 0
+                elif statement.word == ".rept":
                     at = self._repeat(statements, at, depth)
                 else:
                     self._statement(statement)
@@ -191,8 +194,6 @@ class Front:
         elif word in _NOTHING:
             pass
         elif not self._directive(statement, word) and not self.machine.directive(self, statement):
-            if word in _NOT_YET:
-                raise Wrong(f"{word}: {_NOT_YET[word]}")
             if word in _REFUSED:
                 raise Wrong(f"{word} {_REFUSED[word]}")
             raise Wrong(f"unknown directive {clip(word)}")

@@ -200,9 +200,7 @@ class Align(Item):
 
     shown = False
 
-    def __init__(
-        self, statement: Statement, chunk: Chunk, align: int, pad: Callable[[int], bytes] | None, most: int = 0
-    ) -> None:
+    def __init__(self, statement: Statement, chunk: Chunk, align: int, pad: Callable[[int], bytes] | None, most: int = 0) -> None:
         super().__init__(statement, chunk)
         self.align, self.pad, self.most = align, pad, most
         chunk.align = max(chunk.align, align)

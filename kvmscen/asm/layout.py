@@ -52,9 +52,7 @@ def span(address: int, size: int) -> str:
     return f"{address:#x}-{address + size - 1:#x}" if size else f"{address:#x} (empty)"
 
 
-def place(
-    shapes: Sequence[Shape], placements: Sequence[Placement], origin: int
-) -> tuple[dict[str, Place], list[Misplaced]]:
+def place(shapes: Sequence[Shape], placements: Sequence[Placement], origin: int) -> tuple[dict[str, Place], list[Misplaced]]:
     """The address of every section, and all that is wrong with the placements."""
     problems: list[Misplaced] = []
     by_name = {shape.name: shape for shape in shapes}
@@ -87,9 +85,7 @@ def section_symbols(shapes: Sequence[Shape], places: dict[str, Place]) -> dict[s
     return symbols
 
 
-def _named(
-    shapes: dict[str, Shape], placements: Sequence[Placement], problems: list[Misplaced]
-) -> dict[str, Placement]:
+def _named(shapes: dict[str, Shape], placements: Sequence[Placement], problems: list[Misplaced]) -> dict[str, Placement]:
     named: dict[str, Placement] = {}
     for placement in placements:
         if placement.name in named:
@@ -179,9 +175,7 @@ def _free(at: int, shape: Shape, fixed: list[tuple[int, int]]) -> int:
     return at
 
 
-def _overlaps(
-    shapes: Sequence[Shape], places: dict[str, Place], named: dict[str, Placement], problems: list[Misplaced]
-) -> None:
+def _overlaps(shapes: Sequence[Shape], places: dict[str, Place], named: dict[str, Placement], problems: list[Misplaced]) -> None:
     for what in ("gpa", "load"):
         ranges = sorted((getattr(places[shape.name], what), shape.name, shape.size) for shape in shapes if shape.size)
         for (start, name, size), (start_2, name_2, size_2) in pairwise(ranges):

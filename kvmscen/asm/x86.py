@@ -24,6 +24,7 @@ from kvmscen.asm.x86_fixed import (
     with_number,
     without_operands,
 )
+from kvmscen.asm.x86_guards import STRING, drop_size, is_far_away, mixes_high_bytes
 from kvmscen.asm.x86_operands import (
     DISP_MARK,
     IMM_MARK,
@@ -86,9 +87,7 @@ _NEEDS_SIZE = frozenset(
         "pop",
     ]
 )
-_NEEDS_SIZE |= frozenset(
-    ["shl", "shr", "sal", "sar", "rol", "ror", "rcl", "rcr", "movzx", "movsx", "bt", "bts", "btr", "btc"]
-)
+_NEEDS_SIZE |= frozenset(["shl", "shr", "sal", "sar", "rol", "ror", "rcl", "rcr", "movzx", "movsx", "bt", "bts", "btr", "btc"])
 
 
 class X86:
@@ -215,7 +214,7 @@ class X86:
 
     def _keystone(self, word: str, operands: list[Operand]) -> bytes | None:
         mode = self.mode
-        if word == "mov" and mode == 64 and _is_far_away(operands):
+        if word == "mov" and mode == 64 and is_far_away(operands):
             word = "movabs"
         size = _operand_size(operands)
         for operand in operands:
@@ -233,15 +232,15 @@ class X86:
             return b"\xcc"
         if word == "movsd" and not operands:
             return size_prefix(32, mode, True) + b"\xa5"
-        if _STRING.match(word) and operands and not any(operand.size == 128 for operand in operands):
+        if STRING.match(word) and operands and not any(operand.size == 128 for operand in operands):
             # With an operand that is not the implied one, Keystone ends the process.
             raise Wrong(f"write {word} without operands, as in movsb, movsw, movsd or movsq")
-        if mode == 64 and _mixes_high_bytes(operands):
+        if mode == 64 and mixes_high_bytes(operands):
             raise Wrong("ah, bh, ch and dh cannot stand beside a 64-bit or a new register")
         if word in ("bt", "bts", "btr", "btc") and operands and 127 < (operands[-1].number or 0) < 256:
             operands[-1].number = (operands[-1].number or 0) - 256
         if word == "mov" and mode != 16 and len(operands) == 2 and operands[-self._att].register in SEGMENTS:
-            _drop_size(operands[1 - self._att])
+            drop_size(operands[1 - self._att])
         for mark in marks:
             if self._att:
                 text = f"{word}\t" + ", ".join(to_att(operand, mode, mark) for operand in operands)
@@ -269,36 +268,6 @@ def _operand_size(operands: list[Operand]) -> int:
         if operand.kind in ("reg", "mem") and operand.size:
             return operand.size
     return 0
-
-
-_STRING = re.compile(r"(?:scas|movs|cmps|lods|stos|ins|outs|xlat)[bwdlq]?\Z")
-_HIGH_BYTES = ("ah", "bh", "ch", "dh")
-_NEEDS_REX = re.compile(r"r\d+[bwd]?\Z|[sd]il\Z|[sb]pl\Z|[xyz]mm\d\d\Z|cr\d\d|cr8|cr9|dr\d\d|dr8|dr9", re.ASCII)
-
-
-def _mixes_high_bytes(operands: list[Operand]) -> bool:
-    """Whether `ah` stands beside what needs a REX prefix, at which Keystone ends the process."""
-    if not any(operand.register in _HIGH_BYTES for operand in operands):
-        return False
-    names = [name for operand in operands for name in (operand.register, operand.base, operand.index)]
-    return any(operand.size == 64 for operand in operands) or any(_NEEDS_REX.match(name) for name in names)
-
-
-def _is_far_away(operands: list[Operand]) -> bool:
-    """Whether one operand is a plain address beyond 31 bits, which `mov` reaches with the accumulator alone."""
-    if len(operands) != 2 or not any(operand.register in ("al", "ax", "eax", "rax") for operand in operands):
-        return False
-    for operand in operands:
-        if operand.kind == "mem" and not (operand.base or operand.index) and operand.number is not None:
-            return not -(1 << 31) <= operand.number < 1 << 31
-    return False
-
-
-def _drop_size(source: Operand) -> None:
-    """The source of a move to a segment register as 32 bits wide in 32- and 64-bit code: no prefix, as in GNU as."""
-    if source.kind == "reg" and source.size == 16:
-        is_new = source.register[1:2].isdigit()
-        source.register = source.register[:-1] + "d" if is_new else "e" + source.register
 
 
 def _narrow(operand: Operand, size: int) -> None:
@@ -345,9 +314,7 @@ def _bare(operand: Operand) -> str:
 class Patched(Item):
     """An encoded instruction in which marks stand where numbers go once the layout is known."""
 
-    def __init__(
-        self, statement: Statement, chunk: Chunk, code: bytes, operands: list[Operand], word: str, mode: int
-    ) -> None:
+    def __init__(self, statement: Statement, chunk: Chunk, code: bytes, operands: list[Operand], word: str, mode: int) -> None:
         super().__init__(statement, chunk)
         self.code = code
         self.size = len(code)
@@ -395,7 +362,6 @@ class Patched(Item):
             assert operand.value is not None
             what = "distance" if operand.base in ("rip", "eip") else "value"
             raise Wrong(
-                f"the {what} {value:#x} of {clip(operand.value.text)} does not fit in {bits} bits: "
-                f"{clip(self.statement.text)}"
+                f"the {what} {value:#x} of {clip(operand.value.text)} does not fit in {bits} bits: {clip(self.statement.text)}"
             )
         return (value & ((1 << bits) - 1)).to_bytes(width, "little")

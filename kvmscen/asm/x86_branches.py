@@ -22,9 +22,7 @@ def is_branch(word: str) -> bool:
 class Branch(Item):
     """`jmp`, `jcc`, `call`, `loop`, `jcxz`, `xbegin` to a target."""
 
-    def __init__(
-        self, statement: Statement, chunk: Chunk, word: str, target: Expression, mode: int, short: bool
-    ) -> None:
+    def __init__(self, statement: Statement, chunk: Chunk, word: str, target: Expression, mode: int, short: bool) -> None:
         super().__init__(statement, chunk)
         self.word, self.target, self.mode = word, target, mode
         self._prefix = b""
@@ -71,9 +69,7 @@ class Branch(Item):
         distance = target - (self.address + self.size)
         if not self._wide:
             if not -128 <= distance < 128:
-                message = (
-                    f"{clip(self.statement.text)}: the target {target:#x} is {distance:#x} bytes away; it reaches 127"
-                )
+                message = f"{clip(self.statement.text)}: the target {target:#x} is {distance:#x} bytes away; it reaches 127"
                 raise Wrong(message)
             return self._prefix + bytes([self._short_opcode()]) + (distance & 0xFF).to_bytes(1, "little")
         opcode = {"jmp": b"\xe9", "call": b"\xe8", "xbegin": b"\xc7\xf8"}.get(self.word)

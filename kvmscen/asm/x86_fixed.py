@@ -15,9 +15,7 @@ rdmsr 0f32|wrmsr 0f30|rdtsc 0f31|rdpmc 0f33|invd 0f08|wbinvd 0f09|mfence 0faef0|
 saveprevssp f30f01ea|setssbsy f30f01e8|xsusldtrk f20f01e8|xresldtrk f20f01e9|tdcall 660f01cc|clts 0f06
 sysretl 0f07|sysexit 0f35|syscall 0f05|sysenter 0f34|fwait 9b|wait 9b|enclv 0f01c0|encls 0f01cf|enclu 0f01d7
 """
-FIXED = {
-    name: bytes.fromhex(code) for name, code in (pair.split() for pair in _BYTES.replace("\n", "|").split("|") if pair)
-}
+FIXED = {name: bytes.fromhex(code) for name, code in (pair.split() for pair in _BYTES.replace("\n", "|").split("|") if pair)}
 _LONG_ONLY = frozenset(["sysretq", "sysexitq", "lretq", "retfq", "iretq", "swapgs"])
 # Mnemonic: opcode and operand size, 0 for the mode's own. `q` forms are 64 bit only.
 _NATURAL = {
@@ -125,7 +123,7 @@ def order_prefixes(code: bytes) -> bytes:
         at += 1
     if at < 2:
         return code
-    return bytes(sorted(code[:at], key=lambda prefix: {0x67: 1, 0x66: 2}.get(prefix, 0))) + code[at:]
+    return bytes(sorted(code[:at], key=lambda prefix: (prefix == 0x67) + 2 * (prefix == 0x66))) + code[at:]
 
 
 def put_prefix(prefix: int, code: bytes) -> bytes:

@@ -218,9 +218,7 @@ def _terms(text: str) -> list[tuple[str, str]]:
             depth += 1
         elif char in ")]":
             depth -= 1
-        elif (
-            char in "+-" and not depth and text[start:at].strip() and text[start:at].rstrip()[-1] not in "*/%&|^~!<>+-'"
-        ):
+        elif char in "+-" and not depth and text[start:at].strip() and text[start:at].rstrip()[-1] not in "*/%&|^~!<>+-'":
             terms.append((sign, text[start:at].strip()))
             sign, start = char, at + 1
     if not text[start:].strip():

@@ -1,3 +1,4 @@
+# ruff: noqa: SIM905, E501, PT017 (lists as text; an outcome that may be either)
 """Any text at all: a program or a ScenarioError, soon."""
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ pytest.importorskip("keystone")
 _WORDS = """mov add ldr str b bl b.eq jmp jne call push pop lea rep lock cbz tbz adr adrp stp ret x0 w1 sp xzr rax eax al
 [rbx] [x1] ] [ { } ( ) # #1 #a =a =5 , ; : ! " ' + - * / << a: 1: 1b 1f a b .text .data .bss .section .quad .byte .word
 .space .align .org .set .equ .rept .endr .ascii .fill .code16 .code32 .att_syntax $5 %eax (%rax) offset ptr dword rip . .-a 0x
-0xffffffffffffffff 99999999999 -1 // /* */ \\ \n \n \n :lo12:a .ltorg .p2align .if .macro far short ljmp movabs riz*1 lsl""".split(" ")
+0xffffffffffffffff 99999999999 -1 // /* */ \\ \n \n \n :lo12:a .ltorg .p2align .if .macro far short ljmp movabs riz*1 lsl""".split(
+    " "
+)
 _PIECES = st.lists(st.sampled_from(_WORDS) | st.text(max_size=4), max_size=40).map(" ".join)
 _SETTINGS = settings(max_examples=250, deadline=2000, suppress_health_check=[HealthCheck.too_slow])
 

@@ -72,6 +72,14 @@ def test_all_problems_at_their_places() -> None:
         ("x86_64", "nop ; comment", "; separates statements"),
         ("x86_64", "mov eax, [ebx*3]", "the scale is 1, 2, 4 or 8"),
         ("x86_64", "lea rax, [missing + 4]", "undefined symbol missing"),
+        ("x86_64", "mov ah, r8b", "ah, bh, ch and dh"),
+        ("x86_64", "movzx rax, ah", "ah, bh, ch and dh"),
+        ("x86_64", "scasd [rbp]", "write scasd without operands"),
+        ("x86_64", "xlatb [rbx]", "write xlatb without operands"),
+        ("x86_64", "mov eax, [rsp*2]", "rsp cannot be an index"),
+        ("x86_64", "inc rip", "rip cannot stand alone"),
+        ("arm64", "mov w0, #0x100000000", "does not fit in w0"),
+        ("arm64", ".set big, 1 << 32\nmov w0, #big", "does not fit in w0"),
         ("x86_64", "mov eax, 10h", "write 0x10"),
     ],
 )
@@ -99,7 +107,9 @@ def test_placements() -> None:
 
 def test_sections_follow_each_other_round_those_that_are_placed() -> None:
     text = ".skip 12\n.data\n.quad 1\n.rodata\n.byte 1\n.bss\n.skip 5\n.section mine\n.quad __data_start, __bss_size\n"
-    program = assemble("x86_64", 64, Source("s", text), [Placement(".bss", 0x10E), Placement("mine", after=".bss", align=16, load=0x4000)], 0x100)
+    program = assemble(
+        "x86_64", 64, Source("s", text), [Placement(".bss", 0x10E), Placement("mine", after=".bss", align=16, load=0x4000)], 0x100
+    )
     assert {section.name: section.gpa for section in program.sections} == {
         ".text": 0x100, ".rodata": 0x10C, ".data": 0x113, ".bss": 0x10E, "mine": 0x120
     }  # fmt: skip
