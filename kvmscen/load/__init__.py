@@ -14,8 +14,8 @@ from kvmscen.arch import ARCHES
 from kvmscen.errors import Problem, ScenarioError
 from kvmscen.load import names
 from kvmscen.load.cases import scenario
-from kvmscen.load.check import check
 from kvmscen.load.document import SIZE_MAX, Document, List, Map, compose, decode
+from kvmscen.load.schema import fits
 from kvmscen.load.values import Notes
 from kvmscen.scenario import Scenario
 
@@ -45,7 +45,10 @@ def load_text(text: str, file: str) -> Scenario:
     if doc.broken or not isinstance(doc.root, Map):
         raise ScenarioError(problems or [_no_map(doc)])
     silent = {(line + 1, column + 1) for line, column in doc.poisoned}
-    _later(problems, check(doc), silent)
+    if not fits()(doc.root):
+        from kvmscen.load.check import check  # here, since importing jsonschema takes longer than the rest of load
+
+        _later(problems, check(doc), silent)
     notes = Notes(doc)
     found = scenario(notes, doc.root)
     _later(problems, notes.problems, silent)

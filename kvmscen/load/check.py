@@ -1,17 +1,15 @@
 """A document against the JSON Schema, and each of its complaints as a plain message at its place.
 
 Editors load the same schema from `schema/`; what it cannot say (exactly one exit key, what exists on which architecture) is
-checked in the conversion.
+checked in the conversion. This module is imported only for a document that does not fit: jsonschema takes 45 ms to import.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import lru_cache
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from jsonschema import Draft7Validator
@@ -21,13 +19,14 @@ from kvmscen.arch import ARCHES
 from kvmscen.errors import Problem
 from kvmscen.kvm import exits
 from kvmscen.load import names
-from kvmscen.load.document import Document, List, Map, shorten
+from kvmscen.load.document import Document, List, Map
+from kvmscen.load.names import shorten
 from kvmscen.load.scalars import Float, sized
+from kvmscen.load.schema import schema
 from kvmscen.scenario import Place
 
 ERRORS_MAX = 100
 UNKNOWN_MAX = 20
-_KEPT_OUT = ("description", "definitions", "$id")
 _TYPES = {
     "integer": "a number",
     "number": "a number",
@@ -40,39 +39,9 @@ _TYPES = {
 _BOOLEANS = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
 
 
-def schema_file() -> Path:
-    """The schema in the installed package, or in the source tree beside it."""
-    package = Path(__file__).resolve().parent.parent
-    inside = package / "schema" / "scenario.schema.json"
-    return inside if inside.exists() else package.parent / "schema" / "scenario.schema.json"
-
-
 @lru_cache(maxsize=1)
 def _validator() -> Draft7Validator:
-    schema = json.loads(schema_file().read_text(encoding="utf-8"))
-    return Draft7Validator(_inlined(schema, schema["definitions"], {}))
-
-
-def _inlined(node: Any, defs: dict[str, Any], made: dict[str, Any]) -> Any:
-    # jsonschema spends more than half of its time on looking up `$ref`: here each is the definition itself.
-    if isinstance(node, list):
-        return [_inlined(item, defs, made) for item in node]
-    if not isinstance(node, dict):
-        return node
-    if "$ref" in node:
-        name = node["$ref"].rsplit("/", 1)[1]
-        if name not in made:
-            made[name] = {}
-            made[name].update(_inlined(defs[name], defs, made))
-        return made[name]
-    # A map of properties may well have a key that is called `description`: only schemas lose theirs.
-    out = {}
-    for key, value in node.items():
-        if key in ("properties", "patternProperties"):
-            out[key] = {name: _inlined(child, defs, made) for name, child in value.items()}
-        elif key not in _KEPT_OUT:
-            out[key] = _inlined(value, defs, made)
-    return out
+    return Draft7Validator(schema())
 
 
 def check(doc: Document) -> list[Problem]:
@@ -160,7 +129,7 @@ class _Teller:
                 return f"not yet: the action `{key}`"
             return f"`{shown}` is no action: {meant(key, known)}"
         if comment == "registers":
-            return unknown_register(key, self.arch)
+            return names.unknown_register(key, self.arch)
         if comment == "section name":
             return f"`{shown}` is no name of a section: write letters, digits, `_`, `.` and `$`"
         if comment == "case name":
@@ -318,28 +287,6 @@ def _unknown_member(key: str, name: str, arch: str | None, known: list[str]) -> 
     if not members:
         return f"`{shorten(key)}` is no member of `{name}`: it has none"
     return f"`{shorten(key)}` is no member of `{name}`: {meant(key, members)}"
-
-
-def unknown_register(key: str, arch: str | None) -> str:
-    """What to say of a register that an architecture does not have."""
-    shown = shorten(key)
-    if arch is None:
-        return f"`{shown}` is no register"
-    module = ARCHES[arch]
-    refused = getattr(module, "REFUSED", {}).get(key)
-    if refused:
-        return f"`{key}` is refused: {refused}"
-    others = [name for name, other in ARCHES.items() if _has_register(other.REGISTERS, key)]
-    if others:
-        return f"`{shown}` is a register of {others[0]}, not of {arch}: write {names.either(module.GENERAL, 4)}"
-    close = names.closest(key, module.REGISTERS)
-    return f"`{shown}` is no register of {arch}: " + (
-        f"did you mean `{close}`" if close else f"write {names.either(module.GENERAL, 4)}"
-    )
-
-
-def _has_register(table: Mapping[str, object], name: str) -> bool:
-    return name in table or any(register.startswith(name + ".") for register in table)
 
 
 def _program(value: Any) -> str:

@@ -26,6 +26,7 @@ from yaml.events import (
 
 from kvmscen.errors import Problem
 from kvmscen.load.hints import syntax
+from kvmscen.load.names import shorten
 from kvmscen.load.scalars import Float, resolve
 from kvmscen.scenario import Place
 
@@ -271,9 +272,3 @@ def _put_key(doc: Document, frame: _Frame, held: Map, value: Any, mark: tuple[in
         line = held.marks[key][0] + 1
         doc.add(mark, f"the key `{shorten(key)}` is there twice: the first one is in line {line}, keep one of them")
         frame.drop = True
-
-
-def shorten(text: str) -> str:
-    """A name for a message: no line breaks, and no more than fits."""
-    flat = " ".join(text.split())
-    return flat if len(flat) <= 60 else flat[:57] + "..."

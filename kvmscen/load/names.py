@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 from kvmscen.arch import ARCHES
@@ -182,3 +182,31 @@ def either(names: Iterable[str], most: int = 14) -> str:
     if len(all_names) > most:
         return ", ".join(all_names[:most]) + f" and {len(all_names) - most} more"
     return all_names[0] if len(all_names) == 1 else ", ".join(all_names[:-1]) + " or " + all_names[-1]
+
+
+def unknown_register(key: str, arch: str | None) -> str:
+    """What to say of a register that an architecture does not have."""
+    shown = shorten(key)
+    if arch is None:
+        return f"`{shown}` is no register"
+    module = ARCHES[arch]
+    refused = getattr(module, "REFUSED", {}).get(key)
+    if refused:
+        return f"`{key}` is refused: {refused}"
+    others = [name for name, other in ARCHES.items() if _has_register(other.REGISTERS, key)]
+    if others:
+        return f"`{shown}` is a register of {others[0]}, not of {arch}: write {either(module.GENERAL, 4)}"
+    close = closest(key, module.REGISTERS)
+    return f"`{shown}` is no register of {arch}: " + (
+        f"did you mean `{close}`" if close else f"write {either(module.GENERAL, 4)}"
+    )
+
+
+def _has_register(table: Mapping[str, object], name: str) -> bool:
+    return name in table or any(register.startswith(name + ".") for register in table)
+
+
+def shorten(text: str) -> str:
+    """A name for a message: no line breaks, and no more than fits."""
+    flat = " ".join(text.split())
+    return flat if len(flat) <= 60 else flat[:57] + "..."

@@ -12,8 +12,8 @@ from typing import Any
 from kvmscen.arch import ARCHES
 from kvmscen.arch.registers import Register
 from kvmscen.errors import Problem
-from kvmscen.load.check import unknown_register
-from kvmscen.load.document import Document, List, Map, shorten
+from kvmscen.load.document import Document, List, Map
+from kvmscen.load.names import shorten, unknown_register
 from kvmscen.load.scalars import resolve, sized
 from kvmscen.scenario import Expr, Match, MemoryCheck, Place, Value
 

@@ -10,10 +10,13 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jsonschema import Draft7Validator
 
 from kvmscen.errors import Problem, ScenarioError
 from kvmscen.load import load, load_text
+from kvmscen.load.document import Map, compose
 from kvmscen.load.scalars import Float, resolve
+from kvmscen.load.schema import fits, schema
 from kvmscen.scenario import Case, Expr, Match, Place, Step
 
 HERE = Path(__file__).resolve().parent
@@ -264,15 +267,22 @@ def test_floods_end_soon(name: str) -> None:
 
 LINES = FOUNDING.splitlines(keepends=True)
 JUNK_WORDS = """
-{ } [ ] : # | > " ' ~ & * ! % @ << null hlt mmio reply then regs repeat memory cases steps timeout error x86_64 017 12:30 -1 0x .inf
+{ } [ ] : # | > " ' ~ & * ! % @ << null hlt mmio reply then regs repeat memory cases steps timeout error x86_64
+017 12:30 -1 0x .inf
 """
 JUNK_TEXTS = ("- ", "? ", "&a ", "*a", "!!str ", "\n", "\t", " ", "---\n", "\x00", "\ufeff", "é")
 JUNK_MAPS = ("{from: 1}", "{in: 3}", "[1, {min: 2}]", "{u8: []}")
 JUNK = st.sampled_from([*JUNK_WORDS.split(), *JUNK_TEXTS, *JUNK_MAPS])
 
 
+VALIDATOR = Draft7Validator(schema())
+
+
 def never_breaks(text: str) -> None:
     problems: tuple[Problem, ...] = ()
+    root = compose(text, "a.yaml").root
+    if isinstance(root, Map):
+        assert fits()(root) == VALIDATOR.is_valid(root)
     try:
         load_text(text, "a.yaml")
     except ScenarioError as error:

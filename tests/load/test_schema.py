@@ -16,6 +16,8 @@ from kvmscen.arch import ARCHES
 from kvmscen.errors import ScenarioError
 from kvmscen.kvm import exits
 from kvmscen.load import load_text, names
+from kvmscen.load.document import compose
+from kvmscen.load.schema import _KEYWORDS, _test, fits, schema
 from kvmscen.load.values import MATCHER_KEYS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -258,3 +260,29 @@ def test_full_names_are_the_headers() -> None:
     assert names.numbers_of("internal_error", "suberror")["KVM_INTERNAL_ERROR_DELIVERY_EV"] == 3
     assert names.numbers_of("x86_rdmsr", "reason")["KVM_MSR_EXIT_REASON_FILTER"] == 4
     assert names.numbers_of("memory_fault", "flags")["KVM_MEMORY_EXIT_FLAG_PRIVATE"] == 8
+
+
+# --- the quick look and jsonschema ----------------------------------------------------------------------------------
+
+
+def test_quick_look_agrees_on_the_corpus() -> None:
+    validator = Draft7Validator(schema())
+    seen = {True: 0, False: 0}
+    for path in [*(ROOT / "tests" / "bad").glob("*.yaml"), ROOT / "tests" / "load" / "founding.yaml"]:
+        root = compose(path.read_bytes().decode("utf-8", "replace"), path.name).root
+        if isinstance(root, dict):
+            assert fits()(root) == validator.is_valid(root), path.name
+            seen[fits()(root)] += 1
+    assert min(seen.values()) > 10
+
+
+def test_quick_look_knows_each_keyword() -> None:
+    with pytest.raises(KeyError):
+        _test({"type": "object", "propertyNames": {}}, {})
+    used = {key for path, node in nodes() if not path.endswith("/properties") for key in node}
+    assert set(_KEYWORDS) <= used
+
+
+def test_jsonschema_is_not_imported_for_a_right_file() -> None:
+    code = "import sys, kvmscen.load as l; l.load('tests/load/founding.yaml'); sys.exit('jsonschema' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
