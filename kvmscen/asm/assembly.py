@@ -150,6 +150,8 @@ class Assembly:
     def _undefined(self, name: str) -> str:
         if "\x02" in name:
             return f"there is no label {clip(name.partition(chr(2))[0])}: after this line"
+        if self._front.is_defined(name):
+            return f"the value of {clip(name)} is not known: it depends on itself, or on something that is wrong"
         self._guesses += 1
         if self._guesses > 50:
             return f"undefined symbol {clip(name)}"

@@ -299,7 +299,7 @@ def _complaint(statement: Statement, word: str, operands: list[Operand], att: bo
     message = f"this does not assemble: {clip(statement.text)}"
     for operand in operands:
         if operand.kind == "imm" and operand.bare and operand.number is None and not att and not is_branch(word):
-            return _bare(operand)
+            return f"{message}; {_bare(operand)}"
     memory = [operand for operand in operands if operand.kind == "mem"]
     if not att and memory and not any(operand.size for operand in operands) and word in _NEEDS_SIZE:
         message += f"; its size is not known: write byte, word, dword or qword ptr {clip(memory[0].text)}"
