@@ -65,6 +65,8 @@ def slot_numbers(notes: Notes, held: Map, waived: bool) -> tuple[int, Expr, tupl
     if not waived and gpa.symbol is None and gpa.offset % PAGE:
         written = notes.written(gpa.place, held["gpa"])
         notes.add(gpa.place, f"`{written}` is not a multiple of 4096: write {gpa.offset // PAGE * PAGE:#x}")
+    if not waived and gpa.symbol is None and gpa.offset + size > 1 << 64:
+        notes.add(gpa.place, f"the slot ends at {gpa.offset + size:#x}, behind the last address: write a lower gpa")
     return size, gpa, texts(held.get("flags"))
 
 
