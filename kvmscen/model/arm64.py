@@ -6,7 +6,6 @@ import struct
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import unicorn
 from unicorn import arm64_const as const
 from unicorn import unicorn_const as uc_const
 
@@ -195,7 +194,7 @@ class Arm64(Guest):
             raise Blocked
         raise Unpredicted(f"Unicorn stopped at {self.pc():#x}")
 
-    def refused(self, error: unicorn.UcError) -> None:
+    def refused(self, error: Any) -> None:
         raise Unpredicted(f"Unicorn cannot go on at {self.pc():#x}: {error}")
 
     def interrupted(self, number: int) -> None:
@@ -242,7 +241,7 @@ class Arm64(Guest):
             self._undecoded(found, address, pc)
 
     def _mmio(self, found: Access, address: int, pc: int) -> None:
-        fields: dict[str, Any] = {"phys_addr": address, "is_write": int(found.write), "len": found.size}
+        fields: dict[str, Any] = {"phys_addr": address, "is_write": found.write, "len": found.size}
         if found.write:
             fields["data"] = self.general(found.reg) & (1 << 8 * found.size) - 1
         reply = self.exit("mmio", fields, pc)

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
-import unicorn
+from unicorn import Uc, UcError  # type: ignore[attr-defined]
 from unicorn import unicorn_const as uc_const
 
 from kvmscen.arch.registers import Registers, base, get, put
@@ -50,7 +51,7 @@ class Guest:
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
         self.recorder = Recorder(machine)
-        self.engine = unicorn.Uc(*self.ENGINE)
+        self.engine: Any = Uc(*self.ENGINE)  # type: ignore[no-untyped-call]
         self.memory = Memory(self.engine, self.NAME)
         self.plan: Vcpu = machine.vcpus[0]
         self.script = self.recorder.scripts[self.plan.id]
@@ -102,7 +103,7 @@ class Guest:
         """Unicorn's interrupt hook was called."""
         raise NotImplementedError
 
-    def refused(self, error: unicorn.UcError) -> None:
+    def refused(self, error: Any) -> None:
         """Unicorn gave up without a fault or an interrupt."""
         raise NotImplementedError
 
@@ -143,19 +144,18 @@ class Guest:
         if len(machine.vcpus) != 1:
             raise Unpredicted("the model runs one vCPU")
         self._hooks()
-        for on_vcpu in (False, True):
-            for cap in machine.enable:
-                if cap.on_vcpu == on_vcpu and (stop := self._try(lambda cap=cap: self._enable(cap), cap.errno)):  # type: ignore[misc]
-                    return stop
-            if on_vcpu:
-                break
-            self.make_tables()
-            for slot in machine.memslots:
-                set_slot = lambda slot=slot: self.memory.set(slot.slot, slot.gpa, slot.size, slot.flags)  # type: ignore[misc] # noqa: E731
-                if stop := self._try(set_slot, slot.errno):
-                    return stop
-            for part in machine.image:
-                self.memory.write(part.gpa, part.data)
+        for cap in machine.enable:
+            if not cap.on_vcpu and (stop := self._try(partial(self._enable, cap), cap.errno)):
+                return stop
+        self.make_tables()
+        for slot in machine.memslots:
+            if stop := self._try(partial(self.memory.set, slot.slot, slot.gpa, slot.size, slot.flags), slot.errno):
+                return stop
+        for part in machine.image:
+            self.memory.write(part.gpa, part.data)
+        for cap in machine.enable:
+            if cap.on_vcpu and (stop := self._try(partial(self._enable, cap), cap.errno)):
+                return stop
         self.boot(self.plan)
         self.booted = True
         return self._perform(machine.setup)
@@ -287,14 +287,14 @@ class Guest:
             if late:
                 self.verdicts[-1] = self.verdicts[-1]._replace(stop="timeout")
 
-    def emulate(self, pc: int, count: int = 0) -> unicorn.UcError | None:
+    def emulate(self, pc: int, count: int = 0, until: int = NOWHERE) -> Any:
         """Let Unicorn run until something stops it; its error, if it has one."""
         self.fault = self.interrupt = self.error = None
         left = max(self.alarm - time.monotonic(), 1e-5) if not count else 5.0
         failed = None
         try:
-            self.engine.emu_start(pc, NOWHERE, timeout=min(int(left * 1e6) + 1, TIMEOUT_MAX), count=count)
-        except unicorn.UcError as error:
+            self.engine.emu_start(pc, until, timeout=min(int(left * 1e6) + 1, TIMEOUT_MAX), count=count)
+        except UcError as error:
             failed = error
         if self.error is not None:
             raise self.error
@@ -307,18 +307,20 @@ class Guest:
             if self.special(pc):
                 return
             self._forget(pc)
-        failed = self.emulate(pc)
+        failed = self.run_from(pc)
         if self.fault is not None:
             self.faulted(*self.fault)
         elif self.interrupt is not None:
             self.interrupted(self.interrupt)
         elif failed is not None:
             self.refused(failed)
-        elif (
-            self._pending is None and self.start() not in self._special and not self.engine.query(uc_const.UC_QUERY_TIMEOUT)
-        ):
+        elif self._pending is None and self.start() not in self._special and not self.engine.query(uc_const.UC_QUERY_TIMEOUT):
             self.halted()
         self._install()
+
+    def run_from(self, pc: int) -> Any:
+        """Run on; the error that Unicorn gave."""
+        return self.emulate(pc)
 
     def start(self) -> int:
         """Where Unicorn goes on: a linear address."""

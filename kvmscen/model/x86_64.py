@@ -6,13 +6,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import capstone
-import unicorn
 from unicorn import unicorn_const as uc_const
 from unicorn import x86_const as const
 
 from kvmscen.arch import x86_64
 from kvmscen.machine import Machine, Vcpu
-from kvmscen.model.guest import FETCHES, Blocked, Guest, Unpredicted
+from kvmscen.model.guest import FETCHES, NOWHERE, Blocked, Guest, Unpredicted
 from kvmscen.model.x86_emulator import parse
 from kvmscen.model.x86_mmio import Mmio
 from kvmscen.model.x86_ports import ports
@@ -20,17 +19,22 @@ from kvmscen.model.x86_ports import ports
 ENGINES = {"long": uc_const.UC_MODE_64, "protected": uc_const.UC_MODE_32, "real": uc_const.UC_MODE_16}
 EFER = 0xC0000080
 # MSRs that hold what the guest put there, and that KVM starts at 0.
-KNOWN_MSRS = frozenset((EFER, 0xC0000081, 0xC0000082, 0xC0000083, 0xC0000084, 0xC0000100, 0xC0000101, 0xC0000102, 0x174, 0x175, 0x176))
+KNOWN_MSRS = frozenset(
+    (EFER, 0xC0000081, 0xC0000082, 0xC0000083, 0xC0000084, 0xC0000100, 0xC0000101, 0xC0000102, 0x174, 0x175, 0x176)
+)
 PORTS = frozenset(("in", "out", "insb", "insw", "insd", "outsb", "outsw", "outsd"))
 HOST = frozenset(("cpuid", "rdtsc", "rdtscp", "rdpmc", "rdrand", "rdseed", "xgetbv", "rdpid"))
+FLUSHES = frozenset(("clflush", "clflushopt", "clwb"))
 OTHER = frozenset(
     ("xsetbv", "syscall", "sysret", "sysenter", "sysexit", "vmcall", "vmmcall", "vmrun", "vmload", "vmsave", "mwait", "monitor")
 )
-SPECIAL = PORTS | HOST | OTHER | {"rdmsr", "wrmsr"}
+SPECIAL = PORTS | HOST | OTHER | FLUSHES | {"rdmsr", "wrmsr"}
 SELECTORS = {f"{name}.selector": getattr(const, f"UC_X86_REG_{name.upper()}") for name in ("cs", "ds", "es", "fs", "gs", "ss")}
 _LONG = {name: getattr(const, f"UC_X86_REG_{name.upper()}") for name in x86_64.KVM_REGS}
 _SHORT = {
-    name: getattr(const, "UC_X86_REG_E" + name.upper()[1:]) for name in x86_64.KVM_REGS if not name[1].isdigit() and name != "rflags"
+    name: getattr(const, "UC_X86_REG_E" + name.upper()[1:])
+    for name in x86_64.KVM_REGS
+    if not name[1].isdigit() and name != "rflags"
 } | {"rflags": const.UC_X86_REG_EFLAGS}
 _CONTROL = {name: getattr(const, f"UC_X86_REG_{name.upper()}") for name in ("cr0", "cr2", "cr3", "cr4", "cr8")}
 _XMM = {f"xmm{n}": getattr(const, f"UC_X86_REG_XMM{n}") for n in range(16)}
@@ -66,6 +70,7 @@ class X86(Guest):
         self._held: dict[str, int] = {}  # what Unicorn does not hold
         self.context: Any = None  # registers as they were before the instruction that is under way
         self.mmio = Mmio(self)
+        self._edge = 0  # the instruction that cannot be fetched, when it lies ahead
         if mode not in _disassemblers:
             _disassemblers[mode] = capstone.Cs(capstone.CS_ARCH_X86, _CAPSTONE[mode])
         self._disassembler = _disassemblers[mode]
@@ -102,6 +107,7 @@ class X86(Guest):
             self.engine.reg_write(const.UC_X86_REG_CR0, wanted["cr0"])
         self.engine.reg_write(const.UC_X86_REG_IDTR, (0, wanted["idt.base"], wanted["idt.limit"], 0))
         self._held.update(wanted)
+        self.engine.reg_write(const.UC_X86_REG_FPCW, 0x37F)
         rest = {n: v for n, v in wanted.items() if n in SELECTORS or n in self._ids or n in _XMM or n in ("cr2", "cr8")}
         self.write_wholes(rest)
 
@@ -188,9 +194,12 @@ class X86(Guest):
         if name in PORTS:
             ports(self, parse(self.raw(address), self.bits), size)
             return True
-        if name in ("rdmsr", "wrmsr") and self.read_whole("rcx") & 0xFFFFFFFF in KNOWN_MSRS:
-            self.single()
-        elif name == "mov" and operands[:3] in ("cr2", "cr8"):
+        known = (
+            (name in ("rdmsr", "wrmsr") and self.read_whole("rcx") & 0xFFFFFFFF in KNOWN_MSRS)
+            or (name in FLUSHES and not self._outside(address))
+            or (name == "mov" and operands[:3] in ("cr2", "cr8"))
+        )
+        if known:
             self.single()
         else:
             raise Unpredicted(f"{name} {operands}".strip() + f" at {self.pc():#x}: what it does depends on the host or its mode")
@@ -211,9 +220,16 @@ class X86(Guest):
     def stepping(self, access: int, address: int) -> bool:
         return self.mmio.active and self.mmio.fault(access, address & (1 << 64) - 1)
 
+    def run_from(self, pc: int) -> Any:
+        return self.emulate(pc, until=self._edge or NOWHERE)
+
     # --- stops ------------------------------------------------------------------------------------------------------
 
     def halted(self) -> None:
+        if self.start() == self._edge:
+            self._edge = 0
+            self.exit("internal_error", {"suberror": 1}, self.pc())
+            return
         self.exit("hlt", {}, self.pc())
 
     def interrupted(self, number: int) -> None:
@@ -222,7 +238,7 @@ class X86(Guest):
             return
         raise Unpredicted(f"the guest takes an exception of its own (vector {number} near {self.pc():#x})")
 
-    def refused(self, error: unicorn.UcError) -> None:
+    def refused(self, error: Any) -> None:
         pc = self.start()
         size, name, operands = self.decode(pc)
         if error.errno == uc_const.UC_ERR_INSN_INVALID and (size == 0 or name.startswith("ud")):
@@ -252,11 +268,24 @@ class X86(Guest):
     def faulted(self, access: int, address: int, size: int, value: int, pc: int) -> None:
         self.jump(pc)
         if access in FETCHES:
+            # Unicorn translates a block over the end of a page before it executes any of it.
+            edge = self._unfetched(address)
+            if edge != self.start():
+                self._edge = edge
+                return
+            self._edge = 0
             self.exit("internal_error", {"suberror": 1}, self.pc())
             return
         if self.mode == "long" and self.machine.tables is not None and self.read_whole("cr3") != self.machine.tables.at:
             raise Unpredicted("the guest has page tables of its own")
-        self.mmio.carry_out(access, address)
+        self.mmio.carry_out(address, size)
+
+    def _unfetched(self, address: int) -> int:
+        """The first instruction from pc on that needs the byte at `address`."""
+        at = self.start()
+        while at < address and (size := self.decode(at)[0]) and at + size <= address:
+            at += size
+        return at
 
 
 def x86_64_put(values: dict[str, int], name: str, value: int) -> None:

@@ -21,6 +21,10 @@ PAGE = 0x1000
 ZF = 1 << 6
 
 
+class _Cut(Exception):
+    """The limit of exits is reached in the middle of an instruction."""
+
+
 class Mmio:
     """The shadow pages and pending writes of one instruction."""
 
@@ -33,8 +37,10 @@ class Mmio:
         self.wide = False
         self.active = False
         self.done = False
+        self.first: tuple[int, int] | None = None  # the operand that KVM reads before the one that Unicorn reads first
+        self.ready: dict[int, int] = {}
 
-    def carry_out(self, access: int, address: int) -> None:
+    def carry_out(self, address: int, size: int) -> None:
         """Execute the instruction at pc, whose first access outside the slots is known, and record its exits."""
         guest = self.guest
         self.pc = guest.pc()
@@ -46,7 +52,15 @@ class Mmio:
         if found.aligned and address & 15:
             guest.interrupted(13)
             return
+        if found.map == 3 or (found.map == 1 and found.opcode in (0x60, 0x61)):
+            raise Unpredicted("movbe is there or not by the host's CPU; of pusha and popa KVM shows only a part")
+        if guest.bits < 64 and not self._in_limit(address, size):
+            raise Unpredicted(f"an access of {size} bytes at {address:#x}, beyond the end of its segment")
         self.writes, self.wide, self.done = [], found.wide_move, False
+        self.ready.clear()
+        self.first = None
+        if found.map == 1 and found.opcode in (0xA6, 0xA7):
+            self.first = self._compared(found)
         try:
             self._step(address)
         finally:
@@ -56,6 +70,22 @@ class Mmio:
         if found.string:
             self._string(found)
         self._write_out()
+
+    def _in_limit(self, address: int, size: int) -> bool:
+        if self.guest.bits == 32:
+            return address + size <= 1 << 32
+        bases = (self.guest.base(name) for name in ("cs", "ds", "es", "fs", "gs", "ss"))
+        return any(0 <= address - base <= 0x10000 - size for base in bases)
+
+    def _compared(self, found: Instruction) -> tuple[int, int]:
+        """The first operand of cmps: [rsi], and its size."""
+        bits = {64: (64, 32), 32: (32, 16), 16: (16, 32)}[self.guest.bits][found.sizes >> 1]
+        index = {64: "rsi", 32: "esi", 16: "si"}[bits]
+        wide = found.rex & 8 and 8
+        size = 1 if found.opcode == 0xA6 else wide or (2 if bool(found.sizes & 1) != (self.guest.bits == 16) else 4)
+        if found.segment:
+            raise Unpredicted("cmps with a segment override")
+        return self.guest.read((index,))[index] + self.guest.base("ds"), size
 
     def _step(self, address: int) -> None:
         guest = self.guest
@@ -135,24 +165,35 @@ class Mmio:
             if self.wide and address % PAGE > PAGE - 16 and address % 8:
                 raise Unpredicted(f"a 16-byte access over the end of a page at {address:#x}")
             if write:
+                if self.writes and not self.wide:
+                    raise Unpredicted(f"an instruction at {self.pc:#x} that writes outside the slots twice")
                 self.writes += [(at, n, value >> 8 * (at - address) & (1 << 8 * n) - 1) for at, n in fragments]
                 return
+            early, self.first = self.first, None
+            if early is not None and early[0] != address:
+                for at, length in self._fragments(*early, False):
+                    self.ready[at] = self._ask(at, length)
             for at, length in fragments:
-                reply = guest.exit("mmio", {"phys_addr": at, "is_write": 0, "len": length}, self.pc)
-                if guest.cut:
-                    engine.emu_stop()
-                    return
+                value = self.ready.pop(at) if at in self.ready else self._ask(at, length)
                 self._open(at)
-                engine.mem_write(at, (reply["data"] & (1 << 8 * length) - 1).to_bytes(length, "little"))
+                engine.mem_write(at, value.to_bytes(length, "little"))
+        except _Cut:
+            engine.emu_stop()
         except Exception as error:  # an exception cannot pass through Unicorn
             guest.error = error
             engine.emu_stop()
+
+    def _ask(self, at: int, length: int) -> int:
+        reply = self.guest.exit("mmio", {"phys_addr": at, "is_write": False, "len": length}, self.pc)
+        if self.guest.cut:
+            raise _Cut
+        return int(reply["data"]) & (1 << 8 * length) - 1
 
     def _write_out(self) -> None:
         guest = self.guest
         pc = guest.pc()
         for at, length, value in self.writes:
-            guest.exit("mmio", {"phys_addr": at, "is_write": 1, "len": length, "data": value}, pc)
+            guest.exit("mmio", {"phys_addr": at, "is_write": True, "len": length, "data": value}, pc)
             if guest.cut:
                 return
 
