@@ -116,7 +116,7 @@ class _Teller:
         known = list(schema.get("properties", {}))
         if key == "<<":
             return "merge keys are not supported: write the keys out"
-        if comment == "top" and _after_program(key, error.instance) and not names.closest(key, known):
+        if comment == "top" and _after_program(self.doc, key, error.instance) and not names.closest(key, known):
             return f"`{shown}` is not a key of a scenario: if it is a label of the program, indent it as the lines above"
         if comment in ("top", "case"):
             return _unknown_top(key, shown, known, comment)
@@ -291,9 +291,11 @@ def _unknown_member(key: str, name: str, arch: str | None, known: list[str]) -> 
     return f"`{shorten(key)}` is no member of `{name}`: {meant(key, members)}"
 
 
-def _after_program(key: str, held: Any) -> bool:
+def _after_program(doc: Document, key: str, held: Any) -> bool:
     keys = list(held)
-    return keys.index(key) > 0 and keys[keys.index(key) - 1] == "asm" and not isinstance(held[key], (Map, List))
+    before = keys[keys.index(key) - 1] if keys.index(key) else ""
+    block = before == "asm" and doc.styles.get(held.marks["asm"][2:]) == "|"
+    return block and (held[key] is None or isinstance(held[key], str))
 
 
 def _program(value: Any) -> str:
