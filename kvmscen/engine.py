@@ -19,7 +19,7 @@ from typing import Any
 from kvmscen import __version__
 from kvmscen.errors import HostError, Problem
 from kvmscen.hosts import Executor, Host
-from kvmscen.hosts.child import Child, ChildError, python
+from kvmscen.hosts.child import Child, python
 from kvmscen.hosts.replay import NotRecorded
 from kvmscen.job import Job, Target
 from kvmscen.judge import judge, result
@@ -182,14 +182,14 @@ def _prepare_all(shared: _Shared, child: Child, targets: dict[str, Any], selecti
                 ask_prepare(child, **targets)
                 told = child.process_id
             reply = ask_prepare(child, run=file, text=selection.text, cases=selection.cases)
-        except (ChildError, HostError) as error:
+            jobs = [Job.from_json(job) for job in reply.get("jobs", ())]
+        except HostError as error:
             # The file did it: it is told, and the next one gets a new child.
             shared.done.put((number, [Problem(file, 0, 0, f"this file could not be prepared: {error}")]))
             continue
         if "problems" in reply:
             shared.done.put((number, [Problem(*problem) for problem in reply["problems"]]))
             continue
-        jobs = [Job.from_json(job) for job in reply["jobs"]]
         shared.done.put((number, len(jobs)))
         for index, job in enumerate(jobs):
             shared.jobs.put((number, index, job))

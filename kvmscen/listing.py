@@ -40,7 +40,10 @@ def _map(case: Json) -> list[tuple[str, str, str, str]]:
     if case["tables"]:
         rows.append((case["tables"]["gpa"], case["tables"]["size"], 0, "engine's own memslot: page tables and GDT"))
     rows += [(at, size, 0, "hole") for at, size in _holes([(at, size) for at, size, level, _ in rows if level == 0])]
-    return [(f"{at:#x}", f"{at + max(size, 1) - 1:#x}", f"{size:#x}", what) for at, size, _, what in sorted(rows)]
+    return [
+        (f"{at:#x}", f"{at + max(size, 1) - 1:#x}", f"{size:#x}", what)
+        for at, size, _, what in sorted(rows, key=lambda row: (row[0], row[2]))
+    ]
 
 
 def _holes(taken: list[tuple[int, int]]) -> list[tuple[int, int]]:

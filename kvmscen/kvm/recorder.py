@@ -40,7 +40,8 @@ class Recorder:
         step = verdict.step
         if step is not None and (step.observe_regs or step.observe_memory):
             regs, memory = observe(step)
-        self.add(Event(vcpu, kind, name, fields, pc, regs or None, memory or None))
+        reply = step.reply if step is not None else None
+        self.add(Event(vcpu, kind, name, fields, pc, regs or None, memory or None, reply))
         if verdict.stop is None and self.total >= self.limit:
             return verdict._replace(stop="exits")
         return verdict

@@ -1,0 +1,5 @@
+"""`python -m kvmscen`."""
+
+from kvmscen.cli import main
+
+main()
