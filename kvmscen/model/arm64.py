@@ -171,7 +171,11 @@ class Arm64(Guest):
 
     def specials(self, address: int, code: bytes) -> Iterable[int]:
         for n, word in enumerate(struct.unpack(f"<{len(code) // 4}I", code)):
-            if word == SELF or (word & 0xFFF00000 == 0xD5300000 and word >> 5 & 0xFFFF not in KNOWN_SYSTEM):
+            if (
+                word == SELF
+                or (self._simd(word) and self._trapping())
+                or (word & 0xFFF00000 == 0xD5300000 and word >> 5 & 0xFFFF not in KNOWN_SYSTEM)
+            ):
                 yield address + 4 * n
 
     def special(self, address: int) -> bool:
@@ -180,6 +184,9 @@ class Arm64(Guest):
             raise Blocked
         if word & 0xFFF00000 == 0xD5300000 and word >> 5 & 0xFFFF not in KNOWN_SYSTEM:
             return self._system(word)
+        if self._simd(word) and self._trapping():
+            self.exception("SIMD and floating point are off in cpacr_el1")
+            return True
         return False
 
     def _system(self, word: int) -> bool:
@@ -199,15 +206,19 @@ class Arm64(Guest):
 
     def interrupted(self, number: int) -> None:
         pc = self.pc()
-        if number == 1 and not (self._disabled(self.word(pc - 4)) and self.block != pc) and self.word(pc) & 0xFFE0001F == HVC:
+        if number == 1 and self.word(pc) & 0xFFE0001F == HVC:
             self._hypercall(pc)
             return
         self.exception(EXCEPTIONS.get(number, f"exception {number} of Unicorn"))
 
-    def _disabled(self, word: int) -> bool:
-        """Whether a word is a SIMD or floating-point instruction that CPACR_EL1 traps."""
-        simd = word >> 25 & 7 == 7 or word & 0x0E000000 == 0x0C000000 or word & 0x0E000000 == 0x04000000
-        return bool(simd and self.read_whole("cpacr_el1") >> 20 & 3 != 3)
+    @staticmethod
+    def _simd(word: int) -> bool:
+        """Whether a word is a SIMD or floating-point instruction, or a load or store of such a register."""
+        return word >> 25 & 7 == 7 or word >> 25 & 7 == 6
+
+    def _trapping(self) -> bool:
+        """Whether CPACR_EL1 traps them; Unicorn executes them all the same."""
+        return self.read_whole("cpacr_el1") >> 20 & 3 != 3
 
     def exception(self, what: str) -> None:
         """The guest takes a synchronous exception to EL1. Where its vectors lie in no slot, it takes another there for ever."""
