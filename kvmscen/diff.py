@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -30,6 +31,7 @@ class _Slot:
     number: int
 
 
+_OUT = re.compile(r"\s*out[bwl]?\b", re.IGNORECASE)
 Pair = tuple["_Slot | None", "Event | None"]
 
 
@@ -203,6 +205,9 @@ class Diff:
         if event.kind == "exit":
             advanced = ARCHES[self.arch].pc_advanced(event.name, event.fields, self.flavour)
         found = self.legend.source(event.pc, advanced)
+        if event.name == "io" and advanced and (found is None or not _OUT.match(found[1])):
+            # OUTS with a repeat prefix has not advanced where OUT has.
+            found = self.legend.source(event.pc, False) or found
         return "" if found is None else f"{found[0]}: {found[1]}"
 
 

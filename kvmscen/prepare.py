@@ -7,7 +7,8 @@ nothing else with it; and so that the main process needs none of their libraries
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from kvmscen.agent.serve import serve
@@ -75,8 +76,9 @@ def selected(scenario: Scenario, case: Case, text: str | None, names: Iterable[s
 
 def plans(scenario: Scenario, cases: Iterable[Case]) -> list[tuple[Case, Plan]]:
     """Every case laid out; raises ScenarioError with the problems of all, each once however many cases share it."""
-    problems: dict[Problem, None] = {}
+    problems: dict[Problem, list[Case]] = {}
     out: list[tuple[Case, Plan]] = []
+    cases = list(cases)
     for case in cases:
         try:
             made = plan(scenario.file, case)
@@ -84,10 +86,19 @@ def plans(scenario: Scenario, cases: Iterable[Case]) -> list[tuple[Case, Plan]]:
             ready(scenario.file, case, made, Facts(case.arch, None, {}), "")
             out.append((case, made))
         except ScenarioError as error:
-            problems.update(dict.fromkeys(error.problems))
+            for problem in error.problems:
+                problems.setdefault(problem, []).append(case)
     if problems:
-        raise ScenarioError(problems)
+        raise ScenarioError(_named(problem, wrong, len(cases)) for problem, wrong in problems.items())
     return out
+
+
+def _named(problem: Problem, wrong: Sequence[Case], cases: int) -> Problem:
+    """The problem, with the case where it stands in a key that only some of the cases trip over."""
+    if len(wrong) == cases or problem.line >= wrong[0].place.line > 1:
+        return problem
+    names = ", ".join(case.name for case in wrong[:3]) + (", ..." if len(wrong) > 3 else "")
+    return replace(problem, message=f"{problem.message} (in case {names})")
 
 
 def _check(file: str) -> int:

@@ -211,6 +211,8 @@ class _Maker:
             if isinstance(fault, dict):
                 out["memory_fault"] = self.resolver.fields("memory_fault", fault, self.case.arch, step.place)
             return out
+        if step.kind not in exits.BY_NAME:
+            return {}
         return self.resolver.fields(step.kind, step.fields, self.case.arch, step.place)
 
     def step(self, step: Step) -> ScriptStep:
