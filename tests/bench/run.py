@@ -1,0 +1,239 @@
+"""The benchmark: what kvmscen costs, on this machine, beside C programs that run the same guests.
+
+    python tests/bench/run.py                   everything: about a minute
+    python tests/bench/run.py --only kvm        one part: start, check, kvm, model
+    python tests/bench/run.py --files 200 --rounds 3
+
+Run it with the Python that kvmscen is installed for. What cannot run here (no /dev/kvm, no gcc) is left out with a reason.
+Figures are medians; what is compared runs in turn, round by round, and a ratio is the median of the rounds' ratios, since
+machines are noisy. The output is a Markdown table that can be pasted into the README. Not a test: nothing fails here but
+what is broken, and the verdict is only a word.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent.parent)]
+
+import guests  # noqa: E402 from beside this file
+
+PARTS = ("start", "check", "kvm", "model")
+KVMSCEN = [sys.executable, "-P", "-c", "from kvmscen.cli import main; main()"]
+
+
+class Row(NamedTuple):
+    """A line of the table: `figure` of `unit`, which should be `target` or less (None: no target, just shown)."""
+
+    what: str
+    target: float | None
+    figure: float
+    unit: str
+
+    def cells(self) -> tuple[str, str, str, str]:
+        target = "" if self.target is None else f"{self.target:g}{self.unit}"
+        verdict = "" if self.target is None else "yes" if self.figure <= self.target else "**no**"
+        return self.what, target, f"{self.figure:.3g}{self.unit}", verdict
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def timed(argv: Sequence[str], last: str = "") -> float:
+    """Seconds that a command takes; its last line of output must begin with `last`, its status be 0."""
+    start = time.perf_counter()
+    done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    seconds = time.perf_counter() - start
+    lines = done.stdout.decode(errors="replace").splitlines() or [""]
+    if done.returncode or not lines[-1].startswith(last):
+        raise SystemExit(f"status {done.returncode} of {' '.join(argv)[:200]}\n" + "\n".join(lines[-20:]))
+    return seconds
+
+
+def first_line(argv: Sequence[str], begins: str) -> float:
+    """Seconds from the start of a command to its first line of output."""
+    start = time.perf_counter()
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, bufsize=0) as child:
+        assert child.stdout is not None
+        line = os.read(child.stdout.fileno(), 4096)
+        seconds = time.perf_counter() - start
+        child.stdout.read()
+    if not line.startswith(begins.encode()):
+        raise SystemExit(f"{' '.join(argv)[:200]} began with {line[:200]!r}")
+    return seconds
+
+
+def median(run: Callable[[], float], times: int) -> float:
+    """The median of a run repeated; the first one, which fills the file cache, does not count."""
+    run()
+    return statistics.median(run() for _ in range(times))
+
+
+def kvmscen(command: str, prefix: Sequence[str] = ()) -> list[str]:
+    return [*([command] if command else KVMSCEN), *prefix]
+
+
+# --- parts ----------------------------------------------------------------------------------------------------------
+
+
+def start(options: argparse.Namespace, folder: Path) -> Iterator[Row]:
+    """How long until something happens."""
+    many = 4 * options.rounds
+    version = kvmscen(options.command, ["--version"])
+    yield Row("`kvmscen --version`", 80, 1000 * median(lambda: timed(version, "kvmscen "), many), " ms")
+    files = guests.write(folder / "first", guests.X86, 1) + guests.write(folder / "first-arm64", guests.ARM64, 1)
+    for file, arch, host in ((files[0], "x86_64", "kvm"), (files[1], "arm64", "model")):
+        if why := unusable(options, host, file):
+            say(f"left out: first result of one {arch} file on {host}: {why}")
+            continue
+        argv = kvmscen(options.command, ["run", "--on", host, file])
+        yield Row(f"first result of one file ({arch}, {host})", 0.3, median(lambda a=argv: first_line(a, "PASS"), many), " s")
+
+
+def check(options: argparse.Namespace, folder: Path) -> Iterator[Row]:
+    """Everything short of running, of half x86 and half arm64 files."""
+    half = options.files // 2
+    guests.write(folder / "check" / "x86", guests.X86, half)
+    guests.write(folder / "check" / "arm64", guests.ARM64, options.files - half)
+    argv = kvmscen(options.command, ["check", str(folder / "check")])
+    seconds = median(lambda: timed(argv, f"{options.files} files"), options.rounds)
+    yield Row(f"`kvmscen check` of {options.files:,} files", scaled(options, 2), seconds, " s")
+
+
+def kvm(options: argparse.Namespace, folder: Path) -> Iterator[Row]:
+    """Scenarios of three exits on /dev/kvm, beside C that runs the same guests in one process and started for each."""
+    files = guests.write(folder / "kvm", guests.X86, options.files)
+    bare = str(folder / "bare")
+    why = unusable(options, "kvm", files[0]) or compiled(bare)
+    if why:
+        say(f"left out: scenarios on /dev/kvm: {why}")
+        return
+    (folder / "guests").write_bytes(guests.records(files))
+    ours = kvmscen(options.command, ["run", "--on", "kvm", str(folder / "kvm")])
+    once = [bare, str(folder / "guests")]
+    each = ["/bin/sh", "-c", f'n=0; while [ $n -lt {options.files} ]; do "$0" "$1" $n || exit 1; n=$((n+1)); done', *once]
+    seconds: list[tuple[float, float, float]] = []
+    for number in range(options.rounds + 1):
+        took = timed(ours, f"{options.files:,} passed"), timed(once), timed(each)
+        if number:
+            seconds.append(took)
+            say("kvm, round {}: kvmscen {:.2f} s, one C process {:.2f} s, C started for each {:.2f} s".format(number, *took))
+    many = f"{options.files:,} scenarios of three exits on /dev/kvm"
+    names = (many, "the same guests in one C process", "the same guests, a C program started for each")
+    for n, name in enumerate(names):
+        yield Row(name, None, statistics.median(s[n] for s in seconds), " s")
+    yield Row("kvmscen : one C process", 2.0, statistics.median(s[0] / s[1] for s in seconds), "")
+    yield Row("kvmscen : C started for each", 1.0, statistics.median(s[0] / s[2] for s in seconds), "")
+
+
+def model(options: argparse.Namespace, folder: Path) -> Iterator[Row]:
+    """Scenarios of three exits on the model."""
+    files = guests.write(folder / "model", guests.ARM64, options.files)
+    if why := unusable(options, "model", files[0]):
+        say(f"left out: scenarios on the model: {why}")
+        return
+    argv = kvmscen(options.command, ["run", "--on", "model", str(folder / "model")])
+    # The line that counts may be followed by a note on predictions.
+    seconds = median(lambda: timed(argv, f"{options.files:,} passed"), options.rounds)
+    yield Row(f"{options.files:,} arm64 scenarios of three exits on the model", scaled(options, 3), seconds, " s")
+
+
+def scaled(options: argparse.Namespace, seconds: float) -> float | None:
+    """The target is for 1,000 files; of fewer the start counts too much to say."""
+    return seconds * options.files / 1000 if options.files >= 1000 else None
+
+
+def unusable(options: argparse.Namespace, host: str, file: str) -> str:
+    """Why a host cannot run a scenario here, or nothing."""
+    done = subprocess.run(kvmscen(options.command, ["run", "--on", host, file]), capture_output=True, text=True)
+    lines = (done.stderr or done.stdout).strip().splitlines() or [f"status {done.returncode}"]
+    return "" if done.returncode == 0 else lines[-1]
+
+
+def compiled(target: str) -> str:
+    """Compile bare.c; why it cannot be, or nothing."""
+    gcc = shutil.which("gcc") or shutil.which("cc")
+    if gcc is None:
+        return "there is no gcc"
+    done = subprocess.run([gcc, "-O2", "-Wall", "-o", target, str(HERE / "bare.c")], capture_output=True, text=True)
+    if done.returncode:
+        return done.stderr.strip()
+    from kvmscen.arch import x86_64
+
+    theirs = subprocess.run([target, "--tables", str(x86_64.TABLES_AT)], capture_output=True, check=True).stdout
+    return "" if theirs == x86_64.tables(x86_64.TABLES_AT, ()) else "bare.c makes other page tables than kvmscen"
+
+
+# --- the table ------------------------------------------------------------------------------------------------------
+
+
+def machine() -> str:
+    """What the figures come from, in one line."""
+    from kvmscen import __version__
+
+    cpu = "CPU not named"
+    if os.path.exists("/proc/cpuinfo"):
+        names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+        cpu = names[0].partition(":")[2].strip() if names else cpu
+    modules = {"kvm_pvm": "PVM", "kvm_amd": "SVM", "kvm_intel": "VMX"}
+    kind = next((name for module, name in modules.items() if os.path.isdir(f"/sys/module/{module}")), "")
+    cores = len(os.sched_getaffinity(0))
+    flavour = f" (KVM: {kind})" if kind else ""
+    return (
+        f"kvmscen {__version__}, {cpu}, {cores} core{'s' * (cores != 1)}, Linux {platform.release()}{flavour}, "
+        f"Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}"
+    )
+
+
+def table(rows: Sequence[Row]) -> str:
+    cells = [("", "target", "here", "met"), *(row.cells() for row in rows)]
+    widths = [max(len(row[n]) for row in cells) for n in range(4)]
+    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in cells]
+    lines.insert(1, "| " + " | ".join("-" * width for width in widths) + " |")
+    return "\n".join(lines)
+
+
+def count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1")
+    return int(text)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--files", type=count, default=1000, help="how many scenarios (default: 1000)")
+    parser.add_argument("--rounds", type=count, default=5, help="how often each is measured (default: 5)")
+    parser.add_argument("--only", action="append", choices=PARTS, help="one part; may be given several times")
+    parser.add_argument("--command", default=beside(), help="the kvmscen to measure (default: %(default)s)")
+    options = parser.parse_args()
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory(prefix="kvmscen-bench-") as folder:
+        for part in PARTS:
+            if not options.only or part in options.only:
+                say(f"{part} ...")
+                rows += globals()[part](options, Path(folder))
+    print(table(rows))
+    print(f"\n{machine()}")
+
+
+def beside() -> str:
+    """The command installed beside this Python; empty: run the package with it."""
+    command = Path(sys.executable).with_name("kvmscen")
+    return str(command) if command.exists() else ""
+
+
+if __name__ == "__main__":
+    main()
