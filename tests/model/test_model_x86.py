@@ -36,8 +36,8 @@ MEMORY = (
         "movnti [rbx], eax",
     ),
     *("movups [rbx], xmm0", "movups xmm0, [rbx+8]", "movdqa xmm0, [rbx]", "movdqa [rbx+16], xmm0", "movntdq [rbx], xmm0"),
-    *("mov [rbx+0xffc], rax", "mov rax, [rbx+0xffc]", "mov [rbx+0xfff], ax", "rep movsd", "movsb", "rep stosb", "rep stosq"),
-    *("rep lodsb", "std; stosb", "mov rsp, 0x5800; push rax", "mov rsp, 0x5800; call 0x80", "mov rsp, 0x5800; pop rax"),
+    *("mov [rbx+0xffc], rax", "mov rax, [rbx+0xffc]", "mov [rbx+0xfff], ax", "rep movsq", "movsb", "rep stosb", "rep stosq"),
+    *("rep lodsb", "std; rep stosb", "mov rsp, 0x5800; push rax", "mov rsp, 0x5800; call 0x80", "mov rsp, 0x5800; pop rax"),
     *("push qword ptr [rbx]", "pop qword ptr [rbx]", "bts dword ptr [rbx], 3", "bt dword ptr [rbx], 3", "btc [rbx], eax"),
     *("fld dword ptr [rbx]", "fnstcw [rbx]", "movd xmm0, [rbx]", "movq xmm0, [rbx]", "movss xmm0, [rbx]", "movq mm0, [rbx]"),
     *("popcnt eax, [rbx]", "vmovups ymm0, [rbx]", "addps xmm0, [rbx]", "crc32 eax, byte ptr [rbx]", "lddqu xmm0, [rbx]"),
@@ -68,7 +68,7 @@ MEMORY = (
         "mov word ptr [rbx], 0x1234",
         "mov qword ptr [rbx], -1",
     ),
-    *("and dword ptr [rbx], 0xf", "mov rsi, rbx; mov rdi, 0x8000; movsd", "movaps xmm0, [rbx+8]", "prefetcht0 [rbx]"),
+    *("and dword ptr [rbx], 0xf", "mov rsi, rbx; mov rdi, 0x8000; movsw", "movaps xmm0, [rbx+8]", "prefetcht0 [rbx]"),
     *("mov eax, [rbx]; mov ecx, [rbx+4]", "mov byte ptr [ebx], 1"),
 )
 PORTS = (
