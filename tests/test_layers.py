@@ -1,0 +1,222 @@
+"""Who may import whom (docs of the design: "The house"), how large things may be, and what is sent to other machines."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from kvmscen.agent import frames, pack
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "kvmscen"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    """`kvm.script` for kvmscen/kvm/script.py, `kvm` for kvmscen/kvm/__init__.py, `` for kvmscen/__init__.py."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {name_of(path): path for path in FILES}
+
+
+@cache
+def imports(module: str) -> frozenset[str]:
+    """Every module that a module imports, anywhere in it: ours as `kvmscen.x.y`, others by their first name."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}:{node.lineno}: a relative import"
+            whole = str(node.module)
+            # `from kvmscen.kvm import exits` imports a module, `from kvmscen.errors import HostError` a name.
+            found |= {f"{whole}.{a.name}" if f"{whole}.{a.name}"[8:] in MODULES else whole for a in node.names}
+    return frozenset(name if name.split(".")[0] == "kvmscen" else name.split(".")[0] for name in found)
+
+
+def ours(module: str) -> set[str]:
+    return {name[8:] for name in imports(module) if name.startswith("kvmscen")}
+
+
+def foreign(module: str) -> set[str]:
+    return {name for name in imports(module) if not name.startswith("kvmscen") and name not in sys.stdlib_module_names}
+
+
+def under(module: str, *parts: str) -> bool:
+    return any(module == part or module.startswith(part + ".") for part in parts)
+
+
+def sent(module: str) -> bool:
+    return module == "" or (under(module, "errors", "machine", "kvm", "arch", "agent") and module != "agent.pack")
+
+
+def test_the_reader_of_imports_sees_them() -> None:
+    # Without this, a slip in `imports` would make every rule below hold.
+    assert {"kvm.exits", "machine"} <= ours("kvm.script")
+    assert foreign("model.guest") == {"unicorn"}
+    assert "ctypes" in imports("kvm.fds")
+
+
+@pytest.mark.parametrize("module", sorted(filter(sent, MODULES)))
+def test_what_is_sent_stands_alone(module: str) -> None:
+    assert foreign(module) == set()
+    assert {name for name in ours(module) if not sent(name)} == set()
+
+
+PURE = ("scenario", "expectation", "result", "job", "notation", "diff")
+OUTSIDE = {"os", "sys", "io", "time", "subprocess", "socket", "threading", "ctypes", "signal", "random", "pathlib", "tempfile"}
+
+
+@pytest.mark.parametrize("module", PURE)
+def test_pure(module: str) -> None:
+    assert foreign(module) == set()
+    assert imports(module) & OUTSIDE == set()
+    rest = {name for name in ours(module) if not under(name, "errors", "machine", "arch", "kvm.exits", "kvm.script", *PURE)}
+    assert rest == set()
+
+
+LIBRARIES = {
+    "yaml": ("load",),
+    "jsonschema": ("load",),
+    "keystone": ("asm.keystone",),
+    "unicorn": ("model",),
+    "capstone": ("model",),
+    "tabulate": ("reports.text", "listing", "verbs"),
+}
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_each_library_has_its_place(module: str) -> None:
+    for library in foreign(module):
+        assert library in LIBRARIES, f"{module} imports {library}"
+        assert under(module, *LIBRARIES[library]), f"{module} imports {library}, which is for {LIBRARIES[library]}"
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_nobody_imports_the_command_line(module: str) -> None:
+    assert "cli" not in ours(module) or module == "__main__"
+
+
+@pytest.mark.parametrize("module", [name for name in sorted(MODULES) if under(name, "reports")])
+def test_reports_see_results_only(module: str) -> None:
+    rest = {name for name in ours(module) if not under(name, "reports", "result", "scenario", "machine", "errors")}
+    assert rest == set()
+
+
+@pytest.mark.parametrize("module", [name for name in sorted(MODULES) if under(name, "build", "asm", "load", "diff", "judge")])
+def test_stages_know_no_host(module: str) -> None:
+    assert {name for name in ours(module) if under(name, "hosts", "engine", "agent", "kvm.executor", "kvm.fds")} == set()
+
+
+def test_the_engine_is_handed_its_hosts() -> None:
+    assert {name for name in ours("engine") if under(name, "hosts.kvm", "hosts.model", "kvm", "model", "load", "build")} == set()
+
+
+def test_main_process_is_light() -> None:
+    heavy = ("yaml", "jsonschema", "keystone", "unicorn", "capstone", "kvmscen.load", "kvmscen.asm", "kvmscen.build")
+    code = "import json, sys, kvmscen.cli, kvmscen.verbs, kvmscen.hosts.kvm; print(json.dumps(sorted(sys.modules)))"
+    out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=ROOT).stdout
+    loaded = json.loads(out)
+    assert "kvmscen.verbs" in loaded
+    assert [name for name in loaded if name in heavy or name.startswith(tuple(h + "." for h in heavy))] == []
+
+
+# --- how large ------------------------------------------------------------------------------------------------------
+
+# machine.py is one list of values, each with its two directions of JSON.
+LONGER = {"machine": 460}
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_size(module: str) -> None:
+    text = MODULES[module].read_text()
+    lines = len(text.splitlines())
+    assert lines <= LONGER.get(module, 400)
+    assert module not in LONGER or lines > 400, f"{module} is no longer so long: take it out of LONGER"
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            assert (node.end_lineno or 0) - node.lineno < 60, f"{module}:{node.lineno}: {node.name}"
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_names_say_something(module: str) -> None:
+    assert set(module.split(".")) & {"utils", "util", "core", "common", "base", "manager", "helper", "helpers"} == set()
+
+
+# --- what is sent ---------------------------------------------------------------------------------------------------
+
+
+def test_sent_modules_are_python_3_9() -> None:
+    files = [str(MODULES[name]) for name in MODULES if sent(name)]
+    argv = [sys.executable, "-c", "import vermin; vermin.main()", "-t=3.9-", "--no-tips", *files]
+    done = subprocess.run(argv, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def pythons() -> list[str]:
+    """This interpreter, the machine's own, and every other from 3.9 on that lies about."""
+    found = {Path(sys.executable).resolve(): sys.executable}
+    places = [Path("/usr/bin"), Path("/usr/local/bin"), *Path.home().glob(".pyenv/versions/3.*/bin")]
+    for path in [p / "python3" for p in places] + [p / f"python3.{n}" for p in places for n in range(9, 20)]:
+        if path.exists() and path.resolve() not in found:
+            code = "import sys; sys.exit(sys.version_info < (3, 9))"
+            if subprocess.run([str(path), "-I", "-S", "-c", code], capture_output=True).returncode == 0:
+                found[path.resolve()] = str(path)
+    return list(found.values())
+
+
+# Every module of the pack is imported, from the pack: one that MODULES forgot would be missed here only.
+IMPORT_ALL = """
+import importlib, os, sys, zipfile
+path = sys.argv[1]
+sys.path.insert(0, path)
+for name in zipfile.ZipFile(path).namelist():
+    name = name[:-3].replace("/", ".").replace(".__init__", "")
+    assert importlib.import_module(name).__file__.startswith(path), name
+strays = [n for n, m in sys.modules.items() if "site-packages" in (getattr(m, "__file__", None) or "")]
+assert not strays, strays
+print("kvmscen.agent.main" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize("python", pythons())
+def test_the_pack_is_whole(python: str, tmp_path: Path) -> None:
+    (tmp_path / "pack.zip").write_bytes(pack.pack())
+    (tmp_path / "empty").mkdir()
+    argv = [python, "-I", "-S", "-c", IMPORT_ALL, str(tmp_path / "pack.zip")]
+    done = subprocess.run(argv, capture_output=True, text=True, cwd=tmp_path / "empty", env={})
+    assert (done.stdout, done.stderr) == ("True\n", "")
+
+
+@pytest.mark.parametrize("python", pythons())
+def test_the_boot_line_takes_the_pack_in(python: str, tmp_path: Path) -> None:
+    # A stranger's json.py in the working folder is not imported.
+    (tmp_path / "json.py").write_text("raise SystemExit('a stranger')\n")
+    (tmp_path / "kvmscen.py").write_text("raise SystemExit('a stranger')\n")
+    argv = [python, "-I", "-S", "-c", pack.BOOT]
+    done = subprocess.run(argv, input=pack.greeting(), capture_output=True, cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)})
+    assert (done.returncode, done.stderr) == (0, b"")
+    hello = json.loads(frames.unpack(done.stdout) or "")
+    assert hello["protocol"] == frames.VERSION
+    assert ("facts" in hello) != ("unusable" in hello)
+
+
+def test_a_pack_that_is_cut_ends_the_boot_line(tmp_path: Path) -> None:
+    argv = [sys.executable, "-I", "-S", "-c", pack.BOOT]
+    done = subprocess.run(argv, input=pack.greeting()[:-1000], capture_output=True, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stdout == b""
+
+
+def test_the_pack_is_the_same_for_the_same_sources() -> None:
+    code = "from kvmscen.agent import pack; print(pack.digest())"
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert other.stdout.strip() == pack.digest()
