@@ -153,9 +153,7 @@ class _Screen:
         self.say(text.problem(problem))
 
     def result(self, result: Result, done: int, known: int) -> None:
-        self.say(text.line(result, self.color))
-        if result.status in ("FAIL", "ERROR", "XPASS"):
-            self.say(text.failure(result, self.color, self.width))
+        self.say(text.failure(result, self.color, self.width) or text.line(result, self.color))
         self.out.flush()
         self._progress(done, known)
 

@@ -1,0 +1,404 @@
+"""The command line as a user meets it: real processes, real files, and the real /dev/kvm where there is one."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SCENARIOS = ROOT / "scenarios"
+
+FOUNDING = (SCENARIOS / "arm64-mmio.yaml").read_text()
+X86 = """\
+summary: One store and a halt.
+arch: x86_64
+memslots:
+  - {slot: 0, gpa: 0x0, size: 0x1000}
+sections: {.text: 0x0, .data: 0x5000}
+asm: |
+  _start:
+      mov  rbx, offset counter
+      mov  qword ptr [rbx], 7
+      hlt
+  .data
+  counter: .quad 1
+expect:
+  - mmio: {phys_addr: counter, is_write: true, len: 8, data: 7}
+  - hlt
+"""
+LOOP = """\
+summary: An endless loop.
+arch: x86_64
+memslots:
+  - {slot: 0, gpa: 0x0, size: 0x1000}
+asm: |
+  _start:
+      nop
+  again:
+      jmp  again
+expect:
+  - hlt
+limits: {timeout: 0.2}
+"""
+
+
+def kvmscen(*arguments: object, cwd: Path = ROOT, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """One run of the program, as a process of its own."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("KVMSCEN_")} | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-m", "kvmscen", *map(str, arguments)],
+        cwd=cwd,
+        env=environment | (env or {}),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def report(*arguments: object, cwd: Path = ROOT) -> tuple[int, dict]:
+    """Exit status and JSON report of a run."""
+    done = kvmscen("run", *arguments, "--report", "json", cwd=cwd)
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.returncode, json.loads(done.stdout)
+
+
+# --- the founding question ------------------------------------------------------------------------------------------
+
+
+def test_the_founding_scenario_on_the_model() -> None:
+    status, told = report("scenarios/arm64-mmio.yaml", "--on", "model")
+    assert status == 0
+    default, nisv = told["results"]
+    assert [(e.get("exit"), e.get("phys_addr"), e.get("error"), e["pc"]) for e in default["events"]] == [
+        ("mmio", 0x5000, None, 4),
+        ("mmio", 0x5008, None, 8),
+        (None, None, "ENOSYS", 12),
+    ]
+    assert default["events"][2]["ioctl"] == "KVM_RUN"
+    assert nisv["events"][2] == {"vcpu": 0, "exit": "arm_nisv", "esr_iss": 0x47, "fault_ipa": 0x5000, "pc": 12}
+    assert default["predicted"] is True and default["kernel"] is None and default["stopped"] == "error"
+    assert default["final"]["regs"]["x2"] == 0x5000
+    assert told["summary"] == {"PASS": 2, "FAIL": 0, "ERROR": 0, "SKIP": 0, "XFAIL": 0, "XPASS": 0}
+
+
+def test_enosys_is_explained_and_never_called_unknown(tmp_path: Path) -> None:
+    wrong = FOUNDING.split("cases:")[0].replace(
+        "- error: {ioctl: KVM_RUN, errno: ENOSYS}", "- mmio: {phys_addr: counter, is_write: true, len: 8, data: 0}"
+    )
+    (tmp_path / "post.yaml").write_text(wrong)
+    done = kvmscen("run", "post.yaml", "--on", "model", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "post.yaml:24" in done.stdout
+    assert "error: {ioctl: KVM_RUN, errno: ENOSYS}" in done.stdout
+    assert "17: str  xzr, [x2], #8" in done.stdout
+    assert "ESR_EL2.ISV = 0" in done.stdout
+    assert "kvmscen run post.yaml --case default --on model" in done.stdout
+    assert "unknown" not in done.stdout.lower()
+
+
+# --- hosts ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.kvm
+def test_every_x86_scenario_passes_on_the_real_kvm() -> None:
+    status, told = report(*sorted(SCENARIOS.glob("x86_64-*.yaml")), "--on", "kvm")
+    assert status == 0
+    assert {result["status"] for result in told["results"]} == {"PASS"}
+    assert {result["host"] for result in told["results"]} == {"kvm"}
+    assert not any(result["predicted"] for result in told["results"])
+    assert all(result["kernel"] == os.uname().release for result in told["results"])
+
+
+def test_every_scenario_passes_on_the_model_or_says_why_not() -> None:
+    status, told = report("scenarios", "--on", "model")
+    assert status == 0
+    assert {result["status"] for result in told["results"]} <= {"PASS", "SKIP"}
+    assert all(result["reason"] for result in told["results"] if result["status"] == "SKIP")
+    assert told["summary"]["PASS"] >= 40
+
+
+@pytest.mark.kvm
+def test_without_on_the_best_host_is_taken_and_named() -> None:
+    _, told = report("scenarios/arm64-mmio.yaml", "scenarios/x86_64-ends.yaml")
+    assert {(r["arch"], r["host"], r["predicted"]) for r in told["results"]} == {
+        ("arm64", "model", True),
+        ("x86_64", "kvm", False),
+    }
+
+
+@pytest.mark.kvm
+def test_two_hosts_are_two_columns() -> None:
+    done = kvmscen("run", "scenarios/x86_64-modes.yaml", "--on", "kvm", "--on", "model")
+    assert done.returncode == 0
+    head = next(line for line in done.stdout.splitlines() if line.startswith("case "))
+    assert head.split() == ["case", "kvm", "model"]
+    assert "4 of the 8 that ran were predicted by the model, not run on KVM" in done.stdout
+
+
+def test_a_host_that_does_not_exist_is_wrong_usage() -> None:
+    done = kvmscen("run", "scenarios", "--on", "kvn")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "kvmscen: there is no host 'kvn'; hosts are kvm, model, model@KERNEL, replay:FILE\n"
+
+
+def test_a_host_that_cannot_run_here_is_a_host_error() -> None:
+    done = kvmscen("run", "scenarios", "--on", "qemu:arm64")
+    assert done.returncode == 3
+    assert "not yet" in done.stderr
+
+
+def test_hosts_tells_what_can_run_here() -> None:
+    done = kvmscen("hosts")
+    assert done.returncode == 0
+    assert [line.split()[0] for line in done.stdout.splitlines()[2:]] == ["kvm", "model", "replay:FILE", "qemu", "ssh"]
+
+
+# --- record and replay ----------------------------------------------------------------------------------------------
+
+
+def test_a_recording_replays_without_a_host(tmp_path: Path) -> None:
+    assert kvmscen("run", "scenarios/arm64-mmio.yaml", "--on", "model", "--record", tmp_path / "kept").returncode == 0
+    status, told = report("scenarios/arm64-mmio.yaml", "--on", f"replay:{tmp_path / 'kept'}")
+    assert status == 0
+    assert [(r["status"], r["predicted"]) for r in told["results"]] == [("PASS", True)] * 2
+    assert told["results"][0]["host"] == f"replay:{tmp_path / 'kept'}"
+
+
+def test_a_changed_expectation_is_judged_anew_and_a_changed_guest_is_not_green(tmp_path: Path) -> None:
+    file = tmp_path / "case.yaml"
+    text = FOUNDING.split("cases:")[0]
+    file.write_text(text)
+    assert kvmscen("run", file, "--on", "model", "--record", tmp_path / "kept").returncode == 0
+    file.write_text(text.replace("counter + 8, is_write: true, len: 8, data: 0", "counter + 8, is_write: true, len: 8, data: 1"))
+    assert report(file, "--on", f"replay:{tmp_path / 'kept'}")[0] == 1
+    file.write_text(text.replace("[x2, #8]\n", "[x2, #16]\n"))
+    status, told = report(file, "--on", f"replay:{tmp_path / 'kept'}")
+    assert status == 4
+    assert told["results"][0]["reason"] == "this case was recorded from another version of it: record it again"
+
+
+def test_a_file_that_is_no_recording_is_a_host_error(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text("{}")
+    done = kvmscen("run", "scenarios", "--on", f"replay:{tmp_path / 'x.json'}")
+    assert done.returncode == 3
+    assert "is not a recording" in done.stderr
+
+
+# --- selection, reports, what is printed ------------------------------------------------------------------------------
+
+
+def test_selection_by_case_and_text() -> None:
+    _, told = report("scenarios/arm64-mmio.yaml", "--on", "model", "--case", "nisv-to-user")
+    assert [r["case"] for r in told["results"]] == ["nisv-to-user"]
+    _, told = report("scenarios", "--on", "model", "-k", "NISV-TO")
+    assert {r["scenario"] for r in told["results"]} == {"arm64-mmio"}
+    assert report("scenarios", "--on", "model", "--case", "no-such-case")[0] == 4
+
+
+def test_all_reports_of_one_run(tmp_path: Path) -> None:
+    wanted = [f"--report={name}={tmp_path / name}" for name in ("text", "json", "junit", "ktap")]
+    assert kvmscen("run", "scenarios/arm64-psci.yaml", "--on", "model", *wanted).returncode == 0
+    told = json.loads((tmp_path / "json").read_text())
+    jsonschema.validate(told, json.loads((ROOT / "schema" / "report.schema.json").read_text()))
+    assert (tmp_path / "ktap").read_text().startswith("KTAP version 1\n1..1\n")
+    assert "<testsuites" in (tmp_path / "junit").read_text()
+    assert "3 passed" in (tmp_path / "text").read_text()
+
+
+def test_a_report_to_standard_output_owns_it() -> None:
+    done = kvmscen("run", "scenarios/arm64-psci.yaml", "--on", "model", "--report", "ktap")
+    assert done.stdout.startswith("KTAP version 1\n")
+    assert "3 passed" in done.stderr
+    assert kvmscen("run", "scenarios", "--report", "ktap", "--report", "json").returncode == 2
+
+
+def test_observed_is_pasted_back_and_passes(tmp_path: Path) -> None:
+    text = FOUNDING.split("expect:")[0]
+    (tmp_path / "a.yaml").write_text(text + "expect: []\n")
+    done = kvmscen("run", "a.yaml", "--on", "model", "--observed", cwd=tmp_path)
+    assert done.stdout.startswith("# a.yaml, case default, predicted by model\nexpect: []")
+    (tmp_path / "a.yaml").write_text(text + "final: {}\n")
+    done = kvmscen("run", "a.yaml", "--on", "model", "--observed", cwd=tmp_path)
+    assert "phys_addr: counter + 8" in done.stdout
+    before = (tmp_path / "a.yaml").read_text()
+    (tmp_path / "b.yaml").write_text(text + done.stdout)
+    assert report("b.yaml", "--on", "model", cwd=tmp_path)[0] == 0
+    assert (tmp_path / "a.yaml").read_text() == before
+
+
+def test_the_environment_stands_in_for_options() -> None:
+    done = kvmscen("run", "scenarios", env={"KVMSCEN_ON": "model", "KVMSCEN_CASE": "reset", "KVMSCEN_REPORT": "json"})
+    assert [(r["scenario"], r["host"]) for r in json.loads(done.stdout)["results"]] == [("arm64-psci", "model")]
+
+
+def test_colour_only_where_it_is_wanted() -> None:
+    arguments = ("run", "scenarios/arm64-psci.yaml", "--on", "model")
+    assert "\x1b[" not in kvmscen(*arguments).stdout
+    assert "\x1b[" in kvmscen(*arguments, env={"FORCE_COLOR": "1"}).stdout
+    assert "\x1b[" not in kvmscen(*arguments, env={"FORCE_COLOR": "1", "NO_COLOR": "1"}).stdout
+
+
+def test_help_and_version() -> None:
+    assert kvmscen("--version").stdout.startswith("kvmscen 0.")
+    for verb in ((), ("run",), ("check",), ("show",), ("hosts",)):
+        done = kvmscen(*verb, "--help")
+        assert done.returncode == 0
+        assert "example" in done.stdout
+    assert kvmscen().returncode == 2
+
+
+def test_show_as_json() -> None:
+    done = kvmscen("show", "scenarios/arm64-mmio.yaml", "--json")
+    case = json.loads(done.stdout)["cases"][0]
+    assert case["case"] == "default"
+    assert case["symbols"]["counter"] == 0x5000
+    text = next(section for section in case["sections"] if section["name"] == ".text")
+    assert (text["gpa"], text["bytes"][8:16]) == (0, "5f0000f9")
+    assert case["memslots"][0]["size"] == 0x1000
+
+
+# --- what goes wrong --------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_without_scenarios_is_status_4(tmp_path: Path) -> None:
+    done = kvmscen("run", tmp_path)
+    assert done.returncode == 4
+    assert f"{tmp_path}: there are no scenarios (*.yaml) in this folder" in done.stdout
+    assert kvmscen("check", tmp_path).returncode == 4
+
+
+def test_a_wrong_file_never_hides_the_others(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("")
+    (tmp_path / "b.yaml").write_text(FOUNDING)
+    (tmp_path / "c.yaml").write_text("[" * 100_000)
+    status, told = report(tmp_path / "a.yaml", tmp_path / "missing.yaml", tmp_path, "--on", "model")
+    assert status == 2
+    assert told["summary"]["PASS"] == 2
+    assert [Path(error["file"]).name for error in told["errors"]] == ["missing.yaml", "a.yaml", "c.yaml"]
+
+
+@pytest.mark.kvm
+def test_a_loop_is_reported_with_pc_and_source_line(tmp_path: Path) -> None:
+    (tmp_path / "loop.yaml").write_text(LOOP)
+    done = kvmscen("run", "loop.yaml", "--on", "kvm", "--report", "json=r.json", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "timeout: 0.2" in done.stdout
+    assert "at 9: jmp  again" in done.stdout
+    told = json.loads((tmp_path / "r.json").read_text())["results"][0]
+    assert told["stopped"] == "timeout"
+    assert told["events"] == [{"vcpu": 0, "timeout": 0.2, "pc": 1}]
+
+
+@pytest.mark.kvm
+def test_an_agent_that_is_killed_is_an_error_of_its_case_and_the_next_one_runs(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(LOOP.replace("0.2", "20"))
+    (tmp_path / "b.yaml").write_text(X86)
+    command = [sys.executable, "-m", "kvmscen", "run", "a.yaml", "b.yaml", "--on", "kvm", "-j", "1", "--report", "json"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        agent = _wait_for(lambda: _looping(process.pid))
+        os.kill(agent, signal.SIGKILL)
+        told = json.loads(process.communicate(timeout=30)[0])
+    assert process.returncode == 3
+    assert [result["status"] for result in told["results"]] == ["ERROR", "PASS"]
+    assert "SIGKILL" in told["results"][0]["reason"]
+
+
+@pytest.mark.kvm
+def test_interrupting_reports_what_ran_and_leaves_no_process(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(X86)
+    (tmp_path / "b.yaml").write_text(LOOP.replace("0.2", "20"))
+    command = [sys.executable, "-m", "kvmscen", "run", "a.yaml", "b.yaml", "--on", "kvm", "-j", "1", "--report", "json"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        _wait_for(lambda: _looping(process.pid))
+        children = _children(process.pid)
+        process.send_signal(signal.SIGINT)
+        told = json.loads(process.communicate(timeout=10)[0])
+    assert process.returncode == 130
+    assert told["interrupted"] is True
+    assert [result["status"] for result in told["results"]] == ["PASS"]
+    assert children
+    _wait_for(lambda: not any(Path(f"/proc/{child}").exists() for child in children))
+
+
+def test_a_closed_pipe_is_no_traceback() -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m kvmscen show scenarios/x86_64-mmio.yaml | head -1",
+        shell=True,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "Traceback" not in done.stderr
+    assert done.stdout.startswith("scenarios/x86_64-mmio.yaml, case default")
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_terminals_of_any_width(columns: int, tmp_path: Path) -> None:
+    many = tmp_path / "many"
+    many.mkdir()
+    for number in range(30):
+        (many / f"case{number:02}.yaml").write_text(FOUNDING.split("cases:")[0])
+    master, slave = pty.openpty()
+    env = os.environ | {"COLUMNS": str(columns), "PYTHONPATH": str(ROOT), "TERM": "xterm"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "kvmscen", "run", str(many), "--on", "model"], stdout=slave, stderr=slave, stdin=slave, env=env
+    ) as process:
+        os.close(slave)
+        seen = b""
+        while True:
+            try:
+                chunk = os.read(master, 65536)
+            except OSError:
+                break
+            if not chunk:
+                break
+            seen += chunk
+    os.close(master)
+    assert process.returncode == 0
+    text = seen.decode()
+    assert "30 passed" in text
+    assert "30/30" in text
+    bars = [part for part in text.replace("\n", "\r").split("\r") if part.startswith("[")]
+    assert max(map(len, bars)) <= columns
+
+
+def _wait_for(found: object, seconds: float = 20.0):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        value = found()  # type: ignore[operator]
+        if value:
+            return value
+        time.sleep(0.02)
+    raise AssertionError("it did not happen in time")
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for task in Path(f"/proc/{pid}/task").glob("*/children") for child in task.read_text().split()]
+
+
+def _looping(pid: int) -> int | None:
+    """The child of kvmscen whose guest runs: the agent, once it has taken some CPU time in KVM_RUN."""
+    for child in _children(pid):
+        try:
+            command = Path(f"/proc/{child}/cmdline").read_bytes()
+            fields = Path(f"/proc/{child}/stat").read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        if b"memfd_create" in command and int(fields[11]) + int(fields[12]) >= 40:
+            return child
+    return None
