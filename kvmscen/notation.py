@@ -40,7 +40,7 @@ class Notation:
 
     def value(self, exit_name: str, key: str, value: Any) -> str:
         """One number, matcher or list, as it may be written for a member of an exit."""
-        if isinstance(value, bool):
+        if isinstance(value, bool) or (key == "is_write" and value in (0, 1)):
             return "true" if value else "false"
         if isinstance(value, Mapping):
             inner = ", ".join(f"{k}: {self.value(exit_name, key, v)}" for k, v in value.items())

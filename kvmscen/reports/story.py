@@ -112,6 +112,9 @@ def what(result: Result, full: bool = True) -> str:
         return f"{at}expected, not observed: {one_line(first.expected)}"
     if first.mark == "+":
         return f"{at}observed, not expected: {one_line(first.observed)}"
+    if first.differs == ("exit",) and not full:
+        kinds = (one_line(text).partition(":")[0] for text in (first.expected, first.observed))
+        return at + "expected {}, observed {}".format(*kinds)
     if first.differs and not full:
         return f"{at}{_names(first)} {'differs' if len(first.differs) == 1 else 'differ'}"
     return f"{at}expected {one_line(first.expected)}, observed {one_line(first.observed)}"
@@ -192,7 +195,7 @@ def _unified(folded: Iterable[Row | str], width: int | None, paint: Paint) -> li
             put(row.mark, row.line, row.observed or row.expected, "")
         if row.source:
             put(" ", 0, "    at " + row.source, "dim")
-        if row.differs:
+        if row.differs and row.differs != ("exit",):
             put(" ", 0, "    differs: " + _names(row), "yellow")
     return out
 
@@ -215,7 +218,9 @@ def _side_by_side(folded: Iterable[Row | str], width: int, paint: Paint) -> list
             continue
         expected, observed = _wrap(row.expected, left), _wrap(row.observed, right)
         notes = [(part, "dim") for part in _wrap("  at " + row.source, right)] if row.source else []
-        notes += [(part, "yellow") for part in _wrap("  differs: " + _names(row), right)] if row.differs else []
+        notes += (
+            [(part, "yellow") for part in _wrap("  differs: " + _names(row), right)] if row.differs not in ((), ("exit",)) else []
+        )
         changed = row.mark in "!-+"
         cells = [(part, "green" if changed else "") for part in observed if part or row.observed] + notes
         for number in range(max(len(expected), len(cells))):
