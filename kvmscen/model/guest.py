@@ -63,6 +63,7 @@ class Guest:
         # What the hooks leave behind.
         self.fault: tuple[int, int, int, int, int] | None = None  # access, address, size, value, pc
         self.interrupt: int | None = None
+        self.block = 0
         self.error: BaseException | None = None
         self.passing = False  # one instruction runs whatever it is
         self._seen: dict[int, bytes | None] = {}
@@ -352,6 +353,7 @@ class Guest:
         engine.emu_stop()
 
     def _on_block(self, engine: Any, address: int, size: int, data: Any) -> None:
+        self.block = address
         if self.passing:
             return
         code = self._code(address, size)

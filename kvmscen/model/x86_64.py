@@ -230,7 +230,30 @@ class X86(Guest):
             self._edge = 0
             self.exit("internal_error", {"suberror": 1}, self.pc())
             return
-        self.exit("hlt", {}, self.pc())
+        if self._halting():
+            self.exit("hlt", {}, self.pc())
+        else:
+            self._lost()
+
+    def _halting(self) -> bool:
+        """Whether the last instruction of the block that ran last is the hlt in front of pc."""
+        at, end, name = self.block, self.start(), ""
+        while at < end:
+            size, name, _ = self.decode(at)
+            if not size:
+                return False
+            at += size
+        return at == end and name == "hlt"
+
+    def _lost(self) -> None:
+        """An exception that Unicorn takes for a triple fault: after an unmapped access it counts wrongly."""
+        pc = self.start()
+        if parse(self.raw(pc), self.bits).map == 0 and self.decode(pc)[0]:
+            self._unknown(pc)
+        elif self.mode == "real":
+            raise Unpredicted(f"the guest takes an exception of its own near {self.pc():#x}")
+        else:
+            self.interrupted(0)
 
     def interrupted(self, number: int) -> None:
         if self.read_whole("idt.limit") < (number + 1) * {"long": 16, "protected": 8, "real": 4}[self.mode] - 1:
@@ -240,13 +263,18 @@ class X86(Guest):
 
     def refused(self, error: Any) -> None:
         pc = self.start()
-        size, name, operands = self.decode(pc)
+        size, name, _ = self.decode(pc)
         if error.errno == uc_const.UC_ERR_INSN_INVALID and (size == 0 or name.startswith("ud")):
             self.interrupted(6)
             return
-        if error.errno == uc_const.UC_ERR_INSN_INVALID and parse(self.raw(pc), self.bits).map == 0 and self._outside(pc):
+        self._unknown(pc)
+
+    def _unknown(self, pc: int) -> None:
+        """An instruction that Unicorn lacks: KVM's emulator lacks those with a VEX prefix too."""
+        if parse(self.raw(pc), self.bits).map == 0 and self._outside(pc):
             self.exit("internal_error", {"suberror": 1}, self.pc())
             return
+        _, name, operands = self.decode(pc)
         raise Unpredicted(f"Unicorn does not know {name} {operands} at {self.pc():#x}")
 
     def _outside(self, pc: int) -> bool:

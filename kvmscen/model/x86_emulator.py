@@ -20,6 +20,9 @@ _TWO = frozenset(
         *(0xC0, 0xC1, 0xC3),
     )
 )
+_UNCERTAIN = frozenset(
+    (0x06, 0x07, 0x0E, 0x16, 0x17, 0x1E, 0x1F, 0x60, 0x61, 0x62, 0x8C, 0x8E, 0x9A, 0xC4, 0xC5, 0xC8, 0xCA, 0xCB, 0xCF, 0xEA)
+)
 # SSE and MMX moves: opcode to the mandatory prefixes (0 is none) with which they are known.
 _MOVES = {
     0x10: (0, 0x66),
@@ -90,6 +93,14 @@ def parse(raw: bytes, bits: int) -> Instruction:
         three = 3 if follow == 0x38 else 4
         return Instruction(three, padded[at + 2], padded[at + 3], prefix, rep, segment, sizes, rex)
     return Instruction(2, follow, padded[at + 2], prefix, rep, segment, sizes, rex)
+
+
+def uncertain(found: Instruction) -> bool:
+    """Whether KVM's order or width of accesses is not the processor's: segment loads, far transfers, several pushes."""
+    group = found.modrm >> 3 & 7
+    if found.map == 1:
+        return found.opcode in _UNCERTAIN or (found.opcode == 0xFF and group in (3, 5))
+    return found.map == 2 and found.opcode in (0xA0, 0xA1, 0xA8, 0xA9, 0xB2, 0xB4, 0xB5)
 
 
 def emulated(found: Instruction) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from unicorn import unicorn_const as uc_const
 
 from kvmscen.model.guest import Unpredicted
-from kvmscen.model.x86_emulator import Instruction, emulated, parse
+from kvmscen.model.x86_emulator import Instruction, emulated, parse, uncertain
 
 if TYPE_CHECKING:
     from kvmscen.model.x86_64 import X86
@@ -52,8 +52,10 @@ class Mmio:
         if found.aligned and address & 15:
             guest.interrupted(13)
             return
-        if found.map == 3 or (found.map == 1 and found.opcode in (0x60, 0x61)):
-            raise Unpredicted("movbe is there or not by the host's CPU; of pusha and popa KVM shows only a part")
+        if found.map == 3:
+            raise Unpredicted("movbe is there or not by the host's CPU")
+        if uncertain(found):
+            raise Unpredicted(f"a segment load, far transfer or multiple push at {self.pc:#x} that reaches outside the slots")
         if guest.bits < 64 and not self._in_limit(address, size):
             raise Unpredicted(f"an access of {size} bytes at {address:#x}, beyond the end of its segment")
         self.writes, self.wide, self.done = [], found.wide_move, False

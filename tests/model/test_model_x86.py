@@ -53,7 +53,7 @@ MEMORY = (
         "enter 16, 0",
         "fxsave [rbx]",
     ),
-    *("mov rdi, 0x1000; rep movsb", "mov rsi, 0x1000; rep movsb", "mov rsi, 0x1000; repe cmpsb", "mov rsp, 0x5800; enter 16, 0"),
+    *("mov rdi, 0x1000; rep movsb", "mov rsi, 0x1000; rep movsb", "mov rsi, 0x1000; repe cmpsb"),
     *("mov rbp, 0x5800; leave", "mov rsp, 0x5800; ret", "mov rsp, 0x5800; pushfq", "mov rdi, 0x8000; stosd", "mov eax, [0x8000]"),
     *(
         "mov [0x8004], rax; mov rax, [0x8004]",
@@ -87,6 +87,11 @@ LONG = (
         "cli; sti; hlt",
     ),
     *("mov eax, 0x10; mov ds, eax; hlt", "mov eax, 0x33; mov ds, eax; hlt", "pushfq", "mov rsp, 0x1000; pushfq; pop rax; hlt"),
+    *(
+        "mov eax, [0x5000]; ud2",
+        "mov [0x5000], eax; mov rax, 0x500000000; mov [rax], eax",
+        "mov [0x5000], eax; xor ecx, ecx; div ecx",
+    ),
     *("mov rax, 0x100; jmp rax", "nop", "mov byte ptr [rip+1], 5; mov al, 1; hlt", "a: mov [0x5000], al; inc al; jmp a"),
 )
 PROTECTED = (
