@@ -69,12 +69,12 @@ class Script:
 
     def current(self) -> Step | None:
         """The step that the next exit is held against first, None past the last."""
-        return next((step for _, step in self.options()), None)
+        plain = self._plain()
+        return plain[1] if plain is not None else next((step for _, step in self.options()), None)
 
     def timeout(self) -> float | None:
-        """Seconds after which the current step is met by nothing happening, None when it is not a timeout step."""
-        step = self.current()
-        return step.timeout if step is not None and step.exit == "timeout" else None
+        """Seconds after which nothing happening is a step that may be taken now, None when no such step may."""
+        return next((step.timeout for _, step in self.options() if step is not None and step.exit == "timeout"), None)
 
     def over(self) -> bool:
         """Whether the last step has been taken as often as it may be."""
@@ -121,10 +121,26 @@ class Script:
             elif (path := tuple(i for i, _ in at)) not in entered:
                 entered.add(path)
                 yield from self._options((*at, (0, 0)), entered)
-        if count >= step.repeat[0]:
+        if count >= step.repeat[0] or _optional(step):
             yield from self._options((*outer, (index + 1, 0)), entered)
 
+    def _plain(self) -> tuple[Position, Step] | None:
+        """What `options` gives first, where that is a step outside every group: it is asked for at each exit."""
+        if self.steps is None or len(self._at) > 1:
+            return None
+        index, count = self._at[0]
+        if index < len(self.steps) and 0 < count >= self.steps[index].repeat[1]:
+            index, count = index + 1, 0
+        if index >= len(self.steps):
+            return None
+        step = self.steps[index]
+        return (((index, count),), step) if count < step.repeat[1] and step.exit != "group" else None
+
     def _advance(self, kind: str, name: str, fields: Mapping[str, Any]) -> tuple[Step, int] | None:
+        plain = self._plain()
+        if plain is not None and fits(plain[1], kind, name, fields, plain[0][0][1]):
+            self.move(plain[0])
+            return plain[1], plain[0][0][1]
         for at, step in self.options():
             if step is None:
                 return None
@@ -167,6 +183,11 @@ class Script:
         # An arm_nisv that nothing acts upon would repeat for ever; so would an exit that nobody knows.
         ends = row is None or row.ends or name == "arm_nisv"
         return "expected" if ends else None
+
+
+def _optional(step: Step) -> bool:
+    # However often a group must be, it is there as soon as each of its steps may be missing.
+    return step.repeat[0] == 0 or (step.exit == "group" and all(map(_optional, step.steps)))
 
 
 def iteration(at: Position, step: Step) -> int:
