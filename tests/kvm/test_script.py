@@ -230,7 +230,7 @@ def test_an_enormous_repeat_costs_nothing() -> None:
 # --- any script at all ----------------------------------------------------------------------------------------------
 
 LETTERS = "abcdefghijklmnop"
-NAMES = dict(zip(LETTERS, (row.name for row in exits.EXITS if not row.ends and row.name != "arm_nisv")))
+NAMES = dict(zip(LETTERS, (row.name for row in exits.EXITS if not row.ends and row.name != "arm_nisv"), strict=False))
 repeats = st.tuples(st.integers(0, 3), st.integers(0, 3)).filter(lambda r: r[0] <= r[1] and r[1] > 0)
 
 
