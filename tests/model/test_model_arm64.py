@@ -261,6 +261,12 @@ class TestWaiting:
         assert (seen.stopped, seen.events[0].kind) == ("timeout", "timeout")
         assert 0.05 < time.monotonic() - start < 5
 
+    @pytest.mark.parametrize("code", ["mov w0, #0x1234; hvc #0; b #0", "adr x1, #0; br x1", "adr x1, #4; nop; br x1"])
+    def test_loops_of_every_kind_end(self, code: str) -> None:
+        start = time.monotonic()
+        assert execute(arm64(code, timeout=0.1)).stopped == "timeout"
+        assert time.monotonic() - start < 5
+
     def test_a_timeout_step_pushes_on(self) -> None:
         script = (Step("timeout", timeout=0.05, then=(Action("set_regs", {"pc": 4}),)), mmio())
         seen = execute(arm64("b #0; mov x2, #0x5000; str xzr, [x2]", script))
