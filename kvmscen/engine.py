@@ -117,6 +117,11 @@ def run(
     )
 
 
+def broken(problems: Sequence[Problem]) -> Run:
+    """A run in which nothing could run, for its reports: the last of `problems` is the host's."""
+    return Run(str(uuid.uuid4()), time.time(), __version__, (), tuple(problems), broken=True)
+
+
 def start(hosts: Sequence[Host], each: bool) -> list[Host]:
     """Start hosts side by side and wait for their facts; without `each`, those that cannot run here are left out."""
     usable: list[Host] = []
@@ -178,7 +183,7 @@ def _prepare_all(shared: _Shared, child: Child, targets: dict[str, Any], selecti
     while (item := shared.files.get()) is not None and not shared.stopped.is_set():
         number, file = item
         try:
-            if told is not child.process_id:
+            if told != child.process_id:
                 ask_prepare(child, **targets)
                 told = child.process_id
             reply = ask_prepare(child, run=file, text=selection.text, cases=selection.cases)

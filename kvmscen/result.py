@@ -79,7 +79,7 @@ class Result:
 class Run:
     """One run of the program. `started` is seconds since the epoch; `problems` are those of the files that were wrong.
 
-    `interrupted`: the user stopped it, so what did not run is not there.
+    `interrupted`: the user stopped it, so what did not run is not there. `broken`: a host that was asked for cannot run here.
     """
 
     id: str
@@ -89,6 +89,7 @@ class Run:
     problems: tuple[Problem, ...] = ()
     elapsed: float = 0.0
     interrupted: bool = False
+    broken: bool = False
 
     @property
     def summary(self) -> dict[str, int]:
@@ -100,7 +101,7 @@ class Run:
     def exit_status(self) -> int:
         """0 all that ran passed, 1 a mismatch, 2 a wrong file, 3 a host or harness error, 4 nothing ran; 3 over 2 over 1."""
         counts = self.summary
-        if counts["ERROR"]:
+        if counts["ERROR"] or self.broken:
             return 3
         if self.problems:
             return 2

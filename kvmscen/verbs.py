@@ -54,7 +54,6 @@ def run(arguments: argparse.Namespace) -> int:
     if sum(file is None for _, file in reports) > 1:
         raise UsageError("only one --report can go to standard output: give the others a file, as junit=report.xml")
     named: list[str] = list(dict.fromkeys(arguments.on or ()))
-    hosts = [host(name) for name in named or DEFAULT]
     record = _folder(arguments.record) if arguments.record else None
     workers = engine_workers(arguments.j)
     files, problems, empty = find(arguments.paths)
@@ -63,10 +62,8 @@ def run(arguments: argparse.Namespace) -> int:
         screen.problem(problem)
     for folder in empty:
         screen.say(f"{folder}: there are no scenarios (*.yaml) in this folder")
-    printed: list[Result] = []
 
     def on_result(outcome: engine.Outcome, done: int, known: int) -> None:
-        printed.append(outcome.result)
         screen.result(outcome.result, done, known)
         if record is not None:
             _record(record, outcome)
@@ -77,8 +74,13 @@ def run(arguments: argparse.Namespace) -> int:
                 print(observed(outcome.result, outcome.job.legend), flush=True)
 
     selection = engine.Selection(arguments.k, tuple(arguments.case or ()))
-    made = engine.run(files, hosts, bool(named), selection, workers, on_result, screen.problem, problems)
-    screen.end(made)
+    try:
+        hosts = [host(name) for name in named or DEFAULT]
+        made = engine.run(files, hosts, bool(named), selection, workers, on_result, screen.problem, problems)
+        screen.end(made)
+    except HostError as error:
+        print(f"kvmscen: {error}", file=sys.stderr)
+        made = engine.broken([*problems, Problem("(host)", 0, 0, str(error))])
     for name, file in reports:
         _write(FORMATS[name](made), file)
     return _INTERRUPTED if made.interrupted else made.exit_status
@@ -211,6 +213,7 @@ def check(arguments: argparse.Namespace) -> int:
 
     found = engine.check(files, on_file)
     said = f"{len(files)} file{'s' * (len(files) != 1)}, {cases} case{'s' * (cases != 1)}"
+    wrong += len(problems)
     print(f"{said}: " + (f"{wrong} wrong" if wrong else "nothing wrong"), file=sys.stderr)
     if found or problems:
         return 2
