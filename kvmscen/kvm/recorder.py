@@ -72,7 +72,8 @@ class Recorder:
         """Record an event; an event equal to the one before it is folded into it."""
         self.total += 1
         last = self.events[-1] if self.events else None
-        if last is not None and replace(last, count=1) == event:
+        # Mostly pc tells them apart; the whole comparison makes a copy.
+        if last is not None and last.pc == event.pc and replace(last, count=1) == event:
             self.events[-1] = replace(last, count=last.count + 1)
         else:
             self.events.append(event)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import struct
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 from kvmscen.arch import x86_64
 from kvmscen.arch.registers import base, get, put
@@ -14,8 +15,11 @@ from kvmscen.machine import Machine
 from kvmscen.machine import Vcpu as VcpuPlan
 
 GENERAL = x86_64.GENERAL
-_REGS_FORMAT = "=18Q"
+_REGS = struct.Struct("=18Q")
+_RIP = struct.Struct("=Q")
 _INDEX = {name: n for n, name in enumerate(x86_64.KVM_REGS)}
+_RegsBuffer = ctypes.c_char * uapi.REGS_X86
+_SregsBuffer = ctypes.c_char * uapi.SREGS_X86
 _XMM0 = 160
 _XSTATE_BV = 512
 
@@ -67,46 +71,69 @@ def _supported_cpuid(kvm: Kvm) -> ctypes.Array[ctypes.c_char]:
     return _cpuid
 
 
+@lru_cache(maxsize=16)
+def _boot_state(mode: str, at: int | None) -> tuple[dict[str, int], tuple[tuple[int, bytes], ...]]:
+    """The general registers of a mode, and what it puts where into struct kvm_sregs: every VM of a run boots alike."""
+    regs = x86_64.boot(mode, at)
+    pieces: list[tuple[int, bytes]] = []
+    for offset, fmt, value in sorted((*_SREGS[name], value) for name, value in regs.items() if name in _SREGS):
+        data = struct.pack("=" + fmt, value)
+        if pieces and pieces[-1][0] + len(pieces[-1][1]) == offset:
+            offset, data = pieces[-1][0], pieces.pop()[1] + data
+        pieces.append((offset, data))
+    return {name: regs[name] for name in x86_64.KVM_REGS}, tuple(pieces)
+
+
 def boot(kvm: Kvm, vcpu: Vcpu, plan: VcpuPlan, machine: Machine) -> None:
     """Put a new vCPU into its mode with its registers set."""
     if plan.mode != "real":
         vcpu.ioctl("KVM_SET_CPUID2", _supported_cpuid(kvm))
-    regs = x86_64.boot(plan.mode, machine.tables.at if machine.tables is not None else None)
+    general, pieces = _boot_state(plan.mode, machine.tables.at if machine.tables is not None else None)
+    regs, others = dict(general), {}
     for name, value in plan.regs.items():
-        put(x86_64.REGISTERS, regs, name, value)
+        if base(x86_64.REGISTERS, name) in _INDEX:
+            put(x86_64.REGISTERS, regs, name, value)
+            continue
+        others[name] = value
         if plan.mode == "real" and name in x86_64.SEGMENTS:
-            regs[f"{name}.base"] = value << 4
-    write(vcpu, regs)
+            others[f"{name}.base"] = value << 4
+    sregs = _SregsBuffer()
+    vcpu.ioctl("KVM_GET_SREGS", sregs)
+    for offset, data in pieces:
+        ctypes.memmove(ctypes.byref(sregs, offset), data, len(data))
+    _put_sregs(sregs, others)
+    vcpu.ioctl("KVM_SET_SREGS", sregs)
+    vcpu.ioctl("KVM_SET_REGS", _RegsBuffer.from_buffer_copy(_REGS.pack(*regs.values())))
+    _write_xmm(vcpu, others)
 
 
 def pc(vcpu: Vcpu) -> int:
     """rip as KVM returns it."""
-    buffer = ctypes.create_string_buffer(uapi.REGS_X86)
+    buffer = _RegsBuffer()
     vcpu.ioctl("KVM_GET_REGS", buffer)
-    return int(struct.unpack_from("=Q", buffer, 8 * _INDEX["rip"])[0])
+    return int(_RIP.unpack_from(buffer, 8 * _INDEX["rip"])[0])
 
 
 def read(vcpu: Vcpu, names: Iterable[str]) -> dict[str, int]:
     """Registers and views of them by name."""
     wanted = list(names)
-    wholes = {base(x86_64.REGISTERS, name) for name in wanted}
-    values: dict[str, int] = {}
-    buffer = ctypes.create_string_buffer(uapi.REGS_X86)
+    buffer = _RegsBuffer()
     vcpu.ioctl("KVM_GET_REGS", buffer)
-    values.update(zip(x86_64.KVM_REGS, struct.unpack(_REGS_FORMAT, buffer)))
-    if any(name in _SREGS for name in wholes):
-        sregs = ctypes.create_string_buffer(uapi.SREGS_X86)
+    values = dict(zip(x86_64.KVM_REGS, _REGS.unpack(buffer)))
+    others = {base(x86_64.REGISTERS, name) for name in wanted if name not in _INDEX} - _INDEX.keys()
+    if others & _SREGS.keys():
+        sregs = _SregsBuffer()
         vcpu.ioctl("KVM_GET_SREGS", sregs)
-        for name in wholes & _SREGS.keys():
+        for name in others & _SREGS.keys():
             offset, fmt = _SREGS[name]
             values[name] = struct.unpack_from("=" + fmt, sregs, offset)[0]
-    if any(name.startswith("xmm") for name in wholes):
+    if any(name.startswith("xmm") for name in others):
         xsave = ctypes.create_string_buffer(uapi.XSAVE)
         vcpu.ioctl("KVM_GET_XSAVE", xsave)
-        for name in wholes:
+        for name in others:
             if name.startswith("xmm"):
                 values[name] = int.from_bytes(struct.unpack_from("=16s", xsave, _XMM0 + 16 * int(name[3:]))[0], "little")
-    return {name: get(x86_64.REGISTERS, values, name) for name in wanted}
+    return {name: values[name] if name in values else get(x86_64.REGISTERS, values, name) for name in wanted}
 
 
 def write(vcpu: Vcpu, regs: Mapping[str, int]) -> None:
@@ -114,36 +141,40 @@ def write(vcpu: Vcpu, regs: Mapping[str, int]) -> None:
     wholes = {base(x86_64.REGISTERS, name) for name in regs}
     general = wholes & _INDEX.keys()
     if general:
-        buffer = ctypes.create_string_buffer(uapi.REGS_X86)
+        buffer = _RegsBuffer()
         if len(general) < len(_INDEX):
             vcpu.ioctl("KVM_GET_REGS", buffer)
-        values = dict(zip(x86_64.KVM_REGS, struct.unpack(_REGS_FORMAT, buffer)))
+        values = dict(zip(x86_64.KVM_REGS, _REGS.unpack(buffer)))
         for name, value in regs.items():
             if base(x86_64.REGISTERS, name) in _INDEX:
                 put(x86_64.REGISTERS, values, name, value)
-        struct.pack_into(_REGS_FORMAT, buffer, 0, *(values[name] for name in x86_64.KVM_REGS))
+        _REGS.pack_into(buffer, 0, *(values[name] for name in x86_64.KVM_REGS))
     if wholes & _SREGS.keys():
-        _write_sregs(vcpu, {name: value for name, value in regs.items() if base(x86_64.REGISTERS, name) in _SREGS})
+        sregs = _SregsBuffer()
+        vcpu.ioctl("KVM_GET_SREGS", sregs)
+        _put_sregs(sregs, regs)
+        vcpu.ioctl("KVM_SET_SREGS", sregs)
     if general:
         vcpu.ioctl("KVM_SET_REGS", buffer)
-    xmm = {name: value for name, value in regs.items() if name.startswith("xmm")}
-    if xmm:
-        _write_xmm(vcpu, xmm)
+    _write_xmm(vcpu, regs)
 
 
-def _write_sregs(vcpu: Vcpu, regs: Mapping[str, int]) -> None:
-    sregs = ctypes.create_string_buffer(uapi.SREGS_X86)
-    vcpu.ioctl("KVM_GET_SREGS", sregs)
+def _put_sregs(sregs: ctypes.Array[ctypes.c_char], regs: Mapping[str, int]) -> None:
     for name, value in regs.items():
-        offset, fmt = _SREGS[base(x86_64.REGISTERS, name)]
-        struct.pack_into("=" + fmt, sregs, offset, value)
-    vcpu.ioctl("KVM_SET_SREGS", sregs)
+        whole = base(x86_64.REGISTERS, name)
+        if whole in _SREGS:
+            offset, fmt = _SREGS[whole]
+            struct.pack_into("=" + fmt, sregs, offset, value)
 
 
 def _write_xmm(vcpu: Vcpu, regs: Mapping[str, int]) -> None:
+    """Set those of `regs` that are xmm registers."""
+    wide = {name: value for name, value in regs.items() if name.startswith("xmm")}
+    if not wide:
+        return
     xsave = ctypes.create_string_buffer(uapi.XSAVE)
     vcpu.ioctl("KVM_GET_XSAVE", xsave)
-    for name, value in regs.items():
+    for name, value in wide.items():
         struct.pack_into("=16s", xsave, _XMM0 + 16 * int(name[3:]), value.to_bytes(16, "little"))
     # Without its bit in XSTATE_BV the SSE state is taken as initial.
     features = struct.unpack_from("=Q", xsave, _XSTATE_BV)[0]
