@@ -167,6 +167,13 @@ def test_hosts_tells_what_can_run_here() -> None:
     assert [line.split()[0] for line in done.stdout.splitlines()[2:]] == ["kvm", "model", "replay:FILE", "qemu", "ssh"]
 
 
+def test_the_model_predicts_the_kernel_that_is_named() -> None:
+    told = {host: report("scenarios/arm64-sign-extend.yaml", "--on", host) for host in ("model@6.1", "model@7.2", "model")}
+    assert [(told[host][0], told[host][1]["results"][0]["status"]) for host in told] == [(0, "XFAIL"), (0, "PASS"), (4, "SKIP")]
+    assert told["model@6.1"][1]["results"][0]["kernel"] == "6.1"
+    assert "model@KERNEL" in told["model"][1]["results"][0]["reason"]
+
+
 # --- record and replay ----------------------------------------------------------------------------------------------
 
 

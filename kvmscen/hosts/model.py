@@ -6,6 +6,7 @@ import re
 
 from kvmscen.errors import UsageError
 from kvmscen.hosts.child import Child, ChildHost, python
+from kvmscen.model import ARCHES, facts
 
 
 class ModelHost(ChildHost):
@@ -20,6 +21,13 @@ class ModelHost(ChildHost):
             raise UsageError(f"there is no host {name!r}; write model, or model@6.1 for the kernel to predict")
         self.kernel = kernel
         super().__init__(name)
+
+    def start(self) -> None:
+        """Nothing yet: what the model is, is known, and many runs need none."""
+
+    def wait(self) -> None:
+        """The facts, without a child."""
+        self.facts = tuple(facts(arch, self.kernel or None) for arch in ARCHES)
 
     def child(self) -> Child:
         """One model, not started yet."""

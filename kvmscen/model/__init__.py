@@ -2,37 +2,12 @@
 
 from __future__ import annotations
 
-import gc
+from kvmscen.machine import Facts
+from kvmscen.model.capabilities import CAPABILITIES
 
-from kvmscen.errors import HostError
-from kvmscen.machine import Facts, Machine, Observation
-from kvmscen.model.arm64 import Arm64
-from kvmscen.model.guest import Guest
-from kvmscen.model.x86_64 import X86
-
-GUESTS: dict[str, type[Guest]] = {guest.NAME: guest for guest in (Arm64, X86)}
-# Unicorn's engines take 30 to 60 MB, and their hooks form cycles with them.
-COLLECT = 64
-_runs = 0
+ARCHES = tuple(CAPABILITIES)
 
 
-def execute(machine: Machine) -> Observation:
-    """Predict what KVM would do with a machine."""
-    global _runs
-    if machine.arch not in GUESTS:
-        raise HostError(f"the model does not run {machine.arch}")
-    guest = GUESTS[machine.arch](machine)
-    try:
-        return guest.observe()
-    finally:
-        guest.close()
-        _runs += 1
-        if _runs % COLLECT == 0:
-            gc.collect()
-
-
-def facts(arch: str) -> Facts:
-    """What the model is, as a host of one architecture."""
-    if arch not in GUESTS:
-        raise HostError(f"the model does not run {arch}")
-    return Facts(arch, None, GUESTS[arch].CAPABILITIES)
+def facts(arch: str, kernel: str | None = None) -> Facts:
+    """What the model of one of ARCHES is as a host; `kernel` is the version that it predicts, None where it names none."""
+    return Facts(arch, kernel, CAPABILITIES[arch])

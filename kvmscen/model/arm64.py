@@ -12,13 +12,13 @@ from unicorn import unicorn_const as uc_const
 from kvmscen.arch import arm64
 from kvmscen.arch.arm64_syndrome import Access, decode, esr_iss
 from kvmscen.machine import Vcpu
+from kvmscen.model.capabilities import ARM64, IPA_BITS
 from kvmscen.model.guest import FETCHES, Blocked, Guest, Unpredicted
 from kvmscen.model.psci import answer
 
 MASK = (1 << 64) - 1
 RESET_PSTATE = 0x3C5  # EL1h, all exceptions masked
 BTYPE = 0xC00  # set by indirect branches on the CPU that Unicorn models, not on one without BTI
-IPA_BITS = 40
 HVC, WFI, SELF = 0xD4000002, 0xD503207F, 0x14000000
 # System registers that hold what the guest or the scenario put there: op0 op1 CRn CRm op2 of MRS, bits 20:5.
 KNOWN_SYSTEM = frozenset(
@@ -77,6 +77,10 @@ ENCODED = {
 }
 
 
+# Before this kernel the reply to a load that sign-extends was zero-extended.
+SIGN_EXTENDED = (7, 2)
+
+
 class Arm64(Guest):
     """One vCPU at EL1 with the MMU off, as KVM starts it."""
 
@@ -85,20 +89,7 @@ class Arm64(Guest):
     GENERAL = arm64.GENERAL
     ENGINE = (uc_const.UC_ARCH_ARM64, uc_const.UC_MODE_ARM)
     ENABLED = ("KVM_CAP_ARM_NISV_TO_USER",)
-    CAPABILITIES = {
-        "KVM_CAP_USER_MEMORY": 1,
-        "KVM_CAP_NR_MEMSLOTS": 32767,
-        "KVM_CAP_SYNC_MMU": 1,
-        "KVM_CAP_DESTROY_MEMORY_REGION_WORKS": 1,
-        "KVM_CAP_ONE_REG": 1,
-        "KVM_CAP_READONLY_MEM": 1,
-        "KVM_CAP_ARM_PSCI": 1,
-        "KVM_CAP_ARM_PSCI_0_2": 1,
-        "KVM_CAP_ENABLE_CAP_VM": 1,
-        "KVM_CAP_IMMEDIATE_EXIT": 1,
-        "KVM_CAP_ARM_VM_IPA_SIZE": IPA_BITS,
-        "KVM_CAP_ARM_NISV_TO_USER": 1,
-    }
+    CAPABILITIES = ARM64
 
     def __init__(self, machine: Any) -> None:
         super().__init__(machine)
@@ -261,9 +252,17 @@ class Arm64(Guest):
         if not found.write:
             value = reply["data"] & (1 << 8 * found.size) - 1
             if found.signed and value >> 8 * found.size - 1:
-                raise Unpredicted("the reply to a load that sign-extends is negative: KVM extends its sign from 7.2 on only")
+                value = self._extended(value, found)
             self.put(found.reg, value)
         self.jump(pc + 4)
+
+    def _extended(self, value: int, found: Access) -> int:
+        """What KVM puts into the register for a negative reply to a load that sign-extends."""
+        if self.kernel is None:
+            raise Unpredicted("KVM extends the sign of this load's reply from 7.2 on only: ask model@KERNEL")
+        if tuple(map(int, self.kernel.split("."))) < SIGN_EXTENDED:
+            return value
+        return (value - (1 << 8 * found.size)) & ((1 << 64) - 1 if found.wide else 0xFFFFFFFF)
 
     def _undecoded(self, found: Access, address: int, pc: int) -> None:
         if "KVM_CAP_ARM_NISV_TO_USER" not in self.enabled:

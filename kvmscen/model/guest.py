@@ -50,6 +50,7 @@ class Guest:
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
+        self.kernel: str | None = None  # the version to predict, where versions differ
         self.recorder = Recorder(machine)
         self.engine: Any = Uc(*self.ENGINE)  # type: ignore[no-untyped-call]
         self.memory = Memory(self.engine, self.NAME)

@@ -11,6 +11,7 @@ from unicorn import x86_const as const
 
 from kvmscen.arch import x86_64
 from kvmscen.machine import Machine, Vcpu
+from kvmscen.model.capabilities import X86_64
 from kvmscen.model.guest import FETCHES, NOWHERE, Blocked, Guest, Unpredicted
 from kvmscen.model.x86_emulator import parse
 from kvmscen.model.x86_mmio import Mmio
@@ -48,17 +49,7 @@ class X86(Guest):
     NAME = x86_64.NAME
     REGISTERS = x86_64.REGISTERS
     GENERAL = x86_64.GENERAL
-    CAPABILITIES = {
-        "KVM_CAP_HLT": 1,
-        "KVM_CAP_USER_MEMORY": 1,
-        "KVM_CAP_NR_MEMSLOTS": 32764,
-        "KVM_CAP_SYNC_MMU": 1,
-        "KVM_CAP_DESTROY_MEMORY_REGION_WORKS": 1,
-        "KVM_CAP_JOIN_MEMORY_REGIONS_WORKS": 1,
-        "KVM_CAP_READONLY_MEM": 1,
-        "KVM_CAP_ENABLE_CAP_VM": 1,
-        "KVM_CAP_IMMEDIATE_EXIT": 1,
-    }
+    CAPABILITIES = X86_64
 
     def __init__(self, machine: Machine) -> None:
         mode = machine.vcpus[0].mode

@@ -1,0 +1,32 @@
+"""Predict what KVM would do with a machine."""
+
+from __future__ import annotations
+
+import gc
+
+from kvmscen.errors import HostError
+from kvmscen.machine import Machine, Observation
+from kvmscen.model.arm64 import Arm64
+from kvmscen.model.guest import Guest
+from kvmscen.model.x86_64 import X86
+
+GUESTS: dict[str, type[Guest]] = {guest.NAME: guest for guest in (Arm64, X86)}
+# Unicorn's engines take 30 to 60 MB, and their hooks form cycles with them.
+COLLECT = 64
+_runs = 0
+
+
+def execute(machine: Machine, kernel: str | None = None) -> Observation:
+    """The Observation that is predicted; `kernel` is the version whose KVM is meant, where versions differ."""
+    global _runs
+    if machine.arch not in GUESTS:
+        raise HostError(f"the model does not run {machine.arch}")
+    guest = GUESTS[machine.arch](machine)
+    guest.kernel = kernel
+    try:
+        return guest.observe()
+    finally:
+        guest.close()
+        _runs += 1
+        if _runs % COLLECT == 0:
+            gc.collect()
