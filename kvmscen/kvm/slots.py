@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 from kvmscen.errors import IoctlError
 from kvmscen.kvm.fds import Memory, Vm
 from kvmscen.machine import Memslot
 
-_EFAULT = 14
+# KVM_MEM_MAX_NR_PAGES: a larger slot is refused, whatever lies behind it.
+_MOST = ((1 << 31) - 1) * os.sysconf("SC_PAGE_SIZE")
 
 
 class Slots:
@@ -21,8 +24,8 @@ class Slots:
         """Create, move or change a slot (KVM API 4.35). Raises IoctlError, then nothing is changed."""
         memory, fresh = self._memory.get(slot.slot), None
         if memory is None or (slot.size > memory.size and slot.slot not in self._live):
-            fresh = Memory(max(slot.size, 1))
-            if memory is not None:
+            fresh = Memory(max(slot.size, 1) if slot.size <= _MOST else 1)
+            if memory is not None and slot.size <= _MOST:
                 fresh.write(0, memory.read(0, memory.size))
         try:
             self.vm.set_user_memory_region(slot.slot, slot.flags, slot.gpa, slot.size, (fresh or memory).at)  # type: ignore[union-attr]
