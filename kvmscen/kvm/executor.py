@@ -79,7 +79,8 @@ class _Run:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, previous)
         elapsed = time.monotonic() - start
-        return Observation(stopped or "end", tuple(self.recorder.events), regs, memory, elapsed)
+        detail = self.recorder.detail(stopped or "end")
+        return Observation(stopped or "end", tuple(self.recorder.events), regs, memory, elapsed, detail)
 
     # --- building ---------------------------------------------------------------------------------------------------
 
@@ -105,7 +106,8 @@ class _Run:
             if cap.on_vcpu and (stop := self._try(partial(self._enable, cap), cap.errno)):
                 return stop
         for plan in machine.vcpus:
-            self.state.boot(self.kvm, self.vcpus[plan.id], plan, machine)
+            if stop := self._try(partial(self.state.boot, self.kvm, self.vcpus[plan.id], plan, machine), None):
+                return stop
         return self._perform(machine.vcpus[0].id, machine.setup)
 
     def _slots(self) -> Slots:
