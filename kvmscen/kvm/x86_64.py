@@ -22,6 +22,7 @@ _RegsBuffer = ctypes.c_char * uapi.REGS_X86
 _SregsBuffer = ctypes.c_char * uapi.SREGS_X86
 _XMM0 = 160
 _XSTATE_BV = 512
+_RUN_CR8 = 16
 
 
 def _sregs_layout() -> dict[str, tuple[int, str]]:
@@ -103,6 +104,7 @@ def boot(kvm: Kvm, vcpu: Vcpu, plan: VcpuPlan, machine: Machine) -> None:
         ctypes.memmove(ctypes.byref(sregs, offset), data, len(data))
     _put_sregs(sregs, others)
     vcpu.ioctl("KVM_SET_SREGS", sregs)
+    _write_cr8(vcpu, others)
     vcpu.ioctl("KVM_SET_REGS", _RegsBuffer.from_buffer_copy(_REGS.pack(*regs.values())))
     _write_xmm(vcpu, others)
 
@@ -154,6 +156,7 @@ def write(vcpu: Vcpu, regs: Mapping[str, int]) -> None:
         vcpu.ioctl("KVM_GET_SREGS", sregs)
         _put_sregs(sregs, regs)
         vcpu.ioctl("KVM_SET_SREGS", sregs)
+        _write_cr8(vcpu, regs)
     if general:
         vcpu.ioctl("KVM_SET_REGS", buffer)
     _write_xmm(vcpu, regs)
@@ -165,6 +168,12 @@ def _put_sregs(sregs: ctypes.Array[ctypes.c_char], regs: Mapping[str, int]) -> N
         if whole in _SREGS:
             offset, fmt = _SREGS[whole]
             struct.pack_into("=" + fmt, sregs, offset, value)
+
+
+def _write_cr8(vcpu: Vcpu, regs: Mapping[str, int]) -> None:
+    # Without an irqchip KVM_RUN takes cr8 from struct kvm_run, whatever KVM_SET_SREGS said (KVM API 5, "cr8").
+    if "cr8" in regs:
+        vcpu.put(_RUN_CR8, struct.pack("=Q", regs["cr8"]))
 
 
 def _write_xmm(vcpu: Vcpu, regs: Mapping[str, int]) -> None:
