@@ -1,0 +1,218 @@
+"""The documentation against the code: its scenarios are right, its tables are the code's, and no key is left out."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kvmscen.arch import ARCHES
+from kvmscen.asm import assembly, front, items
+from kvmscen.build.ready import _DEFAULT_TIMEOUT, _EXITS_ABOVE, _EXITS_MOST
+from kvmscen.kvm import exits, script
+from kvmscen.load import conditions, document, guest, names, steps
+
+ROOT = Path(__file__).resolve().parent.parent
+LANGUAGE = ROOT / "docs" / "language.md"
+PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+SCHEMA: dict[str, Any] = json.loads((ROOT / "schema" / "scenario.schema.json").read_text())
+DEFS = SCHEMA["definitions"]
+# Definitions of the schema that are maps with keys of the language.
+MAPS = (
+    *("step", "action", "memslot", "section", "vcpu", "enable_entry", "final", "requires", "limits"),
+    *("memory_value", "value", "repeat", "reply"),
+)
+_BLOCK = re.compile(r"^```yaml\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+_GENERATED = re.compile(r"<!-- generated: (\w+) -->\n(.*?)<!-- end -->\n", re.DOTALL)
+
+
+# --- the scenarios --------------------------------------------------------------------------------------------------
+
+
+def scenarios() -> Iterator[Any]:
+    """Every complete scenario of a page, with its line there."""
+    for page in PAGES:
+        text = page.read_text() if page.exists() else ""
+        for found in _BLOCK.finditer(text):
+            if found[1].startswith(("summary:", "# yaml-language-server")):
+                line = text.count("\n", 0, found.start()) + 1
+                yield pytest.param(found[1], id=f"{page.name}-{line}")
+
+
+def test_there_are_scenarios() -> None:
+    assert sum(1 for _ in scenarios()) >= 2
+
+
+@pytest.mark.parametrize("text", scenarios())
+def test_scenario_is_right(text: str, tmp_path: Path) -> None:
+    pytest.importorskip("keystone")
+    file = tmp_path / "example.yaml"
+    file.write_text(text)
+    code = "from kvmscen.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code, "check", str(file)], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+# --- what is mentioned ----------------------------------------------------------------------------------------------
+
+
+def keys() -> Iterable[tuple[str, str]]:
+    """Every key of the language that is no member of an exit, with the map that it belongs to."""
+    yield from (("a scenario", key) for key in SCHEMA["properties"])
+    exit_keys = {row.name for row in exits.EXITS}
+    for name in MAPS:
+        node = DEFS[name]
+        maps = [node, *node.get("anyOf", ())]
+        yield from ((name, key) for found in maps for key in found.get("properties", ()) if key not in exit_keys)
+    yield from (("when", key) for key in DEFS["when"]["items"]["properties"])
+
+
+@pytest.mark.parametrize(("where", "key"), sorted(set(keys())))
+def test_key_is_mentioned(where: str, key: str) -> None:
+    assert re.search(rf"`[^`\n]*\b{re.escape(key)}\b[^`\n]*`", LANGUAGE.read_text()), f"docs/language.md: {key} of {where}"
+
+
+@pytest.mark.parametrize("name", [row.name for row in exits.EXITS])
+def test_exit_is_mentioned(name: str) -> None:
+    assert f"`{name}`" in LANGUAGE.read_text()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    text = page.read_text() if page.exists() else ""
+    for target in re.findall(r"\]\(([^)#:\s]*)(?:#[^)\s]*)?\)", text):
+        assert not target or (page.parent / target).exists(), f"{page.name}: {target}"
+    titles = {re.sub(r"[^\w -]", "", t.lower()).replace(" ", "-") for t in re.findall(r"^#+ (.*)$", text, re.MULTILINE)}
+    for anchor in re.findall(r"\]\(#([^)\s]*)\)", text):
+        assert anchor in titles, f"{page.name}: #{anchor}"
+
+
+# --- the tables -----------------------------------------------------------------------------------------------------
+
+
+def member(row: exits.Exit, field: exits.Field) -> str:
+    text = f"**{field.name}**" if field.name in row.where else field.name
+    if field.length > 1:
+        text += f"[{field.length}]"
+    return text + (f" ({', '.join(field.names)})" if field.names else "")
+
+
+def fields_of(row: exits.Exit) -> str:
+    if row.name == "debug":
+        by_arch = {arch: ", ".join(f.name for f in exits.fields_of("debug", arch)) for arch in ARCHES}
+        return "; ".join(f"{arch}: {fields}" for arch, fields in by_arch.items())
+    arch = (row.archs or tuple(ARCHES))[0]
+    return ", ".join(member(row, field) for field in exits.fields_of(row.name, arch))
+
+
+def exit_table() -> Iterator[str]:
+    """One row for each exit that a scenario may name, then the others by name."""
+    offered = names.offered()
+    yield "| exit | members | reply | ends | arch | what |"
+    yield "| --- | --- | --- | --- | --- | --- |"
+    for row in offered:
+        archs = ", ".join(arch for arch in row.archs if arch in ARCHES)
+        cells = (f"`{row.name}`", fields_of(row), ", ".join(row.reply), "yes" if row.ends else "", archs, row.text)
+        yield f"| {' | '.join(cells)} |"
+    yield ""
+    others = [row for row in exits.EXITS if row not in offered]
+    with_errno = [row.name for row in others if not row.archs]
+    yield f"Only beside an errno, in an `error` step: {listed(with_errno)}. Of other architectures, and so refused:"
+    yield listed(row.name for row in others if row.archs) + "."
+
+
+def listed(words: Iterable[str]) -> str:
+    return " ".join(f"`{word}`" for word in words)
+
+
+def register_table() -> Iterator[str]:
+    yield "| arch | registers | views |"
+    yield "| --- | --- | --- |"
+    for arch, module in ARCHES.items():
+        table = module.REGISTERS
+        wholes = [name for name, row in table.items() if not row.of and "." not in name]
+        wholes += dict.fromkeys(name.split(".")[0] for name in table if "." in name)
+        views = [name for name, row in table.items() if row.of and "." not in row.of]
+        yield f"| {arch} | {' '.join(ranges(wholes))} | {' '.join(ranges(views))} |"
+
+
+def ranges(words: Iterable[str]) -> Iterator[str]:
+    """`x0-x30` for what is numbered without a gap."""
+    found: dict[tuple[str, str], list[int]] = {}
+    order: dict[tuple[str, str], str] = {}
+    for word in dict.fromkeys(words):
+        match = re.fullmatch(r"([a-z]+)(\d+)([a-z]?)", word)
+        key = (match[1], match[3]) if match else (word, "")
+        found.setdefault(key, [])
+        order[key] = word
+        if match:
+            found[key].append(int(match[2]))
+    for (head, tail), numbers in found.items():
+        if len(numbers) > 3 and numbers == list(range(numbers[0], numbers[-1] + 1)):
+            yield f"`{head}{numbers[0]}{tail}`-`{head}{numbers[-1]}{tail}`"
+        elif numbers:
+            yield from (f"`{head}{n}{tail}`" for n in numbers)
+        else:
+            yield f"`{order[head, tail]}`"
+
+
+def limit_table() -> Iterator[str]:
+    mib = 1 << 20
+    longest = DEFS["limits"]["properties"]["timeout"]["maximum"]
+    rows = {
+        "`timeout`, by default and at most": f"{conditions.TIMEOUT_DEFAULT:g} s, {longest} s",
+        "`exits`, by default": f"what the steps sum up to and {_EXITS_ABOVE:,}",
+        "`exits` and `repeat`, at most": f"{steps.REPEAT_MAX:,}",
+        "extra exits before the vCPU stops": f"{script.EXTRA_LIMIT}",
+        "memslots, all together": f"{guest.SLOTS_MAX // mib} MiB",
+        "a section, all sections": f"{items.MAX_SIZE // mib} MiB, {assembly.MAX_TOTAL // mib} MiB",
+        "statements of a program": f"{front.MAX_STATEMENTS:,}",
+        "a scenario's file": f"{document.SIZE_MAX // mib} MiB, nested {document.DEPTH_MAX} deep, {document.VALUES_MAX:,} values",
+    }
+    yield "| what | limit |"
+    yield "| --- | --- |"
+    yield from (f"| {what} | {limit} |" for what, limit in rows.items())
+
+
+def test_the_limit_of_exits_is_one() -> None:
+    most = DEFS["limits"]["properties"]["exits"]["maximum"]
+    assert _EXITS_MOST == steps.REPEAT_MAX == most
+    assert DEFS["repeat"]["maximum"] == most
+    assert _DEFAULT_TIMEOUT == conditions.TIMEOUT_DEFAULT
+
+
+def later_list() -> Iterator[str]:
+    yield f"* keys of a scenario: {listed(names.LATER_TOP)}"
+    yield f"* keys of a step: {listed(names.LATER_STEP)}"
+    yield f"* actions: {listed(names.LATER_ACTIONS)}"
+    yield f"* architectures: {listed(names.LATER_ARCHES)}"
+
+
+TABLES: dict[str, Callable[[], Iterator[str]]] = {
+    "exits": exit_table,
+    "registers": register_table,
+    "limits": limit_table,
+    "later": later_list,
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_table_is_what_the_code_says(name: str) -> None:
+    text = LANGUAGE.read_text()
+    made = "\n".join(TABLES[name]()) + "\n"
+    if os.environ.get("KVMSCEN_UPDATE_GOLDEN") == "1" and not os.environ.get("CI"):
+        text = _GENERATED.sub(lambda m: f"<!-- generated: {name} -->\n{made}<!-- end -->\n" if m[1] == name else m[0], text)
+        LANGUAGE.write_text(text)
+    again = "KVMSCEN_UPDATE_GOLDEN=1 pytest tests/test_docs.py"
+    assert dict(_GENERATED.findall(text)).get(name) == made, f"docs/language.md: make it with {again}"
+
+
+def test_no_table_is_forgotten() -> None:
+    assert {name for name, _ in _GENERATED.findall(LANGUAGE.read_text())} == set(TABLES)
