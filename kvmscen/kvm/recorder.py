@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, Callable
 
 from kvmscen.errors import IoctlError
-from kvmscen.kvm.script import Devices, Script, Verdict, reply_of
+from kvmscen.kvm.script import EXTRA_LIMIT, Devices, Script, Verdict, reply_of
 from kvmscen.machine import Action, Event, Machine, Step
 
 
@@ -19,6 +19,7 @@ class Recorder:
         self.scripts = {vcpu.id: Script(vcpu.script, machine.ignore) for vcpu in machine.vcpus}
         self.events: list[Event] = []
         self.limit = machine.exits
+        self.timeout = machine.timeout
         self.total = 0
 
     def take(
@@ -45,6 +46,14 @@ class Recorder:
         if verdict.stop is None and self.total >= self.limit:
             return verdict._replace(stop="exits")
         return verdict
+
+    def detail(self, stopped: str) -> str | None:
+        """Why the run stopped, in words, where the guest did not end it."""
+        return {
+            "extra": f"{EXTRA_LIMIT} exits that no step expected",
+            "exits": f"the limit of {self.limit} exits was reached (limits: {{exits: ...}})",
+            "timeout": f"the time limit of {self.timeout:g} s was reached (limits: {{timeout: ...}})",
+        }.get(stopped)
 
     def reply(self, verdict: Verdict, name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         """What user space writes back at this exit; a write into a section outside the slots is kept there."""

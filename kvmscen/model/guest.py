@@ -135,7 +135,9 @@ class Guest:
             unpredicted = unpredicted or str(reason)
         memory = self._memory(self.machine.observe_memory)
         elapsed = time.monotonic() - start
-        return Observation(stopped or "end", tuple(self.recorder.events), regs, memory, elapsed, None, unpredicted)
+        stopped = stopped or "end"
+        detail = self.recorder.detail(stopped)
+        return Observation(stopped, tuple(self.recorder.events), regs, memory, elapsed, detail, unpredicted)
 
     def close(self) -> None:
         """Let go of the engine: its hooks hold this object, and this object holds it."""

@@ -88,11 +88,11 @@ def rows(result: Result) -> list[Row]:
 def place(result: Result) -> tuple[str, int]:
     """File and line to look at first: those of the first difference, else the case's own.
 
-    What was observed and not expected has no line: it is looked for behind the step before it.
+    What was observed and not expected has no line: it is looked for behind the step before it, else before the step behind it.
     """
     story = rows(result)
     first = next((number for number, row in enumerate(story) if row.mark in "!-+"), None)
-    lines = [row.line for row in story[first::-1]] if first is not None else []
+    lines = [row.line for row in (*story[first::-1], *story[first:])] if first is not None else []
     return result.file, next((line for line in lines if line), result.line)
 
 
