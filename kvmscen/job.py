@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from kvmscen.expectation import Expectation
@@ -104,7 +104,7 @@ class Job:
             "flavour": self.flavour,
             "predicted": self.predicted,
             "skip": self.skip,
-            "machine": None if machine is None else astuple(machine),
+            "machine": None if machine is None else list(vars(machine).values()),
             "expectation": None if self.expectation is None else self.expectation.to_json(),
             "legend": None if self.legend is None else self.legend.to_json(),
         }

@@ -9,7 +9,6 @@ repeat, `{"from": a, "step": n}`; see kvmscen.kvm.script.matches.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,6 +20,8 @@ Matcher = Any
 # Why a run stopped. `end`: the story was over (the last step was reached, or the script's vCPU ended where it should).
 # `expected`: an ending exit that the script names; `error`: a failing ioctl.
 STOPPED = ("end", "expected", "error", "timeout", "exits", "extra", "crash")
+
+_NOT_IN_DIGEST = ("ignore", "observe_regs", "observe_memory", "timeout", "exits")
 
 
 @dataclass(frozen=True)
@@ -277,18 +278,21 @@ class Machine:
 
     def digest(self) -> str:
         """`sha256:...` of what the guest is and what it is answered; where exits are expected does not count."""
-        data = self.to_json()
-        for vcpu in data["vcpus"]:
-            vcpu["script"] = _deeds(vcpu["script"] or ())
-        for key in ("ignore", "observe_regs", "observe_memory", "timeout", "exits"):
-            del data[key]
-        text = json.dumps(data, sort_keys=True, separators=(",", ":"))
-        return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+        return _digest(self.to_json())
 
     def seal(self, name: str) -> Sealed:
         """The Machine as it crosses a border; `name` is the case's, for whoever has to tell one from another."""
-        text = json.dumps(self.to_json(), separators=(",", ":"))
-        return Sealed(name, text, self.digest(), self.arch, self.timeout)
+        data = self.to_json()
+        return Sealed(name, json.dumps(data, separators=(",", ":")), _digest(data), self.arch, self.timeout)
+
+
+def _digest(data: Json) -> str:
+    import hashlib  # here, since it takes a while to import and only who seals a Machine needs it
+
+    kept = {key: value for key, value in data.items() if key not in _NOT_IN_DIGEST}
+    kept["vcpus"] = [{**vcpu, "script": _deeds(vcpu["script"] or ())} for vcpu in data["vcpus"]]
+    text = json.dumps(kept, sort_keys=True, separators=(",", ":"))
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
 def _deeds(steps: Any) -> list[Any]:

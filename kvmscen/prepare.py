@@ -7,9 +7,9 @@ nothing else with it; and so that the main process needs none of their libraries
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from kvmscen.agent.serve import serve
 from kvmscen.arch import ARCHES
@@ -21,6 +21,7 @@ from kvmscen.machine import Facts
 from kvmscen.scenario import Case, Scenario
 
 Json = dict[str, Any]
+Made = TypeVar("Made")
 
 
 class Preparer:
@@ -50,11 +51,14 @@ class Preparer:
     def _jobs(self, request: Json) -> list[Job]:
         scenario = load(request["run"])
         cases = [case for case in scenario.cases if selected(scenario, case, request["text"], request["cases"])]
-        jobs: list[Job] = []
-        for case, planned in plans(scenario, cases):
-            for target in self._targets(case):
-                jobs.append(_job(scenario, case, planned, target))
-        return jobs
+        return [job for jobs in _each(cases, lambda case: self._of(scenario, case)) for job in jobs]
+
+    def _of(self, scenario: Scenario, case: Case) -> list[Job]:
+        planned = plan(scenario.file, case)
+        targets = list(self._targets(case))
+        if all(target.of(case.arch) is None for target in targets):
+            _resolve(scenario, case, planned)
+        return [_job(scenario, case, planned, target) for target in targets]
 
     def _targets(self, case: Case) -> Iterable[Target]:
         if self.each:
@@ -76,15 +80,27 @@ def selected(scenario: Scenario, case: Case, text: str | None, names: Iterable[s
 
 def plans(scenario: Scenario, cases: Iterable[Case]) -> list[tuple[Case, Plan]]:
     """Every case laid out; raises ScenarioError with the problems of all, each once however many cases share it."""
+
+    def lay_out(case: Case) -> tuple[Case, Plan]:
+        made = plan(scenario.file, case)
+        _resolve(scenario, case, made)
+        return case, made
+
+    return _each(cases, lay_out)
+
+
+def _resolve(scenario: Scenario, case: Case, planned: Plan) -> None:
+    """Look names up for no host in particular, so that one run tells everything."""
+    ready(scenario.file, case, planned, Facts(case.arch, None, {}), "")
+
+
+def _each(cases: Iterable[Case], make: Callable[[Case], Made]) -> list[Made]:
     problems: dict[Problem, list[Case]] = {}
-    out: list[tuple[Case, Plan]] = []
+    out: list[Made] = []
     cases = list(cases)
     for case in cases:
         try:
-            made = plan(scenario.file, case)
-            # Names are looked up here too, so that one run tells everything.
-            ready(scenario.file, case, made, Facts(case.arch, None, {}), "")
-            out.append((case, made))
+            out.append(make(case))
         except ScenarioError as error:
             for problem in error.problems:
                 problems.setdefault(problem, []).append(case)

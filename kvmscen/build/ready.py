@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 
 from kvmscen.arch import ARCHES
 from kvmscen.build.plan import Plan, mode_of
@@ -69,12 +70,18 @@ def _version(text: str) -> tuple[int, ...]:
     return tuple(map(int, found[0].split("."))) if found else ()
 
 
+@cache
+def _widths(arch: str) -> Mapping[str, int]:
+    """The bits of each register."""
+    return {name: row.bits for name, row in ARCHES[arch].REGISTERS.items()}
+
+
 class _Maker:
     def __init__(self, resolver: Resolver, case: Case, plan: Plan) -> None:
         self.resolver = resolver
         self.case = case
         self.plan = plan
-        self.widths = {name: row.bits for name, row in ARCHES[case.arch].REGISTERS.items()}
+        self.widths = _widths(case.arch)
 
     def machine(self, facts: Facts, kind: str) -> Ready:
         case, plan = self.case, self.plan

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import struct
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from kvmscen.errors import Problem
@@ -61,10 +62,10 @@ class Resolver:
 
     def fields(self, name: str, fields: Mapping[str, Any], arch: str, place: Place) -> dict[str, Any]:
         """The members of an exit, each at its own width; `data` at that of `len` or `size` where that is written."""
-        widths = {f.name: _bits(f) for f in exits.fields_of(name, arch)}
+        widths = _widths(name, arch)
         length = fields.get("len", fields.get("size"))
         if isinstance(length, Expr) and length.symbol is None and length.offset in (1, 2, 4, 8):
-            widths["data"] = 8 * length.offset
+            widths = {**widths, "data": 8 * length.offset}
         elif isinstance(data := fields.get("data"), Expr) and data.symbol is None and data.offset < 0 and name in ("mmio", "io"):
             key = "len" if name == "mmio" else "size"
             self.problem(data.place, f"a negative data has no width without {key}: write {key} beside it")
@@ -125,8 +126,10 @@ class Resolver:
         return [self.capability(args["enable"]).to_json()]
 
 
-def _bits(field: exits.Field) -> int:
-    return 64 if field.fmt == "8s" else 8 * struct.calcsize("=" + field.fmt)
+@cache
+def _widths(name: str, arch: str) -> Mapping[str, int]:
+    """The bits of each member of an exit."""
+    return {f.name: 64 if f.fmt == "8s" else 8 * struct.calcsize("=" + f.fmt) for f in exits.fields_of(name, arch)}
 
 
 def memory_size(expected: MemoryExpected) -> int:
