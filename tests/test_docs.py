@@ -50,14 +50,19 @@ def test_there_are_scenarios() -> None:
     assert sum(1 for _ in scenarios()) >= 2
 
 
-@pytest.mark.parametrize("text", scenarios())
+@pytest.mark.parametrize("text", list(scenarios()))
 def test_scenario_is_right(text: str, tmp_path: Path) -> None:
     pytest.importorskip("keystone")
     file = tmp_path / "example.yaml"
     file.write_text(text)
+    for verb, right in (("check", (0,)), ("run", (0, 4))):
+        done = kvmscen(verb, str(file), *(("--on", "model") if verb == "run" else ()))
+        assert done.returncode in right, done.stdout + done.stderr
+
+
+def kvmscen(*arguments: str) -> subprocess.CompletedProcess[str]:
     code = "from kvmscen.cli import main; main()"
-    done = subprocess.run([sys.executable, "-c", code, "check", str(file)], capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, done.stdout + done.stderr
+    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=ROOT)
 
 
 # --- what is mentioned ----------------------------------------------------------------------------------------------
