@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from heapq import heappop, heappush
+from itertools import zip_longest
+from math import inf
 from typing import Any
 
 from kvmscen.arch import ARCHES
@@ -15,21 +18,28 @@ from kvmscen.machine import Event, Observation, Step
 from kvmscen.notation import Notation, seen
 from kvmscen.result import Mismatch, Row
 
-# Above so many pairs the rest of a story is paired in order instead of by the cheapest alignment.
-_PAIRS = 1_000_000
-# What an alignment costs: a step or an event alone 1, the same exit elsewhere, another exit (a little less
-# than both alone, so that what came instead stands beside what should have come).
-_ALONE, _HELD, _ELSEWHERE, _OTHER = 1.0, 1.0, 1.5, 1.9
+# After so many states the cheapest alignment is given up, and the rest of a story is paired in order.
+_STATES = 150_000
+# What an alignment costs: a step or an event alone 1, the same exit with other values, the same exit elsewhere, another exit
+# or errno. All are below 2, so that a difference in one place is one difference.
+_ALONE, _HELD, _ELSEWHERE, _OTHER, _LATE = 1.0, 1.0, 1.5, 1.75, 1e-6
 
 
 @dataclass(frozen=True)
 class _Slot:
-    """One expected occurrence: the step, its round, whether it may be missing, and its number from 1."""
+    """One expected occurrence: the step, its round from 0, and the step's number from 1."""
 
     step: Expected
     nth: int
-    optional: bool
     number: int
+
+
+@dataclass(frozen=True)
+class _Course:
+    """All that may come, in order. `jumps`: from where one may go on to where, since what is between need not come."""
+
+    slots: list[_Slot]
+    jumps: dict[int, list[int]]
 
 
 _OUT = re.compile(r"\s*out[bwl]?\b", re.IGNORECASE)
@@ -46,35 +56,36 @@ class Diff:
         self.legend = legend
         self.arch = arch
         self.flavour = flavour
-        # Each event by itself, so that it can be told from its equals.
-        self.events = [replace(event, count=1) for event in observation.events for _ in range(event.count)]
+        # One for each time that it happened.
+        self.events = [one for event in observation.events for one in [replace(event, count=1)] * event.count]
+        self._numbers: list[int] = []
+        self._counting: dict[int, bool] = {}
+        self._known: dict[tuple[int, int, int], tuple[str, ...]] = {}
+        self._made: dict[tuple[Any, ...], Row] = {}
 
     def rows(self) -> tuple[Row, ...]:
         """The whole story side by side, in order."""
+        self._numbers = []
         if self.story.steps is None:
             return tuple(self._row((None, event), compared=False) for event in self.events)
-        ignored = [event for event in self.events if self._ignored(event)]
-        pairs = self._align([event for event in self.events if not self._ignored(event)])
+        ignored = [self._ignored(event) for event in self.events]
         rows: list[Row] = []
-        left = iter(ignored)
-        waiting = next(left, None)
-        order = {id(event): n for n, event in enumerate(self.events)}
-        for slot, event in pairs:
-            while waiting is not None and event is not None and order[id(waiting)] < order[id(event)]:
-                rows.append(self._row((None, waiting), compared=False))
-                waiting = next(left, None)
+        at = 0
+        for slot, event in self._align([event for event, out in zip(self.events, ignored, strict=True) if not out]):
+            if event is not None:
+                while ignored[at]:
+                    rows.append(self._row((None, self.events[at]), compared=False))
+                    at += 1
+                at += 1
             rows.append(self._row((slot, event)))
-        rows += [self._row((None, event), compared=False) for event in ([] if waiting is None else [waiting, *left])]
+        rows += [self._row((None, event), compared=False) for event in self.events[at:]]
         return tuple(rows)
 
     def mismatches(self, rows: Sequence[Row]) -> tuple[Mismatch, ...]:
-        """Every difference: of the rows, of the end, and of the final state."""
+        """Every difference: of the rows that `rows` gave, of the end, and of the final state."""
         out: list[Mismatch] = []
-        step = 0
-        for row in rows:
-            step += row.mark in " !-"
+        for row, number in zip(rows, self._numbers, strict=True):
             if row.mark in "!-+":
-                number = 0 if row.mark == "+" else step
                 out.append(Mismatch(number, row.line, row.expected or None, row.observed or None))
         stopped = self.observation.stopped
         if stopped == "exits" or (stopped == "timeout" and self.story.steps is None):
@@ -86,10 +97,22 @@ class Diff:
 
     def differences(self, step: Expected, event: Event, nth: int) -> tuple[str, ...]:
         """What of a step an event does not hold: member names, `regs.x2`, `memory.counter`."""
+        # Steps and events live as long as this does, so their ids name them; without a series every round is the same.
+        if id(step) not in self._counting:
+            self._counting[id(step)] = _counts(step.fields) or _counts(step.regs) or _counts([m[2] for m in step.memory])
+        key = (id(step), id(event), nth if self._counting[id(step)] else 0)
+        if key not in self._known:
+            self._known[key] = self._differences(step, event, nth)
+        return self._known[key]
+
+    def _differences(self, step: Expected, event: Event, nth: int) -> tuple[str, ...]:
         fields: Mapping[str, Any] = {**event.fields, "errno": event.name} if event.kind == "error" else event.fields
         if step.kind != (event.name if event.kind == "exit" else event.kind):
             return ("exit",)
         out = [key for key, matcher in step.fields.items() if not holds(matcher, fields.get(key), nth)]
+        if step.kind == "timeout" and event.fields["timeout"] < step.timeout:
+            # The run's own time was over first.
+            out.append("timeout")
         regs = event.regs or {}
         out += [f"regs.{name}" for name, matcher in step.regs.items() if not matches(matcher, regs.get(name), nth)]
         for check in step.memory:
@@ -125,18 +148,10 @@ class Diff:
             if slot is None:
                 break
             pairs.append((slot, event))
-        rest = events[len(pairs) :]
-        if not rest and walk.finished():
+        if len(pairs) == len(events) and walk.finished():
             return pairs
-        slots = list(walk.rest())
-        if (len(slots) + 1) * (len(rest) + 1) > _PAIRS:
-            return pairs + self._in_order(slots, rest)
-        return pairs + self._cheapest(slots, rest)
-
-    def _in_order(self, slots: Sequence[_Slot], events: Sequence[Event]) -> list[Pair]:
-        must = [slot for slot in slots if not slot.optional]
-        count = max(len(must), len(events))
-        return [(must[n] if n < len(must) else None, events[n] if n < len(events) else None) for n in range(count)]
+        # Not from where the walk ended: what it took first may be what is too much.
+        return self._cheapest(walk.course(len(events)), events)
 
     def _cost(self, slot: _Slot, event: Event) -> float:
         step = slot.step
@@ -145,53 +160,82 @@ class Diff:
         if step.kind != (event.name if event.kind == "exit" else event.kind):
             return _OTHER
         where = {key: step.fields[key] for key in step.where}
-        return _HELD if fits(Step(step.kind, where), event.kind, event.name, event.fields, slot.nth) else _ELSEWHERE
+        if fits(Step(step.kind, where), event.kind, event.name, event.fields, slot.nth):
+            return _HELD
+        return _OTHER if event.kind == "error" else _ELSEWHERE
 
-    def _cheapest(self, slots: Sequence[_Slot], events: Sequence[Event]) -> list[Pair]:
-        """Least-cost alignment (Needleman and Wunsch), from the end so that it is read off from the start."""
-        rows, columns = len(slots), len(events)
-        best = [[0.0] * (columns + 1) for _ in range(rows + 1)]
-        for i in range(rows, -1, -1):
-            for j in range(columns, -1, -1):
-                if i == rows and j == columns:
-                    continue
-                choices = []
-                if i < rows and j < columns:
-                    choices.append(best[i + 1][j + 1] + self._cost(slots[i], events[j]))
-                if i < rows:
-                    choices.append(best[i + 1][j] + (0.0 if slots[i].optional else _ALONE))
-                if j < columns:
-                    choices.append(best[i][j + 1] + _ALONE)
-                best[i][j] = min(choices)
-        return self._read_off(slots, events, best)
+    def _cheapest(self, course: _Course, events: Sequence[Event]) -> list[Pair]:
+        """Least-cost alignment, by Dijkstra's search over (slots passed, events passed): few differences are found soon."""
+        end = (len(course.slots), len(events))
+        came: dict[tuple[int, int], tuple[int, int]] = {}
+        done: set[tuple[int, int]] = set()
+        costs = {(0, 0): 0.0}
+        # Of equal costs the one that is farthest goes first.
+        heap = [(0.0, 0, 0)]
+        here = (0, 0)
+        while heap:
+            cost, j, i = heappop(heap)
+            here = (-i, -j)
+            if here in done:
+                continue
+            done.add(here)
+            if here == end or len(done) > _STATES:
+                break
+            for more, there in self._ways(course, events, here):
+                if cost + more < costs.get(there, inf):
+                    costs[there] = cost + more
+                    came[there] = here
+                    heappush(heap, (cost + more, -there[1], -there[0]))
+        last = max(done, key=lambda at: (at[1] + at[0], at[1])) if here != end else end
+        return [*_read_off(course, events, came, last), *self._in_order(course, events, last)]
 
-    def _read_off(self, slots: Sequence[_Slot], events: Sequence[Event], best: list[list[float]]) -> list[Pair]:
-        out: list[Pair] = []
-        i = j = 0
-        while i < len(slots) or j < len(events):
-            here = best[i][j]
-            if i < len(slots) and j < len(events) and here == best[i + 1][j + 1] + self._cost(slots[i], events[j]):
-                out.append((slots[i], events[j]))
-                i, j = i + 1, j + 1
-            elif i < len(slots) and here == best[i + 1][j] + (0.0 if slots[i].optional else _ALONE):
-                if not slots[i].optional:
-                    out.append((slots[i], None))
-                i += 1
+    def _ways(self, course: _Course, events: Sequence[Event], here: tuple[int, int]) -> Iterator[tuple[float, tuple[int, int]]]:
+        i, j = here
+        jumps = course.jumps.get(i, ())
+        if i < len(course.slots) and j < len(events):
+            cost = self._cost(course.slots[i], events[j])
+            yield cost, (i + 1, j + 1)
+            if not cost and not jumps:
+                # Nothing can be cheaper than what is equal.
+                return
+        for there in jumps:
+            yield 0.0, (there, j)
+        # Of equal alignments the one that pairs first: what came instead stands where something else should have been.
+        if i < len(course.slots):
+            yield _ALONE + _LATE * (1 - j / (len(events) + 1)), (i + 1, j)
+        if j < len(events):
+            yield _ALONE + _LATE * (1 - i / (len(course.slots) + 1)), (i, j + 1)
+
+    def _in_order(self, course: _Course, events: Sequence[Event], at: tuple[int, int]) -> list[Pair]:
+        i, j = at
+        must: list[_Slot] = []
+        while i < len(course.slots):
+            if i in course.jumps:
+                i = max(course.jumps[i])
             else:
-                out.append((None, events[j]))
-                j += 1
-        return out
+                must.append(course.slots[i])
+                i += 1
+        return list(zip_longest(must, events[j:]))
 
     # --- rows -------------------------------------------------------------------------------------------------------
 
     def _row(self, pair: Pair, compared: bool = True) -> Row:
         slot, event = pair
+        self._numbers.append(0 if slot is None else slot.number)
         step = slot.step if slot is not None else None
-        differs = self.differences(step, event, slot.nth) if slot is not None and step is not None and event is not None else ()
+        nth = slot.nth if slot is not None else 0
+        counting = step is not None and self._counting.get(id(step), True)
+        key = (id(step), id(event), nth if counting else 0, compared)
+        if key not in self._made:
+            self._made[key] = self._new_row(step, event, nth, compared)
+        return self._made[key]
+
+    def _new_row(self, step: Expected | None, event: Event | None, nth: int, compared: bool) -> Row:
+        differs = self.differences(step, event, nth) if step is not None and event is not None else ()
         if not compared:
             mark = "~" if self.story.steps is not None else " "
         else:
-            mark = "-" if event is None else "+" if slot is None else "!" if differs else " "
+            mark = "-" if event is None else "+" if step is None else "!" if differs else " "
         return Row(
             mark,
             0 if step is None else step.line,
@@ -218,6 +262,13 @@ def holds(matcher: Any, value: Any, nth: int) -> bool:
     if isinstance(matcher, dict) and isinstance(value, dict):
         return all(matches(inner, value.get(key), nth) for key, inner in matcher.items())
     return matches(matcher, value, nth)
+
+
+def _counts(value: Any) -> bool:
+    """Whether a series is in a matcher, or in a map or list of them."""
+    if isinstance(value, Mapping):
+        return "from" in value or any(map(_counts, value.values()))
+    return isinstance(value, list) and any(map(_counts, value))
 
 
 def memory_holds(check: tuple[int, str, Any], memory: Mapping[int, bytes], nth: int) -> bool:
@@ -254,32 +305,47 @@ class _Walk:
             nth = iteration(at, step)
             if holds_here(expected, nth):
                 self._script.move(at)
-                return _Slot(expected, nth, False, number)
+                return _Slot(expected, nth, number)
         return None
 
     def finished(self) -> bool:
         """Whether nothing more must come."""
         return self._script.finished()
 
-    def rest(self) -> Iterator[_Slot]:
-        """Every occurrence that may still come, in order; those above a minimum are optional."""
-        yield from self._rest(self._steps, self._script.position, False, 0)
+    def course(self, events: int) -> _Course:
+        """Every occurrence that may come; of those above a minimum no more than there are events."""
+        course = _Course([], {})
+        self._lay(course, self._steps, 0, events)
+        return course
 
-    def _rest(self, steps: Sequence[Step], at: tuple[tuple[int, int], ...], optional: bool, around: int) -> Iterator[_Slot]:
-        (index, count), inner = (at[0], at[1:]) if at else ((0, 0), ())
-        for n in range(index, len(steps)):
-            step = steps[n]
-            done = count if n == index else 0
-            for nth in range(done, step.repeat[1]):
-                spare = optional or nth >= step.repeat[0]
+    def _lay(self, course: _Course, steps: Sequence[Step], around: int, events: int) -> None:
+        for step in steps:
+            low, high = step.repeat
+            optional: list[int] = []
+            for nth in range(min(high, low + events)):
+                if nth >= low:
+                    optional.append(len(course.slots))
                 if step.exit == "group":
-                    inside = inner if n == index and nth == done else ()
-                    # An iteration that has begun must be finished.
-                    yield from self._rest(step.steps, inside, spare and not _begun(inside), nth)
+                    self._lay(course, step.steps, nth, events)
                 else:
                     expected, number = self._of[id(step)]
-                    yield _Slot(expected, around if step.repeat == (1, 1) else nth, spare, number)
+                    course.slots.append(_Slot(expected, around if step.repeat == (1, 1) else nth, number))
+            # A round that does not come is the last: none comes behind it.
+            for start in optional:
+                if start < len(course.slots):
+                    course.jumps.setdefault(start, []).append(len(course.slots))
 
 
-def _begun(at: tuple[tuple[int, int], ...]) -> bool:
-    return any(pair != (0, 0) for pair in at)
+def _read_off(
+    course: _Course, events: Sequence[Event], came: Mapping[tuple[int, int], tuple[int, int]], at: tuple[int, int]
+) -> list[Pair]:
+    """The pairs on the way to a state; what is jumped over is not there."""
+    out: list[Pair] = []
+    while at in came:
+        (i, j), there = came[at], at
+        at = (i, j)
+        if there[1] > j:
+            out.append((course.slots[i] if there[0] > i else None, events[j]))
+        elif there[0] not in course.jumps.get(i, ()):
+            out.append((course.slots[i], None))
+    return out[::-1]

@@ -109,9 +109,11 @@ class Notation:
 
 def seen(check: tuple[int, str, Any], memory: Mapping[int, bytes]) -> tuple[int, str, Any]:
     """What memory held where a check looked, in the check's own unit; an empty list where there is no memory."""
-    at, unit, _ = check
-    raw = memory.get(at, b"")
-    return (at, unit, raw.hex() if unit == "hex" else elements(raw, int(unit[1:]) // 8))
+    at, unit, values = check
+    size = 1 if unit == "hex" else int(unit[1:]) // 8
+    # Another check at this address may have asked for more.
+    raw = memory.get(at, b"")[: len(values) // 2 if unit == "hex" else len(values) * size]
+    return (at, unit, raw.hex() if unit == "hex" else elements(raw, size))
 
 
 def elements(raw: bytes, size: int) -> list[int]:
