@@ -1,0 +1,192 @@
+"""Machine, Observation and Facts go to JSON and back unchanged, and a Machine's digest is of what the guest is and is told."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kvmscen.kvm import exits
+from kvmscen.machine import (
+    Action,
+    Bytes,
+    Capability,
+    Event,
+    Facts,
+    Machine,
+    Memslot,
+    Observation,
+    Step,
+    Tables,
+    Vcpu,
+)
+
+u64 = st.integers(0, 2**64 - 1)
+names = st.text("abcdefghijklmnopqrstuvwxyz_0123456789", min_size=1, max_size=8)
+errnos = st.none() | st.sampled_from(["EINVAL", "EEXIST"])
+matchers = (
+    u64 | st.builds(lambda a, b: {"mask": a, "value": b}, u64, u64) | st.builds(lambda a: {"in": a}, st.lists(u64, max_size=3))
+)
+regs = st.dictionaries(names, st.integers(0, 2**128 - 1), max_size=3)
+values = u64 | st.booleans() | st.lists(u64, max_size=3)
+slots = st.builds(Memslot, u64, u64, u64, u64, errnos)
+parts = st.builds(Bytes, u64, st.binary(max_size=20), st.integers(0, 40))
+caps = st.builds(Capability, names, u64, st.lists(u64, max_size=4).map(tuple), st.booleans(), errnos)
+actions = st.builds(Action, names, st.dictionaries(names, values, max_size=3), st.integers(0, 3), errnos)
+ranges = st.lists(st.tuples(u64, u64), max_size=2).map(tuple)
+name_lists = st.lists(names, max_size=2).map(tuple)
+repeats = st.tuples(st.integers(0, 9), st.integers(0, 9))
+steps = st.recursive(
+    st.builds(
+        Step,
+        st.sampled_from([*exits.BY_NAME, "error", "timeout"]),
+        st.dictionaries(names, matchers, max_size=2),
+        repeats,
+        st.none() | st.dictionaries(names, values, max_size=2),
+        st.none() | st.lists(actions, max_size=2).map(tuple),
+        name_lists,
+        ranges,
+        st.sampled_from([0.0, 0.05, 3.0]),
+    ),
+    lambda inner: st.builds(lambda r, s: Step("group", repeat=r, steps=tuple(s)), repeats, st.lists(inner, max_size=2)),
+    max_leaves=3,
+)
+scripts = st.none() | st.lists(steps, max_size=3).map(tuple)
+vcpus = st.builds(Vcpu, st.integers(0, 7), st.sampled_from(["long", "el1"]), regs, name_lists, scripts)
+machines = st.builds(
+    Machine,
+    st.sampled_from(["x86_64", "arm64"]),
+    st.lists(slots, max_size=2).map(tuple),
+    st.lists(parts, max_size=2).map(tuple),
+    st.lists(parts, max_size=2).map(tuple),
+    st.lists(vcpus, min_size=1, max_size=2).map(tuple),
+    st.lists(caps, max_size=2).map(tuple),
+    st.none() | st.builds(Tables, u64, u64, u64, ranges),
+    st.lists(actions, max_size=2).map(tuple),
+    st.lists(steps, max_size=2).map(tuple),
+    name_lists,
+    ranges,
+    st.floats(0, 600),
+    st.integers(1, 100_000),
+)
+
+
+def crossed(data: Any) -> Any:
+    return json.loads(json.dumps(data))
+
+
+@settings(max_examples=150, deadline=2000)
+@given(machines)
+def test_a_machine_crosses_the_border(machine: Machine) -> None:
+    assert Machine.from_json(crossed(machine.to_json())) == machine
+    sealed = machine.seal("a name")
+    assert Machine.from_json(json.loads(sealed.text)) == machine
+    assert (sealed.name, sealed.digest, sealed.arch, sealed.timeout) == (
+        "a name",
+        machine.digest(),
+        machine.arch,
+        machine.timeout,
+    )
+
+
+@st.composite
+def events(draw: st.DrawFn) -> Event:
+    """Events with the members that their exits have: the names that stand beside them in JSON must not clash."""
+    kind = draw(st.sampled_from(["exit", "error", "timeout"]))
+    more = (draw(st.none() | regs), draw(st.none() | st.dictionaries(u64, st.binary(max_size=8), max_size=2)))
+    reply, count = draw(st.none() | st.dictionaries(names, values, max_size=2)), draw(st.integers(1, 9))
+    pc = draw(st.none() | u64)
+    if kind == "timeout":
+        return Event(0, kind, "", {"timeout": 0.05}, pc, *more, reply, count)
+    if kind == "error":
+        fields: dict[str, Any] = {"ioctl": "KVM_RUN"}
+        if draw(st.booleans()):
+            fields["memory_fault"] = {"flags": 0, "gpa": 0x5000, "size": 0x1000}
+        return Event(1, kind, draw(st.sampled_from(["EFAULT", "ENOSYS"])), fields, pc, *more, reply, count)
+    name, arch = draw(st.sampled_from(sorted(exits.BY_NAME))), draw(st.sampled_from(["x86_64", "arm64"]))
+    members = {field.name: draw(values) for field in exits.fields_of(name, arch)}
+    return Event(draw(st.integers(0, 7)), kind, name, members, pc, *more, reply, count)
+
+
+@settings(max_examples=300, deadline=2000)
+@given(st.lists(events(), max_size=4), regs, st.dictionaries(u64, st.binary(max_size=8)), st.none() | names)
+def test_an_observation_crosses_the_border(seen: list[Event], regs: Any, memory: Any, detail: str | None) -> None:
+    observation = Observation("end", tuple(seen), regs, memory, 0.25, detail, detail)
+    assert Observation.from_json(crossed(observation.to_json())) == observation
+
+
+def test_the_shape_of_events_in_reports() -> None:
+    mmio = {"phys_addr": 20480, "is_write": True, "len": 8, "data": 0}
+    assert Event(0, "exit", "mmio", mmio, 4).to_json() == {"vcpu": 0, "exit": "mmio", **mmio, "pc": 4}
+    error = Event(0, "error", "ENOSYS", {"ioctl": "KVM_RUN"}, 12).to_json()
+    assert error == {"vcpu": 0, "error": "ENOSYS", "ioctl": "KVM_RUN", "pc": 12}
+    assert Event(0, "timeout", "", {"timeout": 0.05}, 3).to_json() == {"vcpu": 0, "timeout": 0.05, "pc": 3}
+
+
+def test_facts_cross_the_border() -> None:
+    facts = Facts("x86_64", "6.18.0", {"KVM_CAP_USER_MEMORY": 1}, 4096, "pvm", ("fpu", "sse"), "3.11.2")
+    assert Facts.from_json(crossed(facts.to_json())) == facts
+    bare = Facts("arm64", None, {})
+    assert Facts.from_json(crossed(bare.to_json())) == bare
+
+
+def test_bytes_are_as_large_as_their_data_at_least() -> None:
+    assert [Bytes(0, b"abc", n).size for n in (0, 2, 3, 9)] == [3, 3, 3, 9]
+
+
+# --- the digest -----------------------------------------------------------------------------------------------------
+
+STEP = Step("mmio", {"phys_addr": 0x5000}, reply={"data": 1}, then=(Action("set_regs", {"rax": 1}),))
+HERE = Machine(
+    "x86_64",
+    (Memslot(0, 0, 0x1000),),
+    (Bytes(0, b"\xf4"),),
+    (Bytes(0x5000, b"x"),),
+    (Vcpu(0, "long", {"rip": 0}, (), (STEP, Step("hlt"))),),
+)
+
+
+def with_step(**changes: Any) -> Machine:
+    return replace(HERE, vcpus=(replace(HERE.vcpus[0], script=(replace(STEP, **changes), Step("hlt"))),))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        with_step(where={"phys_addr": 0x6000}),
+        with_step(exit="io"),
+        with_step(observe_regs=("rax",)),
+        with_step(observe_memory=((0, 8),)),
+        replace(HERE, vcpus=(replace(HERE.vcpus[0], script=(STEP,)),)),
+        replace(HERE, observe_regs=("rax",), observe_memory=((0, 8),), timeout=9.0, exits=7, ignore=(Step("io"),)),
+    ],
+)
+def test_what_is_expected_does_not_change_the_digest(other: Machine) -> None:
+    assert other.digest() == HERE.digest()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        with_step(reply={"data": 2}),
+        with_step(reply=None),
+        with_step(then=(Action("set_regs", {"rax": 2}),)),
+        with_step(then=None),
+        replace(HERE, arch="arm64"),
+        replace(HERE, memslots=(Memslot(0, 0, 0x2000),)),
+        replace(HERE, image=(Bytes(0, b"\x90"),)),
+        replace(HERE, devices=(Bytes(0x5000, b"y"),)),
+        replace(HERE, vcpus=(replace(HERE.vcpus[0], regs={"rip": 1}),)),
+        replace(HERE, vcpus=(replace(HERE.vcpus[0], mode="real"),)),
+        replace(HERE, enable=(Capability("KVM_CAP_ARM_NISV_TO_USER", 177),)),
+        replace(HERE, tables=Tables(0xFFFC0000, 0x8000, 509)),
+        replace(HERE, setup=(Action("set_regs", {"rax": 1}),)),
+    ],
+)
+def test_what_the_guest_is_and_is_told_changes_it(other: Machine) -> None:
+    assert other.digest() != HERE.digest()
+    assert other.digest().startswith("sha256:")
