@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import platform
 import signal
+import sys
 from typing import Any
 
 from kvmscen.agent.serve import serve
@@ -40,13 +40,13 @@ def facts(kvm: Kvm) -> Facts:
     """What this machine's KVM is."""
     found = {name: kvm.check_extension(number) for name, number in CAPABILITIES.items()}
     return Facts(
-        of_machine(platform.machine()),
-        platform.release(),
+        of_machine(os.uname().machine),
+        os.uname().release,
         {name: value for name, value in found.items() if value > 0},
         os.sysconf("SC_PAGE_SIZE"),
         _flavour(),
         _cpu(),
-        platform.python_version(),
+        sys.version.split()[0],
     )
 
 
@@ -63,7 +63,7 @@ def _open() -> Kvm | str:
     version = kvm.ioctl("KVM_GET_API_VERSION")
     if version != API_VERSION:
         return f"/dev/kvm has API version {version}, not {API_VERSION}"
-    arch = of_machine(platform.machine())
+    arch = of_machine(os.uname().machine)
     return kvm if arch in ARCHES else f"the kvm host does not run {arch} yet"
 
 

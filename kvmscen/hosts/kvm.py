@@ -22,4 +22,4 @@ class KvmHost(ChildHost):
 
     def child(self) -> Child:
         """One agent, not started yet."""
-        return Child("the agent of kvm", [sys.executable, "-I", "-S", "-c", pack.BOOT], pack.greeting())
+        return Child("the agent of kvm", [sys.executable, "-I", "-S", "-c", pack.BOOT], pack.greeting(compiled=True))
