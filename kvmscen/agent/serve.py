@@ -58,10 +58,22 @@ def serve(hello: Json, handle: Callable[[Json], Json]) -> None:
         if text is None:
             _send(out, frames.pack('{"id": 0, "again": true}'))
             continue
-        request = json.loads(text)
+        request = _request(text)
+        if request is None:
+            # It came whole, so asking for it again would go round for ever.
+            _send(out, frames.pack('{"id": 0, "broke": "a request is a JSON object with an id"}'))
+            continue
         if not request.get("again"):
             last = frames.pack(json.dumps({"id": request["id"], **_answer(handle, request)}, separators=(",", ":")))
         _send(out, last)
+
+
+def _request(text: str) -> Json | None:
+    try:
+        request = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return request if isinstance(request, dict) and "id" in request else None
 
 
 def _answer(handle: Callable[[Json], Json], request: Json) -> Json:
