@@ -46,4 +46,10 @@ def _of(arch: str, event: Event, observation: Observation) -> str | None:
         return _SHUTDOWN + (_NO_STACK if stack == 0 or stack > 1 << 63 else "")
     if event.name == "internal_error" and event.fields.get("suberror") == 1:
         return _EMULATION
-    return _NISV_REPEATS if event.name == "arm_nisv" and event.count > 1 else None
+    return _NISV_REPEATS if event.name == "arm_nisv" and _again(event, observation) else None
+
+
+def _again(event: Event, observation: Observation) -> bool:
+    """Whether the same exit came at the same instruction more than once."""
+    same = (one for one in observation.events if one.name == event.name and one.fields == event.fields and one.pc == event.pc)
+    return sum(one.count for one in same) > 1

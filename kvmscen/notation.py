@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -15,6 +16,8 @@ _ADDRESSES = ("phys_addr", "fault_ipa", "gpa", "fault_addr")
 _DECIMAL = ("len", "size", "count", "ndata", "suberror", "cpu", "slot")
 # How far from its symbol an address is still named by it.
 _NEAR = 0x1000
+# What a scenario can write as a symbol; these words are something else in YAML.
+_SYMBOL = re.compile(r"(?!(?:~|null|true|false|\.inf|\.nan)$)[a-z_.$][\w.$]*", re.IGNORECASE | re.ASCII)
 
 
 class Notation:
@@ -23,7 +26,7 @@ class Notation:
     def __init__(self, legend: Legend, arch: str) -> None:
         self.legend = legend
         self.arch = arch
-        named = sorted((at, name) for name, at in legend.symbols.items() if not name.startswith("__"))
+        named = sorted((at, name) for name, at in legend.symbols.items() if not name.startswith("__") and _SYMBOL.fullmatch(name))
         self._at = [at for at, _ in named]
         self._names = [name for _, name in named]
 
@@ -42,6 +45,8 @@ class Notation:
         """One number, matcher or list, as it may be written for a member of an exit."""
         if isinstance(value, bool) or (key == "is_write" and value in (0, 1)):
             return "true" if value else "false"
+        if key == "memory_fault" and isinstance(value, Mapping):
+            return self._members(key, value)
         if isinstance(value, Mapping):
             inner = ", ".join(f"{k}: {self.value(exit_name, key, v)}" for k, v in value.items())
             return "{" + inner + "}"
@@ -61,17 +66,20 @@ class Notation:
         if step.kind == "group":
             return f"repeat: {_repeat(step.repeat)}, steps: ..."
         if step.kind == "timeout":
-            return f"timeout: {step.timeout:g}" + self._beside(step.regs, step.memory)
+            return f"timeout: {seconds(step.timeout)}" + self._beside(step.regs, step.memory)
         return self._exit(step.kind, step.fields) + self._beside(step.regs, step.memory)
 
     def event(self, event: Event, like: Expected | None = None) -> str:
         """An event; with the members, registers and memory that the step `like` has where it is given."""
         if event.kind == "timeout":
-            text = f"timeout: {event.fields['timeout']:g}"
+            text = f"timeout: {seconds(event.fields['timeout'])}"
         elif event.kind == "error":
             text = self._exit("error", {**event.fields, "errno": event.name})
         else:
             fields = event.fields
+            if like is None and exits.is_read(event.name, fields):
+                # Of a read it is what the last access left there.
+                fields = {key: value for key, value in fields.items() if key != "data"}
             if like is not None and like.kind == event.name and like.fields:
                 fields = {key: fields[key] for key in like.fields if key in fields}
             elif like is not None and like.kind == event.name:
@@ -84,8 +92,10 @@ class Notation:
         return text + self._beside(regs, memory)
 
     def _exit(self, name: str, fields: Mapping[str, Any]) -> str:
-        inner = ", ".join(f"{key}: {self.value(name, key, value)}" for key, value in fields.items())
-        return f"{name}: {{{inner}}}"
+        return f"{name}: {self._members(name, fields)}"
+
+    def _members(self, name: str, fields: Mapping[str, Any]) -> str:
+        return "{" + ", ".join(f"{key}: {self.value(name, key, value)}" for key, value in fields.items()) + "}"
 
     def _beside(self, regs: Mapping[str, Any], memory: Iterable[tuple[int, str, Any]]) -> str:
         out = ""
@@ -119,6 +129,11 @@ def seen(check: tuple[int, str, Any], memory: Mapping[int, bytes]) -> tuple[int,
 def elements(raw: bytes, size: int) -> list[int]:
     """Little-endian numbers of `size` bytes each."""
     return [int.from_bytes(raw[n : n + size], "little") for n in range(0, len(raw), size)]
+
+
+def seconds(value: float) -> str:
+    """A time as a scenario takes it: never with an exponent."""
+    return f"{value:.9f}".rstrip("0").rstrip(".")
 
 
 def _hex(value: int) -> str:

@@ -1,0 +1,138 @@
+"""The verdict: which status when, with which reason and hint."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from kvmscen.expectation import Expectation, Expected, Story
+from kvmscen.job import Job, Legend
+from kvmscen.judge import judge
+from kvmscen.machine import Event, Observation, Sealed
+
+MMIO = Event(0, "exit", "mmio", {"phys_addr": 0x5000, "is_write": True, "len": 8, "data": 0}, 4)
+ENOSYS = Event(0, "error", "ENOSYS", {"ioctl": "KVM_RUN"}, 12)
+HLT = Event(0, "exit", "hlt", {}, 8)
+SHUTDOWN = Event(0, "exit", "shutdown", {}, 8)
+TIMEOUT = Event(0, "timeout", "", {"timeout": 5.0}, 8)
+NISV = Event(0, "exit", "arm_nisv", {"esr_iss": 0x47, "fault_ipa": 0x5000}, 12)
+
+
+def story(*kinds: str, **more: Any) -> Story:
+    return Story(tuple(Expected(kind, 10 + n, 5) for n, kind in enumerate(kinds)), **more)
+
+
+RIGHT, WRONG = story("mmio", "hlt"), story("mmio", "error")
+
+
+def job(expectation: Expectation, arch: str = "arm64") -> Job:
+    sealed = Sealed("a:default", "{}", "sha256:00", arch, 5.0)
+    return Job("a.yaml", "a", "default", 1, "", arch, "kvm", "6.1", None, False, None, sealed, expectation, Legend({}, ()))
+
+
+def run(*events: Event, stopped: str = "end", **more: Any) -> Observation:
+    return Observation(stopped, events, more.pop("regs", {}), more.pop("memory", {}), 0.25, **more)
+
+
+@pytest.mark.parametrize(
+    ("expectation", "events", "status", "reason"),
+    [
+        (Expectation(RIGHT), [MMIO, HLT], "PASS", None),
+        (Expectation(RIGHT), [MMIO], "FAIL", None),
+        (Expectation(RIGHT, None, "a newer kernel"), [MMIO, HLT], "PASS", None),
+        (Expectation(RIGHT, WRONG, "a bug"), [MMIO, ENOSYS], "XFAIL", "a bug"),
+        (Expectation(RIGHT, WRONG, "a bug"), [MMIO, HLT], "XPASS", "the known wrong outcome is gone: a bug"),
+        # Wrong in another way than is known.
+        (Expectation(RIGHT, WRONG, "a bug"), [MMIO, MMIO, ENOSYS], "FAIL", None),
+        (Expectation(RIGHT, WRONG, "a bug"), [], "FAIL", None),
+        (Expectation(RIGHT, RIGHT, "the same"), [MMIO, HLT], "XFAIL", "the same"),
+    ],
+)
+def test_status(expectation: Expectation, events: list[Event], status: str, reason: str | None) -> None:
+    found = judge(job(expectation), run(*events))
+    assert (found.status, found.reason) == (status, reason)
+    assert (found.elapsed, found.machine, found.kernel) == (0.25, "sha256:00", "6.1")
+    assert bool(found.mismatches) == (status == "FAIL")
+    assert len(found.rows) >= len(events)
+    if status == "FAIL":
+        # What is shown is held against what should be, not against what is known to be wrong.
+        assert not any("error" in row.expected for row in found.rows)
+
+
+def test_a_crash_is_an_error_even_where_all_was_seen() -> None:
+    found = judge(job(Expectation(RIGHT)), run(MMIO, HLT, stopped="crash", detail="the agent ended by SIGSEGV"))
+    assert (found.status, found.reason) == ("ERROR", "the agent ended by SIGSEGV")
+    assert judge(job(Expectation(RIGHT)), run(stopped="crash")).reason
+
+
+def test_what_the_model_cannot_predict_is_skipped() -> None:
+    found = judge(job(Expectation(RIGHT)), run(MMIO, HLT, unpredicted="a guest exception"))
+    assert (found.status, found.reason) == ("SKIP", "the model does not predict this: a guest exception")
+
+
+def test_limits_are_mismatches() -> None:
+    assert judge(job(Expectation(RIGHT)), run(MMIO, HLT, stopped="exits")).status == "FAIL"
+    assert judge(job(Expectation(Story(None))), run(MMIO, stopped="timeout")).status == "FAIL"
+    assert judge(job(Expectation(Story(None))), run(MMIO, stopped="expected")).status == "PASS"
+
+
+def test_final_memory_is_reported_in_the_unit_that_was_asked_for() -> None:
+    wanted = story("hlt", regs={"x2": 1}, memory=((0x5000, "u32", [1, 100]), (0x5000, "hex", "01"), (0x6000, "u8", [0])), line=20)
+    found = judge(job(Expectation(wanted)), run(HLT, regs={"x2": 1}, memory={0x5000: b"\1\0\0\0\x64\0\0\0"}))
+    assert found.memory == {0x5000: {"u32": [1, 100], "hex": "01"}}
+    assert [m.line for m in found.mismatches] == [20]
+
+
+# --- hints ------------------------------------------------------------------------------------------------------------
+
+
+def hint_of(*events: Event, arch: str = "arm64", expected: Story = RIGHT, **more: Any) -> str:
+    found = judge(job(Expectation(expected), arch), run(*events, **more))
+    assert found.status == "FAIL"
+    return found.hint or ""
+
+
+def test_enosys_on_arm64() -> None:
+    text = hint_of(MMIO, ENOSYS)
+    assert "ISV = 0" in text
+    assert "KVM_CAP_ARM_NISV_TO_USER" in text
+    assert "ENOSYS" in text
+    whole = judge(job(Expectation(RIGHT)), run(MMIO, ENOSYS, stopped="error"))
+    assert "unknown" not in str((whole.hint, whole.reason, whole.rows, whole.mismatches)).lower()
+    # Also where it came beside the step and not in its place.
+    assert hint_of(MMIO, HLT, ENOSYS) == text
+    assert hint_of(MMIO, ENOSYS, arch="x86_64") == ""
+    assert hint_of(MMIO, replace(ENOSYS, fields={"ioctl": "KVM_ENABLE_CAP"})) == ""
+
+
+def test_the_first_unexpected_event_that_is_known_is_told() -> None:
+    assert "triple fault" in hint_of(MMIO, MMIO, SHUTDOWN, TIMEOUT, arch="x86_64")
+    # An outcome that was expected needs no explanation.
+    assert hint_of(ENOSYS, expected=story("error", "hlt")) == ""
+    assert judge(job(Expectation(story("error"))), run(ENOSYS)).hint is None
+
+
+@pytest.mark.parametrize(("rsp", "said"), [(0, True), ((1 << 64) - 8, True), (0x8000, False)])
+def test_a_triple_fault_without_a_stack(rsp: int, said: bool) -> None:
+    assert ("without a stack" in hint_of(SHUTDOWN, arch="x86_64", regs={"rsp": rsp})) == said
+
+
+def test_other_hints() -> None:
+    emulation = Event(0, "exit", "internal_error", {"suberror": 1, "ndata": 0, "data": []}, 4)
+    assert "emulator" in hint_of(emulation, arch="x86_64")
+    assert hint_of(replace(emulation, fields={"suberror": 3}), arch="x86_64") == ""
+    assert "endless loop" in hint_of(MMIO, TIMEOUT, stopped="timeout")
+    assert "endless loop" in hint_of(expected=Story(None), stopped="timeout")
+    assert "memslot" in hint_of(replace(ENOSYS, name="ENOSPC"))
+    assert "guest_memfd" in hint_of(replace(ENOSYS, name="EFAULT"))
+
+
+def test_an_arm_nisv_that_repeats() -> None:
+    once = story("arm_nisv")
+    assert "repeats for ever" in hint_of(NISV, NISV, expected=once)
+    assert "repeats for ever" in hint_of(replace(NISV, regs={"x0": 1}), NISV, expected=once)
+    assert "repeats for ever" in hint_of(replace(NISV, count=2), expected=once)
+    assert hint_of(NISV, replace(NISV, pc=16), expected=once) == ""
+    assert hint_of(NISV, expected=RIGHT) == ""
