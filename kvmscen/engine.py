@@ -11,7 +11,6 @@ import os
 import queue
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,10 +25,13 @@ from kvmscen.judge import judge, result
 from kvmscen.machine import Facts
 from kvmscen.result import Result, Run
 
+Json = dict[str, Any]
 # A file that takes longer to parse and assemble than this has brought its prepare child to a standstill.
 PREPARE_SECONDS = 30.0
 # One prepare child for so many files: starting another costs more than it saves on fewer.
 _FILES_A_CHILD = 24
+# So many files are sent to a prepare child at once: a round trip for each would cost a tenth of its work.
+_AHEAD = 8
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Outcome:
 class _Shared:
     """What the threads share."""
 
-    files: queue.SimpleQueue[tuple[int, str] | None] = field(default_factory=queue.SimpleQueue)
+    files: queue.SimpleQueue[tuple[int, str]] = field(default_factory=queue.SimpleQueue)
     jobs: queue.SimpleQueue[tuple[int, int, Job] | None] = field(default_factory=queue.SimpleQueue)
     # (file, number of its jobs or its problems) and (file, job, result).
     done: queue.SimpleQueue[tuple[Any, ...]] = field(default_factory=queue.SimpleQueue)
@@ -107,7 +109,7 @@ def run(
         for host in hosts:
             host.close()
     return Run(
-        id=str(uuid.uuid4()),
+        id=_id(),
         started=started,
         version=__version__,
         results=tuple(results),
@@ -119,7 +121,13 @@ def run(
 
 def broken(problems: Sequence[Problem]) -> Run:
     """A run in which nothing could run, for its reports: the last of `problems` is the host's."""
-    return Run(str(uuid.uuid4()), time.time(), __version__, (), tuple(problems), broken=True)
+    return Run(_id(), time.time(), __version__, (), tuple(problems), broken=True)
+
+
+def _id() -> str:
+    import uuid  # here, since nothing of a run waits for it by then
+
+    return str(uuid.uuid4())
 
 
 def start(hosts: Sequence[Host], each: bool) -> list[Host]:
@@ -167,7 +175,6 @@ def _spread(
     for numbered in enumerate(files):
         shared.files.put(numbered)
     for child in children:
-        shared.files.put(None)
         _thread(_prepare_all, shared, child, {"targets": targets, "each": each}, selection)
     for _ in range(workers):
         _thread(_execute_all, shared, {host.name: host for host in hosts})
@@ -180,24 +187,46 @@ def _thread(target: Callable[..., None], *arguments: Any) -> None:
 def _prepare_all(shared: _Shared, child: Child, targets: dict[str, Any], selection: Selection) -> None:
     """A thread: files to jobs, through one prepare child."""
     told: object = None
-    while (item := shared.files.get()) is not None and not shared.stopped.is_set():
-        number, file = item
+    left: list[tuple[int, str]] = []
+    while not shared.stopped.is_set() and (left := left + _take(shared.files, _AHEAD - len(left))):
         try:
             if told != child.process_id:
                 ask_prepare(child, **targets)
                 told = child.process_id
-            reply = ask_prepare(child, run=file, text=selection.text, cases=selection.cases)
-            jobs = [Job.from_json(job) for job in reply.get("jobs", ())]
+            requests = ({"run": file, "text": selection.text, "cases": selection.cases} for _, file in left)
+            for reply in child.ask_ahead([json.dumps(request)[1:-1] for request in requests], PREPARE_SECONDS):
+                _prepared(shared, *left.pop(0), reply)
         except HostError as error:
-            # The file did it: it is told, and the next one gets a new child.
-            shared.done.put((number, [Problem(file, 0, 0, f"this file could not be prepared: {error}")]))
-            continue
-        if "problems" in reply:
-            shared.done.put((number, [Problem(*problem) for problem in reply["problems"]]))
-            continue
+            # The first file without a reply did it: it is told, and the others get a new child.
+            number, file = left.pop(0)
+            shared.done.put((number, [_unprepared(file, str(error))]))
+
+
+def _take(files: queue.SimpleQueue[tuple[int, str]], most: int) -> list[tuple[int, str]]:
+    """The next files, as many as `most` where there are as many."""
+    taken: list[tuple[int, str]] = []
+    try:
+        while len(taken) < most:
+            taken.append(files.get_nowait())
+    except queue.Empty:
+        pass
+    return taken
+
+
+def _prepared(shared: _Shared, number: int, file: str, reply: Json) -> None:
+    if "broke" in reply:
+        shared.done.put((number, [_unprepared(file, f"preparing broke: {reply['broke']}")]))
+    elif "problems" in reply:
+        shared.done.put((number, [Problem(*problem) for problem in reply["problems"]]))
+    else:
+        jobs = [Job.from_json(job) for job in reply["jobs"]]
         shared.done.put((number, len(jobs)))
         for index, job in enumerate(jobs):
             shared.jobs.put((number, index, job))
+
+
+def _unprepared(file: str, why: str) -> Problem:
+    return Problem(file, 0, 0, f"this file could not be prepared: {why}")
 
 
 def _execute_all(shared: _Shared, hosts: dict[str, Host]) -> None:
@@ -259,25 +288,27 @@ def check(files: Sequence[str], on_file: Callable[[str, int, list[Problem]], Non
     """Everything short of running, file by file; `on_file(file, cases, problems)` in the order of the files."""
     count = max(1, min(os.cpu_count() or 1, -(-len(files) // _FILES_A_CHILD)))
     children = [_prepare_child() for _ in range(count)]
-    waiting: queue.SimpleQueue[tuple[int, str] | None] = queue.SimpleQueue()
+    waiting: queue.SimpleQueue[tuple[int, str]] = queue.SimpleQueue()
     done: queue.SimpleQueue[tuple[int, int, list[Problem]]] = queue.SimpleQueue()
     for numbered in enumerate(files):
         waiting.put(numbered)
 
     def checking(child: Child) -> None:
-        while (item := waiting.get()) is not None:
-            number, file = item
+        left: list[tuple[int, str]] = []
+        while left := left + _take(waiting, _AHEAD - len(left)):
             try:
-                reply = ask_prepare(child, check=file)
-                done.put((number, reply.get("cases", 0), [Problem(*problem) for problem in reply.get("problems", ())]))
+                for reply in child.ask_ahead([json.dumps({"check": file})[1:-1] for _, file in left], PREPARE_SECONDS):
+                    number, file = left.pop(0)
+                    broke = [_unprepared(file, f"preparing broke: {reply['broke']}")] if "broke" in reply else []
+                    done.put((number, reply.get("cases", 0), broke or [Problem(*p) for p in reply.get("problems", ())]))
             except HostError as error:
-                done.put((number, 0, [Problem(file, 0, 0, f"this file could not be prepared: {error}")]))
+                number, file = left.pop(0)
+                done.put((number, 0, [_unprepared(file, str(error))]))
 
     out: list[Problem] = []
     try:
         for child in children:
             child.spawn()
-            waiting.put(None)
             _thread(checking, child)
         arrived: dict[int, tuple[int, list[Problem]]] = {}
         for number, file in enumerate(files):

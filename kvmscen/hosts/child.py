@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ Json = dict[str, Any]
 _TAIL = 4096
 # A console may print for ever without a frame in it.
 _FLOOD = 64 << 20
+# Every pipe takes so much at once: a child that writes a long reply meanwhile is not waited for.
+_PIPE = 4096
 
 
 class ChildError(HostError):
@@ -140,6 +142,32 @@ class Child:
                     self._write(self._last)
                 elif reply.get("id") == self._id:
                     return reply
+        except ChildError:
+            self.kill()
+            raise
+
+    def ask_ahead(self, bodies: Sequence[str], seconds: float) -> Iterator[Json]:
+        """Send `bodies` without waiting and yield their replies in order, each at most `seconds` after the one before.
+
+        At a ChildError the first one without a reply did it, those behind it were not answered, and the child is gone.
+        """
+        self.wait_hello(max(seconds, 30.0))
+        first = self._id + 1
+        self._id += len(bodies)
+        packed = [frames.pack(f'{{"id":{first + n},{body}}}') for n, body in enumerate(bodies)]
+        sent = ahead = 0
+        try:
+            for done, mine in enumerate(packed):
+                start = sent
+                while sent < len(packed) and (sent == done or ahead + len(packed[sent]) <= _PIPE):
+                    ahead += len(packed[sent])
+                    sent += 1
+                self._write(b"".join(packed[start:sent]))
+                reply: Json = json.loads(self._receive(time.monotonic() + seconds))
+                if reply.get("id") != first + done:
+                    raise ChildError(f"{self.name} sent a damaged line", self.tail)
+                ahead -= len(mine)
+                yield reply
         except ChildError:
             self.kill()
             raise
