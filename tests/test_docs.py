@@ -18,6 +18,7 @@ from kvmscen.asm import assembly, front, items
 from kvmscen.build.ready import _DEFAULT_TIMEOUT, _EXITS_ABOVE, _EXITS_MOST
 from kvmscen.kvm import exits, script
 from kvmscen.load import conditions, document, guest, names, steps
+from kvmscen.result import Run
 
 ROOT = Path(__file__).resolve().parent.parent
 LANGUAGE = ROOT / "docs" / "language.md"
@@ -63,6 +64,38 @@ def test_scenario_is_right(text: str, tmp_path: Path) -> None:
 def kvmscen(*arguments: str) -> subprocess.CompletedProcess[str]:
     code = "from kvmscen.cli import main; main()"
     return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=ROOT)
+
+
+# --- what a contributor adds -----------------------------------------------------------------------------------------
+
+
+def python_block(begins: str) -> str:
+    found = re.findall(r"^```python\n(.*?)^```$", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL | re.MULTILINE)
+    return next(block for block in found if block.lstrip().startswith(begins))
+
+
+def test_the_exit_of_the_text_is_a_row() -> None:
+    row = eval(python_block("Exit(").strip().rstrip(","), vars(exits).copy())
+    assert isinstance(row, exits.Exit)
+    assert row.number not in exits.BY_NUMBER
+
+
+def test_the_report_of_the_text_renders() -> None:
+    space: dict[str, Any] = {}
+    exec(python_block('"""One line a result'), space)
+    assert space["render"](Run("id", 0.0, "0", ())).endswith("\n")
+
+
+@pytest.mark.kvm
+def test_the_host_of_the_text_runs() -> None:
+    space: dict[str, Any] = {}
+    exec(python_block('"""The `python:PATH` host'), space)
+    made = space["PythonHost"](f"python:{sys.executable}")
+    try:
+        made.wait()
+        assert made.facts
+    finally:
+        made.close()
 
 
 # --- what is mentioned ----------------------------------------------------------------------------------------------
