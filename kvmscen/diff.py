@@ -57,7 +57,7 @@ class Diff:
         self.arch = arch
         self.flavour = flavour
         # One for each time that it happened.
-        self.events = [one for event in observation.events for one in [replace(event, count=1)] * event.count]
+        self.events = [one for event in observation.events for one in _each(event)]
         self._numbers: list[int] = []
         self._counting: dict[int, bool] = {}
         self._known: dict[tuple[int, int, int], tuple[str, ...]] = {}
@@ -264,8 +264,14 @@ def holds(matcher: Any, value: Any, nth: int) -> bool:
     return matches(matcher, value, nth)
 
 
+def _each(event: Event) -> list[Event]:
+    return [event] if event.count == 1 else [replace(event, count=1)] * event.count
+
+
 def _counts(value: Any) -> bool:
     """Whether a series is in a matcher, or in a map or list of them."""
+    if isinstance(value, int):
+        return False
     if isinstance(value, Mapping):
         return "from" in value or any(map(_counts, value.values()))
     return isinstance(value, list) and any(map(_counts, value))

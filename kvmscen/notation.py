@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any
 
 from kvmscen.expectation import Expected
@@ -45,6 +46,8 @@ class Notation:
         """One number, matcher or list, as it may be written for a member of an exit."""
         if isinstance(value, bool) or (key == "is_write" and value in (0, 1)):
             return "true" if value else "false"
+        if isinstance(value, int):
+            return self._number(exit_name, key, value)
         if key == "memory_fault" and isinstance(value, Mapping):
             return self._members(key, value)
         if isinstance(value, Mapping):
@@ -52,8 +55,9 @@ class Notation:
             return "{" + inner + "}"
         if isinstance(value, list | tuple):
             return "[" + ", ".join(self.value(exit_name, key, v) for v in value) + "]"
-        if not isinstance(value, int):
-            return str(value)
+        return str(value)
+
+    def _number(self, exit_name: str, key: str, value: int) -> str:
         names = _names(exit_name, key)
         if value in names:
             return names[value]
@@ -145,7 +149,8 @@ def _repeat(repeat: tuple[int, int]) -> str:
     return str(low) if low == high else f"{{min: {low}, max: {high}}}"
 
 
-def _names(exit_name: str, key: str) -> dict[int, str]:
+@cache
+def _names(exit_name: str, key: str) -> Mapping[int, str]:
     row = exits.BY_NAME.get(exit_name)
     for field in row.fields if row is not None else ():
         if field.name == key and field.names:
