@@ -5,6 +5,7 @@ It runs in a session of its own, so that a ^C on the terminal does not reach it;
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import select
@@ -25,8 +26,7 @@ Json = dict[str, Any]
 _TAIL = 4096
 # A console may print for ever without a frame in it.
 _FLOOD = 64 << 20
-# Every pipe takes so much at once: a child that writes a long reply meanwhile is not waited for.
-_PIPE = 4096
+_PIPE = 1 << 20
 
 
 class ChildError(HostError):
@@ -38,7 +38,7 @@ class ChildError(HostError):
 
 
 class Child:
-    """One child. Not for two threads at once, but `kill` may come from any."""
+    """One child. Not for two threads at once, but `kill` and `close` may come from any."""
 
     def __init__(self, name: str, argv: Sequence[str], greeting: bytes = b"") -> None:
         self.name = name
@@ -47,76 +47,94 @@ class Child:
         self.hello: Json = {}
         self._process: subprocess.Popen[bytes] | None = None
         self._held = bytearray()
+        self._unsent = bytearray()
         self._tail = bytearray()
         self._id = 0
         self._last = b""
+        # `_lock` is for the few lines that change `_process`; `_use` is held by whoever has his hands on the pipes.
         self._lock = threading.Lock()
+        self._use = threading.RLock()
         self._closed = False
 
     # --- life -------------------------------------------------------------------------------------------------------
 
     def spawn(self) -> None:
         """Start the process; its hello is read by the first `wait_hello` or `ask`."""
-        with self._lock:
-            if self._closed:
-                raise ChildError(f"{self.name} was stopped", "")
-            self._held.clear()
-            self._tail.clear()
-            self.hello = {}
-            self._process = subprocess.Popen(
-                self.argv,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                bufsize=0,
-                start_new_session=True,
+        with self._use:
+            with self._lock:
+                if self._closed:
+                    raise ChildError(f"{self.name} was stopped", "")
+                self._held.clear()
+                self._tail.clear()
+                self._unsent[:] = self.greeting
+                self.hello = {}
+                self._process = process = self._start()
+            self._push(process)
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        pipe = subprocess.PIPE
+        try:
+            process = subprocess.Popen(
+                self.argv, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, bufsize=0, start_new_session=True
             )
-        if self.greeting:
-            self._write(self.greeting)
+        except OSError as error:
+            raise ChildError(f"{self.name} cannot be started: {error.strerror}", "") from None
+        assert process.stdin is not None
+        os.set_blocking(process.stdin.fileno(), False)
+        try:
+            # So much that a greeting goes in at once, and the child can start while others are started.
+            fcntl.fcntl(process.stdin, fcntl.F_SETPIPE_SZ, _PIPE)
+        except OSError:
+            pass
+        return process
 
     def wait_hello(self, seconds: float = 30.0) -> Json:
         """The child's first frame; raises ChildError when it does not come, or is of another protocol."""
-        if self._process is None:
-            self.spawn()
-        if not self.hello:
-            hello = json.loads(self._receive(time.monotonic() + seconds))
-            if hello.get("protocol") != frames.VERSION:
-                self.kill()
-                theirs = hello.get("protocol")
-                raise ChildError(f"{self.name} speaks protocol {theirs}, this kvmscen {frames.VERSION}", self.tail)
-            self.hello = hello
-        return self.hello
+        with self._use:
+            if self._process is None:
+                self.spawn()
+            if not self.hello:
+                try:
+                    hello = self._reply(time.monotonic() + seconds)
+                    if hello.get("protocol") != frames.VERSION:
+                        theirs = hello.get("protocol")
+                        raise ChildError(f"{self.name} speaks protocol {theirs}, this kvmscen {frames.VERSION}", self.tail)
+                except ChildError:
+                    self.kill()
+                    raise
+                self.hello = hello
+            return self.hello
 
     def kill(self) -> None:
-        """End the process at once; the next `ask` starts a new one."""
+        """End the process, and those that it started, at once; the next `ask` starts a new one."""
         with self._lock:
             process, self._process = self._process, None
         if process is None:
             return
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                try:
-                    pipe.close()
-                except OSError:
-                    pass
+        if process.returncode is None:
+            try:
+                os.killpg(process.pid, signal.SIGKILL)
+            except (ProcessLookupError, PermissionError):
+                pass
         process.kill()
         process.wait()
+        # An `ask` under way in another thread reads until the end that has now come.
+        with self._use:
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    pipe.close()
 
     def close(self) -> None:
         """End the process for good; an `ask` under way in another thread fails."""
-        self._closed = True
-        process = self._process
-        if process is not None:
-            try:
-                process.send_signal(signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-            process.wait()
+        with self._lock:
+            self._closed = True
+        self.kill()
 
     @property
     def process_id(self) -> int | None:
         """The process that answers now; another one after a restart."""
-        return None if self._process is None else self._process.pid
+        process = self._process
+        return None if process is None else process.pid
 
     @property
     def tail(self) -> str:
@@ -128,23 +146,24 @@ class Child:
     def ask(self, body: str, seconds: float) -> Json:
         """Send the members `body` (JSON text without braces) and return the reply's; raises ChildError.
 
-        After a ChildError the child is gone; the next call starts a new one.
+        A start, where one is needed, has time of its own. After a ChildError the child is gone; the next call starts a new one.
         """
-        deadline = time.monotonic() + seconds
-        self.wait_hello(max(seconds, 30.0))
-        self._id += 1
-        self._last = frames.pack(f'{{"id":{self._id},{body}}}')
-        try:
-            self._write(self._last)
-            while True:
-                reply: Json = json.loads(self._receive(deadline))
-                if reply.get("again"):
-                    self._write(self._last)
-                elif reply.get("id") == self._id:
-                    return reply
-        except ChildError:
-            self.kill()
-            raise
+        with self._use:
+            self.wait_hello(max(seconds, 30.0))
+            deadline = time.monotonic() + seconds
+            self._id += 1
+            self._last = frames.pack(f'{{"id":{self._id},{body}}}')
+            try:
+                self._write(self._last)
+                while True:
+                    reply = self._reply(deadline)
+                    if reply.get("again"):
+                        self._write(self._last)
+                    elif reply.get("id") == self._id:
+                        return reply
+            except ChildError:
+                self.kill()
+                raise
 
     def ask_ahead(self, bodies: Sequence[str], seconds: float) -> Iterator[Json]:
         """Send `bodies` without waiting and yield their replies in order, each at most `seconds` after the one before.
@@ -154,45 +173,58 @@ class Child:
         self.wait_hello(max(seconds, 30.0))
         first = self._id + 1
         self._id += len(bodies)
-        packed = [frames.pack(f'{{"id":{first + n},{body}}}') for n, body in enumerate(bodies)]
-        sent = ahead = 0
         try:
-            for done, mine in enumerate(packed):
-                start = sent
-                while sent < len(packed) and (sent == done or ahead + len(packed[sent]) <= _PIPE):
-                    ahead += len(packed[sent])
-                    sent += 1
-                self._write(b"".join(packed[start:sent]))
-                reply: Json = json.loads(self._receive(time.monotonic() + seconds))
-                if reply.get("id") != first + done:
+            with self._use:
+                self._write(b"".join(frames.pack(f'{{"id":{first + n},{body}}}') for n, body in enumerate(bodies)))
+            for n in range(len(bodies)):
+                with self._use:
+                    reply = self._reply(time.monotonic() + seconds)
+                if reply.get("id") != first + n:
                     raise ChildError(f"{self.name} sent a damaged line", self.tail)
-                ahead -= len(mine)
                 yield reply
         except ChildError:
             self.kill()
             raise
 
     def _write(self, data: bytes) -> None:
+        """Write as much as the child takes now; `_receive` writes the rest."""
+        self._unsent += data
+        self._push(self._alive())
+
+    def _alive(self) -> subprocess.Popen[bytes]:
         process = self._process
-        if process is None or process.stdin is None:
-            raise ChildError(f"{self.name} is gone", self.tail)
-        view = memoryview(data)
+        if process is None:
+            raise ChildError(f"{self.name} was stopped", self.tail)
+        return process
+
+    def _push(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdin is not None
         try:
-            while view:
-                view = view[process.stdin.write(view) :]
-        except (OSError, ValueError):
-            raise self._ended() from None
+            while self._unsent:
+                del self._unsent[: os.write(process.stdin.fileno(), self._unsent)]
+        except BlockingIOError:
+            pass
+        except OSError:
+            # It reads no more; why, its output's end tells.
+            self._unsent.clear()
+
+    def _reply(self, deadline: float) -> Json:
+        """The next frame as JSON."""
+        text = self._receive(deadline)
+        try:
+            reply = json.loads(text)
+        except (ValueError, RecursionError):
+            reply = None
+        if not isinstance(reply, dict):
+            raise ChildError(f"{self.name} does not speak our protocol", self.tail)
+        return reply
 
     def _receive(self, deadline: float) -> str:
         """The next frame's text; what is not a frame goes to the tail."""
-        process = self._process
-        if process is None or process.stdout is None:
-            raise ChildError(f"{self.name} is gone", self.tail)
-        fd, flood = process.stdout.fileno(), 0
-        poll = select.poll()
-        poll.register(fd, select.POLLIN)
+        process, flood, searched = self._alive(), 0, 0
         while True:
-            while (end := self._held.find(b"\n")) >= 0:
+            while (end := self._held.find(b"\n", searched)) >= 0:
+                searched = 0
                 line = bytes(self._held[:end])
                 del self._held[: end + 1]
                 start = line.find(frames.START)
@@ -204,24 +236,41 @@ class Child:
                 if text is not None:
                     return text
                 self._write(frames.pack('{"id":0,"again":true}'))
-            left = deadline - time.monotonic()
-            if left <= 0 or not poll.poll(left * 1000):
-                raise ChildError(f"{self.name} did not answer in time", self.tail)
-            chunk = os.read(fd, 1 << 20)
+            searched = len(self._held)
+            chunk = self._exchange(process, deadline)
             flood += len(chunk)
-            if not chunk:
-                raise self._ended()
             if flood > _FLOOD:
                 raise ChildError(f"{self.name} prints without end", self.tail)
             self._held += chunk
+
+    def _exchange(self, process: subprocess.Popen[bytes], deadline: float) -> bytes:
+        """Wait until the child takes or gives bytes: the bytes given. Only writing would block when it does so too."""
+        assert process.stdin is not None
+        assert process.stdout is not None
+        into, out = process.stdin.fileno(), process.stdout.fileno()
+        poll = select.poll()
+        poll.register(out, select.POLLIN)
+        if self._unsent:
+            poll.register(into, select.POLLOUT)
+        left = deadline - time.monotonic()
+        ready = dict(poll.poll(left * 1000)) if left > 0 else {}
+        if not ready:
+            raise ChildError(f"{self.name} did not answer in time", self.tail)
+        if into in ready:
+            self._push(process)
+        if out not in ready:
+            return b""
+        chunk = os.read(out, 1 << 20)
+        if not chunk:
+            raise self._ended(process)
+        return chunk
 
     def _keep(self, noise: bytes) -> None:
         self._tail += noise
         del self._tail[:-_TAIL]
 
-    def _ended(self) -> ChildError:
-        process = self._process
-        if self._closed or process is None:
+    def _ended(self, process: subprocess.Popen[bytes]) -> ChildError:
+        if self._process is not process:
             return ChildError(f"{self.name} was stopped", self.tail)
         self._keep(bytes(self._held))
         try:
