@@ -71,13 +71,14 @@ def _read(file: Path) -> dict[str, Any]:
         data: dict[str, Any] = json.loads(file.read_text())
         if data["format"] != FORMAT or data["version"] != VERSION:
             raise HostError(f"{file} is not a recording that this kvmscen reads ({FORMAT} version {VERSION})")
-        Facts.from_json(data["facts"])
-        Observation.from_json(data["observation"])
-        for key in ("name", "machine", "predicted"):
-            data[key]
+        facts, seen = Facts.from_json(data["facts"]), Observation.from_json(data["observation"])
+        shapes = ((facts.arch, str), (facts.kernel or "", str), (facts.capabilities, dict), (seen.regs, dict))
+        named = ((data["name"], str), (data["machine"], str), (data["predicted"], bool))
+        if not all(isinstance(value, kind) for value, kind in (*shapes, *named)):
+            raise TypeError
     except OSError as error:
         raise HostError(f"{file} cannot be read: {os.strerror(error.errno or 0)}") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise HostError(f"{file} is not a recording made by kvmscen run --record") from None
     return data
 

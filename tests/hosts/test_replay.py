@@ -1,0 +1,152 @@
+"""The replay host: gives back what was recorded of the same machine, and says of every other file why it cannot."""
+
+from __future__ import annotations
+
+import json
+import random
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kvmscen.errors import HostError
+from kvmscen.hosts import host
+from kvmscen.hosts.replay import NotRecorded, ReplayHost, recording
+from kvmscen.machine import Bytes, Event, Facts, Machine, Memslot, Observation, Step, Vcpu
+
+FACTS = Facts("x86_64", "6.18.0", {"KVM_CAP_USER_MEMORY": 1}, 4096, "pvm", ("fpu",), "3.11.2")
+MMIO = {"phys_addr": 0x5000, "is_write": True, "len": 8, "data": 0}
+SEEN = Observation("end", (Event(0, "exit", "mmio", MMIO, 4, {"rax": 1}, {0: b"x"}),), {"rax": 1}, {0x5000: b"abc"}, 0.5)
+
+
+def machine(code: bytes = b"\xf4") -> Machine:
+    vcpu = Vcpu(0, "long", {"rip": 0}, (), (Step("hlt"),))
+    return Machine("x86_64", (Memslot(0, 0, 0x1000),), (Bytes(0, code),), (), (vcpu,))
+
+
+def text(name: str = "a:default", made: Machine | None = None, facts: Facts = FACTS, predicted: bool = False) -> str:
+    return recording(name, "kvm", predicted, facts, (made or machine()).digest(), SEEN)
+
+
+def started(path: Path) -> ReplayHost:
+    made = host(f"replay:{path}")
+    assert isinstance(made, ReplayHost)
+    made.start()
+    made.wait()
+    return made
+
+
+def test_what_was_recorded_comes_back(tmp_path: Path) -> None:
+    (tmp_path / "one.json").write_text(text())
+    for path in (tmp_path, tmp_path / "one.json"):
+        replay = started(path)
+        assert (replay.facts, replay.predicted, replay.name) == ((FACTS,), False, f"replay:{path}")
+        assert replay.executor().execute(machine().seal("a:default")) == SEEN
+
+
+def test_another_case_or_another_version_is_not_recorded(tmp_path: Path) -> None:
+    (tmp_path / "one.json").write_text(text())
+    replay = started(tmp_path)
+    with pytest.raises(NotRecorded, match="this case was recorded from another version of it: record it again"):
+        replay.execute(machine(b"\x90").seal("a:default"))
+    with pytest.raises(NotRecorded, match="this case was not recorded"):
+        replay.execute(machine().seal("b:default"))
+
+
+def test_two_cases_of_the_same_machine_are_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "one.json").write_text(text())
+    (tmp_path / "sub" / "two.json").write_text(text("b:default", facts=Facts("arm64", None, {}), predicted=True))
+    (tmp_path / "notes.txt").write_text("not a recording")
+    replay = started(tmp_path)
+    assert replay.execute(machine().seal("b:default")) == SEEN
+    assert {facts.arch for facts in replay.facts} == {"x86_64", "arm64"}
+    assert replay.predicted
+
+
+GOOD: dict[str, Any] = json.loads(text())
+
+
+def changed(**changes: Any) -> str:
+    return json.dumps({**GOOD, **changes})
+
+
+WRONG = {
+    "empty": "",
+    "text": "hello",
+    "cut": text()[:-40],
+    "list": "[]",
+    "null": "null",
+    "number": "3",
+    "deep": "[" * 100_000,
+    "deeper map": '{"a":' * 100_000,
+    "another format": changed(format="kvmscen-report"),
+    "another version": changed(version=99),
+    "no format": json.dumps({k: v for k, v in GOOD.items() if k != "format"}),
+    "no observation": json.dumps({k: v for k, v in GOOD.items() if k != "observation"}),
+    "no machine": json.dumps({k: v for k, v in GOOD.items() if k != "machine"}),
+    "name is a list": changed(name=["a"]),
+    "machine is a map": changed(machine={}),
+    "arch is a list": changed(facts={**GOOD["facts"], "arch": []}),
+    "facts are null": changed(facts=None),
+    "capabilities are a list": changed(facts={**GOOD["facts"], "capabilities": ["KVM_CAP_USER_MEMORY"]}),
+    "kernel is a number": changed(facts={**GOOD["facts"], "kernel": 6.1}),
+    "predicted is text": changed(predicted="no"),
+    "observation is text": changed(observation="x"),
+    "events are a number": changed(observation={**GOOD["observation"], "events": 3}),
+    "an event is a number": changed(observation={**GOOD["observation"], "events": [3]}),
+    "memory is no hex": changed(observation={**GOOD["observation"], "memory": {"0": "xyz"}}),
+    "memory is nowhere": changed(observation={**GOOD["observation"], "memory": {"here": "00"}}),
+    "memory is a list": changed(observation={**GOOD["observation"], "memory": [1]}),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_damaged_recording(tmp_path: Path, wrong: str) -> None:
+    (tmp_path / "one.json").write_text(WRONG[wrong])
+    with pytest.raises(HostError, match=r"one\.json is not a recording (made by kvmscen run --record|that this kvmscen reads)"):
+        started(tmp_path / "one.json")
+
+
+def test_bytes_that_are_no_text(tmp_path: Path) -> None:
+    (tmp_path / "one.json").write_bytes(b"\xff\xfe\0" * 100)
+    with pytest.raises(HostError, match="is not a recording"):
+        started(tmp_path)
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(HostError, match=r"gone\.json cannot be read: No such file or directory"):
+        started(tmp_path / "gone.json")
+    with pytest.raises(HostError, match="there are no recordings in"):
+        started(tmp_path)
+    (tmp_path / "folder.json").mkdir()
+    with pytest.raises(HostError, match=r"folder\.json cannot be read: Is a directory"):
+        started(tmp_path)
+
+
+def test_replay_wants_a_file() -> None:
+    with pytest.raises(HostError, match="replay needs a recording"):
+        host("replay:")
+
+
+def nodes(data: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    inner = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
+    return [path, *(found for key, value in inner for found in nodes(value, (*path, key)))]
+
+
+def test_any_part_replaced_is_a_host_error_or_still_read(tmp_path: Path) -> None:
+    choose, file = random.Random(7), tmp_path / "one.json"
+    for path in nodes(GOOD)[1:]:
+        for value in (None, 3, -1, 1.5, "x", [], {}, [None], {"x": None}, True):
+            data = json.loads(json.dumps(GOOD))
+            at = data
+            for key in path[:-1]:
+                at = at[key]
+            if choose.random() < 0.1:
+                del at[path[-1]]
+            else:
+                at[path[-1]] = value
+            file.write_text(json.dumps(data))
+            with suppress(HostError):
+                started(file).execute(machine().seal("a:default"))
