@@ -263,7 +263,8 @@ def _write_back(vcpu: Vcpu, name: str, members: Mapping[str, Any], reply: Mappin
             data = reply["data"]
             values = data if isinstance(data, list) else [data]
             size, count = members["size"], members["count"]
-            raw = b"".join(v.to_bytes(size, "little") for v in values[:count])
+            # As with mmio, an access takes as many bytes of the reply as it is wide.
+            raw = b"".join(v.to_bytes(16, "little")[:size] for v in values[:count])
             vcpu.put(offset, raw.ljust(size * count, b"\0"))
         return
     for field in exits.BY_NAME[name].fields:

@@ -193,6 +193,18 @@ def test_string_input(run: Run) -> None:
         assert seen.memory == {0x1000: stored}
 
 
+def test_an_access_takes_as_much_of_a_reply_as_it_is_wide(run: Run) -> None:
+    wide = {"data": 0x1122334455667788}
+    seen = run(machine("in al, 0x60; mov cl, [rbx]; hlt", (Step("io", reply=wide), Step("mmio", reply=wide), HLT)))
+    assert (seen.stopped, seen.regs["rax"], seen.regs["rcx"]) == ("expected", 0x88, 0x88)
+
+
+def test_timeouts_repeat(run: Run) -> None:
+    seen = run(machine("jmp .", (Step("timeout", timeout=0.02, repeat=(3, 3), then=()), Step("timeout", timeout=0.04))))
+    assert [(event.fields["timeout"], event.count) for event in seen.events] == [(0.02, 3), (0.04, 1)]
+    assert (seen.stopped, 0.1 <= seen.elapsed < 1) == ("end", True)
+
+
 def test_a_read_only_slot(run: Run) -> None:
     code = "mov eax, [rbx]; mov dword ptr [rbx], 0x55; mov ecx, [rbx]; hlt"
     slots, image = (
