@@ -173,8 +173,8 @@ class _Run:
                 verdict, completes = more
                 then += verdict.then
                 stop = stop or verdict.stop
-            if stop is None and then:
-                stop = self._perform(vcpu.number, then)
+            if then and stop in (None, "end"):
+                stop = self._perform(vcpu.number, then) or stop
             if stop is not None:
                 return stop
 

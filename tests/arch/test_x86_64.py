@@ -100,6 +100,7 @@ span_lists = st.lists(st.tuples(far, st.sampled_from([1, 0x1000, GIB, 3 * GIB]))
 @settings(max_examples=40, deadline=5000)
 @given(places, span_lists, st.lists(st.integers(0, 2**47 - 1), max_size=20))
 @example(x86_64.TABLES_AT, ((4 * GIB - 0x1000, 0x2000),), [4 * GIB, 4 * GIB - 1])
+@example(0x1000, ((6 * GIB - 0x1000, 0x1000),), [])
 @example(0x1000, ((512 * GIB, 0x1000), (511 * GIB, GIB + 1)), [512 * GIB])
 def test_tables_map_each_address_to_itself(at: int, spans: tuple[tuple[int, int], ...], others: list[int]) -> None:
     raw = x86_64.tables(at, spans)
@@ -111,7 +112,9 @@ def test_tables_map_each_address_to_itself(at: int, spans: tuple[tuple[int, int]
         assert walk(raw, at, address) == address
     used = {address // GIB for start, size in spans for address in range(start, start + size, GIB)}
     used |= {(start + size - 1) // GIB for start, size in spans} | {0, 1, 2, 3}
-    for address in others:
+    # And what lies right before and behind.
+    others = [*others, *(start + size for start, size in spans), *(start - 1 for start, _ in spans)]
+    for address in [address for address in others if address < 1 << 47]:
         assert walk(raw, at, address) == (address if address // GIB in used else None)
 
 

@@ -51,6 +51,7 @@ def go(do, reply):
     if do == "cut": out(reply[:-9] + b"\\n"); return
     if do == "again" and not asked: asked.append(1); out(frame(id=0, again=True)); return
     if do == "noise": out(b"boot\\x00 \\xff\\nlogin: " + reply + b"after\\n"); return
+    if do == "split": out(b"x" * 50_000); time.sleep(0.1); out(b"\\n" + reply); return
     if do == "late reply": out(frame(id=0, value="of nobody") + frame(id=999, value="of another") + reply); return
     if do == "no json": out(frames.pack("nonsense")); return
     if do == "a list": out(frames.pack("[1]")); return
@@ -127,7 +128,7 @@ def test_large_requests_and_replies(child: Callable[..., Child]) -> None:
     assert within(20, lambda: child().ask(f'"value":"{big}"', 15))["value"] == big
 
 
-@pytest.mark.parametrize("do", ["noise", "damaged", "cut", "again", "late reply"])
+@pytest.mark.parametrize("do", ["noise", "damaged", "cut", "again", "late reply", "split"])
 def test_what_can_be_mended_is_mended(child: Callable[..., Child], do: str) -> None:
     one = child()
     assert within(10, lambda: one.ask(f'"value":5,"do":"{do}"', 5))["value"] == 5

@@ -150,6 +150,20 @@ def test_a_page_crossing_store_is_two_exits(run: Run) -> None:
     assert seen.events[-1].pc == 0x101
 
 
+def test_the_actions_of_both_halves_are_done_in_order(run: Run) -> None:
+    store = "mov rax, 0x8877665544332211; mov [rbx - 3], rax; hlt"
+    first = mmio(0x4FFD, then=(act("write_memory", gpa=0x100, data="f4"), act("set_regs", rcx=1, rdx=1)))
+    second = mmio(0x5000, then=(act("set_regs", rcx=2, rip=0x100),))
+    seen = run(machine(store, (first, second, HLT)))
+    assert [event.pc for event in seen.events][2:] == [0x101]
+    assert (seen.regs["rcx"], seen.regs["rdx"]) == (2, 1)
+
+
+def test_the_limit_of_exits_is_not_passed_by_the_other_half(run: Run) -> None:
+    seen = run(machine("mov rax, 0x8877665544332211; mov [rbx - 3], rax; hlt", exits=1))
+    assert (len(seen.events), seen.stopped) == (1, "exits")
+
+
 def test_across_the_end_of_a_slot_only_the_rest_exits(run: Run) -> None:
     code = "mov rax, 0x8877665544332211; mov [rbx], rax; hlt"
     seen = run(machine(code, (Step("mmio"), HLT), regs={"rbx": 0x1FFC}, observe_memory=((0x1FFC, 4),)))
@@ -318,6 +332,12 @@ def test_an_exit_within_the_time_is_no_timeout(run: Run) -> None:
     # The exit is extra; then nothing happens for as long as the step says.
     assert story(seen) == [("w", 0x5000, 1, 0), ("timeout", 0.1), ("timeout", 0.3)]
     assert seen.stopped == "timeout"
+
+
+def test_a_timeout_that_did_not_come_is_forgotten(run: Run) -> None:
+    seen = run(machine("mov [rbx], al; jmp .", (Step("timeout", timeout=0.05, repeat=(0, 1)), mmio(0x5000), HLT), timeout=0.3))
+    assert (story(seen), seen.stopped) == ([("w", 0x5000, 1, 0), ("timeout", 0.3)], "timeout")
+    assert seen.elapsed > 0.29
 
 
 def test_a_timeout_is_the_last_step(run: Run) -> None:
@@ -492,6 +512,16 @@ def test_registers_that_kvm_refuses_are_an_error_event(run: Run) -> None:
         assert (story(seen), seen.stopped) == ([("EINVAL", "KVM_SET_SREGS")], "error"), regs
     seen = run(machine("hlt; hlt", (Step("hlt", then=(act("set_regs", "EINVAL", cr4=1 << 63),)), HLT)))
     assert (story(seen), seen.stopped) == ([("hlt",), ("EINVAL", "KVM_SET_SREGS"), ("hlt",)], "expected")
+
+
+def test_the_last_steps_actions_are_done(run: Run) -> None:
+    done = (act("set_regs", rax=5), act("write_memory", gpa=0x1000, data="abcd"), act("delete_memslot", "EINVAL", slot=7))
+    for exit, code in (("hlt", "hlt"), ("io", "out 0x10, al; hlt"), ("timeout", "jmp .")):
+        seen = run(machine(code, (Step(exit, timeout=0.02, then=done),), observe_memory=((0x1000, 2),)))
+        assert (seen.stopped, seen.regs["rax"], seen.memory) == ("end", 5, {0x1000: b"\xab\xcd"})
+        assert [event.kind for event in seen.events][1:] == ["error"]
+    seen = run(machine("hlt", (Step("hlt", then=(act("delete_memslot", slot=7),)),)))
+    assert seen.stopped == "error"
 
 
 # --- capabilities ---------------------------------------------------------------------------------------------------

@@ -48,7 +48,7 @@ ENDINGS = {
     "no action": machine("hlt", setup=(act("nonsense"),)),
     "grown": machine(
         "hlt",
-        memslots=(Memslot(0, 0, 0x2000), Memslot(1, 0x10000000, 0x1000)),
+        memslots=(Memslot(0, 0, 0x2000), Memslot(1, 0x10000000, 16 << 20)),
         setup=(act("delete_memslot", slot=1), act("set_memslot", slot=1, gpa=0x10000000, size=64 << 20, flags=0)),
     ),
 }

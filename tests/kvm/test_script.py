@@ -210,6 +210,9 @@ def test_nth_counts_a_steps_own_repeat_else_its_groups() -> None:
         assert take(script, phys_addr=0x5000 + 8 * n).nth == n
         assert take(script, "io").step is not None
     assert script.over()
+    # A step's own repeat begins anew in each round of its group.
+    script = Script([group(2, 2, own)])
+    assert [take(script, phys_addr=0x5000 + 8 * (n % 3)).nth for n in range(6)] == [0, 1, 2, 0, 1, 2]
 
 
 @pytest.mark.parametrize("low", [0, 1, 2, 3])
