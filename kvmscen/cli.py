@@ -54,6 +54,11 @@ def _main(argv: Sequence[str]) -> int:
     if verb is None:
         _parser().print_help()
         return 2
+    if verb == "run":
+        try:
+            _environment(arguments)
+        except argparse.ArgumentTypeError as error:
+            raise UsageError(f"KVMSCEN_J: {error}") from None
     from kvmscen import verbs
 
     return verbs.VERBS[verb](arguments)
@@ -79,24 +84,20 @@ def _parser() -> argparse.ArgumentParser:
         "--on",
         action="append",
         metavar="HOST",
-        default=_several("ON"),
-        help="kvm, model, model@KERNEL or replay:FILE; given several times, each case runs on each host "
+        help="a host that `kvmscen hosts` shows; given several times, each case runs on each host "
         "(default: kvm where it fits, else model)",
     )
-    run.add_argument("-k", metavar="TEXT", default=_one("K"), help="only cases with this text in file, name, summary or tags")
-    run.add_argument("--case", action="append", metavar="NAME", default=_several("CASE"), help="only the case of this name")
-    run.add_argument("-j", type=_count, metavar="N", default=_one("J"), help="how many run at once (default: the CPUs)")
+    run.add_argument("-k", metavar="TEXT", help="only cases with this text in file, name, summary or tags")
+    run.add_argument("--case", action="append", metavar="NAME", help="only the case of this name")
+    run.add_argument("-j", type=_count, metavar="N", help="how many run at once (default: the CPUs)")
     run.add_argument(
         "--report",
         action="append",
         metavar="FORMAT[=FILE]",
-        default=_several("REPORT"),
         help="text, json, junit or ktap, to standard output or into a file",
     )
-    run.add_argument("--record", metavar="DIR", default=_one("RECORD"), help="keep every observation there, for replay:DIR")
-    run.add_argument(
-        "--observed", action="store_true", default=bool(_one("OBSERVED")), help="print what happened as expect: YAML"
-    )
+    run.add_argument("--record", metavar="DIR", help="keep every observation there, for replay:DIR")
+    run.add_argument("--observed", action="store_true", help="print what happened as expect: YAML")
 
     check = verbs.add_parser(
         "check", help="everything short of running", epilog=_CHECK_EXAMPLE, formatter_class=raw, allow_abbrev=False
@@ -114,14 +115,18 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _one(name: str) -> str | None:
-    """The value of KVMSCEN_<name>; an option that is given wins."""
-    return os.environ.get(f"KVMSCEN_{name}") or None
-
-
-def _several(name: str) -> list[str] | None:
-    value = _one(name)
-    return None if value is None else value.split()
+def _environment(arguments: argparse.Namespace) -> None:
+    """KVMSCEN_<NAME> stands in for each option of `run` that is not given; several values are separated by blanks."""
+    for name in ("on", "k", "case", "j", "report", "record", "observed"):
+        value = os.environ.get(f"KVMSCEN_{name.upper()}")
+        if not value or getattr(arguments, name):
+            continue
+        if name == "j":
+            arguments.j = _count(value)
+        elif name == "observed":
+            arguments.observed = value.lower() not in ("0", "no", "false")
+        else:
+            setattr(arguments, name, value.split() if name in ("on", "case", "report") else value)
 
 
 def _count(text: str) -> int:

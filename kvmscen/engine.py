@@ -171,7 +171,7 @@ def _spread(
     selection: Selection,
     workers: int,
 ) -> None:
-    targets = [Target(host.name, host.kind, host.predicted, host.facts).to_json() for host in hosts]
+    targets = [Target(host.name, host.facts).to_json() for host in hosts]
     for numbered in enumerate(files):
         shared.files.put(numbered)
     for child in children:

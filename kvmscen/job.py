@@ -44,24 +44,20 @@ class Legend:
 
 @dataclass(frozen=True)
 class Target:
-    """A host as the prepare child sees it: a name, a kind and its facts."""
+    """A host as the prepare child sees it: its name, and its facts for each architecture that it runs."""
 
     name: str
-    kind: str
-    predicted: bool
     facts: tuple[Facts, ...]
 
     def to_json(self) -> Json:
         return {
             "name": self.name,
-            "kind": self.kind,
-            "predicted": self.predicted,
             "facts": [facts.to_json() for facts in self.facts],
         }
 
     @classmethod
     def from_json(cls, data: Json) -> Target:
-        return cls(data["name"], data["kind"], data["predicted"], tuple(map(Facts.from_json, data["facts"])))
+        return cls(data["name"], tuple(map(Facts.from_json, data["facts"])))
 
     def of(self, arch: str) -> Facts | None:
         """The facts for an architecture; None where the host does not run it."""

@@ -421,6 +421,7 @@ class Observation:
 class Facts:
     """What a host is, for one architecture that it runs.
 
+    `kind` is kvm, model, qemu or ssh, `predicted` whether no KVM runs there.
     `kernel` is its `uname -r` (None: a model of no named kernel), `capabilities` maps KVM_CAP_ names to what
     KVM_CHECK_EXTENSION gave (only those above 0), `flavour` is pvm, svm, vmx, vhe, nvhe or None where it cannot be told,
     `cpu` the CPU feature names of /proc/cpuinfo.
@@ -433,6 +434,8 @@ class Facts:
     flavour: str | None = None
     cpu: tuple[str, ...] = ()
     agent: str = ""
+    kind: str = ""
+    predicted: bool = False
 
     def to_json(self) -> Json:
         return {
@@ -443,6 +446,8 @@ class Facts:
             "flavour": self.flavour,
             "cpu": list(self.cpu),
             "agent": self.agent,
+            "kind": self.kind,
+            "predicted": self.predicted,
         }
 
     @classmethod
@@ -455,4 +460,6 @@ class Facts:
             data["flavour"],
             tuple(data["cpu"]),
             data["agent"],
+            data["kind"],
+            data["predicted"],
         )

@@ -129,7 +129,7 @@ def _job(scenario: Scenario, case: Case, planned: Plan, target: Target) -> Job:
         runs = " and ".join(known.arch for known in target.facts) or "nothing"
         skip = f"the scenario is {case.arch}, the host runs {runs}"
     else:
-        made = ready(scenario.file, case, planned, facts, target.kind)
+        made = ready(scenario.file, case, planned, facts, facts.kind)
         skip, expectation = made.skip, made.expectation
         if made.machine is not None:
             sealed = made.machine.seal(f"{scenario.name}:{case.name}")
@@ -143,7 +143,7 @@ def _job(scenario: Scenario, case: Case, planned: Plan, target: Target) -> Job:
         host=target.name,
         kernel=facts.kernel if facts is not None else None,
         flavour=facts.flavour if facts is not None else None,
-        predicted=target.predicted,
+        predicted=facts is not None and facts.predicted,
         skip=skip,
         machine=sealed,
         expectation=expectation,

@@ -120,7 +120,6 @@ def _record(folder: Path, outcome: engine.Outcome) -> None:
     kept = recording(
         f"{result.scenario}:{result.case}",
         result.host,
-        result.predicted,
         outcome.facts,
         result.machine,
         result.observation,
@@ -247,27 +246,23 @@ def hosts(arguments: argparse.Namespace) -> int:
     return 0
 
 
-_NOTES = {
-    "model": "predicts the exits without KVM; model@KERNEL predicts that kernel",
-    "replay": "replay:FILE gives back what run --record kept",
-}
-
-
-def _host_row(name: str) -> tuple[str, str, str, str, str]:
-    if name == "replay":
-        return ("replay:FILE", "yes", "as recorded", "as recorded", _NOTES[name])
+def _host_row(kind: str) -> tuple[str, str, str, str, str]:
+    row = HOSTS[kind]
     made: Host | None = None
     try:
-        made = host(name)
+        if row.usage != kind and not row.usage.startswith(f"{kind}["):
+            # It needs a name of the user's; there is nothing to start.
+            return (row.usage, "yes" if row.place else "not yet", "", "", row.note)
+        made = host(kind)
         made.start()
         made.wait()
         archs = " ".join(facts.arch for facts in made.facts)
-        kernel = next((facts.kernel for facts in made.facts if facts.kernel), "-")
+        kernel = next((facts.kernel for facts in made.facts if facts.kernel), "")
         flavour = next((facts.flavour for facts in made.facts if facts.flavour), None)
-        note = _NOTES.get(name) or (f"KVM flavour {flavour}" if flavour else "")
-        return (name, "yes", archs, kernel, note)
+        return (row.usage, "yes", archs, kernel, row.note + (f", flavour {flavour}" if flavour else ""))
     except HostError as error:
-        return (name, "no", "", "", str(error).removeprefix(f"host {name}").removeprefix(" cannot run here").lstrip(": "))
+        why = str(error).removeprefix(f"host {kind} cannot run here: ")
+        return (row.usage, "no", "", "", f"{row.note}: {why}")
     finally:
         if made is not None:
             made.close()

@@ -150,7 +150,7 @@ def test_two_hosts_are_two_columns() -> None:
 def test_a_host_that_does_not_exist_is_wrong_usage() -> None:
     done = kvmscen("run", "scenarios", "--on", "kvn")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "kvmscen: there is no host 'kvn'; hosts are kvm, model, model@KERNEL, replay:FILE\n"
+    assert done.stderr == "kvmscen: there is no host 'kvn'; hosts are kvm, model[@KERNEL], replay:FILE\n"
 
 
 def test_a_host_that_cannot_run_here_is_a_host_error_and_still_in_the_report() -> None:
@@ -164,7 +164,13 @@ def test_a_host_that_cannot_run_here_is_a_host_error_and_still_in_the_report() -
 def test_hosts_tells_what_can_run_here() -> None:
     done = kvmscen("hosts")
     assert done.returncode == 0
-    assert [line.split()[0] for line in done.stdout.splitlines()[2:]] == ["kvm", "model", "replay:FILE", "qemu", "ssh"]
+    assert [line.split()[0] for line in done.stdout.splitlines()[2:]] == [
+        "kvm",
+        "model[@KERNEL]",
+        "replay:FILE",
+        "qemu:ARCH[@KERNEL]",
+        "ssh:USER@HOST",
+    ]
 
 
 def test_the_model_predicts_the_kernel_that_is_named() -> None:
@@ -183,6 +189,19 @@ def test_a_recording_replays_without_a_host(tmp_path: Path) -> None:
     assert status == 0
     assert [(r["status"], r["predicted"]) for r in told["results"]] == [("PASS", True)] * 2
     assert told["results"][0]["host"] == f"replay:{tmp_path / 'kept'}"
+
+
+@pytest.mark.kvm
+def test_a_folder_of_recordings_of_several_hosts_keeps_them_apart(tmp_path: Path) -> None:
+    files = ("scenarios/arm64-psci.yaml", "scenarios/x86_64-msr.yaml", "scenarios/x86_64-loop.yaml")
+    assert kvmscen("run", *files, "--record", tmp_path).returncode == 0
+    assert kvmscen("run", files[2], "--on", "model", "--record", tmp_path).returncode == 0
+    status, told = report(*files, "--on", f"replay:{tmp_path}")
+    assert status == 0
+    assert {(r["arch"], r["predicted"], r["status"]) for r in told["results"]} == {
+        ("arm64", True, "PASS"),
+        ("x86_64", False, "PASS"),
+    }
 
 
 def test_a_changed_expectation_is_judged_anew_and_a_changed_guest_is_not_green(tmp_path: Path) -> None:
@@ -250,6 +269,14 @@ def test_observed_is_pasted_back_and_passes(tmp_path: Path) -> None:
 def test_the_environment_stands_in_for_options() -> None:
     done = kvmscen("run", "scenarios", env={"KVMSCEN_ON": "model", "KVMSCEN_CASE": "reset", "KVMSCEN_REPORT": "json"})
     assert [(r["scenario"], r["host"]) for r in json.loads(done.stdout)["results"]] == [("arm64-psci", "model")]
+
+
+def test_an_option_wins_over_the_environment() -> None:
+    env = {"KVMSCEN_ON": "kvm", "KVMSCEN_CASE": "default", "KVMSCEN_OBSERVED": "0"}
+    done = kvmscen("run", "scenarios/arm64-psci.yaml", "--on", "model", "--case", "reset", "--report", "json", env=env)
+    assert [(r["case"], r["host"]) for r in json.loads(done.stdout)["results"]] == [("reset", "model")]
+    done = kvmscen("run", "scenarios", env={"KVMSCEN_J": "many"})
+    assert (done.returncode, done.stderr) == (2, "kvmscen: KVMSCEN_J: 'many' is not a number from 1 to 1024\n")
 
 
 def test_colour_only_where_it_is_wanted() -> None:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 from kvmscen import asm
 from kvmscen.arch import ARCHES, x86_64
-from kvmscen.build.resolve import Resolver
+from kvmscen.arch.registers import base
+from kvmscen.build.resolve import Resolver, actions_of
 from kvmscen.errors import Problem, ScenarioError
 from kvmscen.job import Legend
 from kvmscen.machine import Bytes, Memslot
 from kvmscen.scenario import Case, Section
+from kvmscen.scenario import Memslot as MemslotWritten
 
 _GIB4 = 1 << 32
+# Above it an address is not canonical with four levels of page tables, or is another in a map of addresses to themselves.
+_MAPPED = 1 << 47
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,20 @@ def mode_of(case: Case, index: int = 0) -> str:
     return mode or ARCHES[case.arch].MODES[0]
 
 
+def names_pc(case: Case, names: Iterable[str]) -> bool:
+    """Whether the program counter or a view of it is among registers."""
+    arch = ARCHES[case.arch]
+    return any(base(arch.REGISTERS, name) == arch.PC for name in names)
+
+
+def later_slots(case: Case) -> Iterator[MemslotWritten]:
+    """The slots that host actions make, whichever `when` applies."""
+    stories = (case.expect or (), *(overlay.expect or () for overlay in case.when))
+    for action in (*case.setup, *(action for story in stories for action in actions_of(story))):
+        if action.name == "set_memslot" and action.errno is None and action.args["memslot"].size:
+            yield action.args["memslot"]
+
+
 def plan(file: str, case: Case) -> Plan:
     """Lay one case out. Raises ScenarioError with every problem of program and layout."""
     resolver = Resolver(file, {})
@@ -62,8 +80,9 @@ def plan(file: str, case: Case) -> Plan:
     image, devices = _spread(resolver, case, program, usable)
     entry = program.symbols.get("_start", next((s.gpa for s in program.sections if s.name == ".text"), 0))
     if case.asm is not None:
-        _check_entry(resolver, case, entry, usable)
-    tables, spans = _tables(resolver, case, usable, program.sections)
+        _check_entry(resolver, case, entry, usable, program)
+    later = [resolver.memslot(slot) for slot in later_slots(case)]
+    tables, spans = _tables(resolver, case, [*usable, *later], program.sections)
     if resolver.problems:
         raise ScenarioError(resolver.problems)
     lines = tuple((line.gpa, line.size, line.line, line.text) for line in program.lines if line.size)
@@ -136,19 +155,24 @@ def _spread(
     return tuple(part for part in image if part.data), tuple(devices)
 
 
-def _check_entry(resolver: Resolver, case: Case, entry: int, slots: Sequence[Memslot]) -> None:
-    place = case.asm.place if case.asm is not None else case.place
+def _check_entry(resolver: Resolver, case: Case, entry: int, slots: Sequence[Memslot], program: asm.Program) -> None:
+    what = "_start" if "_start" in program.symbols else "the first instruction"
+    inside = next((s.name for s in program.sections if s.gpa <= entry < s.gpa + s.size), ".text")
+    # Where the section is placed by name, that is what is to be changed.
+    places = {section.name: section.place for section in case.sections}
+    place = places.get(inside, case.asm.place if case.asm is not None else case.place)
     for index, vcpu in enumerate(case.vcpus):
-        if {"pc", ARCHES[case.arch].PC} & vcpu.regs.keys():
+        if names_pc(case, vcpu.regs):
             continue
         if _inside(slots, entry, 1) is None:
             resolver.problem(
                 place,
-                f"_start is at {entry:#x}, outside every memslot, where no instruction can be fetched: "
-                "place .text in a slot, or write regs: {pc: ...} if that is what you ask",
+                f"{what} is at {entry:#x}, outside every memslot, where no instruction can be fetched: "
+                f"place {inside} in a slot, or write regs: {{pc: ...}} if that is what you ask",
             )
         elif mode_of(case, index) == "real" and entry >= 0x10000:
-            resolver.problem(place, f"_start is at {entry:#x}: a real-mode vCPU begins with cs 0, so it must lie below 0x10000")
+            say = f"{what} is at {entry:#x}: a real-mode vCPU begins with cs 0, so it must lie below 0x10000"
+            resolver.problem(place, say)
 
 
 def _tables(
@@ -161,7 +185,13 @@ def _tables(
     if own or all(mode_of(case, index) == "real" for index in range(len(case.vcpus))):
         return None, ()
     taken = [(slot.gpa, slot.size) for slot in slots] + [(s.gpa, s.size) for s in sections if s.size]
-    spans = tuple((gpa, size) for gpa, size in taken if gpa + size > _GIB4)
+    # Without paging nothing above 4 GiB can be reached.
+    long = any(mode_of(case, index) == "long" for index in range(len(case.vcpus)))
+    spans = tuple((gpa, size) for gpa, size in taken if long and gpa + size > _GIB4)
+    if high := next((gpa for gpa, size in spans if gpa + size > _MAPPED), None):
+        what = f"{high:#x} is above what the engine's page tables can map, {_MAPPED - 1:#x}"
+        resolver.problem(case.place, f"{what}: place it lower, or bring your own page tables with regs: {{cr3: ...}}")
+        return None, ()
     size = x86_64.tables_size(spans)
     at = x86_64.TABLES_AT
     while clash := next(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 
 from kvmscen.arch import ARCHES
-from kvmscen.build.plan import Plan, mode_of
-from kvmscen.build.resolve import MemoryExpected, Resolver, memory_size
+from kvmscen.build.plan import Plan, later_slots, mode_of, names_pc
+from kvmscen.build.resolve import MemoryExpected, Resolver, actions_of, memory_size
 from kvmscen.errors import ScenarioError
 from kvmscen.expectation import Expectation, Expected, Story
 from kvmscen.kvm import exits
@@ -38,7 +38,7 @@ def ready(file: str, case: Case, plan: Plan, facts: Facts, kind: str) -> Ready:
     resolver = Resolver(file, plan.symbols)
     made = _Maker(resolver, case, plan).machine(facts, kind)
     if resolver.problems:
-        raise ScenarioError(resolver.problems)
+        raise ScenarioError(dict.fromkeys(resolver.problems))
     return made
 
 
@@ -67,7 +67,11 @@ def unmet(conditions: Conditions, facts: Facts, kind: str) -> str | None:
 
 def _version(text: str) -> tuple[int, ...]:
     found = re.match(r"\d+(\.\d+)*", text)
-    return tuple(map(int, found[0].split("."))) if found else ()
+    numbers = list(map(int, found[0].split("."))) if found else []
+    while numbers and not numbers[-1]:
+        # 6.4 and 6.4.0 are one.
+        numbers.pop()
+    return tuple(numbers)
 
 
 @cache
@@ -85,18 +89,25 @@ class _Maker:
 
     def machine(self, facts: Facts, kind: str) -> Ready:
         case, plan = self.case, self.plan
-        base = self.story(case.expect, case.final)
-        told = [(overlay, self.overlay(overlay)) for overlay in case.when]
-        skip = unmet(case.requires, facts, kind) or self.lacking(facts)
-        chosen = next(((o, story) for o, story in told if unmet(o.conditions, facts, kind) is None), None)
-        expect, final, expectation = case.expect, case.final, Expectation(base)
+        base, script = self.story(case.expect, case.final), self.script(case.expect)
+        # All of them, so that what is wrong in one is told wherever it is checked.
+        told = [(o, self.overlay(o), script if o.expect is None else self.script(o.expect)) for o in case.when]
+        for steps in (case.expect, *(overlay.expect for overlay in case.when)):
+            self.in_time(steps or ())
+        expect, finals, expectation = case.expect, [case.final], Expectation(base)
+        chosen = next((one for one in told if unmet(one[0].conditions, facts, kind) is None), None)
         if chosen is not None:
-            overlay, story = chosen
-            expect = overlay.expect if overlay.expect is not None else expect
-            final = overlay.final if overlay.final is not None else final
+            overlay, story, own = chosen
+            expect = case.expect if overlay.expect is None else overlay.expect
+            finals = [case.final if overlay.final is None else overlay.final]
+            if overlay.xfail:
+                # Whether the known wrong outcome is gone shows only if what should be is looked at too.
+                finals.append(case.final)
+                own = _watching(own, script)
+            script = own
             expectation = Expectation(base, story, overlay.reason) if overlay.xfail else Expectation(story, None, overlay.reason)
-        script = None if expect is None else tuple(map(self.step, expect))
-        memory = self.resolver.memory(final.memory) if final is not None else ()
+        memory = self.resolver.memory(tuple(check for final in finals if final is not None for check in final.memory))
+        skip = unmet(case.requires, facts, kind) or self.lacking(facts, expect or ())
         made = Machine(
             arch=case.arch,
             memslots=plan.memslots,
@@ -107,7 +118,7 @@ class _Maker:
             tables=self.tables(facts),
             setup=self.resolver.actions(case.setup, self.widths),
             ignore=tuple(self.ignored(step) for step in case.ignore),
-            observe_regs=() if final is None else tuple(final.regs),
+            observe_regs=tuple(dict.fromkeys(name for final in finals if final is not None for name in final.regs)),
             observe_memory=_ranges(memory),
             timeout=case.timeout or _DEFAULT_TIMEOUT,
             exits=case.exits or min(_EXITS_MOST, _most(expect or ()) + _EXITS_ABOVE),
@@ -121,25 +132,35 @@ class _Maker:
             case.final if overlay.final is None else overlay.final,
         )
 
-    def lacking(self, facts: Facts) -> str | None:
+    def lacking(self, facts: Facts, expect: Iterable[Step]) -> str | None:
         """A capability that the case enables and the host lacks, or a page size that its slots do not suit."""
-        for enable in self.case.enable:
-            if enable.errno is None and not facts.capabilities.get(enable.cap) and not self.expects_error("KVM_ENABLE_CAP"):
+        actions = [action for action in (*self.case.setup, *actions_of(expect)) if action.errno is None]
+        enables = [enable for enable in self.case.enable if enable.errno is None]
+        enables += [action.args["enable"] for action in actions if action.name == "enable"]
+        for enable in enables:
+            if not facts.capabilities.get(enable.cap) and not _expects_error(expect, "KVM_ENABLE_CAP"):
                 return f"the host has no {enable.cap}"
-        for slot in self.plan.memslots:
-            if slot.errno is None and (slot.gpa | slot.size) % facts.page_size:
+        slots = [slot for slot in self.plan.memslots if slot.errno is None]
+        slots += [self.resolver.memslot(action.args["memslot"]) for action in actions if action.name == "set_memslot"]
+        for slot in slots:
+            if (slot.gpa | slot.size) % facts.page_size:
                 return f"slot {slot.slot} is not aligned to this host's pages of {facts.page_size // 1024} KiB"
         return None
 
-    def expects_error(self, ioctl: str) -> bool:
-        """Whether the story has a step that expects this ioctl to fail."""
-        return any(step.kind == "error" and step.fields.get("ioctl") == ioctl for step in self.case.expect or ())
+    def in_time(self, expect: Iterable[Step]) -> None:
+        """Timeout steps that take longer than the whole run may."""
+        limit, total = self.case.timeout or _DEFAULT_TIMEOUT, 0.0
+        for step, rounds in _waits(expect, 1):
+            before, total = total, total + step.timeout * rounds
+            if before <= limit < total:
+                say = f"the timeouts up to here take {total:g} s, and the whole run may take {limit:g} s"
+                self.resolver.problem(step.place, f"{say}: write `limits: {{timeout: {total + _DEFAULT_TIMEOUT:g}}}`")
 
     def tables(self, facts: Facts) -> Tables | None:
         if self.plan.tables is None:
             return None
         at, size = self.plan.tables
-        taken = {slot.slot for slot in self.plan.memslots}
+        taken = {slot.slot for slot in self.plan.memslots} | {slot.slot for slot in later_slots(self.case)}
         number = max(facts.capabilities.get("KVM_CAP_NR_MEMSLOTS", 32), 2) - 1
         while number in taken:
             number -= 1
@@ -150,7 +171,7 @@ class _Maker:
         out: list[Vcpu] = []
         for index, vcpu in enumerate(self.case.vcpus):
             regs = {name: self.resolver.number(value, self.widths.get(name, 64)) for name, value in vcpu.regs.items()}
-            if not {"pc", arch.PC} & regs.keys():
+            if not names_pc(self.case, regs):
                 regs[arch.PC] = self.plan.entry
             features = arch.DEFAULT_FEATURES if vcpu.features is None else vcpu.features
             own = script if index == 0 else ()
@@ -222,6 +243,9 @@ class _Maker:
             return {}
         return self.resolver.fields(step.kind, step.fields, self.case.arch, step.place)
 
+    def script(self, expect: Iterable[Step] | None) -> tuple[ScriptStep, ...] | None:
+        return None if expect is None else tuple(map(self.step, expect))
+
     def step(self, step: Step) -> ScriptStep:
         """Where the host stands at this step, and what it does there; nothing of what the exit should hold."""
         row = exits.BY_NAME.get(step.kind)
@@ -253,16 +277,53 @@ def _once(step: Expected) -> Expected:
 
 
 def _ranges(memory: tuple[MemoryExpected, ...]) -> tuple[tuple[int, int], ...]:
-    return tuple((check[0], memory_size(check)) for check in memory)
+    """Where to look, and how many bytes: what lies at one address is read once."""
+    return _merged((check[0], memory_size(check)) for check in memory)
 
 
-def _failing(ioctl: str, errno: str | None, place: Place) -> Expected:
-    fields = {"ioctl": ioctl, "errno": errno}
-    return Expected("error", place.line, place.column, fields=fields, where=("ioctl", "errno"))
+def _merged(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    sizes: dict[int, int] = {}
+    for at, size in ranges:
+        sizes[at] = max(size, sizes.get(at, 0))
+    return tuple(sizes.items())
 
 
+def _watching(script: tuple[ScriptStep, ...] | None, other: tuple[ScriptStep, ...] | None) -> tuple[ScriptStep, ...] | None:
+    """A script that also looks at what another one looks at, as long as both are at the same exits."""
+    if script is None or other is None:
+        return script
+    out = list(script)
+    for n, (one, two) in enumerate(zip(script, other, strict=False)):
+        if (one.exit, one.where, one.repeat) != (two.exit, two.where, two.repeat):
+            break
+        out[n] = replace(
+            one,
+            observe_regs=tuple(dict.fromkeys((*one.observe_regs, *two.observe_regs))),
+            observe_memory=_merged((*one.observe_memory, *two.observe_memory)),
+            steps=_watching(one.steps, two.steps) or (),
+        )
+    return tuple(out)
+
+
+def _expects_error(steps: Iterable[Step], ioctl: str) -> bool:
+    """Whether a step expects this ioctl to fail."""
+    return any(step.fields.get("ioctl") == ioctl or _expects_error(step.steps, ioctl) for step in steps)
+
+
+def _waits(steps: Iterable[Step], rounds: int) -> Iterator[tuple[Step, int]]:
+    for step in steps:
+        if step.kind == "timeout":
+            yield step, rounds
+        yield from _waits(step.steps, rounds * step.repeat[0])
+
+
+def _failing(ioctl: str | None, errno: str | None, place: Place) -> Expected:
+    fields = {"errno": errno} if ioctl is None else {"ioctl": ioctl, "errno": errno}
+    return Expected("error", place.line, place.column, fields=fields, where=tuple(fields))
+
+
+# set_regs takes whichever ioctls the registers need.
 _IOCTL_OF = {
-    "set_regs": "KVM_SET_REGS",
     "set_memslot": "KVM_SET_USER_MEMORY_REGION",
     "delete_memslot": "KVM_SET_USER_MEMORY_REGION",
     "enable": "KVM_ENABLE_CAP",
@@ -272,7 +333,7 @@ _IOCTL_OF = {
 def _failing_actions(actions: Iterable[Action]) -> Iterable[Expected]:
     for action in actions:
         if action.errno is not None:
-            yield _failing(_IOCTL_OF.get(action.name, action.name), action.errno, action.place)
+            yield _failing(_IOCTL_OF.get(action.name), action.errno, action.place)
 
 
 def _most(steps: Iterable[Step]) -> int:

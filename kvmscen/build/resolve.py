@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -14,7 +14,7 @@ from kvmscen.kvm.caps import CAPABILITIES, ON_VCPU
 from kvmscen.kvm.uapi import MEM_FLAGS
 from kvmscen.machine import Action, Capability, Memslot
 from kvmscen.scenario import Action as ActionWritten
-from kvmscen.scenario import Enable, Expr, Match, MemoryCheck, Place
+from kvmscen.scenario import Enable, Expr, Match, MemoryCheck, Place, Step
 from kvmscen.scenario import Memslot as MemslotWritten
 
 MemoryExpected = tuple[int, str, Any]
@@ -69,7 +69,11 @@ class Resolver:
         elif isinstance(data := fields.get("data"), Expr) and data.symbol is None and data.offset < 0 and name in ("mmio", "io"):
             key = "len" if name == "mmio" else "size"
             self.problem(data.place, f"a negative data has no width without {key}: write {key} beside it")
-        return {key: self.matcher(value, widths.get(key, 64)) for key, value in fields.items()}
+        out = {key: self.matcher(value, widths.get(key, 64)) for key, value in fields.items()}
+        if name == "io" and isinstance(data := out.get("data"), list) and len(data) == 1:
+            # One element is a number, as KVM's exit has it.
+            out["data"] = data[0]
+        return out
 
     def memory(self, checks: tuple[MemoryCheck, ...]) -> tuple[MemoryExpected, ...]:
         """Memory checks as (gpa, unit, values); hex and text become the hex of their bytes."""
@@ -124,6 +128,13 @@ class Resolver:
         if action.name == "delete_memslot":
             return [{"slot": args["slot"]}]
         return [self.capability(args["enable"]).to_json()]
+
+
+def actions_of(steps: Iterable[Step]) -> Iterator[ActionWritten]:
+    """Every host action in the `then` of steps."""
+    for step in steps:
+        yield from step.then or ()
+        yield from actions_of(step.steps)
 
 
 @cache

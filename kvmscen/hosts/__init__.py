@@ -1,13 +1,13 @@
 """The hosts by the name on the command line: one file each, one line here.
 
-A host has a `name` (exactly the text given to --on), a `kind`, `predicted`, and after `start` its `facts`; `executor()` makes
+A host has a `name` (exactly the text given to --on), and after `wait` its `facts`; `executor()` makes
 one Executor a worker thread, whose one verb is `execute(machine) -> Observation`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from importlib import import_module
+from typing import NamedTuple, Protocol
 
 from kvmscen.errors import HostError, UsageError
 from kvmscen.machine import Facts, Observation, Sealed
@@ -27,8 +27,6 @@ class Host(Protocol):
     """Where guests run."""
 
     name: str
-    kind: str
-    predicted: bool
     facts: tuple[Facts, ...]
 
     def start(self) -> None:
@@ -44,37 +42,40 @@ class Host(Protocol):
         """Give back what no executor has."""
 
 
-def _kvm(name: str) -> Host:
-    from kvmscen.hosts.kvm import KvmHost
+class Row(NamedTuple):
+    """One kind of host: how it is written, where its class is (empty: not yet), and what it does, for people."""
 
-    return KvmHost(name)
-
-
-def _model(name: str) -> Host:
-    from kvmscen.hosts.model import ModelHost
-
-    return ModelHost(name)
+    usage: str
+    place: str
+    note: str
 
 
-def _replay(name: str) -> Host:
-    from kvmscen.hosts.replay import ReplayHost
-
-    return ReplayHost(name)
-
-
-def _later(name: str) -> Host:
-    raise HostError(f"host {name}: not yet: {name.partition(':')[0]} hosts are not built")
-
-
-HOSTS: dict[str, Callable[[str], Host]] = {"kvm": _kvm, "model": _model, "replay": _replay, "qemu": _later, "ssh": _later}
+HOSTS: dict[str, Row] = {
+    "kvm": Row("kvm", "kvmscen.hosts.kvm:KvmHost", "this machine's /dev/kvm"),
+    "model": Row(
+        "model[@KERNEL]", "kvmscen.hosts.model:ModelHost", "predicts the exits, without KVM; of that kernel where it is named"
+    ),
+    "replay": Row("replay:FILE", "kvmscen.hosts.replay:ReplayHost", "gives back what run --record kept; FILE may be a folder"),
+    "qemu": Row("qemu:ARCH[@KERNEL]", "", "real KVM of another architecture or kernel"),
+    "ssh": Row("ssh:USER@HOST", "", "real KVM of another machine"),
+}
 # What runs a scenario when no --on is given: the first of these that can and that fits its architecture.
 DEFAULT = ("kvm", "model")
 
 
+def usages() -> str:
+    """The hosts that there are, as they are written."""
+    return ", ".join(row.usage for row in HOSTS.values() if row.place)
+
+
 def host(name: str) -> Host:
-    """The host that a text given to --on means. Raises UsageError for a name that is none."""
+    """The host that a text given to --on means. Raises UsageError for a name that is none, HostError for one that cannot be."""
     kind = name.partition(":")[0].partition("@")[0]
-    if kind not in HOSTS:
-        known = "kvm, model, model@KERNEL, replay:FILE"
-        raise UsageError(f"there is no host {name!r}; hosts are {known}")
-    return HOSTS[kind](name)
+    row = HOSTS.get(kind)
+    if row is None:
+        raise UsageError(f"there is no host {name!r}; hosts are {usages()}")
+    if not row.place:
+        raise HostError(f"host {name}: not yet: {kind} hosts are not built")
+    module, _, made = row.place.partition(":")
+    found: Host = getattr(import_module(module), made)(name)
+    return found

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -319,7 +320,6 @@ class ChildHost:
     """A host whose executors are children; the first one tells the facts."""
 
     kind = ""
-    predicted = False
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -343,7 +343,7 @@ class ChildHost:
         hello = self._first.wait_hello()
         if "unusable" in hello:
             raise HostError(f"host {self.name} cannot run here: {hello['unusable']}")
-        self.facts = tuple(map(Facts.from_json, hello["facts"]))
+        self.facts = tuple(replace(Facts.from_json(known), kind=self.kind) for known in hello["facts"])
 
     def executor(self) -> ChildExecutor:
         """The first child, or a new one."""

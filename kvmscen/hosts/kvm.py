@@ -13,7 +13,6 @@ class KvmHost(ChildHost):
     """One agent a worker."""
 
     kind = "kvm"
-    predicted = False
 
     def __init__(self, name: str) -> None:
         if name != "kvm":

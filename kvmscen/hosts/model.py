@@ -13,7 +13,6 @@ class ModelHost(ChildHost):
     """One model a worker; its results are predictions."""
 
     kind = "model"
-    predicted = True
 
     def __init__(self, name: str) -> None:
         _, at, kernel = name.partition("@")

@@ -20,9 +20,6 @@ class NotRecorded(HostError):
 class ReplayHost:
     """Gives back what was recorded of the same machine; runs nothing."""
 
-    kind = "replay"
-    predicted = False
-
     def __init__(self, name: str) -> None:
         self.name = name
         self.path = name.partition(":")[2]
@@ -38,16 +35,17 @@ class ReplayHost:
         """Read the recordings."""
         path = Path(self.path)
         files = sorted(path.rglob("*.json")) if path.is_dir() else [path]
-        facts: dict[str, Facts] = {}
+        kept: dict[str, list[tuple[Facts, dict[str, Any]]]] = {}
         for file in files:
             data = _read(file)
             known = Facts.from_json(data["facts"])
-            facts.setdefault(known.arch, known)
-            self.predicted = self.predicted or bool(data["predicted"])
-            self._found[data["name"], data["machine"]] = Observation.from_json(data["observation"])
-        if not self._found:
+            kept.setdefault(known.arch, []).append((known, data))
+        if not kept:
             raise HostError(f"there are no recordings in {self.path}")
-        self.facts = tuple(facts.values())
+        self.facts = tuple(_chosen([known for known, _ in recordings]) for recordings in kept.values())
+        for known, data in (recording for recordings in kept.values() for recording in recordings):
+            if known in self.facts:
+                self._found[data["name"], data["machine"]] = Observation.from_json(data["observation"])
 
     def executor(self) -> ReplayHost:
         """Itself: it only reads."""
@@ -66,6 +64,11 @@ class ReplayHost:
         """Nothing to close."""
 
 
+def _chosen(found: list[Facts]) -> Facts:
+    """Of several hosts of one architecture in a folder: the first that is real, else the first."""
+    return next((facts for facts in found if not facts.predicted), found[0])
+
+
 def _read(file: Path) -> dict[str, Any]:
     try:
         data: dict[str, Any] = json.loads(file.read_text())
@@ -73,7 +76,7 @@ def _read(file: Path) -> dict[str, Any]:
             raise HostError(f"{file} is not a recording that this kvmscen reads ({FORMAT} version {VERSION})")
         facts, seen = Facts.from_json(data["facts"]), Observation.from_json(data["observation"])
         shapes = ((facts.arch, str), (facts.kernel or "", str), (facts.capabilities, dict), (seen.regs, dict))
-        named = ((data["name"], str), (data["machine"], str), (data["predicted"], bool))
+        named = ((data["name"], str), (data["machine"], str), (facts.predicted, bool))
         if not all(isinstance(value, kind) for value, kind in (*shapes, *named)):
             raise TypeError
     except OSError as error:
@@ -83,14 +86,13 @@ def _read(file: Path) -> dict[str, Any]:
     return data
 
 
-def recording(name: str, host: str, predicted: bool, facts: Facts, digest: str, observation: Observation) -> str:
+def recording(name: str, host: str, facts: Facts, digest: str, observation: Observation) -> str:
     """The text of a recording."""
     data = {
         "format": FORMAT,
         "version": VERSION,
         "name": name,
         "host": host,
-        "predicted": predicted,
         "facts": facts.to_json(),
         "machine": digest,
         "observation": observation.to_json(),

@@ -10,4 +10,4 @@ ARCHES = tuple(CAPABILITIES)
 
 def facts(arch: str, kernel: str | None = None) -> Facts:
     """What the model of one of ARCHES is as a host; `kernel` is the version that it predicts, None where it names none."""
-    return Facts(arch, kernel, CAPABILITIES[arch])
+    return Facts(arch, kernel, CAPABILITIES[arch], kind="model", predicted=True)

@@ -15,7 +15,7 @@ from kvmscen.hosts import host
 from kvmscen.hosts.replay import NotRecorded, ReplayHost, recording
 from kvmscen.machine import Bytes, Event, Facts, Machine, Memslot, Observation, Step, Vcpu
 
-FACTS = Facts("x86_64", "6.18.0", {"KVM_CAP_USER_MEMORY": 1}, 4096, "pvm", ("fpu",), "3.11.2")
+FACTS = Facts("x86_64", "6.18.0", {"KVM_CAP_USER_MEMORY": 1}, 4096, "pvm", ("fpu",), "3.11.2", "kvm")
 MMIO = {"phys_addr": 0x5000, "is_write": True, "len": 8, "data": 0}
 SEEN = Observation("end", (Event(0, "exit", "mmio", MMIO, 4, {"rax": 1}, {0: b"x"}),), {"rax": 1}, {0x5000: b"abc"}, 0.5)
 
@@ -25,8 +25,8 @@ def machine(code: bytes = b"\xf4") -> Machine:
     return Machine("x86_64", (Memslot(0, 0, 0x1000),), (Bytes(0, code),), (), (vcpu,))
 
 
-def text(name: str = "a:default", made: Machine | None = None, facts: Facts = FACTS, predicted: bool = False) -> str:
-    return recording(name, "kvm", predicted, facts, (made or machine()).digest(), SEEN)
+def text(name: str = "a:default", made: Machine | None = None, facts: Facts = FACTS) -> str:
+    return recording(name, "kvm", facts, (made or machine()).digest(), SEEN)
 
 
 def started(path: Path) -> ReplayHost:
@@ -41,7 +41,7 @@ def test_what_was_recorded_comes_back(tmp_path: Path) -> None:
     (tmp_path / "one.json").write_text(text())
     for path in (tmp_path, tmp_path / "one.json"):
         replay = started(path)
-        assert (replay.facts, replay.predicted, replay.name) == ((FACTS,), False, f"replay:{path}")
+        assert (replay.facts, replay.name) == ((FACTS,), f"replay:{path}")
         assert replay.executor().execute(machine().seal("a:default")) == SEEN
 
 
@@ -57,12 +57,12 @@ def test_another_case_or_another_version_is_not_recorded(tmp_path: Path) -> None
 def test_two_cases_of_the_same_machine_are_told_apart(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "one.json").write_text(text())
-    (tmp_path / "sub" / "two.json").write_text(text("b:default", facts=Facts("arm64", None, {}), predicted=True))
+    (tmp_path / "sub" / "two.json").write_text(text("b:default", facts=Facts("arm64", None, {}, kind="model", predicted=True)))
     (tmp_path / "notes.txt").write_text("not a recording")
     replay = started(tmp_path)
     assert replay.execute(machine().seal("b:default")) == SEEN
     assert {facts.arch for facts in replay.facts} == {"x86_64", "arm64"}
-    assert replay.predicted
+    assert {facts.predicted for facts in replay.facts} == {True, False}
 
 
 GOOD: dict[str, Any] = json.loads(text())
@@ -92,7 +92,7 @@ WRONG = {
     "facts are null": changed(facts=None),
     "capabilities are a list": changed(facts={**GOOD["facts"], "capabilities": ["KVM_CAP_USER_MEMORY"]}),
     "kernel is a number": changed(facts={**GOOD["facts"], "kernel": 6.1}),
-    "predicted is text": changed(predicted="no"),
+    "predicted is text": changed(facts={**GOOD["facts"], "predicted": "no"}),
     "observation is text": changed(observation="x"),
     "events are a number": changed(observation={**GOOD["observation"], "events": 3}),
     "an event is a number": changed(observation={**GOOD["observation"], "events": [3]}),
