@@ -195,11 +195,14 @@ def _prepare_all(shared: _Shared, child: Child, targets: dict[str, Any], selecti
                 told = child.process_id
             requests = ({"run": file, "text": selection.text, "cases": selection.cases} for _, file in left)
             for reply in child.ask_ahead([json.dumps(request)[1:-1] for request in requests], PREPARE_SECONDS):
-                _prepared(shared, *left.pop(0), reply)
-        except HostError as error:
-            # The first file without a reply did it: it is told, and the others get a new child.
+                _prepared(shared, *left[0], reply)
+                del left[0]
+        except Exception as error:
+            # The first file without a reply did it: it is told, and the others get a new child. A thread that died of what
+            # is our own mistake would leave its files without a result and the run waiting for them.
+            child.kill()
             number, file = left.pop(0)
-            shared.done.put((number, [_unprepared(file, str(error))]))
+            shared.done.put((number, [_unprepared(file, _why(error))]))
 
 
 def _take(files: queue.SimpleQueue[tuple[int, str]], most: int) -> list[tuple[int, str]]:
@@ -223,6 +226,10 @@ def _prepared(shared: _Shared, number: int, file: str, reply: Json) -> None:
         shared.done.put((number, len(jobs)))
         for index, job in enumerate(jobs):
             shared.jobs.put((number, index, job))
+
+
+def _why(error: Exception) -> str:
+    return str(error) if isinstance(error, HostError) else f"kvmscen broke: {type(error).__name__}: {error}"
 
 
 def _unprepared(file: str, why: str) -> Problem:
@@ -253,7 +260,7 @@ def _execute(shared: _Shared, hosts: dict[str, Host], executors: dict[str, Execu
         return result(job, "ERROR", str(error))
     except Exception as error:
         # A thread that dies would leave its case without a result and the run waiting for it.
-        return result(job, "ERROR", f"kvmscen broke: {type(error).__name__}: {error}")
+        return result(job, "ERROR", _why(error))
 
 
 def _in_order(shared: _Shared, files: int) -> Iterator[Problem | tuple[Outcome, int, int]]:
@@ -298,12 +305,14 @@ def check(files: Sequence[str], on_file: Callable[[str, int, list[Problem]], Non
         while left := left + _take(waiting, _AHEAD - len(left)):
             try:
                 for reply in child.ask_ahead([json.dumps({"check": file})[1:-1] for _, file in left], PREPARE_SECONDS):
-                    number, file = left.pop(0)
+                    number, file = left[0]
                     broke = [_unprepared(file, f"preparing broke: {reply['broke']}")] if "broke" in reply else []
                     done.put((number, reply.get("cases", 0), broke or [Problem(*p) for p in reply.get("problems", ())]))
-            except HostError as error:
+                    del left[0]
+            except Exception as error:
+                child.kill()
                 number, file = left.pop(0)
-                done.put((number, 0, [_unprepared(file, str(error))]))
+                done.put((number, 0, [_unprepared(file, _why(error))]))
 
     out: list[Problem] = []
     try:
