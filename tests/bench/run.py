@@ -30,6 +30,8 @@ sys.path[:0] = [str(HERE), str(HERE.parent.parent)]
 
 import guests  # noqa: E402 from beside this file
 
+# Whatever takes longer hangs.
+MOST_SECONDS = 300
 PARTS = ("start", "check", "kvm", "model")
 KVMSCEN = [sys.executable, "-P", "-c", "from kvmscen.cli import main; main()"]
 
@@ -55,7 +57,7 @@ def say(text: str) -> None:
 def timed(argv: Sequence[str], last: str = "") -> float:
     """Seconds that a command takes; its last line of output must begin with `last`, its status be 0."""
     start = time.perf_counter()
-    done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=MOST_SECONDS)
     seconds = time.perf_counter() - start
     lines = done.stdout.decode(errors="replace").splitlines() or [""]
     if done.returncode or not lines[-1].startswith(last):
@@ -158,7 +160,8 @@ def scaled(options: argparse.Namespace, seconds: float) -> float | None:
 
 def unusable(options: argparse.Namespace, host: str, file: str) -> str:
     """Why a host cannot run a scenario here, or nothing."""
-    done = subprocess.run(kvmscen(options.command, ["run", "--on", host, file]), capture_output=True, text=True)
+    argv = kvmscen(options.command, ["run", "--on", host, file])
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=MOST_SECONDS)
     lines = (done.stderr or done.stdout).strip().splitlines() or [f"status {done.returncode}"]
     return "" if done.returncode == 0 else lines[-1]
 
