@@ -14,8 +14,9 @@ from kvmscen.arch import ARCHES
 from kvmscen.expectation import Expected, Story
 from kvmscen.job import Legend
 from kvmscen.kvm.script import Script, fits, iteration, matches
-from kvmscen.machine import Event, Observation, Step
+from kvmscen.machine import Step
 from kvmscen.notation import Notation, seen
+from kvmscen.observation import Event, Observation
 from kvmscen.result import Mismatch, Row
 
 # After so many states the cheapest alignment is given up, and the rest of a story is paired in order.

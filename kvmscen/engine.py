@@ -17,12 +17,12 @@ from typing import Any
 
 from kvmscen import __version__
 from kvmscen.errors import HostError, Problem
+from kvmscen.facts import Facts
 from kvmscen.hosts import Executor, Host
 from kvmscen.hosts.child import Child, python
 from kvmscen.hosts.replay import NotRecorded
 from kvmscen.job import Job, Target
 from kvmscen.judge import judge, result
-from kvmscen.machine import Facts
 from kvmscen.result import Result, Run
 
 Json = dict[str, Any]

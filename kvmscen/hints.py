@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kvmscen.machine import Event, Observation
+from kvmscen.observation import Event, Observation
 
 _NO_SYNDROME = (
     "KVM could not decode this access: its data abort carries no valid syndrome (ESR_EL2.ISV = 0), as pre- and post-indexed, "

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from kvmscen.expectation import Expectation
-from kvmscen.machine import Facts, Sealed
+from kvmscen.facts import Facts
+from kvmscen.machine import Sealed
 
 Json = dict[str, Any]
 

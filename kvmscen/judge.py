@@ -9,8 +9,8 @@ from kvmscen.diff import Diff
 from kvmscen.expectation import Story
 from kvmscen.hints import hint
 from kvmscen.job import Job
-from kvmscen.machine import Event, Observation
 from kvmscen.notation import seen
+from kvmscen.observation import Event, Observation
 from kvmscen.result import Mismatch, Result, Row
 
 

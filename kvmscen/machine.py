@@ -1,7 +1,7 @@
-"""What a host is told and what it saw: Machine and Observation, with Facts.
+"""What a host is told: the Machine and its parts.
 
-All three are frozen values that go to JSON and back; `from_json(x.to_json()) == x`. Nothing here knows YAML, symbols or
-expectations. Addresses are guest physical addresses in bytes, sizes are bytes, times are seconds, bytes are hex in JSON.
+Frozen values that go to JSON and back; `from_json(x.to_json()) == x`. Nothing here knows YAML, symbols or expectations.
+Addresses are guest physical addresses in bytes, sizes are bytes, times are seconds, bytes are hex in JSON.
 
 A *matcher* is plain JSON data: a number, or one of `{"mask": m, "value": v}`, `{"in": [..]}`, `{"min": a, "max": b}` and, in a
 repeat, `{"from": a, "step": n}`; see kvmscen.kvm.script.matches.
@@ -16,11 +16,6 @@ from typing import Any
 
 Json = dict[str, Any]
 Matcher = Any
-
-# Why a run stopped. `end`: the story was over (the last step was reached, or the script's vCPU ended where it should).
-# `expected`: an ending exit that the script names; `error`: a failing ioctl.
-STOPPED = ("end", "expected", "error", "timeout", "exits", "extra", "crash")
-
 _NOT_IN_DIGEST = ("ignore", "observe_regs", "observe_memory", "timeout", "exits")
 
 
@@ -315,151 +310,3 @@ class Sealed:
     digest: str
     arch: str
     timeout: float
-
-
-@dataclass(frozen=True)
-class Event:
-    """One thing that happened on a vCPU.
-
-    `kind` is `exit` (then `name` is the exit's and `fields` its members), `error` (`name` the errno's, `fields` has `ioctl`
-    and maybe `memory_fault`) or `timeout` (`fields` has `timeout`, seconds). `pc` is raw, as KVM returns it. `regs` and
-    `memory` (gpa to bytes) are there where the step asked for them, `reply` where the step gave one. `count` equal events in
-    a row are one.
-    """
-
-    vcpu: int
-    kind: str
-    name: str
-    fields: Mapping[str, Any]
-    pc: int | None
-    regs: Mapping[str, int] | None = None
-    memory: Mapping[int, bytes] | None = None
-    reply: Mapping[str, Any] | None = None
-    count: int = 1
-
-    def to_json(self) -> Json:
-        out: Json = {"vcpu": self.vcpu}
-        if self.kind == "timeout":
-            out["timeout"] = self.fields["timeout"]
-        else:
-            out[self.kind] = self.name
-            # KVM_EXIT_DEBUG has a member called pc; the vCPU's own keeps the name.
-            out.update(("arch_pc" if key == "pc" else key, value) for key, value in self.fields.items())
-        out["pc"] = self.pc
-        if self.regs is not None:
-            out["regs"] = dict(self.regs)
-        if self.memory is not None:
-            out["memory"] = {str(gpa): raw.hex() for gpa, raw in self.memory.items()}
-        if self.reply is not None:
-            out["reply"] = dict(self.reply)
-        if self.count != 1:
-            out["count_of_equal"] = self.count
-        return out
-
-    @classmethod
-    def from_json(cls, data: Json) -> Event:
-        rest = dict(data)
-        vcpu, pc = rest.pop("vcpu"), rest.pop("pc")
-        regs, memory = rest.pop("regs", None), rest.pop("memory", None)
-        reply, count = rest.pop("reply", None), rest.pop("count_of_equal", 1)
-        if "exit" in rest or "error" in rest:
-            kind = "exit" if "exit" in rest else "error"
-            name = rest.pop(kind)
-            if "arch_pc" in rest:
-                rest["pc"] = rest.pop("arch_pc")
-        else:
-            kind, name = "timeout", ""
-        if memory is not None:
-            memory = {int(gpa): bytes.fromhex(raw) for gpa, raw in memory.items()}
-        return cls(vcpu, kind, name, rest, pc, regs, memory, reply, count)
-
-
-@dataclass(frozen=True)
-class Observation:
-    """Everything that happened: events in order, why it stopped (one of STOPPED), final state, time taken in seconds.
-
-    `regs` holds all general registers of vCPU 0 and those asked for; `memory` maps gpa to bytes. `detail` says more where
-    the run did not end by itself; `unpredicted` is why a model has no prediction.
-    """
-
-    stopped: str
-    events: tuple[Event, ...]
-    regs: Mapping[str, int]
-    memory: Mapping[int, bytes]
-    elapsed: float
-    detail: str | None = None
-    unpredicted: str | None = None
-
-    def to_json(self) -> Json:
-        out: Json = {
-            "stopped": self.stopped,
-            "events": [e.to_json() for e in self.events],
-            "regs": dict(self.regs),
-            "memory": {str(gpa): raw.hex() for gpa, raw in self.memory.items()},
-            "elapsed": self.elapsed,
-        }
-        if self.detail is not None:
-            out["detail"] = self.detail
-        if self.unpredicted is not None:
-            out["unpredicted"] = self.unpredicted
-        return out
-
-    @classmethod
-    def from_json(cls, data: Json) -> Observation:
-        return cls(
-            data["stopped"],
-            tuple(Event.from_json(e) for e in data["events"]),
-            data["regs"],
-            {int(gpa): bytes.fromhex(raw) for gpa, raw in data["memory"].items()},
-            data["elapsed"],
-            data.get("detail"),
-            data.get("unpredicted"),
-        )
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What a host is, for one architecture that it runs.
-
-    `kind` is kvm, model, qemu or ssh, `predicted` whether no KVM runs there.
-    `kernel` is its `uname -r` (None: a model of no named kernel), `capabilities` maps KVM_CAP_ names to what
-    KVM_CHECK_EXTENSION gave (only those above 0), `flavour` is pvm, svm, vmx, vhe, nvhe or None where it cannot be told,
-    `cpu` the CPU feature names of /proc/cpuinfo.
-    """
-
-    arch: str
-    kernel: str | None
-    capabilities: Mapping[str, int]
-    page_size: int = 4096
-    flavour: str | None = None
-    cpu: tuple[str, ...] = ()
-    agent: str = ""
-    kind: str = ""
-    predicted: bool = False
-
-    def to_json(self) -> Json:
-        return {
-            "arch": self.arch,
-            "kernel": self.kernel,
-            "capabilities": dict(self.capabilities),
-            "page_size": self.page_size,
-            "flavour": self.flavour,
-            "cpu": list(self.cpu),
-            "agent": self.agent,
-            "kind": self.kind,
-            "predicted": self.predicted,
-        }
-
-    @classmethod
-    def from_json(cls, data: Json) -> Facts:
-        return cls(
-            data["arch"],
-            data["kernel"],
-            data["capabilities"],
-            data["page_size"],
-            data["flavour"],
-            tuple(data["cpu"]),
-            data["agent"],
-            data["kind"],
-            data["predicted"],
-        )

@@ -11,7 +11,7 @@ from typing import Any
 from kvmscen.expectation import Expected
 from kvmscen.job import Legend
 from kvmscen.kvm import exits
-from kvmscen.machine import Event
+from kvmscen.observation import Event
 
 _ADDRESSES = ("phys_addr", "fault_ipa", "gpa", "fault_addr")
 _DECIMAL = ("len", "size", "count", "ndata", "suberror", "cpu", "slot")

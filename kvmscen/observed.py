@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from kvmscen.job import Legend
 from kvmscen.kvm import exits
-from kvmscen.machine import Event
 from kvmscen.notation import Notation
+from kvmscen.observation import Event
 from kvmscen.result import Result
 
 

@@ -15,9 +15,9 @@ from kvmscen.agent.serve import serve
 from kvmscen.arch import ARCHES
 from kvmscen.build import Plan, plan, ready
 from kvmscen.errors import Problem, ScenarioError
+from kvmscen.facts import Facts
 from kvmscen.job import Job, Target
 from kvmscen.load import load
-from kvmscen.machine import Facts
 from kvmscen.scenario import Case, Scenario
 
 Json = dict[str, Any]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from kvmscen.errors import Problem
-from kvmscen.machine import Observation
+from kvmscen.observation import Observation
 
 # ERROR: we or the host broke. XFAIL: exactly the known wrong outcome was seen. XPASS: the known wrong outcome is gone.
 STATUSES = ("PASS", "FAIL", "ERROR", "SKIP", "XFAIL", "XPASS")

@@ -15,7 +15,7 @@ from kvmscen.diff import Diff
 from kvmscen.expectation import Expected, Story
 from kvmscen.job import Legend
 from kvmscen.kvm import exits
-from kvmscen.machine import Event, Observation
+from kvmscen.observation import Event, Observation
 from kvmscen.result import Mismatch, Row
 
 MANY = 100_000

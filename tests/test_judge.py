@@ -10,7 +10,8 @@ import pytest
 from kvmscen.expectation import Expectation, Expected, Story
 from kvmscen.job import Job, Legend
 from kvmscen.judge import judge
-from kvmscen.machine import Event, Observation, Sealed
+from kvmscen.machine import Sealed
+from kvmscen.observation import Event, Observation
 
 MMIO = Event(0, "exit", "mmio", {"phys_addr": 0x5000, "is_write": True, "len": 8, "data": 0}, 4)
 ENOSYS = Event(0, "error", "ENOSYS", {"ioctl": "KVM_RUN"}, 12)

@@ -10,20 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kvmscen.facts import Facts
 from kvmscen.kvm import exits
-from kvmscen.machine import (
-    Action,
-    Bytes,
-    Capability,
-    Event,
-    Facts,
-    Machine,
-    Memslot,
-    Observation,
-    Step,
-    Tables,
-    Vcpu,
-)
+from kvmscen.machine import Action, Bytes, Capability, Machine, Memslot, Step, Tables, Vcpu
+from kvmscen.observation import Event, Observation
 
 u64 = st.integers(0, 2**64 - 1)
 names = st.text("abcdefghijklmnopqrstuvwxyz_0123456789", min_size=1, max_size=8)

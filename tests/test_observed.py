@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from kvmscen.build import Plan, plan, ready
 from kvmscen.diff import Diff
 from kvmscen.expectation import Story
+from kvmscen.facts import Facts
 from kvmscen.kvm import exits
 from kvmscen.load import load_text, names
-from kvmscen.machine import Event, Facts, Observation
+from kvmscen.observation import Event, Observation
 from kvmscen.observed import observed
 from kvmscen.result import Result
 

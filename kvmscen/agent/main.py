@@ -10,11 +10,12 @@ from typing import Any
 from kvmscen.agent.serve import serve
 from kvmscen.arch import of_machine
 from kvmscen.errors import IoctlError
+from kvmscen.facts import Facts
 from kvmscen.kvm.caps import CAPABILITIES
 from kvmscen.kvm.executor import ARCHES, Executor
 from kvmscen.kvm.fds import Kvm
 from kvmscen.kvm.uapi import API_VERSION
-from kvmscen.machine import Facts, Machine
+from kvmscen.machine import Machine
 
 _FLAVOURS = {"kvm_pvm": "pvm", "kvm_amd": "svm", "kvm_intel": "vmx"}
 

@@ -16,7 +16,19 @@ from pathlib import Path
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 # Everything that may be sent; it imports the standard library and each other only.
-MODULES = ("__init__", "errors", "machine", "kvm/*", "arch/*", "agent/__init__", "agent/frames", "agent/serve", "agent/main")
+MODULES = (
+    "__init__",
+    "errors",
+    "facts",
+    "machine",
+    "observation",
+    "kvm/*",
+    "arch/*",
+    "agent/__init__",
+    "agent/frames",
+    "agent/serve",
+    "agent/main",
+)
 
 # Read `LENGTH\n` and that many bytes from descriptor 0, put them into a memfd on sys.path, and serve.
 BOOT = (

@@ -12,8 +12,9 @@ from kvmscen.build.plan import Plan, later_slots, mode_of, names_pc
 from kvmscen.build.resolve import MemoryExpected, Resolver, actions_of, memory_size
 from kvmscen.errors import ScenarioError
 from kvmscen.expectation import Expectation, Expected, Story
+from kvmscen.facts import Facts
 from kvmscen.kvm import exits
-from kvmscen.machine import Facts, Machine, Tables, Vcpu
+from kvmscen.machine import Machine, Tables, Vcpu
 from kvmscen.machine import Step as ScriptStep
 from kvmscen.scenario import Action, Case, Conditions, Final, Overlay, Place, Step
 

@@ -10,7 +10,9 @@ from importlib import import_module
 from typing import NamedTuple, Protocol
 
 from kvmscen.errors import HostError, UsageError
-from kvmscen.machine import Facts, Observation, Sealed
+from kvmscen.facts import Facts
+from kvmscen.machine import Sealed
+from kvmscen.observation import Observation
 
 
 class Executor(Protocol):

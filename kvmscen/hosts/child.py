@@ -21,7 +21,9 @@ from typing import Any
 
 from kvmscen.agent import frames
 from kvmscen.errors import HostError
-from kvmscen.machine import Facts, Observation, Sealed
+from kvmscen.facts import Facts
+from kvmscen.machine import Sealed
+from kvmscen.observation import Observation
 
 Json = dict[str, Any]
 _TAIL = 4096

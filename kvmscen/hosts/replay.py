@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from kvmscen.errors import HostError
-from kvmscen.machine import Facts, Observation, Sealed
+from kvmscen.facts import Facts
+from kvmscen.machine import Sealed
+from kvmscen.observation import Observation
 
 FORMAT, VERSION = "kvmscen-observation", 1
 

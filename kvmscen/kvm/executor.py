@@ -17,7 +17,8 @@ from kvmscen.kvm.fds import Kvm, Vcpu, Vm
 from kvmscen.kvm.recorder import Recorder
 from kvmscen.kvm.script import Verdict
 from kvmscen.kvm.slots import Slots
-from kvmscen.machine import Action, Capability, Machine, Memslot, Observation, Step
+from kvmscen.machine import Action, Capability, Machine, Memslot, Step
+from kvmscen.observation import Observation
 
 _EINTR = 4
 _FAULTS = ("EFAULT", "EHWPOISON")
@@ -159,7 +160,7 @@ class _Run:
             vcpu.immediate_exit = 1
 
     def run_vcpu(self, vcpu: Vcpu) -> str:
-        """Enter the vCPU until its script, an ending exit or a limit stops it; why, as in kvmscen.machine.STOPPED."""
+        """Enter the vCPU until its script, an ending exit or a limit stops it; why, as in kvmscen.observation.STOPPED."""
         self._arm(None)
         if self.recorder.scripts[vcpu.number].over():
             return "end"

@@ -8,7 +8,8 @@ from typing import Any, Callable
 
 from kvmscen.errors import IoctlError
 from kvmscen.kvm.script import EXTRA_LIMIT, Devices, Script, Verdict, reply_of
-from kvmscen.machine import Action, Event, Machine, Step
+from kvmscen.machine import Action, Machine, Step
+from kvmscen.observation import Event
 
 
 class Recorder:

@@ -38,7 +38,7 @@ def matches(matcher: Any, value: Any, nth: int = 0) -> bool:
 class Verdict(NamedTuple):
     """What to do at an event. `step` None: it is extra or ignored. `nth` is its iteration.
 
-    `stop` is None or a reason of kvmscen.machine.STOPPED: this vCPU enters no more.
+    `stop` is None or a reason of kvmscen.observation.STOPPED: this vCPU enters no more.
     """
 
     step: Step | None
@@ -153,7 +153,7 @@ class Script:
     # --- events -----------------------------------------------------------------------------------------------------
 
     def take(self, kind: str, name: str, fields: Mapping[str, Any]) -> Verdict:
-        """The verdict on one event (`kind` and `name` as in kvmscen.machine.Event)."""
+        """The verdict on one event (`kind` and `name` as in kvmscen.observation.Event)."""
         if any(fits(step, kind, name, fields, 0) for step in self.ignore):
             return Verdict(None, 0, (), None)
         if self.steps is None:

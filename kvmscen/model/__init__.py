@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kvmscen.machine import Facts
+from kvmscen.facts import Facts
 from kvmscen.model.capabilities import CAPABILITIES
 
 ARCHES = tuple(CAPABILITIES)

@@ -21,8 +21,9 @@ from kvmscen.arch.registers import Registers, base, get, put
 from kvmscen.errors import IoctlError
 from kvmscen.kvm.recorder import Recorder
 from kvmscen.kvm.script import Verdict
-from kvmscen.machine import Action, Capability, Machine, Observation, Step, Vcpu
+from kvmscen.machine import Action, Capability, Machine, Step, Vcpu
 from kvmscen.model.memory import Memory
+from kvmscen.observation import Observation
 
 NOWHERE = (1 << 64) - 2  # an `until` that no guest reaches: code starts at an even or a mapped address
 FETCHES = (uc_const.UC_MEM_FETCH_UNMAPPED, uc_const.UC_MEM_FETCH_PROT)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import gc
 
 from kvmscen.errors import HostError
-from kvmscen.machine import Machine, Observation
+from kvmscen.machine import Machine
 from kvmscen.model.arm64 import Arm64
 from kvmscen.model.guest import Guest
 from kvmscen.model.x86_64 import X86
+from kvmscen.observation import Observation
 
 GUESTS: dict[str, type[Guest]] = {guest.NAME: guest for guest in (Arm64, X86)}
 # Unicorn's engines take 30 to 60 MB, and their hooks form cycles with them.

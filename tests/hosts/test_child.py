@@ -259,6 +259,26 @@ def test_a_large_greeting_arrives() -> None:
         one.close()
 
 
+def test_a_greeting_cut_by_the_childs_end_begins_anew(tmp_path: Path) -> None:
+    # The first one reads a little and ends; the second one must get all of it, from its start.
+    count = tmp_path / "count"
+    code = (
+        f"import os, sys; sys.path.insert(0, {str(ROOT)!r}); from kvmscen.agent import frames\n"
+        f"first = not os.path.exists({str(count)!r}); open({str(count)!r}, 'w').close()\n"
+        "got = os.read(0, 1000)\n"
+        "if first: sys.exit(4)\n"
+        "while len(got) < 3_000_000: got += os.read(0, 1 << 20)\n"
+        'os.write(1, frames.pack(\'{"id":0,"protocol":%d,"ok":%d}\' % (frames.VERSION, got == b\'12345\' * 600_000)))\n'
+    )
+    one = Child("the child", [sys.executable, "-c", code], b"12345" * 600_000)
+    try:
+        with pytest.raises(ChildError, match="exited with status 4"):
+            within(5, lambda: one.wait_hello(5))
+        assert within(5, lambda: one.wait_hello(5))["ok"] == 1
+    finally:
+        one.close()
+
+
 def test_a_program_that_is_not_there() -> None:
     one = Child("the child", ["/nonexistent/kvmscen"])
     with pytest.raises(ChildError, match="the child cannot be started: No such file"):
@@ -304,9 +324,17 @@ def test_replies_that_nobody_took_do_no_harm(child: Callable[..., Child]) -> Non
 
 def gone(pid: int | None) -> None:
     end = time.monotonic() + 2
-    while os.path.exists(f"/proc/{pid}"):
+    while running(pid):
         assert time.monotonic() < end, f"process {pid} is still there"
         time.sleep(0.01)
+
+
+def running(pid: int | None) -> bool:
+    """Whether a process is there; one that nobody waited for, as in a container without an init, counts as gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")")[-1].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def later(seconds: float, act: Callable[[], Any]) -> None:
@@ -335,6 +363,18 @@ def test_close_ends_what_another_thread_asks(child: Callable[..., Child]) -> Non
     # For good.
     with pytest.raises(ChildError, match="the child was stopped"):
         within(5, lambda: one.ask('"value":1', 5))
+
+
+def test_close_ends_what_the_child_started_too(child: Callable[..., Child], tmp_path: Path) -> None:
+    # As qemu or ssh under a wrapper would be; it holds the pipe open, so waiting for its end would hang.
+    note = tmp_path / "pid"
+    one = child()
+    one.argv[2] = f"import subprocess; open({str(note)!r}, 'w').write(str(subprocess.Popen(['sleep', '60']).pid))\n{CHILD}"
+    works(one)
+    later(0.2, one.close)
+    with pytest.raises(ChildError, match="the child was stopped"):
+        within(5, lambda: one.ask('"do":"hang"', 30))
+    gone(int(note.read_text()))
 
 
 def test_close_while_a_child_starts() -> None:

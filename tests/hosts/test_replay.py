@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from kvmscen.errors import HostError
+from kvmscen.facts import Facts
 from kvmscen.hosts import host
 from kvmscen.hosts.replay import NotRecorded, ReplayHost, recording
-from kvmscen.machine import Bytes, Event, Facts, Machine, Memslot, Observation, Step, Vcpu
+from kvmscen.machine import Bytes, Machine, Memslot, Step, Vcpu
+from kvmscen.observation import Event, Observation
 
 FACTS = Facts("x86_64", "6.18.0", {"KVM_CAP_USER_MEMORY": 1}, 4096, "pvm", ("fpu",), "3.11.2", "kvm")
 MMIO = {"phys_addr": 0x5000, "is_write": True, "len": 8, "data": 0}

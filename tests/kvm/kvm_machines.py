@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from kvmscen.machine import Action, Bytes, Event, Machine, Memslot, Observation, Step, Tables, Vcpu
+from kvmscen.machine import Action, Bytes, Machine, Memslot, Step, Tables, Vcpu
+from kvmscen.observation import Event, Observation
 
 READONLY = 2
 TABLES = Tables(0xFFFC0000, 0x8000, 509)

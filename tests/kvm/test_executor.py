@@ -14,7 +14,8 @@ from kvmscen.arch.x86_64 import KVM_REGS
 from kvmscen.kvm.caps import CAPABILITIES
 from kvmscen.kvm.executor import Executor
 from kvmscen.kvm.fds import Kvm
-from kvmscen.machine import Action, Bytes, Capability, Machine, Memslot, Observation, Step, Tables
+from kvmscen.machine import Action, Bytes, Capability, Machine, Memslot, Step, Tables
+from kvmscen.observation import Observation
 
 pytestmark = pytest.mark.kvm
 Run = Callable[[Machine], Observation]
@@ -522,6 +523,11 @@ def test_the_last_steps_actions_are_done(run: Run) -> None:
         assert [event.kind for event in seen.events][1:] == ["error"]
     seen = run(machine("hlt", (Step("hlt", then=(act("delete_memslot", slot=7),)),)))
     assert seen.stopped == "error"
+
+
+def test_no_action_is_done_behind_the_limit(run: Run) -> None:
+    seen = run(machine("mov [rbx], al; hlt", (mmio(0x5000, then=(act("set_regs", rcx=5),)), HLT), exits=1))
+    assert (seen.stopped, seen.regs["rcx"]) == ("exits", 0)
 
 
 # --- capabilities ---------------------------------------------------------------------------------------------------

@@ -10,7 +10,8 @@ from kvm_machines import act, machine, mmio
 
 from kvmscen.errors import IoctlError
 from kvmscen.kvm.recorder import Recorder
-from kvmscen.machine import Event, Step
+from kvmscen.machine import Step
+from kvmscen.observation import Event
 
 ENOSYS = 38
 

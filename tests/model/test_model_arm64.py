@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from model_machines import DEVICE, NISV, READONLY, arm64, mmio
 
-from kvmscen.machine import Action, Bytes, Capability, Machine, Memslot, Observation, Step, Vcpu
+from kvmscen.machine import Action, Bytes, Capability, Machine, Memslot, Step, Vcpu
 from kvmscen.model import facts
 from kvmscen.model.predict import execute
+from kvmscen.observation import Observation
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "arch"))
 from arm64_forms import FAILING_EXCLUSIVE, INVALID, MISSING, VALID, assemble

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kvmscen.errors import Problem
-from kvmscen.machine import Event, Observation
+from kvmscen.observation import Event, Observation
 from kvmscen.result import Mismatch, Result, Row, Run
 
 FILE = "scenarios/arm64-post-index.yaml"

@@ -13,7 +13,7 @@ import pytest
 from jsonschema import Draft7Validator
 from report_samples import MACHINE, RUNS, enosys, post_index, run, skipped, x86, xfailed
 
-from kvmscen.machine import Event
+from kvmscen.observation import Event
 from kvmscen.reports import FORMATS
 from kvmscen.result import Row
 

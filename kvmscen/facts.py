@@ -1,0 +1,57 @@
+"""What a host is: frozen, to JSON and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a host is, for one architecture that it runs.
+
+    `kind` is kvm, model, qemu or ssh, `predicted` whether no KVM runs there.
+    `kernel` is its `uname -r` (None: a model of no named kernel), `capabilities` maps KVM_CAP_ names to what
+    KVM_CHECK_EXTENSION gave (only those above 0), `flavour` is pvm, svm, vmx, vhe, nvhe or None where it cannot be told,
+    `cpu` the CPU feature names of /proc/cpuinfo.
+    """
+
+    arch: str
+    kernel: str | None
+    capabilities: Mapping[str, int]
+    page_size: int = 4096
+    flavour: str | None = None
+    cpu: tuple[str, ...] = ()
+    agent: str = ""
+    kind: str = ""
+    predicted: bool = False
+
+    def to_json(self) -> Json:
+        return {
+            "arch": self.arch,
+            "kernel": self.kernel,
+            "capabilities": dict(self.capabilities),
+            "page_size": self.page_size,
+            "flavour": self.flavour,
+            "cpu": list(self.cpu),
+            "agent": self.agent,
+            "kind": self.kind,
+            "predicted": self.predicted,
+        }
+
+    @classmethod
+    def from_json(cls, data: Json) -> Facts:
+        return cls(
+            data["arch"],
+            data["kernel"],
+            data["capabilities"],
+            data["page_size"],
+            data["flavour"],
+            tuple(data["cpu"]),
+            data["agent"],
+            data["kind"],
+            data["predicted"],
+        )

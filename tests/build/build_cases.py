@@ -1,0 +1,51 @@
+"""Cases out of YAML text, for the tests of build."""
+
+from __future__ import annotations
+
+from kvmscen.build import Plan, plan, ready
+from kvmscen.build.ready import Ready
+from kvmscen.errors import ScenarioError
+from kvmscen.facts import Facts
+from kvmscen.load import load_text
+from kvmscen.machine import Machine
+from kvmscen.scenario import Case
+
+FILE = "a.yaml"
+FACTS = {
+    "x86_64": Facts("x86_64", "6.1.0-18-amd64", {"KVM_CAP_NR_MEMSLOTS": 509, "KVM_CAP_HLT": 1}, 4096, "svm", ("sse2", "avx")),
+    "arm64": Facts("arm64", "6.6.1-v8+", {"KVM_CAP_ARM_NISV_TO_USER": 1, "KVM_CAP_NR_MEMSLOTS": 509}, 4096, "nvhe", ("fp",)),
+}
+X86 = "arch: x86_64\nmemslots: [{slot: 0, gpa: 0, size: 0x4000}]\n"
+ARM = "arch: arm64\nmemslots: [{slot: 0, gpa: 0, size: 0x4000}]\n"
+HLT = "asm: hlt\nexpect: [hlt]\n"
+
+
+def case(text: str) -> Case:
+    (made,) = load_text(text, FILE).cases
+    return made
+
+
+def planned(text: str) -> Plan:
+    return plan(FILE, case(text))
+
+
+def made(text: str, facts: Facts | None = None, kind: str = "kvm") -> Ready:
+    one = case(text)
+    return ready(FILE, one, plan(FILE, one), facts or FACTS[one.arch], kind)
+
+
+def machine(text: str, facts: Facts | None = None, kind: str = "kvm") -> Machine:
+    found = made(text, facts, kind)
+    assert found.skip is None
+    assert found.machine is not None
+    return found.machine
+
+
+def errors(text: str) -> list[str]:
+    """`line:column: message` of everything that plan or ready finds wrong."""
+    one = case(text)
+    try:
+        ready(FILE, one, plan(FILE, one), FACTS[one.arch], "kvm")
+    except ScenarioError as error:
+        return [f"{p.line}:{p.column}: {p.message}" for p in error.problems]
+    return []
