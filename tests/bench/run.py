@@ -33,7 +33,8 @@ import guests  # noqa: E402 from beside this file
 # Whatever takes longer hangs.
 MOST_SECONDS = 300
 PARTS = ("start", "check", "kvm", "model")
-KVMSCEN = [sys.executable, "-P", "-c", "from kvmscen.cli import main; main()"]
+# This source tree, where no command is given.
+KVMSCEN = [sys.executable, "-P", "-c", f"import sys; sys.path.insert(0, {str(HERE.parent.parent)!r}); import kvmscen.__main__"]
 
 
 class Row(NamedTuple):
@@ -220,7 +221,7 @@ def main() -> None:
     parser.add_argument("--files", type=count, default=1000, help="how many scenarios (default: 1000)")
     parser.add_argument("--rounds", type=count, default=5, help="how often each is measured (default: 5)")
     parser.add_argument("--only", action="append", choices=PARTS, help="one part; may be given several times")
-    parser.add_argument("--command", default=beside(), help="the kvmscen to measure (default: %(default)s)")
+    parser.add_argument("--command", default=beside(), help="what to measure; empty: this tree (default: %(default)s)")
     options = parser.parse_args()
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="kvmscen-bench-") as folder:
