@@ -7,15 +7,14 @@ nothing else with it; and so that the main process needs none of their libraries
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from kvmscen.agent.serve import serve
 from kvmscen.arch import ARCHES
-from kvmscen.build import Plan, plan, ready
-from kvmscen.errors import Problem, ScenarioError
-from kvmscen.facts import Facts
+from kvmscen.build import Plan, plan, plans, ready
+from kvmscen.build.cases import each, resolve
+from kvmscen.errors import ScenarioError
 from kvmscen.job import Job, Target
 from kvmscen.load import load
 from kvmscen.scenario import Case, Scenario
@@ -51,13 +50,13 @@ class Preparer:
     def _jobs(self, request: Json) -> list[Job]:
         scenario = load(request["run"])
         cases = [case for case in scenario.cases if selected(scenario, case, request["text"], request["cases"])]
-        return [job for jobs in _each(cases, lambda case: self._of(scenario, case)) for job in jobs]
+        return [job for jobs in each(cases, lambda case: self._of(scenario, case)) for job in jobs]
 
     def _of(self, scenario: Scenario, case: Case) -> list[Job]:
         planned = plan(scenario.file, case)
         targets = list(self._targets(case))
         if all(target.of(case.arch) is None for target in targets):
-            _resolve(scenario, case, planned)
+            resolve(scenario, case, planned)
         return [_job(scenario, case, planned, target) for target in targets]
 
     def _targets(self, case: Case) -> Iterable[Target]:
@@ -76,45 +75,6 @@ def selected(scenario: Scenario, case: Case, text: str | None, names: Iterable[s
         return True
     where = (scenario.file, case.name, case.summary, *case.tags)
     return any(text.lower() in part.lower() for part in where)
-
-
-def plans(scenario: Scenario, cases: Iterable[Case]) -> list[tuple[Case, Plan]]:
-    """Every case laid out; raises ScenarioError with the problems of all, each once however many cases share it."""
-
-    def lay_out(case: Case) -> tuple[Case, Plan]:
-        made = plan(scenario.file, case)
-        _resolve(scenario, case, made)
-        return case, made
-
-    return _each(cases, lay_out)
-
-
-def _resolve(scenario: Scenario, case: Case, planned: Plan) -> None:
-    """Look names up for no host in particular, so that one run tells everything."""
-    ready(scenario.file, case, planned, Facts(case.arch, None, {}), "")
-
-
-def _each(cases: Iterable[Case], make: Callable[[Case], Made]) -> list[Made]:
-    problems: dict[Problem, list[Case]] = {}
-    out: list[Made] = []
-    cases = list(cases)
-    for case in cases:
-        try:
-            out.append(make(case))
-        except ScenarioError as error:
-            for problem in error.problems:
-                problems.setdefault(problem, []).append(case)
-    if problems:
-        raise ScenarioError(_named(problem, wrong, len(cases)) for problem, wrong in problems.items())
-    return out
-
-
-def _named(problem: Problem, wrong: Sequence[Case], cases: int) -> Problem:
-    """The problem, with the case where it stands in a key that only some of the cases trip over."""
-    if len(wrong) == cases or problem.line >= wrong[0].place.line > 1:
-        return problem
-    names = ", ".join(case.name for case in wrong[:3]) + (", ..." if len(wrong) > 3 else "")
-    return replace(problem, message=f"{problem.message} (in case {names})")
 
 
 def _check(file: str) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kvmscen.build import Plan
+from kvmscen.build import Plan, plans
 from kvmscen.errors import Problem, ScenarioError
 from kvmscen.load import load
 from kvmscen.scenario import Case
@@ -17,8 +17,6 @@ Json = dict[str, Any]
 
 def show(file: str, only: str | None) -> Json:
     """`{"cases": [...]}` of a file. Raises ScenarioError."""
-    from kvmscen.prepare import plans
-
     scenario = load(file)
     cases = [case for case in scenario.cases if only is None or case.name == only]
     if not cases:

@@ -73,6 +73,11 @@ def later_slots(case: Case) -> Iterator[MemslotWritten]:
 def plan(file: str, case: Case) -> Plan:
     """Lay one case out. Raises ScenarioError with every problem of program and layout."""
     resolver = Resolver(file, {})
+    for written in case.memslots:
+        if written.gpa.symbol is not None:
+            resolver.problem(written.gpa.place, f"{written.gpa} is no number: slots are laid out before symbols are")
+    if resolver.problems:
+        raise ScenarioError(resolver.problems)
     slots = tuple(resolver.memslot(slot) for slot in case.memslots)
     usable = [slot for slot in slots if slot.errno is None]
     program = _program(file, case, usable)
@@ -143,8 +148,9 @@ def _spread(
             if section.load == section.gpa:
                 break
         if section.load != section.gpa:
-            if not section.nobits and section.size and _inside(slots, section.load, section.size) is None:
-                resolver.problem(place, f"section {section.name} is loaded at {section.load:#x}, which is in no slot")
+            if not section.nobits and section.size and _touching(slots, section.load, section.size) is None:
+                say = "which is in no slot: load it into one"
+                resolver.problem(place, f"section {section.name} is loaded at {section.load:#x}, {say}")
             image.append(Bytes(section.load, section.data))
             if _inside(slots, section.gpa, section.size) is None:
                 devices.append(Bytes(section.gpa, b"", section.size))

@@ -18,10 +18,10 @@ EXTRA_LIMIT = 16
 def matches(matcher: Any, value: Any, nth: int = 0) -> bool:
     """Whether a value fits a matcher; `nth` counts the iterations of a repeat from 0, for `from` and `step`.
 
-    A list fits a list member by member. None (a member that is not there) fits nothing.
+    A list fits the beginning of a list, member by member. None (a member that is not there) fits nothing.
     """
     if isinstance(matcher, list):
-        return isinstance(value, list) and len(value) == len(matcher) and all(matches(m, v, nth) for m, v in zip(matcher, value))
+        return isinstance(value, list) and len(value) >= len(matcher) and all(matches(m, v, nth) for m, v in zip(matcher, value))
     if not isinstance(matcher, dict):
         return bool(matcher == value)
     if not isinstance(value, int):

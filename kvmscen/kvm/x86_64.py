@@ -96,8 +96,6 @@ def boot(kvm: Kvm, vcpu: Vcpu, plan: VcpuPlan, machine: Machine) -> None:
             put(x86_64.REGISTERS, regs, name, value)
             continue
         others[name] = value
-        if plan.mode == "real" and name in x86_64.SEGMENTS:
-            others[f"{name}.base"] = value << 4
     sregs = _SregsBuffer()
     vcpu.ioctl("KVM_GET_SREGS", sregs)
     for offset, data in pieces:
@@ -168,6 +166,14 @@ def _put_sregs(sregs: ctypes.Array[ctypes.c_char], regs: Mapping[str, int]) -> N
         if whole in _SREGS:
             offset, fmt = _SREGS[whole]
             struct.pack_into("=" + fmt, sregs, offset, value)
+        if name in x86_64.SEGMENTS and f"{name}.base" not in regs and not _cr0(sregs) & 1:
+            # In real mode the base follows from the selector, as when the guest loads it.
+            struct.pack_into("=Q", sregs, _SREGS[f"{name}.base"][0], value << 4)
+
+
+def _cr0(sregs: ctypes.Array[ctypes.c_char]) -> int:
+    """CR0, whose bit 0 (PE) is clear in real mode."""
+    return int(struct.unpack_from("=Q", sregs, _SREGS["cr0"][0])[0])
 
 
 def _write_cr8(vcpu: Vcpu, regs: Mapping[str, int]) -> None:

@@ -178,7 +178,7 @@ def _bare(name: str) -> str:
 
 def either(names: Iterable[str], most: int = 14) -> str:
     """`a`, `b` or `c`; a long list is cut."""
-    all_names = [f"`{name}`" for name in names]
+    all_names = [f"`{name}`" for name in names] or ["nothing"]
     if len(all_names) > most:
         return ", ".join(all_names[:most]) + f" and {len(all_names) - most} more"
     return all_names[0] if len(all_names) == 1 else ", ".join(all_names[:-1]) + " or " + all_names[-1]

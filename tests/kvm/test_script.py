@@ -63,7 +63,8 @@ def take(script: Script, name: str = "mmio", **fields: Any) -> Verdict:
         ({"in": ["a"]}, [1], 0, False),
         ([1, {"min": 2}], [1, 9], 0, True),
         ([1, {"min": 2}], [1, 1], 0, False),
-        ([1], [1, 1], 0, False),
+        ([1], [1, 1], 0, True),  # the beginning of a list is compared
+        ([1, 1], [1], 0, False),
         ([1], 1, 0, False),
         (1, [1], 0, False),
         ([], [], 0, True),
