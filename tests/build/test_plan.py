@@ -73,7 +73,7 @@ def test_load_elsewhere() -> None:
     assert inside.devices == ()
     assert Bytes(0x2000, data) in inside.image
     assert errors(X86 + "sections: {.data: {at: 0x3000, load: 0x8000}}\n" + PROGRAM) == [
-        "3:19: section .data is loaded at 0x8000, which is in no slot"
+        "3:19: section .data is loaded at 0x8000, which is in no slot: load it into one"
     ]
 
 
@@ -154,7 +154,8 @@ def test_tables_lie_high_and_avoid_what_is_there() -> None:
 
 
 RANGES = st.lists(
-    st.tuples(st.integers(0xFFF0_0000 >> 12, (1 << 20) - 1), st.integers(1, 64)).map(lambda r: (r[0] << 12, r[1] << 12)), max_size=20
+    st.tuples(st.integers(0xFFF0_0000 >> 12, (1 << 20) - 1), st.integers(1, 64)).map(lambda r: (r[0] << 12, r[1] << 12)),
+    max_size=20,
 )
 
 
