@@ -110,7 +110,7 @@ class Diff:
         fields: Mapping[str, Any] = {**event.fields, "errno": event.name} if event.kind == "error" else event.fields
         if step.kind != (event.name if event.kind == "exit" else event.kind):
             return ("exit",)
-        out = [key for key, matcher in step.fields.items() if not holds(matcher, fields.get(key), nth)]
+        out = [key for key, matcher in step.fields.items() if not holds(matcher, fields.get(key), nth, step.kind == "io")]
         if step.kind == "timeout" and event.fields["timeout"] < step.timeout:
             # The run's own time was over first.
             out.append("timeout")
@@ -258,10 +258,13 @@ class Diff:
         return "" if found is None else f"{found[0]}: {found[1]}"
 
 
-def holds(matcher: Any, value: Any, nth: int) -> bool:
-    """As `matches`, and a member that is a map (memory_fault) by its own members."""
+def holds(matcher: Any, value: Any, nth: int, whole: bool = False) -> bool:
+    """As `matches`, and a member that is a map (memory_fault) by its own members. `whole`: a list must have no more."""
     if isinstance(matcher, dict) and isinstance(value, dict):
         return all(matches(inner, value.get(key), nth) for key, inner in matcher.items())
+    # The elements of an io exit are all there is; an array member of a struct is as long as the header says.
+    if whole and isinstance(matcher, list) and isinstance(value, list) and len(matcher) != len(value):
+        return False
     return matches(matcher, value, nth)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 Json = dict[str, Any]
 
 # Why a run stopped. `end`: the story was over (the last step was reached, or the script's vCPU ended where it should).
-# `expected`: an ending exit that the script names; `error`: a failing ioctl.
+# `expected`: an exit that ends its vCPU; `error`: a failing ioctl.
 STOPPED = ("end", "expected", "error", "timeout", "exits", "extra", "crash")
 
 

@@ -4,8 +4,8 @@
 `ready(case, plan, facts)` once a host: its conditions and capabilities. None of them knows a host beyond its Facts.
 """
 
-from kvmscen.build.cases import plans
-from kvmscen.build.plan import Plan, plan
+from kvmscen.build.cases import plan, plans
+from kvmscen.build.plan import Plan
 from kvmscen.build.ready import ready
 
 __all__ = ["Plan", "plan", "plans", "ready"]

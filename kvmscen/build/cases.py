@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from kvmscen.build.plan import Plan, plan
+from kvmscen.build.plan import Plan, lay_out
 from kvmscen.build.ready import ready
 from kvmscen.errors import Problem, ScenarioError
 from kvmscen.facts import Facts
@@ -15,15 +15,27 @@ from kvmscen.scenario import Case, Scenario
 Made = TypeVar("Made")
 
 
+def plan(file: str, case: Case) -> Plan:
+    """Lay one case out. Raises ScenarioError with every problem of program and layout; with those, of names too."""
+    made, problems = lay_out(file, case)
+    if problems:
+        try:
+            ready(file, case, made, Facts(case.arch, None, {}), "")
+        except ScenarioError as error:
+            problems += error.problems
+        raise ScenarioError(dict.fromkeys(problems))
+    return made
+
+
 def plans(scenario: Scenario, cases: Iterable[Case]) -> list[tuple[Case, Plan]]:
     """Every case laid out; raises ScenarioError with the problems of all, each once however many cases share it."""
 
-    def lay_out(case: Case) -> tuple[Case, Plan]:
+    def planned(case: Case) -> tuple[Case, Plan]:
         made = plan(scenario.file, case)
         resolve(scenario, case, made)
         return case, made
 
-    return each(cases, lay_out)
+    return each(cases, planned)
 
 
 def resolve(scenario: Scenario, case: Case, planned: Plan) -> None:
@@ -49,7 +61,8 @@ def each(cases: Iterable[Case], make: Callable[[Case], Made]) -> list[Made]:
 
 def _named(problem: Problem, wrong: Sequence[Case], cases: int) -> Problem:
     """The problem, with the case where it stands in a key that only some of the cases trip over."""
-    if len(wrong) == cases or problem.line >= wrong[0].place.line > 1:
+    # The case `default` is the top level itself.
+    if len(wrong) == cases or (wrong[0].name != "default" and problem.line >= wrong[0].place.line):
         return problem
     names = ", ".join(case.name for case in wrong[:3]) + (", ..." if len(wrong) > 3 else "")
     return replace(problem, message=f"{problem.message} (in case {names})")

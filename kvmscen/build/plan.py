@@ -70,8 +70,8 @@ def later_slots(case: Case) -> Iterator[MemslotWritten]:
             yield action.args["memslot"]
 
 
-def plan(file: str, case: Case) -> Plan:
-    """Lay one case out. Raises ScenarioError with every problem of program and layout."""
+def lay_out(file: str, case: Case) -> tuple[Plan, list[Problem]]:
+    """One case laid out, with every problem of the layout. Raises ScenarioError where there is no program to lay out."""
     resolver = Resolver(file, {})
     for written in case.memslots:
         if written.gpa.symbol is not None:
@@ -88,11 +88,10 @@ def plan(file: str, case: Case) -> Plan:
         _check_entry(resolver, case, entry, usable, program)
     later = [resolver.memslot(slot) for slot in later_slots(case)]
     tables, spans = _tables(resolver, case, [*usable, *later], program.sections)
-    if resolver.problems:
-        raise ScenarioError(resolver.problems)
     lines = tuple((line.gpa, line.size, line.line, line.text) for line in program.lines if line.size)
     legend = Legend(dict(program.symbols), lines)
-    return Plan(slots, program.sections, image, devices, dict(program.symbols), legend, entry, tables, spans)
+    made = Plan(slots, program.sections, image, devices, dict(program.symbols), legend, entry, tables, spans)
+    return made, resolver.problems
 
 
 def _program(file: str, case: Case, slots: Sequence[Memslot]) -> asm.Program:
@@ -194,9 +193,8 @@ def _tables(
     # Without paging nothing above 4 GiB can be reached.
     long = any(mode_of(case, index) == "long" for index in range(len(case.vcpus)))
     spans = tuple((gpa, size) for gpa, size in taken if long and gpa + size > _GIB4)
-    if high := next((gpa for gpa, size in spans if gpa + size > _MAPPED), None):
-        what = f"{high:#x} is above what the engine's page tables can map, {_MAPPED - 1:#x}"
-        resolver.problem(case.place, f"{what}: place it lower, or bring your own page tables with regs: {{cr3: ...}}")
+    if any(gpa + size > _MAPPED for gpa, size in spans):
+        _too_high(resolver, case, sections)
         return None, ()
     size = x86_64.tables_size(spans)
     at = x86_64.TABLES_AT
@@ -209,3 +207,17 @@ def _tables(
             resolver.problem(case.place, "no room below 4 GiB for the engine's page tables: leave 64 KiB free")
             return None, spans
     return (at, size), spans
+
+
+def _too_high(resolver: Resolver, case: Case, sections: Sequence[asm.Section]) -> None:
+    places = {section.name: section.place for section in case.sections}
+    first = case.asm.place if case.asm is not None else case.place
+    written = [*(slot for slot in case.memslots if slot.errno is None), *later_slots(case)]
+    lying = [(f"slot {slot.slot}", slot.place, resolver.number(slot.gpa), slot.size) for slot in written]
+    lying += [(f"section {s.name}", places.get(s.name, first), s.gpa, s.size) for s in sections]
+    for what, place, at, size in lying:
+        if at + size > _MAPPED:
+            say = (
+                f"{what} ({_range(at, size)}) ends above {_MAPPED - 1:#x}, the last address that the engine's page tables can map"
+            )
+            resolver.problem(place, f"{say}: place it lower, or bring your own with regs: {{cr3: ...}}")

@@ -38,12 +38,13 @@ class Resolver:
         if expr.symbol is not None:
             if expr.symbol not in self.symbols:
                 close = difflib.get_close_matches(expr.symbol, self.symbols, 1)
-                hint = f"; did you mean {close[0]}?" if close else ""
-                self.problem(expr.place, f"symbol {expr.symbol} is not defined in the program{hint}")
+                hint = f"did you mean {close[0]}?" if close else "write one of its labels, or a number"
+                self.problem(expr.place, f"symbol {expr.symbol} is not defined in the program: {hint}")
                 return 0
             value += self.symbols[expr.symbol]
         if not -(1 << (bits - 1)) <= value < 1 << bits:
-            self.problem(expr.place, f"{expr} is {value:#x}, which does not fit in {bits} bits")
+            most = f"{(1 << bits) - 1:#x} is the most" if value > 0 else f"-{1 << (bits - 1):#x} is the least"
+            self.problem(expr.place, f"{expr} is {value:#x}, which does not fit in {bits} bits: {most}")
             return 0
         return value & ((1 << bits) - 1)
 

@@ -150,7 +150,7 @@ class _Run:
 
     def _write_memory(self, gpa: int, data: bytes) -> None:
         if not self._slots().write(gpa, data):
-            self.recorder.devices.write(gpa, data)
+            self.recorder.devices.put(gpa, data)
 
     # --- running ----------------------------------------------------------------------------------------------------
 

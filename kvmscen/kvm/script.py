@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from kvmscen.errors import IoctlError
 from kvmscen.kvm import exits
 from kvmscen.machine import Action, Bytes, Step
 
 # After so many exits that no step expected, the vCPU stops.
 EXTRA_LIMIT = 16
+EFAULT = 14
 
 
 def matches(matcher: Any, value: Any, nth: int = 0) -> bool:
@@ -233,6 +235,12 @@ class Devices:
             found = self._at(gpa + n)
             if found:
                 found[0][found[1]] = byte
+
+    def put(self, gpa: int, data: bytes) -> None:
+        """Write as the host does. Raises IoctlError where not every byte lies in a section outside the slots."""
+        if not all(self.covers(gpa + n) for n in range(len(data))):
+            raise IoctlError("write_memory", EFAULT)
+        self.write(gpa, data)
 
     def covers(self, gpa: int) -> bool:
         """Whether a section outside the slots has a byte at `gpa`."""

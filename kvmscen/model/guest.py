@@ -186,8 +186,8 @@ class Guest:
             self._enter()
             then = [action for verdict in self.verdicts for action in verdict.then]
             stop = next((verdict.stop for verdict in self.verdicts if verdict.stop is not None), None)
-            if stop is None and then:
-                stop = self._perform(then)
+            if then and stop in (None, "end"):
+                stop = self._perform(then) or stop
             if stop is not None:
                 return stop
 
@@ -206,7 +206,7 @@ class Guest:
         elif action.name == "write_memory":
             data = bytes.fromhex(args["data"])
             if not self.memory.write(args["gpa"], data):
-                self.recorder.devices.write(args["gpa"], data)
+                self.recorder.devices.put(args["gpa"], data)
             self.memory.forget_code()
         elif action.name == "set_memslot":
             self.memory.set(args["slot"], args["gpa"], args["size"], args.get("flags", 0))
