@@ -292,16 +292,19 @@ def test_replies_and_registers_have_their_own_width() -> None:
 @pytest.mark.parametrize(
     ("step", "wrong"),
     [
-        ("mmio: {len: 4, data: high}", "high is 0x123456789a, which does not fit in 32 bits"),
-        ("io: {port: high}", "high is 0x123456789a, which does not fit in 16 bits"),
-        ("io: {size: 1, data: [1, high]}", "high is 0x123456789a, which does not fit in 8 bits"),
-        ("mmio: {phys_addr: {in: [1, hihg]}}", "symbol hihg is not defined in the program; did you mean high?"),
-        ("mmio: {phys_addr: qqqq + 8}", "symbol qqqq is not defined in the program"),
-        ("{mmio: {}, regs: {eax: high + 1}}", "high + 1 is 0x123456789b, which does not fit in 32 bits"),
-        ("{mmio: {}, memory: {high: {u8: [high]}}}", "high is 0x123456789a, which does not fit in 8 bits"),
-        ("{mmio: {phys_addr: 1, is_write: false, len: 2}, reply: high}", "high is 0x123456789a, which does not fit in 16 bits"),
-        ("{mmio: {}, then: [set_regs: {ax: high}]}", "high is 0x123456789a, which does not fit in 16 bits"),
-        ("{mmio: {}, then: [write_memory: {higg: 1}]}", "symbol higg is not defined in the program; did you mean high?"),
+        ("mmio: {len: 4, data: high}", "high is 0x123456789a, which does not fit in 32 bits: 0xffffffff is the most"),
+        ("io: {port: high}", "high is 0x123456789a, which does not fit in 16 bits: 0xffff is the most"),
+        ("io: {size: 1, data: [1, high]}", "high is 0x123456789a, which does not fit in 8 bits: 0xff is the most"),
+        ("mmio: {phys_addr: {in: [1, hihg]}}", "symbol hihg is not defined in the program: did you mean high?"),
+        ("mmio: {phys_addr: qqqq + 8}", "symbol qqqq is not defined in the program: write one of its labels, or a number"),
+        ("{mmio: {}, regs: {eax: high + 1}}", "high + 1 is 0x123456789b, which does not fit in 32 bits: 0xffffffff is the most"),
+        ("{mmio: {}, memory: {high: {u8: [high]}}}", "high is 0x123456789a, which does not fit in 8 bits: 0xff is the most"),
+        (
+            "{mmio: {phys_addr: 1, is_write: false, len: 2}, reply: high}",
+            "high is 0x123456789a, which does not fit in 16 bits: 0xffff is the most",
+        ),
+        ("{mmio: {}, then: [set_regs: {ax: high}]}", "high is 0x123456789a, which does not fit in 16 bits: 0xffff is the most"),
+        ("{mmio: {}, then: [write_memory: {higg: 1}]}", "symbol higg is not defined in the program: did you mean high?"),
     ],
 )
 def test_what_does_not_resolve(step: str, wrong: str) -> None:
