@@ -6,6 +6,8 @@ from typing import Any
 
 from tabulate import tabulate
 
+from kvmscen.kvm.uapi import MEM_FLAGS
+
 Json = dict[str, Any]
 
 
@@ -28,9 +30,10 @@ def _render(file: str, case: Json) -> str:
 def _map(case: Json) -> list[tuple[str, str, str, str]]:
     rows: list[tuple[int, int, int, str]] = []
     for slot in case["memslots"]:
-        flags = f", flags {slot['flags']:#x}" if slot["flags"] else ""
+        flags = "".join(f", {name}" for name, bit in MEM_FLAGS.items() if slot["flags"] & bit)
         fails = f", must fail with {slot['errno']}" if slot.get("errno") else ""
-        rows.append((slot["gpa"], slot["size"], 0, f"memslot {slot['slot']}{flags}{fails}"))
+        # What is not there leaves the hole that it is.
+        rows.append((slot["gpa"], slot["size"], 1 if fails else 0, f"memslot {slot['slot']}{flags}{fails}"))
     slots = [(slot["gpa"], slot["size"]) for slot in case["memslots"] if not slot.get("errno")]
     for section in case["sections"]:
         inside = any(at <= section["gpa"] and section["gpa"] + section["size"] <= at + size for at, size in slots)
