@@ -23,6 +23,7 @@ ARCHES = ("arm64", "x86_64")
 HEAD = """\
 arch: {}
 memslots: [{{slot: 0, gpa: 0x10000, size: 0x1000}}]
+limits: {{timeout: 60}}
 sections: {{.text: 0x10000, .data: 0x5000}}
 asm: |
   _start:
