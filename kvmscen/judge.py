@@ -35,12 +35,15 @@ def judge(job: Job, observation: Observation) -> Result:
     return _judged(job, "PASS", None, held, observation, expectation.story)
 
 
+# Rows and mismatches, both empty where the story holds, and the events that were not expected.
 Held = tuple[tuple[Row, ...], tuple[Mismatch, ...], list[Event]]
 
 
 def _hold(job: Job, story: Story, observation: Observation) -> Held:
     assert job.legend is not None
     diff = Diff(story, observation, job.legend, job.arch, job.flavour)
+    if diff.holds():
+        return (), (), []
     rows = diff.rows()
     unexpected = [event for event, row in zip(diff.events, (r for r in rows if r.observed), strict=True) if row.mark in "!+"]
     return rows, diff.mismatches(rows), unexpected

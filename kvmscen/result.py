@@ -45,9 +45,9 @@ class Mismatch:
 class Result:
     """How one case went on one host.
 
-    `host` is exactly the text given to --on. `reason` says why for SKIP, ERROR, XFAIL and XPASS. `rows` is the whole story
-    side by side. `hint` is there where the outcome has a known cause. `elapsed` in seconds. `memory` is the final memory that
-    was asked for, as `{gpa: {unit: values}}`.
+    `host` is exactly the text given to --on. `reason` says why for SKIP, ERROR, XFAIL and XPASS. `rows` is the whole story side
+    by side, where something differs. `hint` is there where the outcome has a known cause. `elapsed` in seconds. `memory` is the
+    final memory that was asked for, as `{gpa: {unit: values}}`.
     """
 
     file: str

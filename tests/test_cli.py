@@ -144,7 +144,7 @@ def test_two_hosts_are_two_columns() -> None:
     assert done.returncode == 0
     head = next(line for line in done.stdout.splitlines() if line.startswith("case "))
     assert head.split() == ["case", "kvm", "model"]
-    assert "4 of the 8 that ran were predicted by the model, not run on KVM" in done.stdout
+    assert "5 of the 10 that ran were predicted by the model, not run on KVM" in done.stdout
 
 
 def test_a_host_that_does_not_exist_is_wrong_usage() -> None:
