@@ -10,7 +10,7 @@ from kvmscen.asm.expressions import Unknown
 from kvmscen.asm.front import Front
 from kvmscen.asm.items import MAX_SIZE, Assign, Chunk, Item
 from kvmscen.asm.keystone import MISSING
-from kvmscen.asm.layout import Misplaced, Shape, place, section_symbols
+from kvmscen.asm.layout import STANDARD, Misplaced, Shape, place, section_symbols
 from kvmscen.asm.source import Statement
 from kvmscen.asm.values import Line, Placement, Program, Section, Source, Wrong, clip
 from kvmscen.asm.x86 import X86
@@ -38,6 +38,10 @@ class Assembly:
     def run(self) -> Program:
         """The program. Raises ScenarioError with all problems."""
         self._front.read()
+        for placement in self._placements:
+            # Cases share `sections`, and not each of their programs fills them all.
+            if placement.name in STANDARD:
+                self._front.chunks.setdefault(placement.name, Chunk(placement.name, nobits=placement.name == ".bss"))
         misplaced = self._settle()
         sizes = self._too_large()
         if sizes:

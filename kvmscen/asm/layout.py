@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +10,8 @@ from itertools import pairwise
 
 from kvmscen.asm.values import Placement, Wrong
 
-_ORDER = {".text": 0, ".rodata": 1, ".data": 2, ".bss": 3}
+# The order of sections that nothing places. Each of these may be placed and stay empty.
+STANDARD = (".text", ".rodata", ".data", ".bss")
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ def place(shapes: Sequence[Shape], placements: Sequence[Placement], origin: int)
         _place_named(name, named, by_name, places, problems, origin, ())
     fixed = [(places[name].gpa, by_name[name].size) for name in places if by_name[name].size]
     cursor = origin
-    rank = {shape.name: (_ORDER.get(shape.name, 4), index) for index, shape in enumerate(shapes)}
+    order = {name: number for number, name in enumerate(STANDARD)}
+    rank = {shape.name: (order.get(shape.name, len(order)), index) for index, shape in enumerate(shapes)}
     for shape in sorted(shapes, key=lambda shape: rank[shape.name]):
         if shape.name not in places:
             cursor = _free(align_up(cursor, shape.align), shape, fixed)
@@ -91,12 +94,16 @@ def _named(shapes: dict[str, Shape], placements: Sequence[Placement], problems: 
         if placement.name in named:
             problems.append(Misplaced(f"section {placement.name} is placed twice", placement))
         elif placement.name not in shapes:
-            has = ", ".join(shapes) or "no sections"
-            message = f"section {placement.name} has nothing in it; the program has {has}"
+            message = f"section {placement.name} has nothing in it: the program has {_has(placement.name, shapes)}"
             problems.append(Misplaced(message, placement))
         else:
             named[placement.name] = placement
     return named
+
+
+def _has(name: str, shapes: dict[str, Shape]) -> str:
+    close = difflib.get_close_matches(name, shapes, 1)
+    return (", ".join(shapes) or "no sections") + (f"; did you mean {close[0]}?" if close else "")
 
 
 def _place_named(
@@ -149,11 +156,13 @@ def _after(
 ) -> int:
     before = placement.after or ""
     if before not in shapes:
-        has = ", ".join(shapes)
-        problems.append(Misplaced(f"section {placement.name} is to follow {before}; the program has {has}", placement))
+        has = _has(before, shapes)
+        problems.append(Misplaced(f"section {placement.name} is to follow {before}: the program has {has}", placement))
         return origin
     if before in behind or len(behind) > 100:
-        problems.append(Misplaced(f"section {placement.name} is to follow {before}, which follows it", placement))
+        problems.append(
+            Misplaced(f"section {placement.name} is to follow {before}, which follows it: give one of them an address", placement)
+        )
         return origin
     if before in named:
         _place_named(before, named, shapes, places, problems, origin, behind)
@@ -176,13 +185,17 @@ def _free(at: int, shape: Shape, fixed: list[tuple[int, int]]) -> int:
 
 
 def _overlaps(shapes: Sequence[Shape], places: dict[str, Place], named: dict[str, Placement], problems: list[Misplaced]) -> None:
+    # What is misplaced already lies somewhere only for want of a place.
+    misplaced = {problem.placement.name for problem in problems if problem.placement is not None}
     for what in ("gpa", "load"):
         ranges = sorted((getattr(places[shape.name], what), shape.name, shape.size) for shape in shapes if shape.size)
         for (start, name, size), (start_2, name_2, size_2) in pairwise(ranges):
             if start + size <= start_2 or (what == "load" and places[name].gpa + size > places[name_2].gpa >= start):
                 continue
+            if misplaced & {name, name_2}:
+                continue
             verb = "overlaps" if what == "gpa" else "is loaded over"
-            message = f"section {name_2} at {span(start_2, size_2)} {verb} {name} at {span(start, size)}"
+            message = f"section {name_2} at {span(start_2, size_2)} {verb} {name} at {span(start, size)}: move one of them"
             problems.append(Misplaced(message, _later(named.get(name), named.get(name_2))))
 
 

@@ -27,8 +27,10 @@ class Slots:
             fresh = Memory(max(slot.size, 1) if slot.size <= _MOST else 1)
             if memory is not None and slot.size <= _MOST:
                 fresh.write(0, memory.read(0, memory.size))
+        behind = fresh or memory
+        assert behind is not None
         try:
-            self.vm.set_user_memory_region(slot.slot, slot.flags, slot.gpa, slot.size, (fresh or memory).at)  # type: ignore[union-attr]
+            self.vm.set_user_memory_region(slot.slot, slot.flags, slot.gpa, slot.size, behind.at)
         except IoctlError:
             if fresh is not None:
                 fresh.close()

@@ -96,13 +96,18 @@ def test_message(arch: str, text: str, message: str | None) -> None:
 def test_placements() -> None:
     text = "nop\n.data\n.quad 1, 2\n"
     assert problems("arm64", text, Placement(".foo", 0x1000, line=3, column=9)) == [
-        "s.yaml:3:9: section .foo has nothing in it; the program has .text, .data"
+        "s.yaml:3:9: section .foo has nothing in it: the program has .text, .data"
     ]
     (overlap,) = problems("arm64", text, Placement(".text", 0x1000), Placement(".data", 0xFF8, line=4, column=1))
-    assert overlap == "s.yaml:4:1: section .text at 0x1000-0x1003 overlaps .data at 0xff8-0x1007"
+    assert overlap == "s.yaml:4:1: section .text at 0x1000-0x1003 overlaps .data at 0xff8-0x1007: move one of them"
     assert "aligned to 4" in problems("arm64", text, Placement(".text", 0x1002))[0]
     assert "which follows it" in problems("arm64", text, Placement(".text", after=".data"), Placement(".data", after=".text"))[0]
     assert "the program has" in problems("arm64", text, Placement(".text", after=".bss"))[0]
+
+
+def test_a_standard_section_may_be_placed_and_stay_empty() -> None:
+    program = assemble("arm64", 64, Source("s", "nop"), [Placement(".text", 0), Placement(".data", 0x5000)], 0)
+    assert (program.symbols["__data_start"], program.symbols["__data_size"]) == (0x5000, 0)
 
 
 def test_sections_follow_each_other_round_those_that_are_placed() -> None:
