@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -30,22 +31,43 @@ _HOSTS_EXAMPLE = """example:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The entry point: parse, do the verb, exit with its status."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            # Whoever started us has closed it; the exit status still counts.
+            setattr(sys, name, open(os.open(os.devnull, os.O_WRONLY), "w"))  # noqa: SIM115
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # As ^C: what ran is reported, and no child is left behind.
+        signal.signal(number, signal.default_int_handler)
     try:
         status = _main(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
     except (UsageError, HostError) as error:
-        print(f"kvmscen: {error}", file=sys.stderr)
+        _say(f"kvmscen: {error}")
         status = 2 if isinstance(error, UsageError) else 3
     except BrokenPipeError:
         # Whoever read us has gone; Python must not try to flush again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         status = 141
+    except OSError as error:
+        # A report or the screen could not be written; files that are read have their own messages.
+        _say(f"kvmscen: the output could not be written: {error.strerror}")
+        status = 3
     except KeyboardInterrupt:
         status = 130
     # Worker threads may still wait for children that are gone.
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            status = status or 3
     os._exit(status)
+
+
+def _say(text: str) -> None:
+    try:
+        print(text, file=sys.stderr)
+    except OSError:
+        pass
 
 
 def _main(argv: Sequence[str]) -> int:

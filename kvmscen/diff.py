@@ -13,7 +13,7 @@ from typing import Any
 from kvmscen.arch import ARCHES
 from kvmscen.expectation import Expected, Story
 from kvmscen.job import Legend
-from kvmscen.kvm.script import Script, fits, iteration, matches
+from kvmscen.kvm.script import Script, answered, fits, iteration, matches
 from kvmscen.machine import Step
 from kvmscen.notation import Notation, seen
 from kvmscen.observation import Event, Observation
@@ -71,10 +71,14 @@ class Diff:
         if self.story.steps is None:
             return True
         walk = _Walk(self.story.steps)
-        for event in self.events:
-            if not self._ignored(event) and self._take(walk, event) is None:
-                return False
-        return walk.finished()
+        return self._begins(walk) and walk.finished()
+
+    def begins(self) -> bool:
+        """Whether what was seen is how the story begins, whatever may come after it."""
+        return self.story.steps is None or self._begins(_Walk(self.story.steps))
+
+    def _begins(self, walk: _Walk) -> bool:
+        return all(self._ignored(event) or self._take(walk, event) is not None for event in self.events)
 
     def rows(self) -> tuple[Row, ...]:
         """The whole story side by side, in order."""
@@ -130,6 +134,8 @@ class Diff:
         for check in step.memory:
             if not memory_holds(check, event.memory or {}, nth):
                 out.append("memory." + self.notation.address(check[0]))
+        if event.reply and not answered(event.name, event.fields, event.reply):
+            out.append("reply")
         return tuple(out)
 
     def _ending(self) -> str | None:
@@ -276,7 +282,10 @@ class Diff:
         if event.name == "io" and advanced and (found is None or not _OUT.match(found[1])):
             # OUTS with a repeat prefix has not advanced where OUT has.
             found = self.legend.source(event.pc, False) or found
-        return "" if found is None else f"{found[0]}: {found[1]}"
+        if found is None:
+            # The guest has left its program.
+            return "" if event.pc is None else f"pc {event.pc:#x}"
+        return f"{found[0]}: {found[1]}"
 
 
 def holds(matcher: Any, value: Any, nth: int, whole: bool = False) -> bool:

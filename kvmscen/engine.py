@@ -233,7 +233,7 @@ def _why(error: Exception) -> str:
 
 
 def _unprepared(file: str, why: str) -> Problem:
-    return Problem(file, 0, 0, f"this file could not be prepared: {why}")
+    return Problem(file, 0, 0, f"this file could not be prepared: {why}", ours=True)
 
 
 def _execute_all(shared: _Shared, hosts: dict[str, Host]) -> None:

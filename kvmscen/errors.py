@@ -18,12 +18,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, order=True)
 class Problem:
-    """One thing wrong in a file. `line` and `column` count from 1; both are 0 where the file as a whole is meant."""
+    """One thing wrong in a file. `line` and `column` count from 1; both are 0 where the file as a whole is meant.
+
+    `ours`: kvmscen broke over the file; that is no word on whether the file is right.
+    """
 
     file: str
     line: int
     column: int
     message: str
+    ours: bool = False
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}:{self.column}: {self.message}"

@@ -85,7 +85,11 @@ class Notation:
                 # Of a read it is what the last access left there.
                 fields = {key: value for key, value in fields.items() if key != "data"}
             if like is not None and like.kind == event.name and like.fields:
-                fields = {key: fields[key] for key in like.fields if key in fields}
+                shown = [key for key in like.fields if key in fields]
+                if len(shown) < len(like.fields):
+                    # A member that is not there is mostly the data of a read.
+                    shown += [key for key in ("is_write", "direction") if key in fields and key not in shown]
+                fields = {key: fields[key] for key in shown}
             elif like is not None and like.kind == event.name:
                 fields = {}
             text = self._exit(event.name, fields)

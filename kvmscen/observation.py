@@ -12,6 +12,9 @@ Json = dict[str, Any]
 # `expected`: an exit that ends its vCPU; `error`: a failing ioctl.
 STOPPED = ("end", "expected", "error", "timeout", "exits", "extra", "crash")
 
+# Members of exits (of KVM_EXIT_DEBUG and the MSR exits) whose names an event needs for itself.
+_RENAMED = {"pc": "arch_pc", "error": "msr_error"}
+
 
 @dataclass(frozen=True)
 class Event:
@@ -39,8 +42,8 @@ class Event:
             out["timeout"] = self.fields["timeout"]
         else:
             out[self.kind] = self.name
-            # KVM_EXIT_DEBUG has a member called pc; the vCPU's own keeps the name.
-            out.update(("arch_pc" if key == "pc" else key, value) for key, value in self.fields.items())
+            renamed = _RENAMED if self.kind == "exit" else {}
+            out.update((renamed.get(key, key), value) for key, value in self.fields.items())
         out["pc"] = self.pc
         if self.regs is not None:
             out["regs"] = dict(self.regs)
@@ -61,8 +64,9 @@ class Event:
         if "exit" in rest or "error" in rest:
             kind = "exit" if "exit" in rest else "error"
             name = rest.pop(kind)
-            if "arch_pc" in rest:
-                rest["pc"] = rest.pop("arch_pc")
+            for member, key in _RENAMED.items():
+                if key in rest:
+                    rest[member] = rest.pop(key)
         else:
             kind, name = "timeout", ""
         if memory is not None:

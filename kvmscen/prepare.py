@@ -14,7 +14,7 @@ from kvmscen.agent.serve import serve
 from kvmscen.arch import ARCHES
 from kvmscen.build import Plan, plan, plans, ready
 from kvmscen.build.cases import each, resolve
-from kvmscen.errors import ScenarioError
+from kvmscen.errors import Problem, ScenarioError
 from kvmscen.job import Job, Target
 from kvmscen.load import load
 from kvmscen.scenario import Case, Scenario
@@ -23,12 +23,17 @@ Json = dict[str, Any]
 Made = TypeVar("Made")
 
 
+# Bytes that the images of a file's cases may take together: each case carries its own.
+_MOST = 64 << 20
+
+
 class Preparer:
     """Answers requests: `targets` once, then files."""
 
     def __init__(self) -> None:
         self.targets: tuple[Target, ...] = ()
         self.each = False
+        self._held = 0
 
     def handle(self, request: Json) -> Json:
         """`{"targets": [...], "each": bool}`, `{"run": FILE, "text", "cases"}`, `{"check": FILE}` or `{"show": FILE}`."""
@@ -50,11 +55,19 @@ class Preparer:
     def _jobs(self, request: Json) -> list[Job]:
         scenario = load(request["run"])
         cases = [case for case in scenario.cases if selected(scenario, case, request["text"], request["cases"])]
+        self._held = 0
         return [job for jobs in each(cases, lambda case: self._of(scenario, case)) for job in jobs]
 
     def _of(self, scenario: Scenario, case: Case) -> list[Job]:
         planned = plan(scenario.file, case)
         targets = list(self._targets(case))
+        size = sum(len(part.data) for part in (*planned.image, *planned.devices))
+        self._held += len(targets) * size
+        if self._held > _MOST and self._held - len(targets) * size <= _MOST:
+            message = "the programs of this file's cases take more than 64 MiB together: write several files"
+            raise ScenarioError([Problem(scenario.file, case.place.line, case.place.column, message)])
+        if self._held > _MOST:
+            return []
         if all(target.of(case.arch) is None for target in targets):
             resolve(scenario, case, planned)
         return [_job(scenario, case, planned, target) for target in targets]

@@ -101,7 +101,7 @@ class Run:
     def exit_status(self) -> int:
         """0 all that ran passed, 1 a mismatch, 2 a wrong file, 3 a host or harness error, 4 nothing ran; 3 over 2 over 1."""
         counts = self.summary
-        if counts["ERROR"] or self.broken:
+        if counts["ERROR"] or self.broken or any(problem.ours for problem in self.problems):
             return 3
         if self.problems:
             return 2

@@ -34,15 +34,34 @@ def find(paths: Sequence[str]) -> tuple[list[str], list[Problem], list[str]]:
     empty: list[str] = []
     for path in paths:
         if os.path.isdir(path):
-            found = sorted(str(file) for file in Path(path).rglob("*.yaml") if file.is_file())
-            if not found:
+            found, refused = _in_folder(path)
+            problems += refused
+            if not found and not refused:
                 empty.append(path)
             files.update(dict.fromkeys(found))
-        elif os.path.exists(path):
+        elif os.path.isfile(path):
             files[path] = None
+        elif os.path.exists(path):
+            problems.append(Problem(path, 0, 0, "this is no regular file: save it to one, since several processes read it"))
         else:
             problems.append(Problem(path, 0, 0, "there is no such file or folder"))
     return list(files), problems, empty
+
+
+def _in_folder(path: str) -> tuple[list[str], list[Problem]]:
+    """The scenario files below a folder, sorted, and what could not be looked into."""
+    refused: list[Problem] = []
+
+    def cannot(error: OSError) -> None:
+        refused.append(Problem(str(error.filename), 0, 0, f"cannot be read: {os.strerror(error.errno or 0)}"))
+
+    found = [
+        os.path.join(folder, name)
+        for folder, _, names in os.walk(path, onerror=cannot)
+        for name in names
+        if name.endswith(".yaml") and os.path.isfile(os.path.join(folder, name))
+    ]
+    return sorted(os.path.normpath(file) if path == "." else file for file in found), refused
 
 
 # --- run ------------------------------------------------------------------------------------------------------------
@@ -51,8 +70,10 @@ def find(paths: Sequence[str]) -> tuple[list[str], list[Problem], list[str]]:
 def run(arguments: argparse.Namespace) -> int:
     """`kvmscen run`."""
     reports = [_report(wanted) for wanted in arguments.report or ()]
-    if sum(file is None for _, file in reports) > 1:
-        raise UsageError("only one --report can go to standard output: give the others a file, as junit=report.xml")
+    outputs = [file for _, file in reports] + [None] * arguments.observed
+    if len(outputs) > len(set(outputs)):
+        one = "a file" if None not in outputs else "standard output"
+        raise UsageError(f"only one report can go to {one} (--observed is one): give the others a file, as junit=report.xml")
     named: list[str] = list(dict.fromkeys(arguments.on or ()))
     record = _folder(arguments.record) if arguments.record else None
     workers = engine_workers(arguments.j)
@@ -77,13 +98,26 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         hosts = [host(name) for name in named or DEFAULT]
         made = engine.run(files, hosts, bool(named), selection, workers, on_result, screen.problem, problems)
+        if not made.results and not made.problems and files and not made.interrupted:
+            screen.say("no case of these files is selected by " + " ".join(_selecting(arguments)))
         screen.end(made)
     except HostError as error:
         print(f"kvmscen: {error}", file=sys.stderr)
         made = engine.broken([*problems, Problem("(host)", 0, 0, str(error))])
+    failed: HostError | None = None
     for name, file in reports:
-        _write(FORMATS[name](made), file)
+        try:
+            _write(FORMATS[name](made), file)
+        except HostError as error:
+            failed = failed or error
+    if failed is not None:
+        raise failed
     return _INTERRUPTED if made.interrupted else made.exit_status
+
+
+def _selecting(arguments: argparse.Namespace) -> list[str]:
+    text = [f"-k {arguments.k}"] if arguments.k else []
+    return text + [f"--case {name}" for name in arguments.case or ()]
 
 
 def engine_workers(wanted: int | str | None) -> int:
@@ -116,7 +150,8 @@ def _record(folder: Path, outcome: engine.Outcome) -> None:
     result = outcome.result
     if result.observation is None or outcome.facts is None or result.machine is None:
         return
-    name = re.sub(r"[^\w.-]+", "-", f"{result.scenario}-{result.case}@{result.host}")
+    # Part of the digest: two files may have one stem, and one name be written in several ways.
+    name = re.sub(r"[^\w.-]+", "-", f"{result.scenario}-{result.case}@{result.host}-{result.machine[7:15]}")
     kept = recording(
         f"{result.scenario}:{result.case}",
         result.host,
@@ -124,7 +159,10 @@ def _record(folder: Path, outcome: engine.Outcome) -> None:
         result.machine,
         result.observation,
     )
-    (folder / f"{name}.json").write_text(kept)
+    try:
+        (folder / f"{name}.json").write_text(kept)
+    except OSError as error:
+        raise HostError(f"--record {folder}: {os.strerror(error.errno or 0)}") from None
 
 
 def _write(report: str, file: str | None) -> None:
@@ -214,6 +252,8 @@ def check(arguments: argparse.Namespace) -> int:
     said = f"{len(files)} file{'s' * (len(files) != 1)}, {cases} case{'s' * (cases != 1)}"
     wrong += len(problems)
     print(f"{said}: " + (f"{wrong} wrong" if wrong else "nothing wrong"), file=sys.stderr)
+    if any(problem.ours for problem in found):
+        return 3
     if found or problems:
         return 2
     return 0 if files else 4

@@ -144,7 +144,28 @@ def test_every_exit_round_trips(arch: str, name: str) -> None:
 @given(st.data(), st.sampled_from(ARCHES))
 def test_any_run_round_trips(data: st.DataObject, arch: str) -> None:
     one = st.one_of(exit_events(arch), error_events())
-    holds(arch, data.draw(st.lists(one, max_size=8)))
+    events = data.draw(st.lists(one, max_size=8))
+    # A failing ioctl other than KVM_RUN ends the run, but where an `errno` in the scenario says that it must fail.
+    holds(arch, [e for n, e in enumerate(events) if e.fields.get("ioctl", "KVM_RUN") == "KVM_RUN" or n == len(events) - 1])
+
+
+def test_a_failure_that_was_wanted_is_not_said_twice() -> None:
+    failed = Event(0, "error", "EEXIST", {"ioctl": "KVM_SET_USER_MEMORY_REGION"}, None)
+    text = pasted("x86_64", [failed, Event(0, "exit", "hlt", {}, 4), Event(0, "exit", "hlt", {}, 5)])[0]
+    assert text.splitlines()[2:] == [
+        "  # error: {ioctl: KVM_SET_USER_MEMORY_REGION, errno: EEXIST}",
+        "  - hlt: {}",
+        "    then: []  # and whatever the scenario did here",
+        "  - hlt: {}",
+    ]
+
+
+def test_what_was_not_predicted_to_the_end_is_nothing_to_paste() -> None:
+    seen = Observation("end", (), {}, {}, 0.1, unpredicted="it depends")
+    result = Result("a.yaml", "a", "b", 1, "", "arm64", "model", None, True, "SKIP", observation=seen)
+    assert (
+        observed(result, LEGENDS["arm64"]) == "# a.yaml, case b: nothing to paste, the model does not predict this: it depends\n"
+    )
 
 
 @settings(max_examples=20, deadline=None)
@@ -175,7 +196,9 @@ def test_exact_text() -> None:
         "  - mmio: {phys_addr: 0x9000, is_write: false, len: 4}\n"
         "    reply: {data: 0x1234}\n"
         "  - system_event: {type: shutdown, ndata: 0, flags: 0, data: []}\n"
+        "    then: []  # and whatever the scenario did here\n"
         "  - error: {ioctl: KVM_RUN, memory_fault: {flags: private, gpa: counter, size: 4096}, errno: EFAULT}\n"
+        "    then: []  # and whatever the scenario did here\n"
         "  - timeout: 0.05\n"
         "  - timeout: 0.05\n"
         "  # KVM_EXIT_99: kvmscen does not know this exit\n"

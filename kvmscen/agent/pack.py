@@ -34,7 +34,10 @@ MODULES = (
 BOOT = (
     "import os,sys\n"
     "n=b''\n"
-    "while n[-1:]!=b'\\n':n+=os.read(0,1)\n"
+    "while n[-1:]!=b'\\n':\n"
+    " c=os.read(0,1)\n"
+    " if not c:sys.exit(1)\n"
+    " n+=c\n"
     "n=int(n)\n"
     "f=os.memfd_create('kvmscen')\n"
     "while n>0:\n"

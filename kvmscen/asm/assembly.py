@@ -167,6 +167,8 @@ class Assembly:
         comment = "//" if self._arch == "arm64" else "#"
         if statement.separated:
             return f" (; separates statements; a comment begins with {comment})"
+        if self._arch != "arm64" and "%" in statement.text:
+            return " (Intel syntax writes registers without %; .att_syntax begins AT&T syntax)"
         for mark in (" # ", "\t# ") if self._arch == "arm64" else (" //", "\t//"):
             if mark in statement.text:
                 return f" (a comment begins with {comment} here)"

@@ -269,15 +269,19 @@ class Arm64(Guest):
             self.take("error", "ENOSYS", {"ioctl": "KVM_RUN"}, pc)
             return
         readonly = self.memory.at(address) is not None
-        iss = esr_iss(found, readonly, 3 if readonly else self._level(address))
+        if readonly and address >> 12 != pc >> 12:
+            raise Unpredicted("whether a write to a read-only slot is a permission fault depends on what was read there before")
+        iss = esr_iss(found, readonly, 3 if readonly else self._level(address, pc))
         self.exit("arm_nisv", {"esr_iss": iss, "fault_ipa": address}, pc)
 
-    def _level(self, address: int) -> int:
-        """The level at which the stage-2 walk ends: every page of a slot counts as mapped, by 4 KiB pages."""
+    def _level(self, address: int, pc: int) -> int:
+        """The level at which the stage-2 walk ends. KVM maps pages of 4 KiB when they are touched, as that of pc was."""
         for level, shift in ((3, 21), (2, 30)):
             low = address >> shift << shift
-            if any(slot.gpa < low + (1 << shift) and low < slot.gpa + slot.size for slot in self.memory.slots.values()):
+            if pc >> shift << shift == low:
                 return level
+            if any(slot.gpa < low + (1 << shift) and low < slot.gpa + slot.size for slot in self.memory.slots.values()):
+                raise Unpredicted("the level of this fault depends on which pages of the slots around it were touched before")
         return 1
 
     # --- hvc --------------------------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 NOT_SUPPORTED, INVALID, ALREADY_ON, INTERNAL_FAILURE = -1, -2, -4, -6
-PSCI_1_1 = 0x10001
 SMCCC_1_1 = 0x10001
 SYSTEM_SHUTDOWN, SYSTEM_RESET = 1, 2
 
@@ -26,8 +25,8 @@ _HOST = (
     (0xC6000000, 0xC600FFFF),
     (0x84000050, 0x8400005F),
     (0xC4000050, 0xC400005F),
-    (0x8400000E, 0x84000014),
-    (0xC400000E, 0xC4000014),
+    (0x8400000E, 0x84000015),
+    (0xC400000E, 0xC4000015),
 )
 
 
@@ -51,20 +50,23 @@ def answer(function: int, args: tuple[int, int], psci: bool) -> Answer | None:
         return None if 0x95C1BA5E <= function <= 0x95C1BA61 else Answer(NOT_SUPPORTED)
     if function not in _KNOWN:
         return Answer(NOT_SUPPORTED)
+    if function == _VERSION or (function == _FEATURES and args[0] & 0xFFFFFFFF not in _KNOWN):
+        # KVM's PSCI has grown from 1.0 over 1.1 to 1.3.
+        return None
     return _psci(function, args)
 
 
 def _psci(function: int, args: tuple[int, int]) -> Answer:
-    if function == _VERSION:
-        return Answer(PSCI_1_1)
     if function in (_SUSPEND, _SUSPEND | _SMC64):
         return Answer(0, blocks=True)
     if function == _OFF:
         return Answer(0, blocks=True, off=True)
     if function in (_ON, _ON | _SMC64):
-        return Answer(INVALID if args[0] & 0xFF00FFFFFF else ALREADY_ON)
+        return Answer(INVALID if args[0] else ALREADY_ON)
     if function in (_AFFINITY, _AFFINITY | _SMC64):
-        return Answer(0 if args == (0, 0) else INVALID)
+        # Above level 0 the affinities below the level do not count.
+        level = args[1]
+        return Answer(INVALID if level > 3 or args[0] & (0xFF00FFFFFF << 8 * level) & 0xFF00FFFFFF else 0)
     if function == _MIGRATE_TYPE:
         return Answer(2)
     if function == _FEATURES:

@@ -95,6 +95,12 @@ def parse(raw: bytes, bits: int) -> Instruction:
     return Instruction(2, follow, padded[at + 2], prefix, rep, segment, sizes, rex)
 
 
+def reads_flags(found: Instruction) -> bool:
+    """Whether a memory operand is written from flags: setcc, rcl, rcr."""
+    rotates = found.opcode in (0xC0, 0xC1, 0xD0, 0xD1, 0xD2, 0xD3) and found.modrm >> 3 & 7 in (2, 3)
+    return (found.map == 2 and 0x90 <= found.opcode <= 0x9F) or (found.map == 1 and rotates)
+
+
 def uncertain(found: Instruction) -> bool:
     """Whether KVM's order or width of accesses is not the processor's: segment loads, far transfers, several pushes."""
     group = found.modrm >> 3 & 7

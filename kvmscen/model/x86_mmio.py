@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from unicorn import unicorn_const as uc_const
 
 from kvmscen.model.guest import Unpredicted
-from kvmscen.model.x86_emulator import Instruction, emulated, parse, uncertain
+from kvmscen.model.x86_emulator import Instruction, emulated, parse, reads_flags, uncertain
 
 if TYPE_CHECKING:
     from kvmscen.model.x86_64 import X86
@@ -54,6 +54,8 @@ class Mmio:
             return
         if found.map == 3:
             raise Unpredicted("movbe is there or not by the host's CPU")
+        if reads_flags(found):
+            raise Unpredicted(f"setcc, rcl or rcr outside the slots, at {self.pc:#x}: Unicorn loses the flags that it reads")
         if uncertain(found):
             raise Unpredicted(f"a segment load, far transfer or multiple push at {self.pc:#x} that reaches outside the slots")
         if guest.bits < 64 and not self._in_limit(address, size):
@@ -64,7 +66,7 @@ class Mmio:
         if found.map == 1 and found.opcode in (0xA6, 0xA7):
             self.first = self._compared(found)
         try:
-            self._step(address)
+            self._step(address, found.string)
         finally:
             self._tidy()
         if self.done or guest.cut:
@@ -89,7 +91,7 @@ class Mmio:
             raise Unpredicted("cmps with a segment override")
         return self.guest.read((index,))[index] + self.guest.base("ds"), size
 
-    def _step(self, address: int) -> None:
+    def _step(self, address: int, string: bool) -> None:
         guest = self.guest
         engine = guest.engine
         guest.context = engine.context_save()
@@ -109,10 +111,19 @@ class Mmio:
                 self.done = True
             elif failed is not None:
                 raise Unpredicted(f"an instruction at {self.pc:#x} that the model cannot carry out: {failed}")
+            elif not string and self._stayed():
+                # A division that failed after its read: the exception is lost where only one instruction runs.
+                guest.interrupted(0)
+                self.done = True
         finally:
             engine.hook_del(hook)
             guest.context = None
             self.active = guest.passing = False
+
+    def _stayed(self) -> bool:
+        """Whether pc has not moved; until here the registers that others see are those before the instruction."""
+        self.guest.context = None
+        return self.guest.pc() == self.pc
 
     def _tidy(self) -> None:
         guest = self.guest

@@ -43,7 +43,7 @@ MEMORY = (
     *("push qword ptr [rbx]", "pop qword ptr [rbx]", "bts dword ptr [rbx], 3", "bt dword ptr [rbx], 3", "btc [rbx], eax"),
     *("fld dword ptr [rbx]", "fnstcw [rbx]", "movd xmm0, [rbx]", "movq xmm0, [rbx]", "movss xmm0, [rbx]", "movq mm0, [rbx]"),
     *("popcnt eax, [rbx]", "vmovups ymm0, [rbx]", "addps xmm0, [rbx]", "crc32 eax, byte ptr [rbx]", "lddqu xmm0, [rbx]"),
-    *("inc byte ptr [rbx]", "neg dword ptr [rbx]", "cmp [rbx], eax", "test [rbx], eax", "adc [rbx], eax", "setc [rbx]"),
+    *("inc byte ptr [rbx]", "neg dword ptr [rbx]", "cmp [rbx], eax", "test [rbx], eax", "adc [rbx], eax"),
     *(
         "cmovc eax, [rbx]",
         "scasb",
