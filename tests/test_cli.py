@@ -440,3 +440,91 @@ def _looping(pid: int) -> int | None:
         if b"memfd_create" in command and int(fields[11]) + int(fields[12]) >= 40:
             return child
     return None
+
+
+# --- outputs, inputs and ends that a review found -------------------------------------------------------------------
+
+
+@pytest.mark.kvm
+def test_the_json_report_of_everything_fits_its_schema() -> None:
+    _, told = report("scenarios")
+    jsonschema.validate(told, json.loads((ROOT / "schema" / "report.schema.json").read_text()))
+    msr = next(r for r in told["results"] if r["scenario"] == "x86_64-msr")
+    assert msr["events"][0]["msr_error"] == 0
+    assert "error" not in msr["events"][0]
+
+
+def shell(line: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """A line of shell in which $K is kvmscen."""
+    env = os.environ | {"K": f"{sys.executable} -m kvmscen", "PYTHONPATH": str(ROOT)}
+    return subprocess.run(["bash", "-c", line], cwd=cwd, env=env, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        ("$K run scenarios/arm64-psci.yaml --on model > /dev/full", 3),
+        ("$K show scenarios/arm64-psci.yaml > /dev/full", 3),
+        ("$K run scenarios/arm64-psci.yaml --on model --report json=/dev/full", 3),
+        ("$K run scenarios/arm64-psci.yaml --on model >&-", 0),
+        ("$K run scenarios/arm64-psci.yaml --on model 2>&-", 0),
+        ("$K run scenarios/arm64-psci.yaml --on model --observed --report json", 2),
+        ("$K run scenarios/arm64-psci.yaml --on model --report json=a --report junit=a", 2),
+        ("cat scenarios/arm64-psci.yaml | $K run /dev/stdin --on model", 2),
+    ],
+)
+def test_outputs_and_inputs_that_cannot_be(line: str, status: int) -> None:
+    done = shell(line)
+    assert "Traceback" not in done.stdout + done.stderr
+    assert done.returncode == status, done.stderr
+
+
+def test_files_of_one_name_keep_their_own_recordings(tmp_path: Path) -> None:
+    text = FOUNDING.split("cases:")[0]
+    for folder, word in (("a", "#8"), ("b", "#16")):
+        (tmp_path / folder).mkdir()
+        changed = text.replace("[x2, #8]", f"[x2, {word}]").replace("counter + 8", f"counter + {word[1:]}")
+        (tmp_path / folder / "same.yaml").write_text(changed)
+    files = (tmp_path / "a" / "same.yaml", tmp_path / "b" / "same.yaml")
+    assert kvmscen("run", *files, "--on", "model", "--record", tmp_path / "kept").returncode == 0
+    assert len(list((tmp_path / "kept").iterdir())) == 2
+    status, told = report(*files, "--on", f"replay:{tmp_path / 'kept'}")
+    assert (status, [r["status"] for r in told["results"]]) == (0, ["PASS", "PASS"])
+
+
+def test_a_selection_of_nothing_says_so() -> None:
+    done = kvmscen("run", "scenarios", "--on", "model", "--case", "readonli")
+    assert done.returncode == 4
+    assert "no case of these files is selected by --case readonli" in done.stdout
+
+
+@pytest.mark.kvm
+def test_a_reply_to_a_write_is_a_difference(tmp_path: Path) -> None:
+    wrong = X86.replace(
+        "- mmio: {phys_addr: counter, is_write: true, len: 8, data: 7}", "- mmio: {phys_addr: counter}\n    reply: 5"
+    )
+    (tmp_path / "a.yaml").write_text(wrong)
+    done = kvmscen("run", "a.yaml", "--on", "kvm", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "reply" in done.stdout
+
+
+@pytest.mark.kvm
+def test_sigterm_leaves_no_process(tmp_path: Path) -> None:
+    (tmp_path / "b.yaml").write_text(LOOP.replace("0.2", "60"))
+    command = [sys.executable, "-m", "kvmscen", "run", "b.yaml", "--on", "kvm"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL
+    ) as process:
+        _wait_for(lambda: _looping(process.pid))
+        children = _children(process.pid)
+        process.terminate()
+        assert process.wait(10) == 130
+    _wait_for(lambda: not any(Path(f"/proc/{child}").exists() for child in children))
+
+
+def test_an_agent_without_its_greeting_ends() -> None:
+    from kvmscen.agent import pack
+
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", pack.BOOT], stdin=subprocess.DEVNULL, timeout=20)
+    assert done.returncode == 1
