@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, order=True)
@@ -42,10 +43,14 @@ class UsageError(KvmscenError):
 
 
 class ScenarioError(KvmscenError):
-    """A scenario file is wrong. `problems` holds everything found, in the order of the file."""
+    """A scenario file is wrong. `problems` holds everything found, in the order of the file.
 
-    def __init__(self, problems: Iterable[Problem]) -> None:
+    `readable` are the cases that could be read all the same, for whoever looks for more in them.
+    """
+
+    def __init__(self, problems: Iterable[Problem], readable: Iterable[Any] = ()) -> None:
         self.problems = tuple(sorted(problems))
+        self.readable = tuple(readable)
         super().__init__("\n".join(map(str, self.problems)))
 
 

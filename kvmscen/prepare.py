@@ -14,6 +14,7 @@ from kvmscen.agent.serve import serve
 from kvmscen.arch import ARCHES
 from kvmscen.build import Plan, plan, plans, ready
 from kvmscen.build.cases import each, resolve
+from kvmscen.build.plan import misassembled
 from kvmscen.errors import Problem, ScenarioError
 from kvmscen.job import Job, Target
 from kvmscen.load import load
@@ -50,7 +51,7 @@ class Preparer:
                 return show(request["show"], request["case"])
             return {"jobs": [job.to_json() for job in self._jobs(request)]}
         except ScenarioError as error:
-            return {"problems": [[p.file, p.line, p.column, p.message] for p in error.problems]}
+            return {"problems": [[p.file, p.line, p.column, p.message] for p in _all(error)]}
 
     def _jobs(self, request: Json) -> list[Job]:
         scenario = load(request["run"])
@@ -77,6 +78,18 @@ class Preparer:
             return self.targets
         fitting = (target for target in self.targets if target.of(case.arch) is not None)
         return [next(fitting, self.targets[-1])]
+
+
+def _all(error: ScenarioError) -> list[Problem]:
+    """The problems, with those of the programs that could be read although other keys are wrong."""
+    found = dict.fromkeys(error.problems)
+    file = error.problems[0].file
+    told = {(problem.line, problem.column) for problem in error.problems}
+    for case in error.readable:
+        if case.asm is None or (case.asm.place.line, case.asm.place.column) in told:
+            continue
+        found.update(dict.fromkeys(misassembled(file, case)))
+    return sorted(found)
 
 
 def selected(scenario: Scenario, case: Case, text: str | None, names: Iterable[str]) -> bool:

@@ -528,3 +528,16 @@ def test_an_agent_without_its_greeting_ends() -> None:
 
     done = subprocess.run([sys.executable, "-I", "-S", "-c", pack.BOOT], stdin=subprocess.DEVNULL, timeout=20)
     assert done.returncode == 1
+
+
+def test_a_wrong_key_does_not_hide_a_wrong_instruction(tmp_path: Path) -> None:
+    wrong = X86.replace("size: 0x1000", "size: 0x1800").replace("      hlt\n", "      foo eax\n      jmp nowhere\n      hlt\n", 1)
+    (tmp_path / "a.yaml").write_text(wrong.replace("\n  - hlt", "\n  - hltt"))
+    done = kvmscen("check", "a.yaml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert [line.split(": ", 1)[1] for line in done.stdout.splitlines()] == [
+        "`0x1800` is not a multiple of 4096: write 0x2000",
+        "this does not assemble: foo eax",
+        "undefined symbol nowhere",
+        "`hltt` is no exit: did you mean `hlt`",
+    ]

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from kvmscen.asm.layout import STANDARD
 from kvmscen.asm.values import Line, Placement, Program, Section, Source
 
-__all__ = ["Line", "Placement", "Program", "Section", "Source", "assemble"]
+__all__ = ["STANDARD", "Line", "Placement", "Program", "Section", "Source", "assemble"]
 
 
 def assemble(arch: str, bits: int, source: Source, placements: Sequence[Placement], origin: int) -> Program:

@@ -109,6 +109,16 @@ def _program(file: str, case: Case, slots: Sequence[Memslot]) -> asm.Program:
     return made
 
 
+def misassembled(file: str, case: Case) -> list[Problem]:
+    """What is wrong with the program of a case that cannot be laid out, by itself."""
+    if case.asm is None or case.arch not in ARCHES or mode_of(case) not in ARCHES[case.arch].BITS:
+        return []
+    source = asm.Source(file, case.asm.text, case.asm.line, case.asm.column)
+    placements = tuple(asm.Placement(section.name) for section in case.sections if section.name in asm.STANDARD)
+    made = _assemble(case.arch, ARCHES[case.arch].BITS[mode_of(case)], source, placements, 0)
+    return list(made.problems) if isinstance(made, ScenarioError) else []
+
+
 def _placement(s: Section) -> asm.Placement:
     return asm.Placement(s.name, s.at, s.after, s.align, s.load, s.place.line, s.place.column)
 

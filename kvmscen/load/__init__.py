@@ -53,7 +53,7 @@ def load_text(text: str, file: str) -> Scenario:
     found = scenario(notes, doc.root)
     _later(problems, notes.problems, silent)
     if problems:
-        raise ScenarioError(_few(problems))
+        raise ScenarioError(_few(problems), found.cases)
     return found
 
 
