@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             # Whoever started us has closed it; the exit status still counts.
-            setattr(sys, name, open(os.open(os.devnull, os.O_WRONLY), "w"))  # noqa: SIM115
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
     for number in (signal.SIGTERM, signal.SIGHUP):
         # As ^C: what ran is reported, and no child is left behind.
         signal.signal(number, signal.default_int_handler)

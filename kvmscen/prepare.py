@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from kvmscen.agent.serve import serve
-from kvmscen.arch import ARCHES
 from kvmscen.build import Plan, plan, plans, ready
 from kvmscen.build.cases import each, resolve
 from kvmscen.build.plan import misassembled
@@ -140,5 +139,4 @@ def _job(scenario: Scenario, case: Case, planned: Plan, target: Target) -> Job:
 def main() -> None:
     """Serve until the input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    assert ARCHES
     serve({}, Preparer().handle)

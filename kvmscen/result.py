@@ -98,6 +98,16 @@ class Run:
         return {status: counts[status] for status in STATUSES}
 
     @property
+    def by_file(self) -> dict[str, tuple[list[Problem], list[Result]]]:
+        """The problems and results of each file, files in order."""
+        files: dict[str, tuple[list[Problem], list[Result]]] = {}
+        for problem in self.problems:
+            files.setdefault(problem.file, ([], []))[0].append(problem)
+        for result in self.results:
+            files.setdefault(result.file, ([], []))[1].append(result)
+        return files
+
+    @property
     def exit_status(self) -> int:
         """0 all that ran passed, 1 a mismatch, 2 a wrong file, 3 a host or harness error, 4 nothing ran; 3 over 2 over 1."""
         counts = self.summary

@@ -25,7 +25,6 @@ FEATURE_BITS: dict[str, int] = {
 FEATURES = tuple(FEATURE_BITS)
 DEFAULT_FEATURES: tuple[str, ...] = ("psci_0_2",)
 PC = "pc"
-INSTRUCTION_MAX = 4
 
 SYSTEM = (
     "sctlr_el1",

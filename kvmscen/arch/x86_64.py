@@ -20,7 +20,6 @@ BITS = {"long": 64, "protected": 32, "real": 16}
 FEATURES: tuple[str, ...] = ()
 DEFAULT_FEATURES: tuple[str, ...] = ()
 PC = "rip"
-INSTRUCTION_MAX = 15
 
 # struct kvm_regs, in order.
 KVM_REGS = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rsp", "rbp", *(f"r{n}" for n in range(8, 16)), "rip", "rflags")
@@ -128,17 +127,11 @@ class Segment(NamedTuple):
     avl: int = 0
 
 
-SEGMENT_FORMAT = "=QIHBBBBBBBBBx"  # base limit selector type present dpl db s l g avl unusable padding
 _CODE64 = Segment(0, 0xFFFFFFFF, 0x08, 11, 1, 0, 0, 1, 1, 1)
 _CODE32 = Segment(0, 0xFFFFFFFF, 0x08, 11, 1, 0, 1, 1, 0, 1)
 _DATA32 = Segment(0, 0xFFFFFFFF, 0x10, 3, 1, 0, 1, 1, 0, 1)
 _CODE16 = Segment(0, 0xFFFF, 0, 11, 1, 0, 0, 1, 0, 0)
 _DATA16 = Segment(0, 0xFFFF, 0, 3, 1, 0, 0, 1, 0, 0)
-
-
-def segment_bytes(segment: Segment) -> bytes:
-    """One struct kvm_segment."""
-    return struct.pack(SEGMENT_FORMAT, *segment, 0)
 
 
 def tables_size(spans: tuple[tuple[int, int], ...]) -> int:

@@ -155,7 +155,7 @@ class X86:
             word = word[:-1]
         if word in ("ljmp", "lcall", "jmp", "call") and (far := self._far(front, texts, word)):
             return FarJump(statement, chunk, word, *far, mode)
-        parse = Operands(lambda text: _resolve(front, text), mode)
+        parse = Operands(lambda text: _resolve(front, text))
         branch = is_branch(word)
         operands = [parse.att(text, branch) if self._att else parse.intel(text) for text in texts]
         if branch and len(operands) == 1 and operands[0].kind == "imm":

@@ -79,9 +79,8 @@ def register_size(name: str) -> int | None:
 class Operands:
     """Parses operands. `resolve` compiles an expression and gives its number where that is known."""
 
-    def __init__(self, resolve: Callable[[str], tuple[Expression, int | None]], mode: int) -> None:
+    def __init__(self, resolve: Callable[[str], tuple[Expression, int | None]]) -> None:
         self._resolve = resolve
-        self._mode = mode
 
     def intel(self, text: str) -> Operand:
         """One operand in Intel syntax. Raises Wrong."""

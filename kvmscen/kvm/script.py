@@ -82,11 +82,6 @@ class Script:
         """Whether the last step has been taken as often as it may be."""
         return self.steps is not None and self.current() is None
 
-    @property
-    def position(self) -> Position:
-        """Where the script stands."""
-        return self._at
-
     def finished(self) -> bool:
         """Whether every step was taken as often as it must be."""
         return any(step is None for _, step in self.options())

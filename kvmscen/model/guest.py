@@ -27,7 +27,6 @@ from kvmscen.observation import Observation
 
 NOWHERE = (1 << 64) - 2  # an `until` that no guest reaches: code starts at an even or a mapped address
 FETCHES = (uc_const.UC_MEM_FETCH_UNMAPPED, uc_const.UC_MEM_FETCH_PROT)
-WRITES = (uc_const.UC_MEM_WRITE_UNMAPPED, uc_const.UC_MEM_WRITE_PROT)
 CLOCK = 0xFF  # the clock is looked at once in so many blocks
 
 

@@ -21,11 +21,7 @@ _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 def render(run: Run) -> str:
     """The whole report as an XML document."""
-    files: dict[str, tuple[list[Problem], list[Result]]] = {}
-    for problem in run.problems:
-        files.setdefault(problem.file, ([], []))[0].append(problem)
-    for result in run.results:
-        files.setdefault(result.file, ([], []))[1].append(result)
+    files = run.by_file
     root = ET.Element("testsuites", name="kvmscen")
     # Jenkins' schema has no place for a time zone here; it is UTC.
     stamp = datetime.fromtimestamp(run.started, UTC).strftime("%Y-%m-%dT%H:%M:%S")

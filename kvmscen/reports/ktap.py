@@ -15,11 +15,7 @@ from kvmscen.result import Result, Run
 
 def render(run: Run) -> str:
     """The whole report."""
-    files: dict[str, tuple[list[Problem], list[Result]]] = {}
-    for problem in run.problems:
-        files.setdefault(problem.file, ([], []))[0].append(problem)
-    for result in run.results:
-        files.setdefault(result.file, ([], []))[1].append(result)
+    files = run.by_file
     many = len({result.host for result in run.results}) > 1
     out = ["KTAP version 1", f"1..{len(files)}"]
     if run.interrupted:

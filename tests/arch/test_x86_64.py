@@ -171,12 +171,6 @@ def test_a_guest_with_its_own_tables_gets_none() -> None:
     assert {"cr3", "gdt.base", "gdt.limit"} & set(x86_64.boot("long", None)) == set()
 
 
-def test_a_segment_is_24_bytes() -> None:
-    raw = x86_64.segment_bytes(x86_64.Segment(1, 2, 3, 4, 1, 3, 1, 1, 1, 1, 1))
-    assert raw == struct.pack("<QIHBBBBBBBBBB", 1, 2, 3, 4, 1, 3, 1, 1, 1, 1, 1, 0, 0)
-    assert len(raw) == 24
-
-
 def test_where_pc_has_advanced() -> None:
     told = x86_64.pc_advanced
     assert [told("mmio", {"is_write": w}, "pvm") for w in (True, False)] == [True, False]

@@ -257,12 +257,12 @@ any_steps = st.lists(
 def test_no_script_loops_or_raises(steps: list[Step], events: list[str]) -> None:
     script = Script(steps)
     for event in events:
-        before, ended = script.position, script.over()
+        before, ended = script._at, script.over()
         if event in ("timeout", "error"):
             verdict = script.take(event, "EIO", {"ioctl": "KVM_RUN"})
         else:
             verdict = script.take("exit", NAMES.get(event, event), {})
-        assert (verdict.step is None) == (script.position == before)
+        assert (verdict.step is None) == (script._at == before)
         if ended:
             assert verdict.step is None
         if script.over():
