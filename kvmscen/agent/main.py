@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from kvmscen.agent.serve import serve
@@ -20,9 +22,37 @@ from kvmscen.machine import Machine
 _FLAVOURS = {"kvm_pvm": "pvm", "kvm_amd": "svm", "kvm_intel": "vmx"}
 
 
-def _flavour() -> str | None:
-    """Which KVM this is, by the module that is loaded; None where that does not tell."""
+# What arm64's KVM says of itself when it starts: "VHE", "Hyp", "Hyp nVHE", "Protected nVHE", "VHE+NV2".
+_STARTED = re.compile("kvm \\[[0-9]+\\]: (.*)mode initialized successfully")
+
+
+def _flavour(arch: str, cpu: Sequence[str]) -> str | None:
+    """Which KVM this is, by the module that is loaded or by the kernel's log; None where they do not tell."""
+    if arch == "arm64":
+        # VHE came with Armv8.1, as did the LSE atomics.
+        return _logged() if "atomics" in cpu else "nvhe"
     return next((name for module, name in _FLAVOURS.items() if os.path.isdir(f"/sys/module/{module}")), None)
+
+
+def _logged() -> str | None:
+    """vhe or nvhe by the kernel's log, as long as that still has its beginning and may be read."""
+    try:
+        log = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        while True:
+            try:
+                line = os.read(log, 8192).decode("utf-8", "replace")
+            except BrokenPipeError:
+                continue  # this record was overwritten meanwhile
+            found = _STARTED.search(line)
+            if found:
+                return "nvhe" if re.search("n[Vv]HE|[Hh]yp|HYP", found[1]) else "vhe"
+    except OSError:
+        return None  # no more records
+    finally:
+        os.close(log)
 
 
 def _cpu() -> tuple[str, ...]:
@@ -40,13 +70,14 @@ def _cpu() -> tuple[str, ...]:
 def facts(kvm: Kvm) -> Facts:
     """What this machine's KVM is."""
     found = {name: kvm.check_extension(number) for name, number in CAPABILITIES.items()}
+    arch, cpu = of_machine(os.uname().machine), _cpu()
     return Facts(
-        of_machine(os.uname().machine),
+        arch,
         os.uname().release,
         {name: value for name, value in found.items() if value > 0},
         os.sysconf("SC_PAGE_SIZE"),
-        _flavour(),
-        _cpu(),
+        _flavour(arch, cpu),
+        cpu,
         sys.version.split()[0],
     )
 

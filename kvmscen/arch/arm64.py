@@ -23,27 +23,39 @@ FEATURE_BITS: dict[str, int] = {
     "has_el2_e2h0": 8,
 }
 FEATURES = tuple(FEATURE_BITS)
+# What KVM_CHECK_EXTENSION must know for KVM_ARM_VCPU_INIT to take a feature (KVM API 4.82).
+FEATURE_CAPABILITIES: dict[str, str] = {
+    "el1_32bit": "KVM_CAP_ARM_EL1_32BIT",
+    "psci_0_2": "KVM_CAP_ARM_PSCI_0_2",
+    "pmu_v3": "KVM_CAP_ARM_PMU_V3",
+    "sve": "KVM_CAP_ARM_SVE",
+    "ptrauth_address": "KVM_CAP_ARM_PTRAUTH_ADDRESS",
+    "ptrauth_generic": "KVM_CAP_ARM_PTRAUTH_GENERIC",
+    "has_el2": "KVM_CAP_ARM_EL2",
+    "has_el2_e2h0": "KVM_CAP_ARM_EL2_E2H0",
+}
 DEFAULT_FEATURES: tuple[str, ...] = ("psci_0_2",)
 PC = "pc"
 
-SYSTEM = (
-    "sctlr_el1",
-    "cpacr_el1",
-    "ttbr0_el1",
-    "ttbr1_el1",
-    "tcr_el1",
-    "mair_el1",
-    "vbar_el1",
-    "esr_el1",
-    "far_el1",
-    "par_el1",
-    "tpidr_el0",
-    "tpidrro_el0",
-    "tpidr_el1",
-    "contextidr_el1",
-    "elr_el1",
-    "spsr_el1",
-)
+# System registers, and op0, op1, CRn, CRm, op2 of their MRS and MSR.
+SYSTEM: dict[str, tuple[int, int, int, int, int]] = {
+    "sctlr_el1": (3, 0, 1, 0, 0),
+    "cpacr_el1": (3, 0, 1, 0, 2),
+    "ttbr0_el1": (3, 0, 2, 0, 0),
+    "ttbr1_el1": (3, 0, 2, 0, 1),
+    "tcr_el1": (3, 0, 2, 0, 2),
+    "mair_el1": (3, 0, 10, 2, 0),
+    "vbar_el1": (3, 0, 12, 0, 0),
+    "esr_el1": (3, 0, 5, 2, 0),
+    "far_el1": (3, 0, 6, 0, 0),
+    "par_el1": (3, 0, 7, 4, 0),
+    "tpidr_el0": (3, 3, 13, 0, 2),
+    "tpidrro_el0": (3, 3, 13, 0, 3),
+    "tpidr_el1": (3, 0, 13, 0, 4),
+    "contextidr_el1": (3, 0, 13, 0, 1),
+    "elr_el1": (3, 0, 4, 0, 1),
+    "spsr_el1": (3, 0, 4, 0, 0),
+}
 
 
 def _registers() -> Registers:

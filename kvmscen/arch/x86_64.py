@@ -19,6 +19,7 @@ MODES = ("long", "protected", "real")
 BITS = {"long": 64, "protected": 32, "real": 16}
 FEATURES: tuple[str, ...] = ()
 DEFAULT_FEATURES: tuple[str, ...] = ()
+FEATURE_CAPABILITIES: dict[str, str] = {}
 PC = "rip"
 
 # struct kvm_regs, in order.

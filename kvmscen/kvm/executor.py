@@ -5,14 +5,16 @@ The order of building is fixed: VM, VM capabilities, slots with their bytes, vCP
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, Callable
 
+from kvmscen.arch import of_machine
 from kvmscen.errors import HostError, IoctlError
-from kvmscen.kvm import exits, x86_64
+from kvmscen.kvm import arm64, exits, x86_64
 from kvmscen.kvm.fds import Kvm, Vcpu, Vm
 from kvmscen.kvm.recorder import Recorder
 from kvmscen.kvm.script import Verdict
@@ -25,7 +27,7 @@ _FAULTS = ("EFAULT", "EHWPOISON")
 _MEMORY_FAULT = 39
 # A signal that comes between the last bytecode and the system call is lost, so the timer fires again and again.
 _AGAIN = 0.02
-ARCHES: dict[str, Any] = {"x86_64": x86_64}
+ARCHES: dict[str, Any] = {"arm64": arm64, "x86_64": x86_64}
 
 
 class Executor:
@@ -34,11 +36,12 @@ class Executor:
     def __init__(self, kvm: Kvm, flavour: str | None) -> None:
         self.kvm = kvm
         self.flavour = flavour
+        self.arch = of_machine(os.uname().machine)
 
     def execute(self, machine: Machine) -> Observation:
         """Build the VM, run it, give everything back. Times are wall time."""
-        if machine.arch not in ARCHES:
-            raise HostError(f"the kvm host does not run {machine.arch} yet")
+        if machine.arch != self.arch:
+            raise HostError(f"KVM on {self.arch} does not run {machine.arch}")
         run = _Run(self.kvm, machine, self.flavour)
         try:
             return run.observe()
@@ -107,7 +110,7 @@ class _Run:
             if cap.on_vcpu and (stop := self._try(partial(self._enable, cap), cap.errno)):
                 return stop
         for plan in machine.vcpus:
-            if stop := self._try(partial(self.state.boot, self.kvm, self.vcpus[plan.id], plan, machine), None):
+            if stop := self._try(partial(self.state.boot, self.kvm, self.vm, self.vcpus[plan.id], plan, machine), None):
                 return stop
         return self._perform(machine.vcpus[0].id, machine.setup)
 

@@ -131,6 +131,7 @@ class Vcpu(Descriptor):
         super().__init__(fd)
         self.number = number
         self.run_size = run_size
+        self.features: tuple[str, ...] = ()  # what KVM_ARM_VCPU_INIT was given
         try:
             self.kvm_run = _map(run_size, _MAP_SHARED, fd)
         except OSError:

@@ -26,6 +26,7 @@ REGS_X86 = 144
 SREGS_X86 = 312
 XSAVE = 4096
 CPUID_ENTRY = 40
+VCPU_INIT_ARM = 32
 
 IOCTLS: dict[str, int] = {
     "KVM_GET_API_VERSION": _io(0x00),
@@ -45,6 +46,11 @@ IOCTLS: dict[str, int] = {
     "KVM_ENABLE_CAP": _iow(0xA3, 104),
     "KVM_GET_XSAVE": _ior(0xA4, XSAVE),
     "KVM_SET_XSAVE": _iow(0xA5, XSAVE),
+    "KVM_GET_ONE_REG": _iow(0xAB, 16),
+    "KVM_SET_ONE_REG": _iow(0xAC, 16),
+    "KVM_ARM_VCPU_INIT": _iow(0xAE, VCPU_INIT_ARM),
+    "KVM_ARM_PREFERRED_TARGET": _ior(0xAF, VCPU_INIT_ARM),
+    "KVM_ARM_VCPU_FINALIZE": _iow(0xC2, 4),
 }
 
 # KVM_SET_USER_MEMORY_REGION flags.

@@ -85,7 +85,7 @@ def _boot_state(mode: str, at: int | None) -> tuple[dict[str, int], tuple[tuple[
     return {name: regs[name] for name in x86_64.KVM_REGS}, tuple(pieces)
 
 
-def boot(kvm: Kvm, vcpu: Vcpu, plan: VcpuPlan, machine: Machine) -> None:
+def boot(kvm: Kvm, vm: Vm, vcpu: Vcpu, plan: VcpuPlan, machine: Machine) -> None:
     """Put a new vCPU into its mode with its registers set."""
     if plan.mode != "real":
         vcpu.ioctl("KVM_SET_CPUID2", _supported_cpuid(kvm))

@@ -24,6 +24,9 @@ needs_header = pytest.mark.skipif(
 )
 needs_x86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="compares the x86_64 build of the header")
 
+# ioctls with a struct of another architecture: test_arm64.py.
+HERE = [name for name in uapi.IOCTLS if not name.startswith("KVM_ARM_")]
+
 # Where the member of the union is not called as the exit.
 UNION = {
     "unknown": "hw",
@@ -42,7 +45,7 @@ def defined() -> dict[str, int]:
     """Every KVM_ macro of the header that is a plain number by the compiler's word."""
     text = HEADER.read_text()
     names = re.findall(r"^#define\s+(KVM_(?:EXIT|CAP|MEM|INTERNAL_ERROR|SYSTEM_EVENT|MSR_EXIT|NOTIFY)_\w+)", text, re.M)
-    names += [name for name in uapi.IOCTLS if re.search(rf"^#define\s+{name}\s", text, re.M)]
+    names += [name for name in HERE if re.search(rf"^#define\s+{name}\s", text, re.M)]
     body = "".join(f'printf("{name} %lu\\n", (unsigned long)({name}));' for name in dict.fromkeys(names))
     return {name: int(value) for name, value in map(str.split, compiled(body).splitlines())}
 
@@ -116,7 +119,7 @@ def test_capability_numbers_are_each_for_one() -> None:
 @needs_x86
 def test_ioctl_numbers_and_flags() -> None:
     header = defined()
-    assert {name: header[name] for name in uapi.IOCTLS} == uapi.IOCTLS
+    assert {name: header[name] for name in HERE} == {name: uapi.IOCTLS[name] for name in HERE}
     flags = {name: value for name, value in uapi.MEM_FLAGS.items() if name in header}
     assert flags == {name: header[name] for name in flags}
     assert len(flags) >= 2
