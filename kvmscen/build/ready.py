@@ -141,11 +141,22 @@ class _Maker:
         for enable in enables:
             if not facts.capabilities.get(enable.cap) and not _expects_error(expect, "KVM_ENABLE_CAP"):
                 return f"the host has no {enable.cap}"
+        feature = self.unknown_feature(facts)
+        if feature is not None and not _expects_error(expect, "KVM_ARM_VCPU_INIT"):
+            return feature
         slots = [slot for slot in self.plan.memslots if slot.errno is None]
         slots += [self.resolver.memslot(action.args["memslot"]) for action in actions if action.name == "set_memslot"]
         for slot in slots:
             if (slot.gpa | slot.size) % facts.page_size:
                 return f"slot {slot.slot} is not aligned to this host's pages of {facts.page_size // 1024} KiB"
+        return None
+
+    def unknown_feature(self, facts: Facts) -> str | None:
+        """A vCPU feature whose capability the host lacks, in words."""
+        needs = ARCHES[self.case.arch].FEATURE_CAPABILITIES
+        for name in (name for vcpu in self.case.vcpus for name in vcpu.features or ()):
+            if name in needs and not facts.capabilities.get(needs[name]):
+                return f"the host has no {needs[name]}, which the vCPU feature {name} needs"
         return None
 
     def in_time(self, expect: Iterable[Step]) -> None:

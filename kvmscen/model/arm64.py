@@ -18,35 +18,29 @@ from kvmscen.model.psci import answer
 
 MASK = (1 << 64) - 1
 RESET_PSTATE = 0x3C5  # EL1h, all exceptions masked
+# What KVM_ARM_VCPU_INIT leaves in system registers other than 0: those that the Arm ARM calls unknown get one number of KVM's.
+_UNKNOWN = 0x1DE7EC7EDBADC0DE
+RESET = {
+    "pstate": RESET_PSTATE,
+    "sctlr_el1": 0xC50078,
+    "cpacr_el1": 0,
+    **dict.fromkeys(("ttbr0_el1", "ttbr1_el1", "mair_el1", "esr_el1", "far_el1", "par_el1"), _UNKNOWN),
+    **dict.fromkeys(("tpidr_el0", "tpidrro_el0", "tpidr_el1"), _UNKNOWN),
+}
 BTYPE = 0xC00  # set by indirect branches on the CPU that Unicorn models, not on one without BTI
 HVC, WFI, SELF = 0xD4000002, 0xD503207F, 0x14000000
 # System registers that hold what the guest or the scenario put there: op0 op1 CRn CRm op2 of MRS, bits 20:5.
 KNOWN_SYSTEM = frozenset(
     op0 << 14 | op1 << 11 | crn << 7 | crm << 3 | op2
     for op0, op1, crn, crm, op2 in (
-        (3, 0, 1, 0, 0),  # sctlr_el1
-        (3, 0, 1, 0, 2),  # cpacr_el1
-        (3, 0, 2, 0, 0),  # ttbr0_el1
-        (3, 0, 2, 0, 1),  # ttbr1_el1
-        (3, 0, 2, 0, 2),  # tcr_el1
-        (3, 0, 4, 0, 0),  # spsr_el1
-        (3, 0, 4, 0, 1),  # elr_el1
+        *arm64.SYSTEM.values(),
         (3, 0, 4, 1, 0),  # sp_el0
         (3, 0, 4, 2, 0),  # spsel
         (3, 0, 4, 2, 2),  # currentel
-        (3, 0, 5, 2, 0),  # esr_el1
-        (3, 0, 6, 0, 0),  # far_el1
-        (3, 0, 7, 4, 0),  # par_el1
-        (3, 0, 10, 2, 0),  # mair_el1
-        (3, 0, 12, 0, 0),  # vbar_el1
-        (3, 0, 13, 0, 1),  # contextidr_el1
-        (3, 0, 13, 0, 4),  # tpidr_el1
         (3, 3, 4, 2, 0),  # nzcv
         (3, 3, 4, 2, 1),  # daif
         (3, 3, 4, 4, 0),  # fpcr
         (3, 3, 4, 4, 1),  # fpsr
-        (3, 3, 13, 0, 2),  # tpidr_el0
-        (3, 3, 13, 0, 3),  # tpidrro_el0
     )
 )
 # KVM_ARM_VCPU_ features whose guest the model can run.
@@ -66,17 +60,6 @@ def _ids() -> dict[str, int]:
 
 
 IDS = _ids()
-# op0, op1, CRn, CRm, op2 of those that Unicorn has no name for.
-ENCODED = {
-    "sctlr_el1": (3, 0, 1, 0, 0),
-    "tcr_el1": (3, 0, 2, 0, 2),
-    "contextidr_el1": (3, 0, 13, 0, 1),
-    "spsr_el1": (3, 0, 4, 0, 0),
-    "elr_el1": (3, 0, 4, 0, 1),
-    "tpidr_el1": (3, 0, 13, 0, 4),
-}
-
-
 # Before this kernel the reply to a load that sign-extends was zero-extended.
 SIGN_EXTENDED = (7, 2)
 
@@ -104,7 +87,7 @@ class Arm64(Guest):
             if feature not in FEATURES:
                 raise Unpredicted(f"the model does not know the vCPU feature {feature}")
         self.off = "power_off" in plan.features
-        self.write_wholes({"pstate": RESET_PSTATE, "cpacr_el1": 0})
+        self.write_wholes(RESET)
         self.write(plan.regs)
 
     def pc(self) -> int:
@@ -302,5 +285,5 @@ class Arm64(Guest):
 
 
 def _cp(name: str) -> tuple[int, int, int, int, int]:
-    op0, op1, crn, crm, op2 = ENCODED[name]
+    op0, op1, crn, crm, op2 = arm64.SYSTEM[name]
     return crn, crm, op0, op1, op2

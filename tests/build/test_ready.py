@@ -138,6 +138,17 @@ def test_xfail_looks_at_both_outcomes() -> None:
 # --- capabilities and pages --------------------------------------------------------------------------------------------
 
 
+def test_a_vcpu_feature_that_the_host_lacks() -> None:
+    text = f"{NISV}features: [psci_0_2, sve]\n"
+    lacks = "the host has no KVM_CAP_ARM_SVE, which the vCPU feature sve needs"
+    known = {"KVM_CAP_ARM_NISV_TO_USER": 1, "KVM_CAP_ARM_PSCI_0_2": 1}
+    assert skip(text, capabilities=known) == lacks
+    assert skip(text, capabilities={**known, "KVM_CAP_ARM_SVE": 1}) is None
+    failing = text.replace("[arm_nisv]", "[error: {ioctl: KVM_ARM_VCPU_INIT, errno: EINVAL}]")
+    assert failing != text
+    assert skip(failing, capabilities=known) is None
+
+
 def test_a_capability_that_the_host_lacks() -> None:
     assert skip(NISV) is None
     assert skip(NISV, capabilities={}) == "the host has no KVM_CAP_ARM_NISV_TO_USER"
