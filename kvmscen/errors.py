@@ -59,10 +59,14 @@ class HostError(KvmscenError):
 
 
 class IoctlError(KvmscenError):
-    """An ioctl failed. `ioctl` is its name in <linux/kvm.h>, `errno` the symbolic name of the errno."""
+    """An ioctl failed. `ioctl` is its name in <linux/kvm.h>, `errno` the symbolic name of the errno.
 
-    def __init__(self, ioctl: str, number: int) -> None:
+    `write_memory` and `emulate` are the engine's own and fail in the same way; `reason` says more where there is more to say.
+    """
+
+    def __init__(self, ioctl: str, number: int, reason: str = "") -> None:
         self.ioctl = ioctl
         self.number = number
+        self.reason = reason
         self.errno = errno.errorcode.get(number, str(number))
         super().__init__(f"{ioctl} failed with {self.errno}")

@@ -1,0 +1,179 @@
+"""An arm64 access that KVM could not decode, carried out for the guest by its host.
+
+It is done in two halves: `prepare` works out what the instruction at pc does, `commit` makes it so. Between them is the time
+to record the exit with registers and memory as KVM gave them. `Bus` is what the two need of a host.
+
+Parts that lie in a memslot are read and written there (a read-only slot drops writes, as its MMIO exits do), all others in
+the sections outside the slots. Several vCPUs are not kept out meanwhile.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Callable
+
+from kvmscen.arch.arm64_decode import decode
+from kvmscen.arch.arm64_emulate import Monitors, emulate
+from kvmscen.arch.arm64_forms import Unemulated
+from kvmscen.arch.arm64_walk import MMU, NoTranslation, translate
+from kvmscen.errors import IoctlError
+from kvmscen.kvm.script import Devices
+
+PAGE = 0x1000
+_EE, _E0E, _AARCH32 = 1 << 25, 1 << 24, 1 << 4
+IOCTL = "emulate"  # what a failing emulation is called in an `error` event
+
+
+@dataclass
+class Bus:
+    """What an access needs of the host: registers and memslots by functions, and the sections outside them.
+
+    `read` and `write` are of registers by name; `load(gpa, size)` gives bytes of one memslot or None, `store` changes them, and
+    `readonly(gpa)` says of the slot there whether it is, None where there is none.
+    """
+
+    vcpu: int
+    read: Callable[[str], int]
+    write: Callable[[Mapping[str, int]], None]
+    load: Callable[[int, int], bytes | None]
+    store: Callable[[int, bytes], Any]
+    readonly: Callable[[int], bool | None]
+    devices: Devices
+    monitors: Monitors
+    _known: dict[str, int] = field(default_factory=dict)
+
+    def register(self, name: str) -> int:
+        """A register, read once; `sp` is the stack pointer in use."""
+        if name not in self._known:
+            self._known[name] = self.read(self.named(name))
+        return self._known[name]
+
+    def named(self, name: str) -> str:
+        """KVM's name of a register."""
+        return name if name != "sp" else "sp_el1" if self.register("pstate") & 1 else "sp_el0"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What an instruction does: `accesses` as the event has them, then the changes."""
+
+    name: str
+    accesses: list[dict[str, Any]]
+    regs: Mapping[str, int]
+    stores: tuple[tuple[int, bytes], ...]
+
+
+class _View:
+    """Memory through the guest's translation, as kvmscen.arch.arm64_emulate wants it. Stores wait for `commit`."""
+
+    def __init__(self, bus: Bus) -> None:
+        self.bus = bus
+        self.mmu = bool(bus.register("sctlr_el1") & MMU)
+        self.accesses: list[dict[str, Any]] = []
+        self.stores: list[tuple[int, bytes]] = []
+        self._pieces: dict[tuple[int, int], list[tuple[int, int]]] = {}
+
+    def physical(self, address: int, write: bool) -> int:
+        return translate(address, write, self.bus.register, self.bus.load) if self.mmu else address
+
+    def resolve(self, address: int, size: int, write: bool) -> list[tuple[int, int]]:
+        """The physical ranges of an access: one a page, joined where they lie side by side and outside the slots or in them."""
+        out: list[tuple[int, int]] = []
+        at = address
+        while at < address + size:
+            length = min(PAGE - at % PAGE, address + size - at)
+            gpa = self.physical(at & (1 << 64) - 1, write)
+            if out and sum(out[-1]) == gpa and self.bus.readonly(out[-1][0]) is self.bus.readonly(gpa) is None:
+                out[-1] = (out[-1][0], out[-1][1] + length)
+            else:
+                out.append((gpa, length))
+            at += length
+        self._pieces[address, size] = out
+        return out
+
+    def load(self, address: int, size: int) -> bytes:
+        data = b""
+        for gpa, length in self._pieces[address, size]:
+            held = self.bus.load(gpa, length)
+            piece = self.bus.devices.read(gpa, length) if held is None else held
+            self._record(gpa, piece, False)
+            data += piece
+        return data
+
+    def store(self, address: int, data: bytes) -> None:
+        for gpa, length in self._pieces[address, len(data)]:
+            piece, data = data[:length], data[length:]
+            self._record(gpa, piece, True)
+            self.stores.append((gpa, piece))
+
+    def _record(self, gpa: int, data: bytes, is_write: bool) -> None:
+        value = int.from_bytes(data, "little")
+        self.accesses.append({"phys_addr": gpa, "len": len(data), "is_write": is_write, "data": value})
+
+    def mark(self, ranges: Iterable[tuple[int, int]]) -> None:
+        self.bus.monitors.mark(self.bus.vcpu, ranges)
+
+    def take(self, ranges: Iterable[tuple[int, int]]) -> bool:
+        return self.bus.monitors.take(self.bus.vcpu, ranges)
+
+
+def prepare(bus: Bus, fault_ipa: int) -> Prepared:
+    """Work out what the instruction at pc does. Raises IoctlError with the reason where it is not carried out."""
+    try:
+        _state(bus)
+        view = _View(bus)
+        word = _fetch(bus, view)
+        effect = emulate(word, bus.register, view)
+    except Unemulated as reason:
+        raise IoctlError(IOCTL, errno.ENOSYS, str(reason)) from None
+    except NoTranslation as reason:
+        raise IoctlError(IOCTL, errno.EFAULT, str(reason)) from None
+    touched = [(a["phys_addr"], a["len"]) for a in view.accesses] or [(fault_ipa, 1)]
+    if not any(at // PAGE <= fault_ipa // PAGE <= (at + size - 1) // PAGE for at, size in touched):
+        say = f"the instruction at pc ({effect.form.name}) accesses {touched[0][0]:#x}, but the abort was at {fault_ipa:#x}"
+        raise IoctlError(IOCTL, errno.EFAULT, say)
+    return Prepared(effect.form.name, view.accesses, effect.regs, tuple(view.stores))
+
+
+def commit(bus: Bus, prepared: Prepared) -> None:
+    """Make it so."""
+    for gpa, data in prepared.stores:
+        readonly = bus.readonly(gpa)
+        if readonly is None:
+            bus.devices.write(gpa, data)
+        elif not readonly:
+            bus.store(gpa, data)
+        bus.monitors.written(bus.vcpu, gpa, len(data))
+    bus.write({bus.named(name): value for name, value in prepared.regs.items()})
+
+
+def _state(bus: Bus) -> None:
+    pstate, sctlr = bus.register("pstate"), bus.register("sctlr_el1")
+    if pstate & _AARCH32:
+        raise Unemulated("AArch32 code is not emulated")
+    if pstate & 0xC > 4:
+        raise Unemulated("code at EL2 is not emulated")
+    if sctlr & (_EE if pstate & 0xC else _E0E):
+        raise Unemulated("big-endian data is not emulated")
+
+
+def _fetch(bus: Bus, view: _View) -> int:
+    pc = bus.register("pc")
+    raw = bus.load(view.physical(pc, False), 4)
+    if raw is None:
+        raise NoTranslation(f"the instruction at pc {pc:#x} lies in no memslot")
+    return int.from_bytes(raw, "little")
+
+
+def signed_load(bus: Bus) -> tuple[str, int, int] | None:
+    """Register, size in bytes and width in bits of the load at pc, where it extends a sign; None where it does not."""
+    try:
+        _state(bus)
+        view = _View(bus)
+        form = decode(_fetch(bus, view))
+    except (Unemulated, NoTranslation):
+        return None
+    part = form.parts[0] if len(form.parts) == 1 else None
+    return (part.reg, part.size, part.sign) if part is not None and part.sign and part.reg != "xzr" else None
