@@ -1,6 +1,7 @@
 """The assembler: a program's text and where its sections go, to bytes, symbols and source lines.
 
-The front end is kvmscen's own and follows GNU as; Keystone encodes single instructions for it.
+There are two behind one interface. `keystone`: a front end of kvmscen's own that follows GNU as, for which Keystone encodes
+single instructions; in the process, and quick. `gnu`: as and ld of the target's binutils.
 """
 
 from __future__ import annotations
@@ -8,16 +9,62 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kvmscen.asm.layout import STANDARD
-from kvmscen.asm.values import Line, Placement, Program, Section, Source
+from kvmscen.asm.values import GNU, KEYSTONE, Line, Placement, Program, Section, Source
+from kvmscen.errors import Problem, ScenarioError
 
-__all__ = ["STANDARD", "Line", "Placement", "Program", "Section", "Source", "assemble"]
+__all__ = ["ASSEMBLERS", "STANDARD", "Line", "Placement", "Program", "Section", "Source", "assemble"]
+
+ASSEMBLERS = (KEYSTONE, GNU)
 
 
-def assemble(arch: str, bits: int, source: Source, placements: Sequence[Placement], origin: int) -> Program:
-    """Assemble `source` for `arch` ("arm64" or "x86_64"; `bits` 64, 32 or 16), placed in guest physical memory.
+def assemble(
+    arch: str, bits: int, source: Source, placements: Sequence[Placement], origin: int, assembler: str | None = None
+) -> Program:
+    """Assemble `source` for `arch` (`bits` 64, 32 or 16: the mode), placed in guest physical memory.
 
-    Sections that `placements` do not name follow each other from `origin`. Raises ScenarioError with all problems.
+    Sections that `placements` do not name follow each other from `origin`. Without `assembler` it is Keystone where that is
+    installed and knows the architecture, and the whole program goes to GNU as where Keystone cannot encode an instruction.
+    Raises ScenarioError with all problems.
     """
-    from kvmscen.asm.assembly import Assembly
+    from kvmscen.asm import keystone
+    from kvmscen.asm.assembly import FRONTS, Assembly
 
-    return Assembly(arch, bits, source, placements, origin).run()
+    chosen = assembler
+    if chosen is None:
+        chosen = KEYSTONE if arch in FRONTS and keystone.is_installed() else GNU
+    if chosen == GNU:
+        return _gnu(arch, bits, source, placements, origin)
+    if arch not in FRONTS:
+        say = f"Keystone does not know {arch}: use the assembler gnu"
+        raise ScenarioError([Problem(source.file, source.line, source.column, say)])
+    first = Assembly(arch, bits, source, placements, origin)
+    try:
+        return first.run()
+    except ScenarioError as error:
+        if assembler is not None or not first.only_unencoded:
+            raise
+        return _instead(error, arch, bits, source, placements, origin)
+
+
+def _gnu(arch: str, bits: int, source: Source, placements: Sequence[Placement], origin: int) -> Program:
+    from kvmscen.asm import gnu
+
+    return gnu.assemble(arch, bits, source, placements, origin)
+
+
+def _instead(error: ScenarioError, arch: str, bits: int, source: Source, placements: Sequence[Placement], origin: int) -> Program:
+    """The program by GNU as, since Keystone could not encode all of it. Raises ScenarioError."""
+    from kvmscen.asm.gnu import tools
+
+    if tools.find(arch) is None:
+        say = f"; where it is right, GNU as may know it: apt install {tools.package(arch)}"
+        told = [Problem(p.file, p.line, p.column, p.message + say) for p in error.problems]
+        raise ScenarioError(told) from None
+    try:
+        return _gnu(arch, bits, source, placements, origin)
+    except ScenarioError as other:
+        # Of what both refuse the first has the better words, and the hints.
+        lines = {problem.line for problem in other.problems}
+        both = [problem for problem in error.problems if problem.line in lines]
+        told = both + [p for p in other.problems if p.line not in {problem.line for problem in both}]
+        raise ScenarioError(told) from None

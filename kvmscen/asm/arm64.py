@@ -14,7 +14,7 @@ from kvmscen.asm.expressions import Expression
 from kvmscen.asm.front import Front
 from kvmscen.asm.items import Align, Chunk, Item, Numbers, Scope, to_bytes
 from kvmscen.asm.source import Statement, split_operands
-from kvmscen.asm.values import Wrong, clip
+from kvmscen.asm.values import Unencoded, Wrong, clip
 
 _CONDITION_NAMES = "eq ne cs cc mi pl vs vc hi ls ge lt gt le al nv hs lo"
 _CONDITIONS = dict(zip(_CONDITION_NAMES.split(), [*range(16), 2, 3], strict=True))
@@ -225,17 +225,16 @@ class Instruction(Item):
         text = self.word + " " + ", ".join(parts) if parts else self.word
         data = extra(self.word, parts) or keystone.encode("arm64", text)
         if data is None:
-            raise Wrong(self._complaint(text, names, scope))
+            raise self._complaint(names, scope)
         return data
 
-    def _complaint(self, text: str, names: list[str], scope: Scope) -> str:
+    def _complaint(self, names: list[str], scope: Scope) -> Wrong:
         message = f"this does not assemble: {clip(self.statement.text)}"
         for name in names:
             if scope.weights.get(name):
                 value = scope.symbols.get(name, 0)
-                message += f"; {clip(name)} is {value:#x}, which may not fit: write ldr xN, ={clip(name)}"
-                break
-        return message
+                return Wrong(f"{message}; {clip(name)} is {value:#x}, which may not fit: write ldr xN, ={clip(name)}")
+        return Unencoded(message)
 
 
 _BRANCHES = {"b": 26, "bl": 26, "cbz": 19, "cbnz": 19, "tbz": 14, "tbnz": 14}
@@ -350,7 +349,7 @@ def _immediate(front: Front, before: str, text: str, after: str) -> _Operand:
     if body.lower().startswith(":lo12:"):
         body, kind = body[6:], "lo12"
     elif body.startswith(":"):
-        raise Wrong(f"{clip(body)}: of the relocation operators only :lo12: is known")
+        raise Unencoded(f"{clip(body)}: of the relocation operators only :lo12: is known")
     expression = front.expression(body)
     if expression.constant is not None and kind == "#":
         value = expression.constant

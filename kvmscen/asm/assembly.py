@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from kvmscen.asm.arm64 import Arm64
 from kvmscen.asm.expressions import Unknown
-from kvmscen.asm.front import Front
+from kvmscen.asm.front import Architecture, Front
 from kvmscen.asm.items import MAX_SIZE, Assign, Chunk, Item
 from kvmscen.asm.keystone import MISSING
 from kvmscen.asm.layout import STANDARD, Misplaced, Shape, place, section_symbols
 from kvmscen.asm.source import Statement
-from kvmscen.asm.values import Line, Placement, Program, Section, Source, Wrong, clip
+from kvmscen.asm.values import Line, Placement, Program, Section, Source, Unencoded, Wrong, clip
 from kvmscen.asm.x86 import X86
 from kvmscen.errors import Problem, ScenarioError
 
 MAX_PASSES = 60
 MAX_TOTAL = 4 * MAX_SIZE
 _MASK = (1 << 64) - 1
+# What Keystone encodes for; other architectures are GNU as's.
+FRONTS: dict[str, Callable[[int], Architecture]] = {"arm64": lambda bits: Arm64(), "x86_64": X86}
 
 
 class Assembly:
@@ -29,8 +31,9 @@ class Assembly:
         self._source = source
         self._placements = placements
         self._origin = origin
-        self._front = Front(source, arch, Arm64() if arch == "arm64" else X86(bits))
+        self._front = Front(source, arch, FRONTS[arch](bits))
         self._problems: list[Problem] = []
+        self._unencoded: set[Problem] = set()
         self._guesses = 0
         self._loads: dict[str, int] = {}
         self._section_symbols: dict[str, int] = {}
@@ -57,6 +60,11 @@ class Assembly:
         if self._problems:
             raise ScenarioError(dict.fromkeys(self._problems))
         return self._program(images, lines)
+
+    @property
+    def only_unencoded(self) -> bool:
+        """Whether nothing is wrong but that Keystone or the front end does not know what stands there."""
+        return bool(self._problems) and self._unencoded.issuperset(self._problems)
 
     def _settle(self) -> list[Misplaced]:
         front = self._front
@@ -129,7 +137,7 @@ class Assembly:
         try:
             data = item.encode(self._front.scope)
         except Wrong as wrong:
-            self._report(statement, str(wrong) + self._hint(statement))
+            self._report(statement, str(wrong) + self._hint(statement), isinstance(wrong, Unencoded))
             return
         except Unknown as unknown:
             self._report(statement, self._undefined(unknown.name) + self._hint(statement))
@@ -143,13 +151,16 @@ class Assembly:
         if item.shown and item.size:
             lines.append(Line(item.address, item.size, statement.line, statement.text))
 
-    def _report(self, statement: Statement, message: str) -> None:
+    def _report(self, statement: Statement, message: str, unencoded: bool = False) -> None:
         if message.startswith(MISSING):
             # Once is enough, whatever else is on that line.
             message = MISSING
             if any(problem.message == MISSING for problem in self._problems):
                 return
-        self._problems.append(Problem(self._source.file, statement.line, statement.column, message))
+        problem = Problem(self._source.file, statement.line, statement.column, message)
+        self._problems.append(problem)
+        if unencoded:
+            self._unencoded.add(problem)
 
     def _undefined(self, name: str) -> str:
         if "\x02" in name:

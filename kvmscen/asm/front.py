@@ -9,7 +9,7 @@ from typing import Protocol
 from kvmscen.asm.expressions import Expression, Parser
 from kvmscen.asm.items import Align, Assign, Broken, Chunk, Fixed, Item, Label, Numbers, Scope, Space
 from kvmscen.asm.source import Reader, Statement, split_operands, string_bytes
-from kvmscen.asm.values import Source, Wrong, clip
+from kvmscen.asm.values import Source, Unencoded, Wrong, clip
 
 MAX_STATEMENTS = 65536
 MAX_ALIGN = 1 << 24
@@ -151,7 +151,7 @@ class Front:
                 else:
                     self._statement(statement)
             except Wrong as wrong:
-                self.add(Broken(statement, self.chunk, str(wrong)))
+                self.add(Broken(statement, self.chunk, wrong))
 
     def _repeat(self, statements: list[Statement], at: int, depth: int) -> int:
         statement = statements[at - 1]
@@ -196,7 +196,7 @@ class Front:
         elif not self._directive(statement, word) and not self.machine.directive(self, statement):
             if word in _REFUSED:
                 raise Wrong(f"{word} {_REFUSED[word]}")
-            raise Wrong(f"unknown directive {clip(word)}")
+            raise Unencoded(f"unknown directive {clip(word)}")
 
     def _label(self, statement: Statement) -> None:
         name = statement.label

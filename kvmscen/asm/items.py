@@ -218,9 +218,9 @@ class Broken(Item):
 
     shown = False
 
-    def __init__(self, statement: Statement, chunk: Chunk, message: str) -> None:
+    def __init__(self, statement: Statement, chunk: Chunk, wrong: Wrong | str) -> None:
         super().__init__(statement, chunk)
-        self.message = message
+        self.wrong = Wrong(wrong) if isinstance(wrong, str) else wrong
 
     def encode(self, scope: Scope) -> bytes | None:
-        raise Wrong(self.message)
+        raise self.wrong

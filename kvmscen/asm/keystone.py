@@ -25,6 +25,15 @@ _local = threading.local()
 MISSING = "keystone-engine is not installed here: install it, or use --assembler gnu"
 
 
+def is_installed() -> bool:
+    """Whether there is a Keystone here."""
+    try:
+        import keystone  # noqa: F401 to see whether it can be
+    except (ImportError, OSError):
+        return False
+    return True
+
+
 def _open(mode: str) -> Any:
     """The engine of this thread: a shared one ends the process."""
     engines: dict[str, Any] | None = getattr(_local, "engines", None)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+# The assemblers, as scenarios and the command line name them.
+KEYSTONE, GNU = "keystone", "gnu"
+
 
 @dataclass(frozen=True)
 class Source:
@@ -57,15 +60,20 @@ class Line:
 
 @dataclass(frozen=True)
 class Program:
-    """An assembled program. `lines` are sorted by address."""
+    """An assembled program. `lines` are sorted by address; `assembler` is KEYSTONE or GNU."""
 
     sections: tuple[Section, ...]
     symbols: Mapping[str, int]
     lines: tuple[Line, ...]
+    assembler: str = KEYSTONE
 
 
 class Wrong(Exception):
     """Something wrong with one statement. Never leaves this package: it becomes a Problem at the statement's place."""
+
+
+class Unencoded(Wrong):
+    """A statement that the front end or Keystone does not know; GNU as might."""
 
 
 def clip(text: str) -> str:

@@ -11,7 +11,7 @@ from kvmscen.asm.expressions import Expression
 from kvmscen.asm.front import Front
 from kvmscen.asm.items import Chunk, Fixed, Item, Scope
 from kvmscen.asm.source import Statement
-from kvmscen.asm.values import Wrong, clip
+from kvmscen.asm.values import Unencoded, Wrong, clip
 from kvmscen.asm.x86_branches import Branch, FarJump, is_branch
 from kvmscen.asm.x86_fixed import (
     PREFIXES,
@@ -143,7 +143,7 @@ class X86:
             elif isinstance(item, Patched):
                 item.add_prefix(prefix)
             else:
-                raise Wrong(f"a prefix is not supported here: {clip(statement.text)}")
+                raise Unencoded(f"a prefix is not supported here: {clip(statement.text)}")
         return item
 
     def _encode(self, front: Front, statement: Statement, word: str, rest: str) -> Item:
@@ -192,7 +192,7 @@ class X86:
         if code is None:
             code = self._keystone(word, operands)
         if code is None:
-            raise Wrong(_complaint(statement, word, operands, self._att))
+            raise _complaint(statement, word, operands, self._att)
         _check_numbers(code, operands, statement)
         if all(operand.number is not None or operand.value is None for operand in operands):
             relative = any(o.base == "rip" and o.value and o.value.constant is None for o in operands)
@@ -295,15 +295,16 @@ def _check_numbers(code: bytes, operands: list[Operand], statement: Statement) -
             raise Wrong(f"the number {number:#x} does not fit here: {clip(statement.text)}")
 
 
-def _complaint(statement: Statement, word: str, operands: list[Operand], att: bool) -> str:
+def _complaint(statement: Statement, word: str, operands: list[Operand], att: bool) -> Wrong:
     message = f"this does not assemble: {clip(statement.text)}"
     for operand in operands:
         if operand.kind == "imm" and operand.bare and operand.number is None and not att and not is_branch(word):
-            return f"{message}; {_bare(operand)}"
+            return Wrong(f"{message}; {_bare(operand)}")
     memory = [operand for operand in operands if operand.kind == "mem"]
     if not att and memory and not any(operand.size for operand in operands) and word in _NEEDS_SIZE:
-        message += f"; its size is not known: write byte, word, dword or qword ptr {clip(memory[0].text)}"
-    return message
+        size = f"its size is not known: write byte, word, dword or qword ptr {clip(memory[0].text)}"
+        return Wrong(f"{message}; {size}")
+    return Unencoded(message)
 
 
 def _bare(operand: Operand) -> str:

@@ -14,7 +14,7 @@ pytest.importorskip("keystone")
 
 def problems(arch: str, text: str, *placements: Placement, bits: int = 64, line: int = 1, column: int = 1) -> list[str]:
     with pytest.raises(ScenarioError) as caught:
-        assemble(arch, bits, Source("s.yaml", text, line, column), placements, 0)
+        assemble(arch, bits, Source("s.yaml", text, line, column), placements, 0, "keystone")
     return [str(problem) for problem in caught.value.problems]
 
 

@@ -1,0 +1,142 @@
+"""The second assembler: as and ld of the target's binutils, with places, symbols and lines as the first one gives them.
+
+as assembles, layout.place says where the sections go, by the same rules as for Keystone, and ld links them there by a script
+that is made for the program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from elftools.common.exceptions import ELFError
+
+from kvmscen.asm.gnu import immediates, link, messages, objects, text, tools
+from kvmscen.asm.items import MAX_SIZE
+from kvmscen.asm.layout import Place, Shape, place, section_symbols
+from kvmscen.asm.source import Reader
+from kvmscen.asm.values import GNU, Placement, Program, Section, Source, Wrong, clip
+from kvmscen.errors import Problem, ScenarioError
+
+MAX_STATEMENTS = 65536
+MAX_TOTAL = 4 * MAX_SIZE
+_MASK = (1 << 64) - 1
+
+
+def assemble(arch: str, bits: int, source: Source, placements: Sequence[Placement], origin: int) -> Program:
+    """Assemble and link a program, as kvmscen.asm.assemble does. Raises ScenarioError with all problems."""
+    found = tools.find(arch)
+    if found is None:
+        say = f"no GNU as for {arch} is installed here: apt install {tools.package(arch)}"
+        raise ScenarioError([Problem(source.file, source.line, source.column, say)])
+    statements = Reader(source, arch).statements
+    report = messages.Report(source, statements)
+    _check(report)
+    with tools.folder() as folder:
+        job = _Job(found, bits, Path(folder), report)
+        made = job.object(immediates.provisional(statements) if arch == "arm64" else {})
+        shapes, places = _place(made, placements, origin, report)
+        symbols = _symbols(made, shapes, places)
+        if arch == "arm64" and (changed := immediates.changed(made, symbols, report)):
+            made = job.object(changed)
+            shapes, places = _place(made, placements, origin, report)
+        images, lines = link.link(found, Path(folder), made, places, symbols, report)
+    sections = [
+        Section(s.name, places[s.name].gpa, places[s.name].load, images[s.name], s.size, s.name in made.nobits) for s in shapes
+    ]
+    return Program(tuple(sorted(sections, key=lambda section: section.gpa)), symbols, lines, GNU)
+
+
+def _check(report: messages.Report) -> None:
+    if len(report.statements) > MAX_STATEMENTS:
+        report.add(MAX_STATEMENTS, f"the program has more than {MAX_STATEMENTS} statements")
+    for index, statement in enumerate(report.statements[:MAX_STATEMENTS]):
+        try:
+            text.check(statement)
+        except Wrong as wrong:
+            report.add(index, str(wrong))
+    report.stop()
+
+
+class _Job:
+    """One program and the folder that it is assembled in."""
+
+    def __init__(self, found: tools.Tools, bits: int, where: Path, report: messages.Report) -> None:
+        self._found, self._bits, self._where = found, bits, where
+        self._report = report
+
+    def object(self, changed: Mapping[int, str]) -> objects.Object:
+        """What as makes of the statements, some of them `changed`."""
+        report, where, target = self._report, self._where, self._found.target
+        rendered = text.render(target.prologue.get(self._bits, ""), report.statements, changed)
+        body = "\n".join(rendered.lines) + "\n"
+        (where / messages.SOURCE).write_bytes(body.encode("utf-8", "surrogatepass"))
+        files = ("-o", messages.OBJECT, "--MD", "read.d", messages.SOURCE)
+        ran = tools.run([self._found.assembler, *target.options[self._bits], "-L", *files], where)
+        if ran.why:
+            report.only(report.large(), f"assembling this {ran.why} (GNU as)")
+            report.stop()
+        self._complain(ran.messages, rendered)
+        if ran.status:
+            report.add(
+                None,
+                f"assembling ended with status {ran.status}: {messages.shorten(ran.messages) or 'nothing was said'} (GNU as)",
+            )
+            report.stop()
+        # A macro may have put `.incbin` together where nobody saw it.
+        read = (where / "read.d").read_text("utf-8", "replace").replace("\\\n", " ").partition(":")[2].split()
+        if read != [messages.SOURCE]:
+            report.add(None, messages.FOREIGN)
+            report.stop()
+        try:
+            return objects.read((where / messages.OBJECT).read_bytes())
+        except (ELFError, OSError) as error:
+            report.add(None, f"what GNU as made cannot be used: {messages.shorten(str(error))}")
+            report.stop()
+            raise
+
+    def _complain(self, said: str, rendered: text.Text) -> None:
+        for complaint in messages.of_assembler(said):
+            if complaint.foreign:
+                self._report.add(None, messages.FOREIGN)
+                continue
+            index = rendered.statement(complaint.line)
+            index = self._report.large() if index is None else index
+            about = ""
+            if index is not None and "`" not in complaint.text:
+                about = f": {clip(self._report.statements[index].text)}"
+            self._report.add(index, f"{messages.quoted(complaint.text)}{about} (GNU as)")
+        self._report.stop()
+
+
+def _place(
+    made: objects.Object, placements: Sequence[Placement], origin: int, report: messages.Report
+) -> tuple[list[Shape], dict[str, Place]]:
+    """The sections that count, and where they go."""
+    placed = {placement.name for placement in placements}
+    named = {symbol.section for symbol in made.symbols.values()}
+    shapes = []
+    for shape in made.shapes:
+        # as always makes .text, .data and .bss.
+        own = section_symbols([shape], {shape.name: Place(0, 0)})
+        if shape.size or shape.name in placed or shape.name in named or made.undefined & own.keys():
+            shapes.append(shape)
+    total = sum(shape.size for shape in shapes)
+    for shape in shapes:
+        if shape.size > MAX_SIZE or total > MAX_TOTAL:
+            say = f"section {shape.name} has {shape.size:#x} bytes; it may have 16 MiB, all together 64 MiB"
+            report.add(report.large(), say)
+    report.stop()
+    places, misplaced = place(shapes, placements, origin)
+    for wrong in misplaced:
+        report.misplaced(wrong)
+    report.stop()
+    return shapes, places
+
+
+def _symbols(made: objects.Object, shapes: Sequence[Shape], places: Mapping[str, Place]) -> dict[str, int]:
+    symbols = section_symbols(shapes, dict(places))
+    for name, symbol in made.symbols.items():
+        base = 0 if symbol.section is None else places[symbol.section].gpa
+        symbols[name] = (base + symbol.value) & _MASK
+    return symbols

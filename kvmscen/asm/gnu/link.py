@@ -1,0 +1,161 @@
+"""ld: the script that puts every section where the layout says, and what is read of the result."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+
+from elftools.common.exceptions import ELFError
+
+from kvmscen.asm.gnu import messages, objects, text, tools
+from kvmscen.asm.layout import Place, align_up
+from kvmscen.asm.values import Line, clip
+
+# JUMP26 and CALL26 of arm64, to which ld adds veneers where they do not reach.
+_BRANCHES = (282, 283)
+_REACH = 128 << 20
+
+# What ld shall not do: relax, complain of what layout has checked, or stop at the first thing that is wrong.
+_OPTIONS = (
+    "--no-relax",
+    "--no-check-sections",
+    "--noinhibit-exec",
+    "--unresolved-symbols=ignore-all",
+    "-N",
+)
+
+
+def script(made: objects.Object, places: Mapping[str, Place], symbols: Mapping[str, int]) -> str:
+    """The linker script: one output section a section, each at its address, and the symbols of sections."""
+    parts = ["SECTIONS {"]
+    for name, at in places.items():
+        kind = " (NOLOAD)" if name in made.nobits else ""
+        parts.append(f'  "{name}" {at.gpa:#x}{kind} : {{ *("{name}") }}')
+    parts.append(f"  {text.MARKS} 0 (INFO) : {{ *({text.MARKS}) }}")
+    parts.append("  /DISCARD/ : { *(*) }")
+    parts.append("}")
+    # as leaves undefined what the layout alone can say.
+    parts += [f"{name} = {symbols[name]:#x};" for name in sorted(made.undefined) if name in symbols]
+    return "\n".join(parts) + "\n"
+
+
+def link(
+    found: tools.Tools,
+    where: Path,
+    made: objects.Object,
+    places: Mapping[str, Place],
+    symbols: Mapping[str, int],
+    report: messages.Report,
+) -> tuple[dict[str, bytes], tuple[Line, ...]]:
+    """The bytes of each section, and the lines, by address. What is wrong goes to the report, which stops."""
+    (where / messages.OBJECT).write_bytes(made.raw)
+    (where / "program.ld").write_text(script(made, places, symbols))
+    files = ("-T", "program.ld", "-o", "program.elf", messages.OBJECT)
+    ran = tools.run([found.linker, "-m", found.target.emulation, *_OPTIONS, *files], where)
+    if ran.why:
+        report.only(report.large(), f"linking this {ran.why} (GNU ld)")
+        report.stop()
+    try:
+        contents = objects.contents((where / "program.elf").read_bytes())
+    except (ELFError, OSError):
+        report.only(None, f"linking failed: {messages.shorten(ran.messages)} (GNU ld)")
+        report.stop()
+        raise
+    lines = _lines(contents.get(text.MARKS, (0, b""))[1], found.target.align, report)
+    for section, offset, say in messages.of_linker(ran.messages):
+        at = places.get(section)
+        index = None if at is None else _statement(lines, at.gpa + offset)
+        report.add(index, _unlinked(index, say, report))
+    _undefined(made, places, symbols, lines, report)
+    images: dict[str, bytes] = {}
+    for shape in made.shapes:
+        size, data = contents.get(shape.name, (0, b""))
+        if shape.name in places and size != shape.size:
+            _out_of_reach(shape.name, made, places, symbols, lines, report)
+        images[shape.name] = b"" if shape.name in made.nobits else data
+    report.stop()
+    return images, tuple(line for _, line in lines)
+
+
+def _lines(data: bytes, align: int, report: messages.Report) -> list[tuple[int, Line]]:
+    """Lines by address, each with the index of its statement; as puts padding of `align` before instructions."""
+    found = []
+    for index, start, end in text.ranges(data):
+        if index < len(report.statements):
+            statement = report.statements[index]
+            if statement.word[:1] != ".":
+                start = align_up(start, align)
+            found.append((index, Line(start, end - start, statement.line, statement.text)))
+    return sorted(found, key=lambda item: item[1].gpa)
+
+
+def _statement(lines: list[tuple[int, Line]], gpa: int) -> int | None:
+    return next((index for index, line in lines if line.gpa <= gpa < line.gpa + line.size), None)
+
+
+def _unlinked(index: int | None, say: str, report: messages.Report) -> str:
+    symbol = messages.unfit(say)
+    if index is None:
+        return f"{messages.quoted(say)} (GNU ld)"
+    statement = clip(report.statements[index].text)
+    if symbol is not None:
+        return f"{statement}: {clip(symbol)} is out of reach, or does not fit here (GNU ld: {messages.quoted(say)})"
+    return f"{statement}: {messages.quoted(say)} (GNU ld)"
+
+
+def _undefined(
+    made: objects.Object,
+    places: Mapping[str, Place],
+    symbols: Mapping[str, int],
+    lines: list[tuple[int, Line]],
+    report: messages.Report,
+) -> None:
+    missing = made.undefined - symbols.keys()
+    if not missing:
+        return
+    told = set()
+    for use in objects.uses(made.raw):
+        at = places.get(use.section)
+        if use.symbol not in missing or at is None:
+            continue
+        told.add(use.symbol)
+        # A literal stands in a pool, away from the statement that asks for it.
+        index = _statement(lines, at.gpa + use.offset)
+        if index is None:
+            index = next((n for n, s in enumerate(report.statements) if use.symbol in s.rest), None)
+        report.add(index, _unknown(use.symbol, symbols))
+    for name in missing - told:
+        report.add(next((n for n, s in enumerate(report.statements) if name in s.rest), None), _unknown(name, symbols))
+
+
+def _unknown(name: str, symbols: Mapping[str, int]) -> str:
+    close = difflib.get_close_matches(name[:100], list(symbols)[:5000], 1)
+    return f"undefined symbol {clip(name)}" + (f"; did you mean {close[0]}?" if close else "")
+
+
+def _out_of_reach(
+    section: str,
+    made: objects.Object,
+    places: Mapping[str, Place],
+    symbols: Mapping[str, int],
+    lines: list[tuple[int, Line]],
+    report: messages.Report,
+) -> None:
+    """ld has put veneers behind a section for branches that do not reach: nobody wrote those."""
+    found = False
+    for use in objects.uses(made.raw):
+        if use.section != section or use.kind not in _BRANCHES:
+            continue
+        at = places[section].gpa + use.offset
+        home = places.get(use.symbol)
+        target = use.addend + (home.gpa if home is not None else symbols.get(use.symbol, 0))
+        if not -_REACH <= target - at < _REACH:
+            found = True
+            index = _statement(lines, at)
+            statement = "" if index is None else clip(report.statements[index].text) + ": "
+            report.add(
+                index, f"{statement}the target {target:#x} is {abs(target - at):#x} bytes away from {at:#x}; it reaches 128 MiB"
+            )
+    if not found:
+        report.add(None, f"the size of section {section} changed while it was linked (GNU ld)")

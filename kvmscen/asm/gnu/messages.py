@@ -1,0 +1,118 @@
+"""What as and ld complain of, as problems at the statements they mean."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from kvmscen.asm.layout import Misplaced
+from kvmscen.asm.source import Statement
+from kvmscen.asm.values import Source, clip
+from kvmscen.errors import Problem, ScenarioError
+
+SOURCE, OBJECT = "program.s", "program.o"
+FOREIGN = "this program reads another file: .include and .incbin are not allowed, since a scenario may not read files of the host"
+_LINE = re.compile(
+    r"(?P<file>[^:]+)(?::(?P<line>\d+))?:\s+(?P<kind>Error|Warning|Fatal error|Info|Internal error)\b[^:]*: (?P<text>.*)"
+)
+_FATAL = re.compile(r"(?:Fatal|Internal) error\b[^:]*: (.*)")
+_MEMORY = re.compile(r"out of memory|memory exhausted|virtual memory|cannot allocate", re.IGNORECASE)
+_LINKED = re.compile(r"\((?P<section>[^()]+)\+0x(?P<offset>[0-9a-f]+)\): (?P<text>.*)")
+_LARGE_WORDS = ".rept .irp .irpc .macro .fill .space .skip .zero .org .align .balign .p2align .nops .dcb .ds"
+_LARGE = frozenset(_LARGE_WORDS.split())
+_FITS = re.compile(r"relocation truncated to fit: \w+ against (?:symbol )?`([^']*)'")
+# Warnings that do not mean other bytes than those that are written.
+_HARMLESS = re.compile(
+    r"repeat count is zero|end of file not at end|no instruction mnemonic suffix|translating to|deprecated|obsolete|"
+    r"using default for|stand-alone|skipping prefixes|redundant|unpredictable|section attributes|zero assumed for missing|"
+    r"indirect (?:call|jmp|ljmp|lcall) without|interpreting as",
+)
+
+
+@dataclass(frozen=True)
+class Complaint:
+    """One message. `line` is that of as's text from 1, 0 where it names none."""
+
+    line: int
+    text: str
+    foreign: bool = False
+
+
+def of_assembler(messages: str) -> Iterator[Complaint]:
+    """The errors of as, and those warnings after which bytes would be others than those that are written."""
+    for message in messages.splitlines():
+        found = _LINE.match(message)
+        if not found:
+            if fatal := _FATAL.match(message):
+                yield Complaint(0, _memory(fatal.group(1)))
+            elif _MEMORY.search(message):
+                yield Complaint(0, _memory(message))
+            continue
+        kind, text = found.group("kind"), found.group("text")
+        if kind == "Info" or (kind == "Warning" and _HARMLESS.search(text)):
+            continue
+        yield Complaint(int(found.group("line") or 0), _memory(text), found.group("file") != SOURCE)
+
+
+def _memory(text: str) -> str:
+    return "needs more memory than it may have (1 GiB)" if _MEMORY.search(text) else text
+
+
+def of_linker(messages: str) -> Iterator[tuple[str, int, str]]:
+    """(section, offset, text) of what ld complains of; without a section what has no place."""
+    for message in messages.splitlines():
+        if found := _LINKED.search(message):
+            yield found.group("section"), int(found.group("offset"), 16), found.group("text")
+        elif ": error: " in message or "cannot" in message or "failed" in message or "overlap" in message:
+            yield "", 0, message.rpartition(": ")[2]
+
+
+def unfit(text: str) -> str | None:
+    """The symbol that a message of ld says is out of reach, None where it says something else."""
+    found = _FITS.search(text)
+    return found.group(1) if found else None
+
+
+def quoted(text: str) -> str:
+    """as's words with one kind of quotes, as a message shows them."""
+    return shorten(re.sub(r"`([^`']*)'", lambda found: f"`{clip(found.group(1))}`", text))
+
+
+def shorten(text: str) -> str:
+    """`text` in one line that is not too long."""
+    text = " ".join(text.split())
+    return text if len(text) <= 200 else text[:197] + "..."
+
+
+class Report:
+    """The problems of one program so far, each at its statement."""
+
+    def __init__(self, source: Source, statements: Sequence[Statement]) -> None:
+        self.statements = statements
+        self._source = source
+        self._problems: list[Problem] = []
+
+    def add(self, index: int | None, message: str) -> None:
+        """A problem at the statement of an index, or at the program as a whole."""
+        place = self._source if index is None or index >= len(self.statements) else self.statements[index]
+        self._problems.append(Problem(self._source.file, place.line, place.column, message))
+
+    def misplaced(self, wrong: Misplaced) -> None:
+        """A section that cannot be where it is placed."""
+        place = wrong.placement or self._source
+        self._problems.append(Problem(self._source.file, place.line, place.column, wrong.message))
+
+    def only(self, index: int | None, message: str) -> None:
+        """A problem that makes all others pointless."""
+        self._problems.clear()
+        self.add(index, message)
+
+    def stop(self) -> None:
+        """Raise ScenarioError where there are problems."""
+        if self._problems:
+            raise ScenarioError(dict.fromkeys(self._problems))
+
+    def large(self) -> int | None:
+        """The first statement that may make much of little: where to look when a tool could not go on."""
+        return next((n for n, statement in enumerate(self.statements) if statement.word in _LARGE), None)

@@ -1,0 +1,130 @@
+"""What is read of the ELF files that as and ld make."""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from elftools.common.exceptions import ELFError
+from elftools.elf.elffile import ELFFile
+from elftools.elf.relocation import RelocationSection
+from elftools.elf.sections import SymbolTableSection
+
+from kvmscen.asm.gnu.text import MARKS
+from kvmscen.asm.layout import Shape
+
+_KEPT = ("SHT_PROGBITS", "SHT_NOBITS", "SHT_NOTE", "SHT_INIT_ARRAY", "SHT_FINI_ARRAY", "SHT_PREINIT_ARRAY")
+_DROPPED = (".note.gnu.property", ".note.GNU-stack", ".comment", ".eh_frame", MARKS)
+_MERGED = 0x30  # SHF_MERGE | SHF_STRINGS
+
+
+@dataclass(frozen=True)
+class Symbol:
+    """A symbol of an object: its section's name, None for a plain number; `value` is the offset, or the number."""
+
+    section: str | None
+    value: int
+
+
+@dataclass(frozen=True)
+class Object:
+    """What as made: sections before they are placed. `nobits` names those without bytes.
+
+    `undefined` are symbols that the program uses and does not have. `raw` is the file, for ld.
+    """
+
+    shapes: tuple[Shape, ...]
+    nobits: frozenset[str]
+    symbols: Mapping[str, Symbol]
+    undefined: frozenset[str]
+    raw: bytes
+
+
+@dataclass(frozen=True)
+class Use:
+    """A relocation: where a symbol (or a section, by its name) is used, and the relocation's type."""
+
+    symbol: str
+    section: str
+    offset: int
+    kind: int
+    addend: int
+
+
+def read(raw: bytes) -> Object:
+    """Read an object file. Raises ELFError."""
+    elf = ELFFile(io.BytesIO(raw))
+    shapes: dict[str, Shape] = {}
+    nobits: set[str] = set()
+    names: dict[int, str] = {}
+    symbols: dict[str, Symbol] = {}
+    undefined: set[str] = set()
+    for index, section in enumerate(elf.iter_sections()):
+        name = section.name
+        if isinstance(section, SymbolTableSection):
+            continue
+        if section["sh_type"] in _KEPT and name not in _DROPPED and not name.startswith((".debug_", ".stab")):
+            if name in shapes:
+                raise ELFError(f"there are two sections {name} of different kinds")
+            shapes[name] = Shape(name, section["sh_size"], max(1, section["sh_addralign"]))
+            names[index] = name
+            if section["sh_type"] == "SHT_NOBITS":
+                nobits.add(name)
+    table = elf.get_section_by_name(".symtab")
+    for symbol in table.iter_symbols() if isinstance(table, SymbolTableSection) else ():
+        name, at = symbol.name, symbol["st_shndx"]
+        if not name or symbol["st_info"]["type"] in ("STT_SECTION", "STT_FILE") or _is_mapping(name):
+            continue
+        if at == "SHN_UNDEF":
+            if symbol["st_info"]["bind"] != "STB_WEAK":
+                undefined.add(name)
+        elif at == "SHN_ABS":
+            symbols[name] = Symbol(None, symbol["st_value"])
+        elif at in names:
+            symbols[name] = Symbol(names[at], symbol["st_value"])
+    return Object(tuple(shapes.values()), frozenset(nobits), symbols, frozenset(undefined), _unmerged(raw, elf))
+
+
+def _is_mapping(name: str) -> bool:
+    # $x and $d tell code from data on arm64 and riscv64.
+    return name[0] == "$" and name[1:2] in ("x", "d") and (len(name) == 2 or name[2] == "." or name.startswith("$xrv"))
+
+
+def _unmerged(raw: bytes, elf: ELFFile) -> bytes:
+    """The object with no section whose equal strings ld would merge: a program has its bytes as they are written."""
+    out = bytearray(raw)
+    for index, section in enumerate(elf.iter_sections()):
+        if section["sh_flags"] & _MERGED:
+            at = elf["e_shoff"] + index * elf["e_shentsize"] + 8
+            out[at : at + 8] = struct.pack("<Q", section["sh_flags"] & ~_MERGED)
+    return bytes(out)
+
+
+def uses(raw: bytes) -> list[Use]:
+    """All relocations of an object, but those of the marks."""
+    elf = ELFFile(io.BytesIO(raw))
+    found: list[Use] = []
+    for section in elf.iter_sections():
+        if not isinstance(section, RelocationSection):
+            continue
+        where = elf.get_section(section["sh_info"]).name
+        table = elf.get_section(section["sh_link"])
+        if where == MARKS or not isinstance(table, SymbolTableSection):
+            continue
+        for entry in section.iter_relocations():
+            symbol = table.get_symbol(entry["r_info_sym"])
+            name = symbol.name or elf.get_section(symbol["st_shndx"]).name
+            found.append(Use(name, where, entry["r_offset"], entry["r_info_type"], entry["r_addend"]))
+    return found
+
+
+def contents(raw: bytes) -> dict[str, tuple[int, bytes]]:
+    """Name to size and bytes of every section of a linked file; of those without bytes none."""
+    elf = ELFFile(io.BytesIO(raw))
+    return {
+        section.name: (section["sh_size"], b"" if section["sh_type"] == "SHT_NOBITS" else section.data())
+        for section in elf.iter_sections()
+        if section["sh_type"] in _KEPT
+    }

@@ -1,0 +1,109 @@
+"""A program as GNU as reads it: one statement a line, with marks around each that tell which bytes are its own.
+
+The marks are records in a section of their own, made by directives before and behind the statement, also inside macros. as's
+debug information would know instructions only, and its listing no sections.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from kvmscen.asm.source import Statement
+from kvmscen.asm.values import Wrong
+
+MARKS = ".kvm.lines"
+_END = 1 << 31
+# A local label of this number is at the edges of every statement; no program has it.
+_EDGE = 1987654321
+_ASSIGN = re.compile(r"[A-Za-z_.$][\w.$]*\s*==?(?!=)", re.ASCII)
+_DATA_WORDS = """
+    .byte .2byte .4byte .8byte .hword .short .int .long .quad .word .value .octa .xword .dword .half .float .single .double
+    .float16 .tfloat .bfloat16 .ascii .asciz .string .string8 .string16 .string32 .string64 .base64 .space .zero .skip .fill .org
+    .inst .insn .uleb128 .sleb128 .nops .nop .dc .dc.a .dc.b .dc.d .dc.l .dc.s .dc.w .dc.x .dcb .dcb.b .dcb.d .dcb.l .dcb.s
+    .dcb.w .dcb.x .ds .ds.b .ds.d .ds.l .ds.p .ds.s .ds.w .ds.x
+"""
+_DATA = frozenset(_DATA_WORDS.split())
+# What would tell as other lines than ours, and has no bytes.
+_IGNORED = frozenset([".file", ".line", ".ln", ".linefile", ".appfile", ".app-file", ".appline", ".loc", ".ident"])
+_REFUSED = {
+    ".incbin": "is not allowed: a scenario may not read files of the host",
+    ".include": "is not allowed: a scenario may not read files of the host",
+    ".mri": "is not supported",
+    ".comm": "is not supported: put the symbol into .bss, with .skip for its size",
+}
+_MAX_REPEAT = 65536
+
+
+@dataclass(frozen=True)
+class Text:
+    """What as reads: `lines`, and for each the index of its statement, None where it has none."""
+
+    lines: Sequence[str]
+    owners: Sequence[int | None]
+
+    def statement(self, line: int) -> int | None:
+        """The index of the statement that stands in a line of as's, from 1."""
+        return self.owners[line - 1] if 0 < line <= len(self.owners) else None
+
+
+def check(statement: Statement) -> None:
+    """Raise Wrong where as must not see a statement."""
+    word = statement.word
+    if word in _REFUSED:
+        raise Wrong(f"{word} {_REFUSED[word]}")
+    count = statement.rest if word == ".rept" and statement.rest.isascii() and statement.rest.isdigit() else "0"
+    if len(count) > 9 or int(count) > _MAX_REPEAT:
+        raise Wrong(f"{word} repeats at most {_MAX_REPEAT} times")
+
+
+def render(prologue: str, statements: Sequence[Statement], changed: Mapping[int, str]) -> Text:
+    """The text for as, with marks; `changed` are statements to be written otherwise."""
+    lines, owners = [prologue], [None]  # type: list[str], list[int | None]
+    for index, statement in enumerate(statements):
+        text = changed.get(index, statement.text)
+        if statement.word in _IGNORED:
+            continue
+        if not _is_marked(statement):
+            lines.append(text)
+            owners.append(index)
+            continue
+        lines += [_mark(index), text, _mark(index | _END)]
+        owners += [index, index, index]
+    return Text(lines, owners)
+
+
+def _is_marked(statement: Statement) -> bool:
+    word = statement.word
+    if statement.label or not word:
+        return False
+    if word[0] == ".":
+        return word in _DATA and not _ASSIGN.match(statement.text)
+    return word != "local" and not _ASSIGN.match(statement.text)
+
+
+def _mark(number: int) -> str:
+    return f"{_EDGE}: .pushsection {MARKS}; .4byte {number}; .8byte {_EDGE}b; .popsection"
+
+
+def ranges(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """(statement, first address, address behind it), of the records in the section of marks; innermost statements only."""
+    # What is open: statement, start, whether something inside it has bytes.
+    opened: list[list[int]] = []
+    for number, at in struct.iter_unpack("<IQ", data[: len(data) // 12 * 12]):
+        if not number & _END:
+            opened.append([number, at, 0])
+            continue
+        number &= _END - 1
+        # What `.exitm` left open ends here too.
+        while opened and opened[-1][0] != number:
+            opened.pop()
+        if not opened:
+            continue
+        _, start, filled = opened.pop()
+        if not filled and at > start:
+            yield number, start, at
+        if opened and (filled or at > start):
+            opened[-1][2] = 1

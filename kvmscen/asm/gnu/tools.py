@@ -1,0 +1,165 @@
+"""GNU as and ld as programs: which they are for an architecture, and how one is run so that no input can run away with it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import selectors
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+# Seconds of one run, and what it may take: a program of 64 MiB and its relocations fit.
+SECONDS = 8.0
+_MEMORY = 1 << 30
+_FILE = 256 << 20
+_OUTPUT = 1 << 20
+
+
+@dataclass(frozen=True)
+class Target:
+    """An architecture's binutils. `options` are as's by the mode's width in bits, `prologue` what stands before every program.
+
+    `machines` are those whose plain `as` is of this architecture. `align` is that of instructions, in bytes.
+    """
+
+    machines: tuple[str, ...]
+    prefix: str
+    package: str
+    options: dict[int, tuple[str, ...]]
+    emulation: str
+    align: int = 1
+    prologue: dict[int, str] = field(default_factory=dict)
+
+
+# Binutils know more instructions than one CPU has: a guest may ask what happens at any of them.
+# 32- and 16-bit x86 code is assembled into 64-bit ELF, so that it can change mode and lie anywhere.
+TARGETS = {
+    "arm64": Target(
+        ("aarch64", "arm64"), "aarch64-linux-gnu-", "binutils-aarch64-linux-gnu", {64: ("-march=all",)}, "aarch64linux", 4
+    ),
+    "x86_64": Target(
+        ("x86_64", "amd64"),
+        "x86_64-linux-gnu-",
+        "binutils-x86-64-linux-gnu",
+        {64: ("--64",), 32: ("--64", "-mtune=generic32"), 16: ("--64", "-mtune=generic32")},
+        "elf_x86_64",
+        1,
+        {
+            64: ".intel_syntax noprefix",
+            32: ".intel_syntax noprefix; .code32",
+            16: ".intel_syntax noprefix; .code16",
+        },
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Tools:
+    """The paths of as and ld for one target."""
+
+    target: Target
+    assembler: str
+    linker: str
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a run ended: `why` is empty, or says what stopped it."""
+
+    status: int
+    messages: str
+    why: str = ""
+
+
+@lru_cache(maxsize=8)
+def find(arch: str) -> Tools | None:
+    """as and ld for an architecture, None where they are not on PATH."""
+    target = TARGETS[arch]
+    native = platform.machine().lower() in target.machines
+    for prefix in ("", target.prefix) if native else (target.prefix,):
+        assembler, linker = shutil.which(prefix + "as"), shutil.which(prefix + "ld")
+        if assembler and linker:
+            return Tools(target, assembler, linker)
+    return None
+
+
+def package(arch: str) -> str:
+    """The Debian package that has as and ld for an architecture on this machine."""
+    target = TARGETS[arch]
+    return "binutils" if platform.machine().lower() in target.machines else target.package
+
+
+def folder() -> tempfile.TemporaryDirectory[str]:
+    """A private folder for one program, in memory where that is there."""
+    shared = "/dev/shm"
+    return tempfile.TemporaryDirectory(prefix="kvmscen-as-", dir=shared if os.access(shared, os.W_OK) else None)
+
+
+def run(argv: Sequence[str], where: Path) -> Ran:
+    """Run a tool in `where`, within SECONDS, and limits of memory and file size. What it prints is in English."""
+    environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TMPDIR": str(where)}
+    with subprocess.Popen(
+        argv, cwd=where, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as child:
+        try:
+            _limit(child.pid)
+            text, why = _read(child, time.monotonic() + SECONDS)
+        except BaseException:
+            child.kill()
+            raise
+        if why:
+            child.kill()
+    status = child.returncode
+    if not why and status < 0:
+        why = _ended(-status)
+    return Ran(status, text, why)
+
+
+def _limit(process: int) -> None:
+    # The parent may be gone when its time is over: the CPU limit ends what it left behind.
+    limits = (
+        (resource.RLIMIT_AS, _MEMORY),
+        (resource.RLIMIT_FSIZE, _FILE),
+        (resource.RLIMIT_CPU, int(SECONDS) + 1),
+        (resource.RLIMIT_CORE, 0),
+    )
+    try:
+        for what, most in limits:
+            resource.prlimit(process, what, (most, most))
+    except (ProcessLookupError, AttributeError):
+        pass
+
+
+def _read(child: subprocess.Popen[bytes], deadline: float) -> tuple[str, str]:
+    """What it says until it ends, and why it must be ended."""
+    assert child.stderr is not None
+    said = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(child.stderr, selectors.EVENT_READ)
+        while True:
+            left = deadline - time.monotonic()
+            if left <= 0 or not selector.select(left):
+                return said.decode("utf-8", "replace"), f"takes more than {SECONDS:g} s"
+            piece = os.read(child.stderr.fileno(), 65536)
+            if not piece:
+                return said.decode("utf-8", "replace"), ""
+            said += piece
+            if len(said) > _OUTPUT:
+                return said.decode("utf-8", "replace"), "has more to complain of than can be shown"
+
+
+def _ended(number: int) -> str:
+    import signal
+
+    if number == signal.SIGXFSZ:
+        return f"makes more than {_FILE >> 20} MiB"
+    if number == signal.SIGXCPU:
+        return f"takes more than {SECONDS:g} s"
+    return f"ended by signal {number}"
