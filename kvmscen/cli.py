@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from kvmscen import __version__
 from kvmscen.errors import HostError, UsageError
 
+ASSEMBLERS = ("keystone", "gnu")
 EXIT = """exit status: 0 all that ran passed, 1 a mismatch, 2 a wrong scenario or wrong usage, 3 a host or harness error,
 4 nothing ran, 130 interrupted; of several, 3 goes before 2 before 1"""
 
@@ -76,6 +77,10 @@ def _main(argv: Sequence[str]) -> int:
     if verb is None:
         _parser().print_help()
         return 2
+    if getattr(arguments, "assembler", None) is None and (named := os.environ.get("KVMSCEN_ASSEMBLER")):
+        if named not in ASSEMBLERS:
+            raise UsageError(f"KVMSCEN_ASSEMBLER: {named!r} is no assembler: {' or '.join(ASSEMBLERS)}")
+        arguments.assembler = named
     if verb == "run":
         try:
             _environment(arguments)
@@ -111,6 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("-k", metavar="TEXT", help="only cases with this text in file, name, summary or tags")
     run.add_argument("--case", action="append", metavar="NAME", help="only the case of this name")
+    _assembler(run)
     run.add_argument("-j", type=_count, metavar="N", help="how many run at once (default: the CPUs)")
     run.add_argument(
         "--report",
@@ -126,15 +132,27 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.add_argument("paths", nargs="+", metavar="PATH", help="a scenario, or a folder of them")
 
+    _assembler(check)
+
     show = verbs.add_parser(
         "show", help="the memory map, the symbols and the listing", epilog=_SHOW_EXAMPLE, formatter_class=raw, allow_abbrev=False
     )
     show.add_argument("path", metavar="PATH", help="a scenario")
     show.add_argument("--case", metavar="NAME", help="only the case of this name")
+    _assembler(show)
     show.add_argument("--json", action="store_true", help="as JSON")
 
     verbs.add_parser("hosts", help="each host, whether it can run here, and why not", epilog=_HOSTS_EXAMPLE, formatter_class=raw)
     return parser
+
+
+def _assembler(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--assembler",
+        choices=ASSEMBLERS,
+        help="what assembles every program, whatever the scenario says (default: keystone, and gnu for a program with an "
+        "instruction that Keystone cannot encode)",
+    )
 
 
 def _environment(arguments: argparse.Namespace) -> None:

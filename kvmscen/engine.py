@@ -36,10 +36,14 @@ _AHEAD = 8
 
 @dataclass(frozen=True)
 class Selection:
-    """Which cases run: `text` in file, name, summary or tags; `cases` the exact names (empty: all)."""
+    """Which cases run: `text` in file, name, summary or tags; `cases` the exact names (empty: all).
+
+    `assembler`, where it is given, assembles the programs whatever the scenarios say.
+    """
 
     text: str | None = None
     cases: tuple[str, ...] = ()
+    assembler: str | None = None
 
 
 @dataclass(frozen=True)
@@ -175,7 +179,7 @@ def _spread(
     for numbered in enumerate(files):
         shared.files.put(numbered)
     for child in children:
-        _thread(_prepare_all, shared, child, {"targets": targets, "each": each}, selection)
+        _thread(_prepare_all, shared, child, {"targets": targets, "each": each, "assembler": selection.assembler}, selection)
     for _ in range(workers):
         _thread(_execute_all, shared, {host.name: host for host in hosts})
 
@@ -291,7 +295,7 @@ def _in_order(shared: _Shared, files: int) -> Iterator[Problem | tuple[Outcome, 
                 problems[item[0]] = item[1]
 
 
-def check(files: Sequence[str], on_file: Callable[[str, int, list[Problem]], None]) -> list[Problem]:
+def check(files: Sequence[str], assembler: str | None, on_file: Callable[[str, int, list[Problem]], None]) -> list[Problem]:
     """Everything short of running, file by file; `on_file(file, cases, problems)` in the order of the files."""
     count = max(1, min(os.cpu_count() or 1, -(-len(files) // _FILES_A_CHILD)))
     children = [_prepare_child() for _ in range(count)]
@@ -304,7 +308,7 @@ def check(files: Sequence[str], on_file: Callable[[str, int, list[Problem]], Non
         left: list[tuple[int, str]] = []
         while left := left + _take(waiting, _AHEAD - len(left)):
             try:
-                for reply in child.ask_ahead([json.dumps({"check": file})[1:-1] for _, file in left], PREPARE_SECONDS):
+                for reply in child.ask_ahead([_checking(file, assembler) for _, file in left], PREPARE_SECONDS):
                     number, file = left[0]
                     broke = [_unprepared(file, f"preparing broke: {reply['broke']}")] if "broke" in reply else []
                     done.put((number, reply.get("cases", 0), broke or [Problem(*p) for p in reply.get("problems", ())]))
@@ -332,10 +336,14 @@ def check(files: Sequence[str], on_file: Callable[[str, int, list[Problem]], Non
     return out
 
 
-def show(file: str, case: str | None) -> Any:
+def _checking(file: str, assembler: str | None) -> str:
+    return json.dumps({"check": file, "assembler": assembler})[1:-1]
+
+
+def show(file: str, case: str | None, assembler: str | None) -> Any:
     """What `kvmscen show` prints of one file, as data, through a prepare child: `{"cases": ...}` or `{"problems": ...}`."""
     child = _prepare_child()
     try:
-        return ask_prepare(child, show=file, case=case)
+        return ask_prepare(child, show=file, case=case, assembler=assembler)
     finally:
         child.close()

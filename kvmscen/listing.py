@@ -17,7 +17,7 @@ def render(file: str, shown: Json) -> str:
 
 
 def _render(file: str, case: Json) -> str:
-    parts = [f"{file}, case {case['case']} ({case['arch']}), entry at {case['entry']:#x}", "", "memory map:"]
+    parts = [f"{file}, case {case['case']} ({case['arch']}{_by(case)}), entry at {case['entry']:#x}", "", "memory map:"]
     parts.append(tabulate(_map(case), headers=("from", "to", "size", "what"), disable_numparse=True))
     symbols = sorted((at, name) for name, at in case["symbols"].items())
     if symbols:
@@ -25,6 +25,10 @@ def _render(file: str, case: Json) -> str:
     if case["listing"]:
         parts += ["", "listing:", tabulate(_rows(case["listing"]), tablefmt="plain", disable_numparse=True)]
     return "\n".join(parts) + "\n"
+
+
+def _by(case: Json) -> str:
+    return f", assembled by {case['assembler']}" if case["assembler"] else ""
 
 
 def _map(case: Json) -> list[tuple[str, str, str, str]]:

@@ -33,27 +33,30 @@ class Preparer:
     def __init__(self) -> None:
         self.targets: tuple[Target, ...] = ()
         self.each = False
+        self.assembler: str | None = None
         self._held = 0
 
     def handle(self, request: Json) -> Json:
-        """`{"targets": [...], "each": bool}`, `{"run": FILE, "text", "cases"}`, `{"check": FILE}` or `{"show": FILE}`."""
+        """`{"targets": [...], "each": bool, "assembler"}`, `{"run": FILE, "text", "cases"}`, `{"check": FILE, "assembler"}` or
+        `{"show": FILE, "case", "assembler"}`."""
         if "targets" in request:
             self.targets = tuple(map(Target.from_json, request["targets"]))
-            self.each = request["each"]
+            self.each, self.assembler = request["each"], request["assembler"]
             return {}
         try:
             if "check" in request:
-                return {"cases": _check(request["check"])}
+                return {"cases": _check(request["check"], request["assembler"])}
             if "show" in request:
                 from kvmscen.show import show
 
-                return show(request["show"], request["case"])
+                return show(request["show"], request["case"], request["assembler"])
             return {"jobs": [job.to_json() for job in self._jobs(request)]}
         except ScenarioError as error:
-            return {"problems": [[p.file, p.line, p.column, p.message] for p in _all(error)]}
+            assembler = request.get("assembler", self.assembler)
+            return {"problems": [[p.file, p.line, p.column, p.message] for p in _all(error, assembler)]}
 
     def _jobs(self, request: Json) -> list[Job]:
-        scenario = load(request["run"])
+        scenario = load(request["run"]).assembled_by(self.assembler)
         cases = [case for case in scenario.cases if selected(scenario, case, request["text"], request["cases"])]
         self._held = 0
         return [job for jobs in each(cases, lambda case: self._of(scenario, case)) for job in jobs]
@@ -79,7 +82,7 @@ class Preparer:
         return [next(fitting, self.targets[-1])]
 
 
-def _all(error: ScenarioError) -> list[Problem]:
+def _all(error: ScenarioError, assembler: str | None) -> list[Problem]:
     """The problems, with those of the programs that could be read although other keys are wrong."""
     found = dict.fromkeys(error.problems)
     file = error.problems[0].file
@@ -87,7 +90,7 @@ def _all(error: ScenarioError) -> list[Problem]:
     for case in error.readable:
         if case.asm is None or (case.asm.place.line, case.asm.place.column) in told:
             continue
-        found.update(dict.fromkeys(misassembled(file, case)))
+        found.update(dict.fromkeys(misassembled(file, case.assembled_by(assembler))))
     return sorted(found)
 
 
@@ -102,8 +105,8 @@ def selected(scenario: Scenario, case: Case, text: str | None, names: Iterable[s
     return any(text.lower() in part.lower() for part in where)
 
 
-def _check(file: str) -> int:
-    scenario = load(file)
+def _check(file: str, assembler: str | None) -> int:
+    scenario = load(file).assembled_by(assembler)
     return len(plans(scenario, scenario.cases))
 
 

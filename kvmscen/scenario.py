@@ -6,7 +6,7 @@ load makes these, build reads them. Nothing here knows YAML or KVM's numbers.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
@@ -206,6 +206,11 @@ class Case:
     tags: tuple[str, ...] = ()
     timeout: float | None = None
     exits: int | None = None
+    assembler: str | None = None
+
+    def assembled_by(self, assembler: str | None) -> Case:
+        """The same with its program assembled by this assembler, None for the one that is written."""
+        return self if assembler is None else replace(self, assembler=assembler)
 
 
 @dataclass(frozen=True)
@@ -214,6 +219,10 @@ class Scenario:
 
     file: str
     cases: tuple[Case, ...]
+
+    def assembled_by(self, assembler: str | None) -> Scenario:
+        """The same, with every program assembled by this assembler, None for what the cases say."""
+        return self if assembler is None else replace(self, cases=tuple(case.assembled_by(assembler) for case in self.cases))
 
     @property
     def name(self) -> str:

@@ -15,9 +15,9 @@ from kvmscen.scenario import Case
 Json = dict[str, Any]
 
 
-def show(file: str, only: str | None) -> Json:
+def show(file: str, only: str | None, assembler: str | None = None) -> Json:
     """`{"cases": [...]}` of a file. Raises ScenarioError."""
-    scenario = load(file)
+    scenario = load(file).assembled_by(assembler)
     cases = [case for case in scenario.cases if only is None or case.name == only]
     if not cases:
         names = ", ".join(case.name for case in scenario.cases)
@@ -29,6 +29,7 @@ def _case(case: Case, planned: Plan) -> Json:
     return {
         "case": case.name,
         "arch": case.arch,
+        "assembler": planned.assembler,
         "sections": [
             {
                 "name": section.name,

@@ -94,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
             if outcome.job.legend is not None:
                 print(observed(outcome.result, outcome.job.legend), flush=True)
 
-    selection = engine.Selection(arguments.k, tuple(arguments.case or ()))
+    selection = engine.Selection(arguments.k, tuple(arguments.case or ()), arguments.assembler)
     try:
         hosts = [host(name) for name in named or DEFAULT]
         made = engine.run(files, hosts, bool(named), selection, workers, on_result, screen.problem, problems)
@@ -248,7 +248,7 @@ def check(arguments: argparse.Namespace) -> int:
         for problem in found:
             print(text.problem(problem))
 
-    found = engine.check(files, on_file)
+    found = engine.check(files, arguments.assembler, on_file)
     said = f"{len(files)} file{'s' * (len(files) != 1)}, {cases} case{'s' * (cases != 1)}"
     wrong += len(problems)
     print(f"{said}: " + (f"{wrong} wrong" if wrong else "nothing wrong"), file=sys.stderr)
@@ -263,7 +263,7 @@ def show(arguments: argparse.Namespace) -> int:
     """`kvmscen show`: 0, or 2 when the file is wrong."""
     if not os.path.isfile(arguments.path):
         raise UsageError(f"{arguments.path}: there is no such file")
-    shown = engine.show(arguments.path, arguments.case)
+    shown = engine.show(arguments.path, arguments.case, arguments.assembler)
     if "problems" in shown:
         for problem in shown["problems"]:
             print(text.problem(Problem(*problem)), file=sys.stderr)

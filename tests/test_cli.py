@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
@@ -541,3 +542,24 @@ def test_a_wrong_key_does_not_hide_a_wrong_instruction(tmp_path: Path) -> None:
         "undefined symbol nowhere",
         "`hltt` is no exit: did you mean `hlt`",
     ]
+
+
+def test_the_assembler_is_chosen_by_option_variable_and_key(tmp_path: Path) -> None:
+    if shutil.which("as") is None or shutil.which("aarch64-linux-gnu-as") is None:
+        pytest.skip("GNU as is not installed")
+    file = tmp_path / "a.yaml"
+
+    def shown(key: str, *options: str, **env: str) -> str:
+        file.write_text(
+            f"arch: x86_64\nmemslots:\n  - {{slot: 0, gpa: 0x0, size: 0x1000}}\n{key}asm: |\n  _start: hlt\nexpect: []\n"
+        )
+        done = kvmscen("show", file, "--json", *options, env=env)
+        return str(json.loads(done.stdout)["cases"][0]["assembler"]) if done.returncode == 0 else done.stderr
+
+    assert shown("") == "keystone"
+    assert shown("assembler: gnu\n") == "gnu"
+    assert shown("", KVMSCEN_ASSEMBLER="gnu") == "gnu"
+    assert shown("assembler: gnu\n", KVMSCEN_ASSEMBLER="keystone") == "keystone"
+    assert shown("", "--assembler", "keystone", KVMSCEN_ASSEMBLER="gnu") == "keystone"
+    assert "KVMSCEN_ASSEMBLER: 'nasm' is no assembler" in shown("", KVMSCEN_ASSEMBLER="nasm")
+    assert kvmscen("run", SCENARIOS / "arm64-mmio.yaml", "--on", "model", "--assembler", "gnu").returncode == 0

@@ -83,7 +83,7 @@ def test_wrong_file(tmp_path: Path) -> None:
 def test_text(file: str) -> None:
     text = render("a.yaml", show(file, "default"))
     lines = [" ".join(line.split()) for line in text.splitlines()]
-    assert lines[0] == "a.yaml, case default (x86_64), entry at 0x10"
+    assert lines[0] == "a.yaml, case default (x86_64, assembled by keystone), entry at 0x10"
     start = lines.index("from to size what") + 2
     assert lines[start : lines.index("symbols:") - 1] == [
         "0x0 0xfff 0x1000 memslot 0",

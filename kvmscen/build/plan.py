@@ -25,7 +25,7 @@ _MAPPED = 1 << 47
 class Plan:
     """One case, laid out. `tables` is (gpa, size) of the engine's own slot on x86, `spans` what it maps above 4 GiB.
 
-    `entry` is where vCPUs begin unless their `pc` says otherwise.
+    `entry` is where vCPUs begin unless their `pc` says otherwise; `assembler` is what made the program.
     """
 
     memslots: tuple[Memslot, ...]
@@ -37,15 +37,16 @@ class Plan:
     entry: int
     tables: tuple[int, int] | None
     spans: tuple[tuple[int, int], ...]
+    assembler: str | None = None
 
 
 @lru_cache(maxsize=64)
 def _assemble(
-    arch: str, bits: int, source: asm.Source, placements: tuple[asm.Placement, ...], origin: int
+    arch: str, bits: int, source: asm.Source, placements: tuple[asm.Placement, ...], origin: int, assembler: str | None
 ) -> asm.Program | ScenarioError:
     # Cases mostly share their program; a wrong one is wrong for all of them.
     try:
-        return asm.assemble(arch, bits, source, placements, origin)
+        return asm.assemble(arch, bits, source, placements, origin, assembler)
     except ScenarioError as error:
         return error
 
@@ -89,8 +90,9 @@ def lay_out(file: str, case: Case) -> tuple[Plan, list[Problem]]:
     later = [resolver.memslot(slot) for slot in later_slots(case)]
     tables, spans = _tables(resolver, case, [*usable, *later], program.sections)
     lines = tuple((line.gpa, line.size, line.line, line.text) for line in program.lines if line.size)
+    assembler = None if case.asm is None else program.assembler
     legend = Legend(dict(program.symbols), lines)
-    made = Plan(slots, program.sections, image, devices, dict(program.symbols), legend, entry, tables, spans)
+    made = Plan(slots, program.sections, image, devices, dict(program.symbols), legend, entry, tables, spans, assembler)
     return made, resolver.problems
 
 
@@ -103,7 +105,7 @@ def _program(file: str, case: Case, slots: Sequence[Memslot]) -> asm.Program:
     source = asm.Source(file, case.asm.text, case.asm.line, case.asm.column)
     placements = tuple(_placement(section) for section in case.sections)
     bits = ARCHES[case.arch].BITS[mode_of(case)]
-    made = _assemble(case.arch, bits, source, placements, slots[0].gpa if slots else 0)
+    made = _assemble(case.arch, bits, source, placements, slots[0].gpa if slots else 0, case.assembler)
     if isinstance(made, ScenarioError):
         raise made
     return made
@@ -115,7 +117,7 @@ def misassembled(file: str, case: Case) -> list[Problem]:
         return []
     source = asm.Source(file, case.asm.text, case.asm.line, case.asm.column)
     placements = tuple(asm.Placement(section.name) for section in case.sections if section.name in asm.STANDARD)
-    made = _assemble(case.arch, ARCHES[case.arch].BITS[mode_of(case)], source, placements, 0)
+    made = _assemble(case.arch, ARCHES[case.arch].BITS[mode_of(case)], source, placements, 0, case.assembler)
     return list(made.problems) if isinstance(made, ScenarioError) else []
 
 

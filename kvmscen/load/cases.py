@@ -134,6 +134,7 @@ class _Maker:
             tags=tuple(dict.fromkeys((*tags("tags+"), *tags("tags")))),
             timeout=timeout,
             exits=exits,
+            assembler=get("assembler", lambda v, _: as_text(v) or None, None),
         )
 
 

@@ -106,6 +106,7 @@ TOP = {
     "requires": "{kvm: svm}",
     "when": "[{kvm: svm, reason: why, expect: []}]",
     "limits": "{timeout: 1}",
+    "assembler": "gnu",
     "cases": "{a: {}}",
 }
 MAPS = {
