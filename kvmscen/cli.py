@@ -25,6 +25,10 @@ _CHECK_EXAMPLE = """example: look for errors in a folder of scenarios without ru
 _SHOW_EXAMPLE = """example: where does everything lie, and what are the bytes?
   kvmscen show scenarios/arm64-mmio.yaml
 """
+_MEASURE_EXAMPLE = """example: what each access costs here, in multiples of the cheapest
+  kvmscen measure scenarios/x86_64-cost.yaml --on kvm --compare
+  kvmscen measure scenarios/x86_64-cost.yaml --report json=cost.json
+"""
 _HOSTS_EXAMPLE = """example:
   kvmscen hosts
 """
@@ -141,6 +145,33 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--case", metavar="NAME", help="only the case of this name")
     _assembler(show)
     show.add_argument("--json", action="store_true", help="as JSON")
+
+    measure = verbs.add_parser(
+        "measure",
+        help="time the exits that scenarios name under measure:",
+        epilog=_MEASURE_EXAMPLE + "\n" + EXIT,
+        formatter_class=raw,
+        allow_abbrev=False,
+    )
+    measure.add_argument("paths", nargs="+", metavar="PATH", help="a scenario, or a folder of them")
+    measure.add_argument(
+        "--on", action="append", metavar="HOST", help="a host with KVM (default: kvm); several: one after another"
+    )
+    measure.add_argument("-k", metavar="TEXT", help="only cases with this text in file, name, summary or tags")
+    measure.add_argument("--case", action="append", metavar="NAME", help="only the case of this name")
+    measure.add_argument(
+        "--rounds",
+        type=_count,
+        default=10,
+        metavar="N",
+        help="spread the samples over so many runs of all cases in turn (default: 10)",
+    )
+    measure.add_argument(
+        "--loop", choices=("native", "python"), default="native", help="what stands around KVM_RUN (default: native machine code)"
+    )
+    measure.add_argument("--compare", action="store_true", help="all kinds side by side, in multiples of the cheapest")
+    measure.add_argument("--base", metavar="NAME", help="with --compare: in multiples of this one")
+    measure.add_argument("--report", action="append", metavar="FORMAT[=FILE]", help="json, to standard output or into a file")
 
     verbs.add_parser("hosts", help="each host, whether it can run here, and why not", epilog=_HOSTS_EXAMPLE, formatter_class=raw)
     return parser

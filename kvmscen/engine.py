@@ -85,7 +85,7 @@ def run(
     """
     started, clock = time.time(), time.monotonic()
     shared = _Shared()
-    children = [_prepare_child() for _ in range(max(1, min(os.cpu_count() or 1, -(-len(files) // _FILES_A_CHILD))))]
+    children = [prepare_child() for _ in range(max(1, min(os.cpu_count() or 1, -(-len(files) // _FILES_A_CHILD))))]
     shared.children += children
     results: list[Result] = []
     found: list[Problem] = list(problems)
@@ -113,7 +113,7 @@ def run(
         for host in hosts:
             host.close()
     return Run(
-        id=_id(),
+        id=new_id(),
         started=started,
         version=__version__,
         results=tuple(results),
@@ -125,10 +125,11 @@ def run(
 
 def broken(problems: Sequence[Problem]) -> Run:
     """A run in which nothing could run, for its reports: the last of `problems` is the host's."""
-    return Run(_id(), time.time(), __version__, (), tuple(problems), broken=True)
+    return Run(new_id(), time.time(), __version__, (), tuple(problems), broken=True)
 
 
-def _id() -> str:
+def new_id() -> str:
+    """Names one run of the program."""
     import uuid  # here, since nothing of a run waits for it by then
 
     return str(uuid.uuid4())
@@ -153,7 +154,8 @@ def start(hosts: Sequence[Host], each: bool) -> list[Host]:
     return usable
 
 
-def _prepare_child() -> Child:
+def prepare_child() -> Child:
+    """A prepare child, not started yet."""
     return Child("the prepare child", python("kvmscen.prepare"))
 
 
@@ -206,7 +208,7 @@ def _prepare_all(shared: _Shared, child: Child, targets: dict[str, Any], selecti
             # is our own mistake would leave its files without a result and the run waiting for them.
             child.kill()
             number, file = left.pop(0)
-            shared.done.put((number, [_unprepared(file, _why(error))]))
+            shared.done.put((number, [unprepared(file, why(error))]))
 
 
 def _take(files: queue.SimpleQueue[tuple[int, str]], most: int) -> list[tuple[int, str]]:
@@ -222,7 +224,7 @@ def _take(files: queue.SimpleQueue[tuple[int, str]], most: int) -> list[tuple[in
 
 def _prepared(shared: _Shared, number: int, file: str, reply: Json) -> None:
     if "broke" in reply:
-        shared.done.put((number, [_unprepared(file, f"preparing broke: {reply['broke']}")]))
+        shared.done.put((number, [unprepared(file, f"preparing broke: {reply['broke']}")]))
     elif "problems" in reply:
         shared.done.put((number, [Problem(*problem) for problem in reply["problems"]]))
     else:
@@ -232,12 +234,14 @@ def _prepared(shared: _Shared, number: int, file: str, reply: Json) -> None:
             shared.jobs.put((number, index, job))
 
 
-def _why(error: Exception) -> str:
+def why(error: Exception) -> str:
+    """What to say of an exception that ended one job."""
     return str(error) if isinstance(error, HostError) else f"kvmscen broke: {type(error).__name__}: {error}"
 
 
-def _unprepared(file: str, why: str) -> Problem:
-    return Problem(file, 0, 0, f"this file could not be prepared: {why}", ours=True)
+def unprepared(file: str, because: str) -> Problem:
+    """The problem of a file that broke its prepare child."""
+    return Problem(file, 0, 0, f"this file could not be prepared: {because}", ours=True)
 
 
 def _execute_all(shared: _Shared, hosts: dict[str, Host]) -> None:
@@ -264,7 +268,7 @@ def _execute(shared: _Shared, hosts: dict[str, Host], executors: dict[str, Execu
         return result(job, "ERROR", str(error))
     except Exception as error:
         # A thread that dies would leave its case without a result and the run waiting for it.
-        return result(job, "ERROR", _why(error))
+        return result(job, "ERROR", why(error))
 
 
 def _in_order(shared: _Shared, files: int) -> Iterator[Problem | tuple[Outcome, int, int]]:
@@ -298,7 +302,7 @@ def _in_order(shared: _Shared, files: int) -> Iterator[Problem | tuple[Outcome, 
 def check(files: Sequence[str], assembler: str | None, on_file: Callable[[str, int, list[Problem]], None]) -> list[Problem]:
     """Everything short of running, file by file; `on_file(file, cases, problems)` in the order of the files."""
     count = max(1, min(os.cpu_count() or 1, -(-len(files) // _FILES_A_CHILD)))
-    children = [_prepare_child() for _ in range(count)]
+    children = [prepare_child() for _ in range(count)]
     waiting: queue.SimpleQueue[tuple[int, str]] = queue.SimpleQueue()
     done: queue.SimpleQueue[tuple[int, int, list[Problem]]] = queue.SimpleQueue()
     for numbered in enumerate(files):
@@ -310,13 +314,13 @@ def check(files: Sequence[str], assembler: str | None, on_file: Callable[[str, i
             try:
                 for reply in child.ask_ahead([_checking(file, assembler) for _, file in left], PREPARE_SECONDS):
                     number, file = left[0]
-                    broke = [_unprepared(file, f"preparing broke: {reply['broke']}")] if "broke" in reply else []
+                    broke = [unprepared(file, f"preparing broke: {reply['broke']}")] if "broke" in reply else []
                     done.put((number, reply.get("cases", 0), broke or [Problem(*p) for p in reply.get("problems", ())]))
                     del left[0]
             except Exception as error:
                 child.kill()
                 number, file = left.pop(0)
-                done.put((number, 0, [_unprepared(file, _why(error))]))
+                done.put((number, 0, [unprepared(file, why(error))]))
 
     out: list[Problem] = []
     try:
@@ -342,7 +346,7 @@ def _checking(file: str, assembler: str | None) -> str:
 
 def show(file: str, case: str | None, assembler: str | None) -> Any:
     """What `kvmscen show` prints of one file, as data, through a prepare child: `{"cases": ...}` or `{"problems": ...}`."""
-    child = _prepare_child()
+    child = prepare_child()
     try:
         return ask_prepare(child, show=file, case=case, assembler=assembler)
     finally:

@@ -10,6 +10,7 @@ from typing import Any
 from kvmscen.expectation import Expectation
 from kvmscen.facts import Facts
 from kvmscen.machine import Sealed
+from kvmscen.measured import Wanted
 
 Json = dict[str, Any]
 
@@ -69,7 +70,8 @@ class Target:
 class Job:
     """One case for one host. `skip` is why it will not run there; else `machine` and `expectation` are set.
 
-    `host` is the text given to --on. `legend` names addresses and source lines in reports.
+    `host` is the text given to --on. `legend` names addresses and source lines in reports. `wanted` is what is timed: then
+    there is no expectation.
     """
 
     file: str
@@ -86,6 +88,7 @@ class Job:
     machine: Sealed | None
     expectation: Expectation | None
     legend: Legend | None
+    wanted: tuple[Wanted, ...] = ()
 
     def to_json(self) -> Json:
         machine = self.machine
@@ -104,6 +107,7 @@ class Job:
             "machine": None if machine is None else list(vars(machine).values()),
             "expectation": None if self.expectation is None else self.expectation.to_json(),
             "legend": None if self.legend is None else self.legend.to_json(),
+            "wanted": [one.to_json() for one in self.wanted],
         }
 
     @classmethod
@@ -124,4 +128,5 @@ class Job:
             None if machine is None else Sealed(*machine),
             None if expectation is None else Expectation.from_json(expectation),
             None if legend is None else Legend.from_json(legend),
+            tuple(map(Wanted.from_json, data["wanted"])),
         )

@@ -98,5 +98,6 @@ def result(job: Job, status: str, reason: str | None, **more: Any) -> Result:
         reason=reason,
         elapsed=0.0 if observation is None else observation.elapsed,
         machine=None if job.machine is None else job.machine.digest,
+        verb="measure" if job.wanted else "run",
         **more,
     )

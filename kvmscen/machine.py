@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from kvmscen.measure import Measure
+
 Json = dict[str, Any]
 Matcher = Any
 _NOT_IN_DIGEST = ("ignore", "observe_regs", "observe_memory", "timeout", "exits")
@@ -218,7 +220,8 @@ class Machine:
 
     `image` goes into the slots before the first entry; `devices` are the sections outside every slot, which hold their
     bytes; `ignore` are exits (name and telling matchers) that are answered and recorded but take no step; `observe_regs`
-    and `observe_memory` (gpa, size) are read at the end beside the general registers. `limits` in seconds and exits.
+    and `observe_memory` (gpa, size) are read at the end beside the general registers. `limits` in seconds and exits. With
+    `measure` exits are timed, and no script is followed.
     """
 
     arch: str
@@ -234,9 +237,10 @@ class Machine:
     observe_memory: tuple[tuple[int, int], ...] = ()
     timeout: float = 5.0
     exits: int = 1000
+    measure: Measure | None = None
 
     def to_json(self) -> Json:
-        return {
+        out: Json = {
             "arch": self.arch,
             "memslots": [s.to_json() for s in self.memslots],
             "image": [b.to_json() for b in self.image],
@@ -251,10 +255,13 @@ class Machine:
             "timeout": self.timeout,
             "exits": self.exits,
         }
+        if self.measure is not None:
+            out["measure"] = self.measure.to_json()
+        return out
 
     @classmethod
     def from_json(cls, data: Json) -> Machine:
-        tables = data["tables"]
+        tables, measure = data["tables"], data.get("measure")
         return cls(
             data["arch"],
             tuple(Memslot.from_json(s) for s in data["memslots"]),
@@ -269,6 +276,7 @@ class Machine:
             tuple((at, size) for at, size in data["observe_memory"]),
             data["timeout"],
             data["exits"],
+            None if measure is None else Measure.from_json(measure),
         )
 
     def digest(self) -> str:
@@ -286,6 +294,9 @@ def _digest(data: Json) -> str:
 
     kept = {key: value for key, value in data.items() if key not in _NOT_IN_DIGEST}
     kept["vcpus"] = [{**vcpu, "script": _deeds(vcpu["script"] or ())} for vcpu in data["vcpus"]]
+    if "measure" in kept:
+        # How often and by which loop does not change the question.
+        kept["measure"] = [{key: kind[key] for key in ("to", "since") if key in kind} for kind in kept["measure"]["kinds"]]
     text = json.dumps(kept, sort_keys=True, separators=(",", ":"))
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 

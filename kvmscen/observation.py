@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from kvmscen.measure import Timing
+
 Json = dict[str, Any]
 
 # Why a run stopped. `end`: the story was over (the last step was reached, or the script's vCPU ended where it should).
@@ -79,7 +81,7 @@ class Observation:
     """Everything that happened: events in order, why it stopped (one of STOPPED), final state, time taken in seconds.
 
     `regs` holds all general registers of vCPU 0 and those asked for; `memory` maps gpa to bytes. `detail` says more where
-    the run did not end by itself; `unpredicted` is why a model has no prediction.
+    the run did not end by itself; `unpredicted` is why a model has no prediction; `timing` is there where exits were timed.
     """
 
     stopped: str
@@ -89,6 +91,7 @@ class Observation:
     elapsed: float
     detail: str | None = None
     unpredicted: str | None = None
+    timing: Timing | None = None
 
     def to_json(self) -> Json:
         out: Json = {
@@ -102,10 +105,13 @@ class Observation:
             out["detail"] = self.detail
         if self.unpredicted is not None:
             out["unpredicted"] = self.unpredicted
+        if self.timing is not None:
+            out["timing"] = self.timing.to_json()
         return out
 
     @classmethod
     def from_json(cls, data: Json) -> Observation:
+        timing = data.get("timing")
         return cls(
             data["stopped"],
             tuple(Event.from_json(e) for e in data["events"]),
@@ -114,4 +120,5 @@ class Observation:
             data["elapsed"],
             data.get("detail"),
             data.get("unpredicted"),
+            None if timing is None else Timing.from_json(timing),
         )

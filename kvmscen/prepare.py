@@ -13,10 +13,12 @@ from typing import Any, TypeVar
 from kvmscen.agent.serve import serve
 from kvmscen.build import Plan, plan, plans, ready
 from kvmscen.build.cases import each, resolve
+from kvmscen.build.measure import Timing
 from kvmscen.build.plan import misassembled
 from kvmscen.errors import Problem, ScenarioError
 from kvmscen.job import Job, Target
 from kvmscen.load import load
+from kvmscen.measured import Wanted
 from kvmscen.scenario import Case, Scenario
 
 Json = dict[str, Any]
@@ -34,14 +36,16 @@ class Preparer:
         self.targets: tuple[Target, ...] = ()
         self.each = False
         self.assembler: str | None = None
+        self.timing: Timing | None = None
         self._held = 0
 
     def handle(self, request: Json) -> Json:
-        """`{"targets": [...], "each": bool, "assembler"}`, `{"run": FILE, "text", "cases"}`, `{"check": FILE, "assembler"}` or
-        `{"show": FILE, "case", "assembler"}`."""
+        """`{"targets": [...], "each": bool, "assembler", "timing"}`, `{"run": FILE, "text", "cases"}`, `{"check": FILE,
+        "assembler"}` or `{"show": FILE, "case", "assembler"}`."""
         if "targets" in request:
             self.targets = tuple(map(Target.from_json, request["targets"]))
             self.each, self.assembler = request["each"], request["assembler"]
+            self.timing = Timing.from_json(request["timing"]) if request.get("timing") else None
             return {}
         try:
             if "check" in request:
@@ -58,6 +62,8 @@ class Preparer:
     def _jobs(self, request: Json) -> list[Job]:
         scenario = load(request["run"]).assembled_by(self.assembler)
         cases = [case for case in scenario.cases if selected(scenario, case, request["text"], request["cases"])]
+        if self.timing is not None:
+            cases = [case for case in cases if case.measure]
         self._held = 0
         return [job for jobs in each(cases, lambda case: self._of(scenario, case)) for job in jobs]
 
@@ -73,7 +79,7 @@ class Preparer:
             return []
         if all(target.of(case.arch) is None for target in targets):
             resolve(scenario, case, planned)
-        return [_job(scenario, case, planned, target) for target in targets]
+        return [_job(scenario, case, planned, target, self.timing) for target in targets]
 
     def _targets(self, case: Case) -> Iterable[Target]:
         if self.each:
@@ -110,15 +116,16 @@ def _check(file: str, assembler: str | None) -> int:
     return len(plans(scenario, scenario.cases))
 
 
-def _job(scenario: Scenario, case: Case, planned: Plan, target: Target) -> Job:
+def _job(scenario: Scenario, case: Case, planned: Plan, target: Target, timing: Timing | None) -> Job:
     facts = target.of(case.arch)
     skip, sealed, expectation = None, None, None
+    wanted: tuple[Wanted, ...] = ()
     if facts is None:
         runs = " and ".join(known.arch for known in target.facts) or "nothing"
         skip = f"the scenario is {case.arch}, the host runs {runs}"
     else:
-        made = ready(scenario.file, case, planned, facts, facts.kind)
-        skip, expectation = made.skip, made.expectation
+        made = ready(scenario.file, case, planned, facts, facts.kind, timing)
+        skip, expectation, wanted = made.skip, made.expectation, made.wanted
         if made.machine is not None:
             sealed = made.machine.seal(f"{scenario.name}:{case.name}")
     return Job(
@@ -136,6 +143,7 @@ def _job(scenario: Scenario, case: Case, planned: Plan, target: Target) -> Job:
         machine=sealed,
         expectation=expectation,
         legend=planned.legend,
+        wanted=wanted,
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from kvmscen.errors import Problem
+from kvmscen.measured import Measured
 from kvmscen.observation import Observation
 
 # ERROR: we or the host broke. XFAIL: exactly the known wrong outcome was seen. XPASS: the known wrong outcome is gone.
@@ -47,7 +48,8 @@ class Result:
 
     `host` is exactly the text given to --on. `reason` says why for SKIP, ERROR, XFAIL and XPASS. `rows` is the whole story side
     by side, where something differs. `hint` is there where the outcome has a known cause. `elapsed` in seconds. `memory` is the
-    final memory that was asked for, as `{gpa: {unit: values}}`.
+    final memory that was asked for, as `{gpa: {unit: values}}`. `measured` are the figures where exits were timed,
+    by the `verb` measure.
     """
 
     file: str
@@ -68,6 +70,8 @@ class Result:
     machine: str | None = None
     observation: Observation | None = None
     memory: Mapping[int, Mapping[str, object]] = field(default_factory=dict)
+    measured: tuple[Measured, ...] = ()
+    verb: str = "run"
 
     @property
     def name(self) -> str:

@@ -185,6 +185,23 @@ class Asm:
 
 
 @dataclass(frozen=True)
+class Timed:
+    """One entry of `measure`: the exit `to` is timed, or all from the exit `since` to it, that time divided by `per`.
+
+    `less` names another entry, whose median is taken off. `samples` are wanted, after `warmup` others.
+    """
+
+    name: str
+    place: Place
+    to: Step
+    since: Step | None
+    samples: int
+    warmup: int
+    per: int = 1
+    less: str | None = None
+
+
+@dataclass(frozen=True)
 class Case:
     """One run: the scenario's keys with the case's own laid over them."""
 
@@ -207,6 +224,12 @@ class Case:
     timeout: float | None = None
     exits: int | None = None
     assembler: str | None = None
+    measure: tuple[Timed, ...] = ()
+
+    @property
+    def told(self) -> bool:
+        """Whether there is something to check in a run: a story or a final state, if only where conditions hold."""
+        return self.expect is not None or self.final is not None or bool(self.when)
 
     def assembled_by(self, assembler: str | None) -> Case:
         """The same with its program assembled by this assembler, None for the one that is written."""

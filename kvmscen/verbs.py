@@ -19,7 +19,7 @@ from kvmscen.hosts.replay import recording
 from kvmscen.reports import FORMATS, text
 from kvmscen.result import Result, Run
 
-_INTERRUPTED = 130
+INTERRUPTED = 130
 # A progress bar is for runs longer than a screen.
 _BAR_FROM = 20
 
@@ -69,7 +69,7 @@ def _in_folder(path: str) -> tuple[list[str], list[Problem]]:
 
 def run(arguments: argparse.Namespace) -> int:
     """`kvmscen run`."""
-    reports = [_report(wanted) for wanted in arguments.report or ()]
+    reports = [report_of(wanted) for wanted in arguments.report or ()]
     outputs = [file for _, file in reports] + [None] * arguments.observed
     if len(outputs) > len(set(outputs)):
         one = "a file" if None not in outputs else "standard output"
@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
     record = _folder(arguments.record) if arguments.record else None
     workers = engine_workers(arguments.j)
     files, problems, empty = find(arguments.paths)
-    screen = _Screen(sys.stderr if arguments.observed or any(file is None for _, file in reports) else sys.stdout)
+    screen = Screen(sys.stderr if arguments.observed or any(file is None for _, file in reports) else sys.stdout)
     for problem in problems:
         screen.problem(problem)
     for folder in empty:
@@ -107,12 +107,12 @@ def run(arguments: argparse.Namespace) -> int:
     failed: HostError | None = None
     for name, file in reports:
         try:
-            _write(FORMATS[name](made), file)
+            write_report(FORMATS[name](made), file)
         except HostError as error:
             failed = failed or error
     if failed is not None:
         raise failed
-    return _INTERRUPTED if made.interrupted else made.exit_status
+    return INTERRUPTED if made.interrupted else made.exit_status
 
 
 def _selecting(arguments: argparse.Namespace) -> list[str]:
@@ -127,7 +127,8 @@ def engine_workers(wanted: int | str | None) -> int:
     return int(wanted)
 
 
-def _report(wanted: str) -> tuple[str, str | None]:
+def report_of(wanted: str) -> tuple[str, str | None]:
+    """Format and file of a --report, file None for standard output."""
     name, equals, file = wanted.partition("=")
     if name not in FORMATS:
         raise UsageError(f"there is no report {name!r}; reports are {', '.join(FORMATS)}")
@@ -165,7 +166,8 @@ def _record(folder: Path, outcome: engine.Outcome) -> None:
         raise HostError(f"--record {folder}: {os.strerror(error.errno or 0)}") from None
 
 
-def _write(report: str, file: str | None) -> None:
+def write_report(report: str, file: str | None) -> None:
+    """A report to its file, or to standard output."""
     if file is None:
         sys.stdout.write(report)
         return
@@ -175,7 +177,7 @@ def _write(report: str, file: str | None) -> None:
         raise HostError(f"{file} could not be written: {os.strerror(error.errno or 0)}") from None
 
 
-class _Screen:
+class Screen:
     """The text report while it grows: a line a case, failures, a bar on a terminal, a table at the end."""
 
     def __init__(self, out: TextIO) -> None:
@@ -185,18 +187,22 @@ class _Screen:
         self.bar = ""
 
     def say(self, line: str) -> None:
+        """One line, whatever the encoding of the stream."""
         self._clear()
         print(line.encode(self.out.encoding or "utf-8", "backslashreplace").decode(self.out.encoding or "utf-8"), file=self.out)
 
     def problem(self, problem: Problem) -> None:
+        """What is wrong in a file."""
         self.say(text.problem(problem))
 
     def result(self, result: Result, done: int, known: int) -> None:
+        """A case that is done."""
         self.say(text.failure(result, self.color, self.width) or text.line(result, self.color))
         self.out.flush()
-        self._progress(done, known)
+        self.progress(done, known)
 
     def end(self, made: Run) -> None:
+        """The table at the end."""
         self._clear()
         if made.results:
             self.say("")
@@ -205,7 +211,8 @@ class _Screen:
             self.say(notes)
         self.out.flush()
 
-    def _progress(self, done: int, known: int) -> None:
+    def progress(self, done: int, known: int) -> None:
+        """The bar, on a terminal."""
         if known < _BAR_FROM or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
             return
         width = max(10, min(40, self.width - 24))
@@ -308,4 +315,17 @@ def _host_row(kind: str) -> tuple[str, str, str, str, str]:
             made.close()
 
 
-VERBS: dict[str, Callable[[argparse.Namespace], int]] = {"run": run, "check": check, "show": show, "hosts": hosts}
+def measure(arguments: argparse.Namespace) -> int:
+    """`kvmscen measure`."""
+    from kvmscen.verb_measure import measure  # here, since it imports this module
+
+    return measure(arguments)
+
+
+VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "run": run,
+    "check": check,
+    "show": show,
+    "hosts": hosts,
+    "measure": measure,
+}

@@ -114,11 +114,12 @@ def fill(schema: Json) -> Json:
     for row in rows:
         defs["exit_" + row.name] = exit_schema(row)
     keys = {row.name: ref("exit_" + row.name) for row in rows}
-    for name in ("step", "ignored"):
+    for name in ("step", "ignored", "measured"):
         mine = defs[name]["properties"]
         kept = {k: v for k, v in mine.items() if not v.get("$ref", "").startswith("#/definitions/exit_")}
         defs[name]["properties"] = {**keys, **kept}
-        defs[name]["then"] = {"title": "an exit", "enum": list(keys)}
+        if name != "measured":
+            defs[name]["then"] = {"title": "an exit", "enum": list(keys)}
     fault = exits.BY_NAME["memory_fault"]
     defs["step"]["properties"]["error"]["properties"]["memory_fault"]["properties"] = {
         f.name: member(fault, f) for f in fault.fields

@@ -289,7 +289,7 @@ def test_colour_only_where_it_is_wanted() -> None:
 
 def test_help_and_version() -> None:
     assert kvmscen("--version").stdout.startswith("kvmscen 0.")
-    for verb in ((), ("run",), ("check",), ("show",), ("hosts",)):
+    for verb in ((), ("run",), ("check",), ("show",), ("hosts",), ("measure",)):
         done = kvmscen(*verb, "--help")
         assert done.returncode == 0
         assert "example" in done.stdout

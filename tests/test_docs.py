@@ -27,7 +27,7 @@ SCHEMA: dict[str, Any] = json.loads((ROOT / "schema" / "scenario.schema.json").r
 DEFS = SCHEMA["definitions"]
 # Definitions of the schema that are maps with keys of the language.
 MAPS = (
-    *("step", "action", "memslot", "section", "vcpu", "enable_entry", "final", "requires", "limits"),
+    *("step", "action", "memslot", "section", "vcpu", "enable_entry", "final", "requires", "limits", "measured"),
     *("memory_value", "value", "repeat", "reply"),
 )
 _BLOCK = re.compile(r"^```yaml\n(.*?)^```$", re.DOTALL | re.MULTILINE)

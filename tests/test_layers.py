@@ -42,7 +42,7 @@ def imports(module: str) -> frozenset[str]:
     return frozenset(name if name.split(".")[0] == "kvmscen" else name.split(".")[0] for name in found)
 
 
-SENT = ("errors", "facts", "machine", "observation", "kvm", "arch", "agent")
+SENT = ("errors", "facts", "machine", "measure", "observation", "kvm", "arch", "agent")
 
 
 def ours(module: str) -> set[str]:
@@ -74,7 +74,7 @@ def test_what_is_sent_stands_alone(module: str) -> None:
     assert {name for name in ours(module) if not sent(name)} == set()
 
 
-PURE = ("scenario", "expectation", "result", "job", "notation", "diff")
+PURE = ("scenario", "expectation", "measured", "result", "job", "notation", "diff")
 OUTSIDE = {"os", "sys", "io", "time", "subprocess", "socket", "threading", "ctypes", "signal", "random", "pathlib", "tempfile"}
 
 
@@ -97,7 +97,7 @@ LIBRARIES = {
     "unicorn": ("model",),
     "capstone": ("model",),
     "elftools": ("asm.gnu",),
-    "tabulate": ("reports.text", "listing", "verbs"),
+    "tabulate": ("reports.text", "reports.prices", "listing", "verbs"),
 }
 
 
@@ -115,7 +115,11 @@ def test_nobody_imports_the_command_line(module: str) -> None:
 
 @pytest.mark.parametrize("module", [name for name in sorted(MODULES) if under(name, "reports")])
 def test_reports_see_results_only(module: str) -> None:
-    rest = {name for name in ours(module) if not under(name, "reports", "result", "scenario", "machine", "observation", "errors")}
+    rest = {
+        name
+        for name in ours(module)
+        if not under(name, "reports", "result", "measured", "noise", "scenario", "machine", "observation", "errors")
+    }
     assert rest == set()
 
 

@@ -21,6 +21,7 @@ MODULES = (
     "errors",
     "facts",
     "machine",
+    "measure",
     "observation",
     "kvm/*",
     "arch/*",

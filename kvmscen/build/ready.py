@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from kvmscen.arch import ARCHES
+from kvmscen.build import measure
+from kvmscen.build.measure import Timing
 from kvmscen.build.plan import Plan, later_slots, mode_of, names_pc
 from kvmscen.build.resolve import MemoryExpected, Resolver, actions_of, memory_size
 from kvmscen.errors import ScenarioError
@@ -16,9 +18,13 @@ from kvmscen.facts import Facts
 from kvmscen.kvm import exits
 from kvmscen.machine import Machine, Tables, Vcpu
 from kvmscen.machine import Step as ScriptStep
+from kvmscen.measured import Wanted
+from kvmscen.notation import Notation
 from kvmscen.scenario import Action, Case, Conditions, Final, Overlay, Place, Step
 
 _DEFAULT_TIMEOUT = 5.0
+# A round that is timed ends when it has its samples, or when none comes; this is for one in which they hardly come.
+_MEASURE = 600.0
 _EXITS_ABOVE, _EXITS_MOST = 1000, 100_000
 
 
@@ -29,15 +35,17 @@ class Ready:
     skip: str | None
     machine: Machine | None = None
     expectation: Expectation | None = None
+    wanted: tuple[Wanted, ...] = ()
 
 
-def ready(file: str, case: Case, plan: Plan, facts: Facts, kind: str) -> Ready:
-    """One case for the host of these facts; `kind` is kvm, model, qemu, ssh or replay.
+def ready(file: str, case: Case, plan: Plan, facts: Facts, kind: str, timing: Timing | None = None) -> Ready:
+    """One case for the host of these facts; `kind` is kvm, model, qemu, ssh or replay; `timing`: it is timed, not judged.
 
     Raises ScenarioError for what cannot be resolved, whichever overlay it stands in.
     """
     resolver = Resolver(file, plan.symbols)
-    made = _Maker(resolver, case, plan).machine(facts, kind)
+    maker = _Maker(resolver, case, plan)
+    made = maker.timed(maker.machine(facts, kind), facts, timing)
     if resolver.problems:
         raise ScenarioError(dict.fromkeys(resolver.problems))
     return made
@@ -125,6 +133,22 @@ class _Maker:
             exits=case.exits or min(_EXITS_MOST, _most(expect or ()) + _EXITS_ABOVE),
         )
         return Ready(skip) if skip else Ready(None, made, expectation)
+
+    def timed(self, made: Ready, facts: Facts, timing: Timing | None) -> Ready:
+        """What `measure` makes of a case; its names are looked up whether or not it is timed."""
+        told = measure.told(self.case, timing or Timing(), self, self.case.timeout or _DEFAULT_TIMEOUT)
+        if timing is None:
+            only = not self.case.told and made.skip is None
+            return Ready("there is nothing to check: kvmscen measure times it") if only else made
+        if facts.predicted or facts.kind == "replay":
+            what = "the model predicts exits, not what they cost" if facts.predicted else "a recording has no times"
+            return Ready(f"{what}: measure on a host that runs KVM")
+        if made.machine is None:
+            return made
+        vcpus = tuple(replace(vcpu, script=None) for vcpu in made.machine.vcpus)
+        bare = replace(made.machine, vcpus=vcpus, ignore=(), observe_regs=(), observe_memory=())
+        machine = replace(bare, timeout=_MEASURE, measure=told)
+        return Ready(None, machine, None, measure.wanted(self.case, self, Notation(self.plan.legend, self.case.arch)))
 
     def overlay(self, overlay: Overlay) -> Story:
         case = self.case

@@ -20,13 +20,16 @@ from kvmscen.kvm.recorder import Recorder
 from kvmscen.kvm.script import Verdict
 from kvmscen.kvm.slots import Slots
 from kvmscen.machine import Action, Capability, Machine, Memslot, Step
-from kvmscen.observation import Observation
+from kvmscen.measure import Measure, Place, Timing
+from kvmscen.observation import Event, Observation
 
 _EINTR = 4
 _FAULTS = ("EFAULT", "EHWPOISON")
 _MEMORY_FAULT = 39
 # A signal that comes between the last bytecode and the system call is lost, so the timer fires again and again.
 _AGAIN = 0.02
+# While exits are timed, so often is looked whether there is progress: each look spoils a sample.
+_LOOK = 1.0
 ARCHES: dict[str, Any] = {"arm64": arm64, "x86_64": x86_64}
 
 
@@ -61,6 +64,7 @@ class _Run:
         self.flavour = flavour
         self.expired = False
         self.deadline = 0.0
+        self.timing: Timing | None = None
 
     def close(self) -> None:
         for vcpu in self.vcpus.values():
@@ -76,6 +80,8 @@ class _Run:
         previous = signal.signal(signal.SIGALRM, self._alarm)
         try:
             stopped = self._build()
+            if stopped is None and self.machine.measure is not None:
+                stopped = self._measure(self.machine.measure)
             for plan in self.machine.vcpus if stopped is None else ():
                 stopped = self.run_vcpu(self.vcpus[plan.id])
             regs, memory = self._final()
@@ -83,8 +89,8 @@ class _Run:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, previous)
         elapsed = time.monotonic() - start
-        detail = self.recorder.detail(stopped or "end")
-        return Observation(stopped or "end", tuple(self.recorder.events), regs, memory, elapsed, detail)
+        detail = self.recorder.detail(stopped or "end") if self.timing is None else None
+        return Observation(stopped or "end", tuple(self.recorder.events), regs, memory, elapsed, detail, timing=self.timing)
 
     # --- building ---------------------------------------------------------------------------------------------------
 
@@ -236,6 +242,42 @@ class _Run:
             return self.state.read(vcpu, step.observe_regs), self._memory(step.observe_memory)
 
         return self.recorder.take(vcpu.number, kind, name, fields, self.state.pc(vcpu), observe)
+
+    # --- timing -----------------------------------------------------------------------------------------------------
+
+    def _measure(self, measure: Measure) -> str:
+        from kvmscen.kvm import measuring  # here, since most runs time nothing
+
+        self._arm(_LOOK)
+        vcpu = self.vcpus[self.machine.vcpus[0].id]
+        self.timing, stopped = measuring.timed(self.kvm, vcpu, self.machine.arch, measure, self.recorder.devices, None, self)
+        return stopped
+
+    def answer(self, vcpu: Vcpu, name: str, members: Mapping[str, Any], place: Place | None) -> str | None:
+        """What user space does at an exit while exits are timed; why the vCPU ends there, if it does."""
+        row = exits.BY_NAME.get(name)
+        if place is None and (row is None or row.ends or name == "arm_nisv"):
+            self.recorder.add(Event(vcpu.number, "exit", name, members, self.state.pc(vcpu)))
+            return "expected"
+        step = None if place is None else Step(place.exit, place.where, reply=place.reply)
+        reply = self.recorder.reply(Verdict(step, 0, (), None), name, members)
+        if reply:
+            _write_back(vcpu, name, members, reply)
+        return None
+
+    def failed(self, vcpu: Vcpu, number: int) -> str:
+        """A KVM_RUN that failed while exits are timed ends its vCPU."""
+        error = IoctlError("KVM_RUN", number)
+        self.recorder.add(Event(vcpu.number, "error", error.errno, {"ioctl": "KVM_RUN"}, self.state.pc(vcpu)))
+        return "error"
+
+    def late(self, vcpu: Vcpu) -> str | None:
+        """Whether the time of the whole run is over."""
+        vcpu.immediate_exit = 0
+        if time.monotonic() >= self.deadline:
+            return "timeout"
+        self._arm(_LOOK)
+        return None
 
     # --- observing --------------------------------------------------------------------------------------------------
 

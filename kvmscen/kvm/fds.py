@@ -25,16 +25,31 @@ _munmap = _libc.munmap
 _munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 _RUN = IOCTLS["KVM_RUN"]
 
-_PROT_READ_WRITE = 3
+_PROT_READ_WRITE, _PROT_READ_EXEC = 3, 5
 _MAP_SHARED, _MAP_PRIVATE, _MAP_ANONYMOUS, _MAP_NORESERVE = 1, 2, 0x20, 0x4000
 _FAILED = ctypes.c_void_p(-1).value
 
 
-def _map(size: int, flags: int, fd: int) -> int:
-    at = _mmap(None, size, _PROT_READ_WRITE, flags, fd, 0)
+def _map(size: int, flags: int, fd: int, prot: int = _PROT_READ_WRITE) -> int:
+    at = _mmap(None, size, prot, flags, fd, 0)
     if at == _FAILED:
         raise OSError(ctypes.get_errno(), f"mmap of {size} bytes: {os.strerror(ctypes.get_errno())}")
     return int(at)
+
+
+def map_code(code: bytes) -> int:
+    """Machine code in executable memory that nobody can write to: its address. Raises OSError where that is refused."""
+    fd = os.memfd_create("kvmscen-code")
+    try:
+        os.write(fd, code)
+        return _map(len(code), _MAP_PRIVATE, fd, _PROT_READ_EXEC)
+    finally:
+        os.close(fd)
+
+
+def unmap(at: int, size: int) -> None:
+    """Give back what `map_code` mapped."""
+    _munmap(at, size)
 
 
 class Descriptor:

@@ -237,6 +237,18 @@ class Devices:
             raise IoctlError("write_memory", EFAULT)
         self.write(gpa, data)
 
+    def spans(self) -> Iterator[tuple[int, int, bytearray | None]]:
+        """All addresses in order, as (first, last, bytes of the section there, None between sections)."""
+        at = 0
+        for start, held in sorted(self._held, key=lambda one: one[0]):
+            if at < start:
+                yield at, start - 1, None
+            if held:
+                yield start, start + len(held) - 1, held
+                at = start + len(held)
+        if at < 1 << 64:
+            yield at, (1 << 64) - 1, None
+
     def covers(self, gpa: int) -> bool:
         """Whether a section outside the slots has a byte at `gpa`."""
         return self._at(gpa) is not None

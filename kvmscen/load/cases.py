@@ -10,6 +10,7 @@ from kvmscen.load import guest
 from kvmscen.load.actions import actions
 from kvmscen.load.conditions import added, conditions, limits
 from kvmscen.load.document import Map
+from kvmscen.load.measure import measure
 from kvmscen.load.steps import ignored, steps
 from kvmscen.load.values import NOWHERE, Notes, as_list, as_map, as_text, memory, registers, texts
 from kvmscen.scenario import Case, Conditions, Final, Overlay, Place, Scenario
@@ -52,14 +53,16 @@ def _program(keys: Keys) -> bool:
 
 def _story(keys: Keys) -> bool:
     overlays = as_list(keys["when"][0]) if "when" in keys else ()
-    return "expect" in keys or "final" in keys or any("expect" in as_map(o) or "final" in as_map(o) for o in overlays)
+    if any(key in keys for key in ("expect", "final", "measure")):
+        return True
+    return any("expect" in as_map(o) or "final" in as_map(o) for o in overlays)
 
 
 def _lacking(notes: Notes, keys: Keys, place: Place, what: str) -> None:
     if not _program(keys):
         notes.add(place, f"{what} has no program: write `asm: |`")
     if not _story(keys):
-        notes.add(place, f"{what} has nothing to check: write `expect` or `final`")
+        notes.add(place, f"{what} has nothing to check: write `expect`, `final` or `measure`")
 
 
 def _laid(top: Keys, own: Map, place: Place) -> tuple[Keys, Place]:
@@ -135,6 +138,7 @@ class _Maker:
             timeout=timeout,
             exits=exits,
             assembler=get("assembler", lambda v, _: as_text(v) or None, None),
+            measure=get("measure", lambda v, _: measure(notes, v, arch), ()),
         )
 
 

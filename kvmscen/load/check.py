@@ -124,6 +124,8 @@ class _Teller:
             return unknown_exit(key, "no exit and no key of a step", (*known, *names.BESIDE))
         if comment == "ignored":
             return unknown_exit(key, "no exit", known)
+        if comment == "measured":
+            return unknown_exit(key, "no exit and no key of `measure`", known)
         if comment.startswith("exit "):
             return _unknown_member(key, comment.removeprefix("exit "), self.arch, known)
         if comment == "action":
@@ -134,6 +136,8 @@ class _Teller:
             return names.unknown_register(key, self.arch)
         if comment == "section name":
             return f"`{shown}` is no name of a section: write letters, digits, `_`, `.` and `$`"
+        if comment == "measure name":
+            return f"`{shown}` is no name of what is timed: write letters, digits, `_`, `.`, `+` and `-`"
         if comment == "case name":
             return f"`{shown}` is no name of a case: write letters, digits, `_`, `.`, `+` and `-`"
         if comment == "address":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from kvmscen.arch import ARCHES
@@ -261,18 +261,21 @@ def _answer(notes: Notes, name: str, key: str, value: Any, place: Place, held: M
 def ignored(notes: Notes, value: Any, arch: str) -> tuple[Step, ...]:
     """Exits to answer and record, but not to compare."""
     held = as_list(value)
-    out = []
-    for n, item in enumerate(held):
-        place = held.at(n)
-        if isinstance(item, str) and item in _OFFERED and _exists(notes, item, place, arch):
-            out.append(Step(item, {}, place))
-        if not isinstance(item, Map):
-            continue
-        if not item:
-            notes.add(place, "no exit is named here: write an exit, as `mmio: {}`")
-        found = [key for key in item if key in _OFFERED]
-        for extra in found[1:]:
-            notes.add(item.at_key(extra), f"one exit is meant in an item: begin a new one with `- {extra}:`")
-        if found and _exists(notes, found[0], item.at_key(found[0]), arch):
-            out.append(Step(found[0], _members(notes, found[0], as_map(item[found[0]]), arch, False), place))
-    return tuple(out)
+    return tuple(step for n, item in enumerate(held) if (step := exit_of(notes, item, held.at(n), arch)))
+
+
+def exit_of(notes: Notes, item: Any, place: Place, arch: str, beside: Collection[str] = ()) -> Step | None:
+    """One exit with members that tell it, as a map or by its name alone; `beside` may stand beside it."""
+    if isinstance(item, str) and item in _OFFERED and _exists(notes, item, place, arch):
+        return Step(item, {}, place)
+    if not isinstance(item, Map):
+        return None
+    if all(key in beside for key in item):
+        notes.add(place, "no exit is named here: write an exit, as `mmio: {}`")
+    found = [key for key in item if key in _OFFERED]
+    for extra in found[1:]:
+        notes.add(item.at_key(extra), f"one exit is meant in an item: begin a new one with `- {extra}:`")
+    if not found or not _exists(notes, found[0], item.at_key(found[0]), arch):
+        return None
+    members = _members(notes, found[0], as_map(item[found[0]]), arch, False)
+    return Step(found[0], members, place, reply=_reply(notes, found[0], item, arch))

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from kvmscen.errors import Problem
+from kvmscen.measured import Measured, Spread
 from kvmscen.result import Mismatch, Result, Run
 
 Json = dict[str, Any]
@@ -46,7 +47,7 @@ def _lines(items: list[Json]) -> str:
 
 def _result(result: Result) -> Json:
     seen = result.observation
-    return {
+    out: Json = {
         "file": result.file,
         "line": result.line,
         "scenario": result.scenario,
@@ -70,6 +71,28 @@ def _result(result: Result) -> Json:
             "memory": {str(gpa): dict(units) for gpa, units in result.memory.items()},
         },
     }
+    if result.measured:
+        out["measured"] = [_measured(one) for one in result.measured]
+    return out
+
+
+def _measured(one: Measured) -> Json:
+    return {
+        "name": one.name,
+        "line": one.line,
+        "count": one.count,
+        "ns": _figures(one.ns),
+        "ticks": _figures(one.ticks),
+        "loop": one.loop,
+        "overhead_ns": round(one.overhead_ns, 3),
+        "user_share": round(one.user, 6),
+        "hz": round(one.hz),
+        "rounds_ns": [round(value, 3) for value in one.medians_ns],
+    }
+
+
+def _figures(spread: Spread) -> Json:
+    return {name: round(value, 3) for name, value in vars(spread).items()}
 
 
 def _mismatch(file: str, mismatch: Mismatch) -> Json:

@@ -1,0 +1,85 @@
+"""A Job and what was seen in each of its timed rounds, to a Result with figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kvmscen.job import Job
+from kvmscen.judge import result
+from kvmscen.measure import Timing
+from kvmscen.measured import Measured, Wanted, median, spread
+from kvmscen.notation import Notation
+from kvmscen.observation import Observation
+from kvmscen.result import Mismatch, Result
+
+
+def appraise(job: Job, seen: Sequence[Observation]) -> Result:
+    """PASS with the figures of all rounds, FAIL where the guest did not give every sample that was asked for."""
+    wrong = next((bad for one in seen if (bad := lacking(job, one, len(seen)))), None)
+    if wrong is not None:
+        return wrong
+    measured = tuple(_measured(one, [part.timing for part in seen if part.timing is not None]) for one in job.wanted)
+    return result(job, "PASS", None, observation=seen[-1], measured=measured)
+
+
+def lacking(job: Job, seen: Observation, rounds: int) -> Result | None:
+    """What is wrong with one of `rounds` rounds; None where every sample came."""
+    if seen.timing is None:
+        why = f"the VM could not be built, so nothing was timed: {_end(job, seen)}"
+        return result(job, "ERROR" if seen.stopped == "crash" else "FAIL", why, observation=seen)
+    wrong = [(one, missing) for one in job.wanted if (missing := _missing(job, one, seen, rounds))]
+    if not wrong:
+        return None
+    mismatches = tuple(Mismatch(0, one.line, expected, observed) for one, (expected, observed) in wrong)
+    return result(job, "FAIL", None, observation=seen, mismatches=mismatches)
+
+
+def _missing(job: Job, one: Wanted, seen: Observation, rounds: int) -> tuple[str, str] | None:
+    """What was expected and what was seen of one kind that lacks samples; None where it has them."""
+    assert seen.timing is not None
+    series = seen.timing.series[one.name]
+    asked = -(-one.samples // rounds)
+    if len(series.ticks) >= asked:
+        return None
+    each = " in each round" if rounds > 1 else ""
+    expected = f"measure {one.name}: {one.text} {asked + one.warmup:,} times{each} ({asked:,} samples after {one.warmup:,})"
+    came = f"{series.came:,} times" if series.came else "never"
+    return expected, f"it came {came} in {seen.timing.exits:,} exits: {_end(job, seen)}"
+
+
+def _end(job: Job, seen: Observation) -> str:
+    last = seen.events[-1] if seen.events else None
+    what = Notation(job.legend, job.arch).event(last).removesuffix(": {}") if last is not None and job.legend is not None else ""
+    return {
+        "expected": f"the guest ended with {what}; let it go round for ever",
+        "error": f"{what} ended it",
+        "timeout": "then no more came for as long as is waited (limits: {timeout: ...}); is it an exit that the guest makes?",
+    }.get(seen.stopped, seen.detail or seen.stopped)
+
+
+def _measured(one: Wanted, rounds: Sequence[Timing]) -> Measured:
+    ticks: list[tuple[float, ...]] = []
+    for timing in rounds:
+        less = 0.0 if one.less is None else median(timing.series[one.less].ticks)
+        ticks.append(tuple((sample - less) / one.per for sample in timing.series[one.name].ticks))
+    hz = median([timing.hz for timing in rounds])
+    all_ticks = [sample for samples in ticks for sample in samples]
+    figures = spread(all_ticks)
+    kvm = sum(timing.series[one.name].kvm for timing in rounds)
+    user = sum(timing.series[one.name].user for timing in rounds)
+    overhead = median([sample for timing in rounds for sample in timing.overhead])
+    return Measured(
+        name=one.name,
+        line=one.line,
+        text=one.text,
+        count=len(all_ticks),
+        ns=figures.times(1e9 / hz),
+        ticks=figures,
+        loop="python" if any(timing.loop == "python" for timing in rounds) else "native",
+        why=next((timing.why for timing in rounds if timing.why), None),
+        overhead_ns=overhead * 1e9 / hz,
+        overhead_ticks=overhead,
+        user=user / (kvm + user) if kvm + user else 0.0,
+        hz=hz,
+        rounds=tuple(ticks),
+    )

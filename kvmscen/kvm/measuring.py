@@ -1,0 +1,302 @@
+"""Times exits of one vCPU: the loop of machine code takes those that it knows by itself, Python handles all others.
+
+Every KVM_RUN leaves a record (start, end, bits): which of the places it is at, or that a signal broke it off. What is made of
+them is in `series`. User space answers as in a run without a script: sections outside every slot hold their bytes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+from kvmscen.kvm import exits, loop
+from kvmscen.kvm.fds import Kvm, Vcpu
+from kvmscen.kvm.loop import Row
+from kvmscen.kvm.script import Devices, matches
+from kvmscen.measure import Kind, Measure, Place, Series, Timing
+
+# The record of a KVM_RUN that a signal broke off.
+BROKEN = 1 << 63
+EINTR = 4
+_CHUNK = 1 << 16
+_U64 = (1 << 64) - 1
+
+
+class Rounds(Protocol):
+    """What a loop does: `run` enters the guest, `take` gives the records since the last time."""
+
+    def run(self) -> int:
+        """0: nothing to do; 1: an exit to handle, whose record is to be added; -errno."""
+
+    def take(self) -> bytes:
+        """Packed records."""
+
+    @property
+    def last(self) -> tuple[int, int]:
+        """The stamps of the last KVM_RUN."""
+
+
+class Native:
+    """By the loop of machine code."""
+
+    def __init__(self, entry: loop.Entry) -> None:
+        self.entry = entry
+        self.take = entry.take
+
+    def run(self) -> int:
+        return self.entry()
+
+    @property
+    def last(self) -> tuple[int, int]:
+        return self.entry.last
+
+
+class Python:
+    """By Python: stamps in nanoseconds, and every exit is handled outside."""
+
+    def __init__(self, vcpu: Vcpu) -> None:
+        self.enter = vcpu.run
+        self.last = (0, 0)
+
+    def run(self) -> int:
+        start = time.perf_counter_ns()
+        number = self.enter()
+        self.last = (start, time.perf_counter_ns())
+        return -number if number else 1
+
+    def take(self) -> bytes:
+        return b""
+
+
+class Records:
+    """The records of one run, and how often each place came."""
+
+    def __init__(self, kinds: Sequence[Kind]) -> None:
+        self.places: list[Place] = []
+        self.bits: dict[str, tuple[int, int]] = {}
+        for kind in kinds:
+            self.bits[kind.name] = (self._bit(kind.to), 0 if kind.since is None else self._bit(kind.since))
+        self.kinds = kinds
+        self.held = array("Q")
+        self.counts: dict[int, int] = {}
+
+    def _bit(self, place: Place) -> int:
+        if place not in self.places:
+            self.places.append(place)
+        return 1 << self.places.index(place)
+
+    def fitting(self, name: str, fields: Mapping[str, Any]) -> int:
+        """The bits of the places that an exit is."""
+        bits = 0
+        for n, place in enumerate(self.places):
+            if place.exit == name and all(matches(m, fields.get(key)) for key, m in place.where.items()):
+                bits |= 1 << n
+        return bits
+
+    def add(self, packed: bytes) -> None:
+        """Keep records."""
+        more = array("Q")
+        more.frombytes(packed)
+        self.held += more
+        masks = more[2::3]
+        for mask in set(masks):
+            self.counts[mask] = self.counts.get(mask, 0) + masks.count(mask)
+
+    def one(self, start: int, end: int, mask: int) -> None:
+        """Keep one record."""
+        self.held.extend((start, end, mask))
+        self.counts[mask] = self.counts.get(mask, 0) + 1
+
+    def came(self, kind: Kind) -> int:
+        """About how many samples of a kind there are: of `since` to `to` the rarer of both."""
+        return min(self._count(bit) for bit in self.bits[kind.name] if bit)
+
+    def _count(self, bit: int) -> int:
+        return sum(count for mask, count in self.counts.items() if mask & bit)
+
+    def missing(self) -> int:
+        """The most samples that a kind still lacks."""
+        # One more than asked for: the last records may be broken off or without their end.
+        return max(kind.warmup + kind.samples + 2 - self.came(kind) for kind in self.kinds)
+
+    def series(self, kind: Kind) -> Series:
+        """The samples of one kind. Those in which a signal came are left out."""
+        to, since = self.bits[kind.name]
+        samples: list[int] = []
+        kvm = user = 0
+        broken = waiting = False
+        begun: int | None = None  # the start of the span, behind `since`
+        inside = 0  # what of the span was inside KVM_RUN
+        left: int | None = None  # when the last sample's KVM_RUN returned
+        for start, end, mask in zip(*[iter(self.held)] * 3):
+            if left is not None:
+                user, left = user + start - left, None
+            if waiting:
+                begun, inside, waiting = start, 0, False
+            if mask == BROKEN:
+                broken, begun = True, None
+                continue
+            inside += end - start
+            if mask & to and since and begun is not None:
+                samples.append(end - begun)
+                kvm, user, begun = kvm + inside, user + end - begun - inside, None
+            elif mask & to and not since and not broken:
+                samples.append(end - start)
+                kvm, left = kvm + end - start, end
+            if mask & since:
+                waiting, begun = True, None
+            broken = False
+        return Series(tuple(samples[kind.warmup :][: kind.samples]), len(samples), kvm, user)
+
+
+# --- rows -----------------------------------------------------------------------------------------------------------
+
+
+def rows_of(places: Sequence[Place], devices: Devices, arch: str) -> list[Row]:
+    """The rows of the exits that the loop of machine code can take by itself; of others there are none."""
+    return [row for n, place in enumerate(places) for row in _rows(place, 1 << n, devices, arch)]
+
+
+def _rows(place: Place, bit: int, devices: Devices, arch: str) -> Iterable[Row]:
+    row = exits.BY_NAME[place.exit]
+    fields = {field.name: field for field in exits.fields_of(place.exit, arch)}
+    base: list[tuple[int, int, int, int]] = []
+    for name, matcher in place.where.items():
+        condition = _condition(fields[name], matcher)
+        if condition is None or (place.exit == "io" and name == "data"):
+            return
+        base.append(condition)
+    if place.exit == "mmio":
+        found = list(_mmio(place, bit, base, devices))
+    elif place.exit == "io":
+        found = list(_io(place, bit, base))
+    elif row.reply or row.name == "arm_nisv":
+        return  # user space has more to do
+    else:
+        found = [Row(row.number, bit, base)]
+    yield from (one for one in found if len(one.conditions) <= loop.CONDITIONS)
+
+
+def _condition(field: exits.Field, matcher: Any) -> tuple[int, int, int, int] | None:
+    """One member as the loop compares it: offset in struct kvm_run, mask, least and most; None where it cannot."""
+    width = {"B": 8, "H": 16, "I": 32, "Q": 64}.get(field.fmt, 0)
+    at, whole = exits.UNION + field.offset, (1 << width) - 1
+    if not width or field.length > 1:
+        return None
+    if isinstance(matcher, dict):
+        if "mask" in matcher:
+            return at, whole & matcher["mask"], matcher["value"], matcher["value"]
+        if "in" in matcher or "from" in matcher:
+            return None
+        return at, whole, matcher.get("min", 0), min(matcher.get("max", whole), whole)
+    return (at, whole, int(matcher), int(matcher)) if isinstance(matcher, int) else None
+
+
+def _mmio(place: Place, bit: int, base: list[tuple[int, int, int, int]], devices: Devices) -> Iterable[Row]:
+    number = exits.BY_NAME["mmio"].number
+    address = next((c for c in base if c[0] == exits.UNION and c[1] == _U64), (0, 0, 0, _U64))
+    for is_write in (0, 1) if "is_write" not in place.where else (None,):
+        writes = is_write if is_write is not None else place.where["is_write"]
+        side = [] if is_write is None else [(exits.UNION + 20, 0xFF, is_write, is_write)]
+        constant = (place.reply or {}).get("data")
+        if not writes and constant is not None:
+            yield Row(number, bit, [*base, *side], loop.REPLY, constant, exits.UNION + 8)
+            continue
+        others = [c for c in base if c is not address]
+        for low, high, held in devices.spans():
+            first, last = max(low, address[2]), min(high, address[3])
+            if first > last:
+                continue
+            within = (exits.UNION, _U64, first, last)
+            if held is not None:
+                at = ctypes.addressof(ctypes.c_char.from_buffer(held))
+                action = loop.FROM_GUEST if writes else loop.TO_GUEST
+                yield Row(number, bit, [within, *others, *side], action, at - low, high + 1)
+            else:
+                action = loop.NOTHING if writes else loop.REPLY
+                yield Row(number, bit, [within, *others, *side], action, 0, exits.UNION + 8)
+
+
+def _io(place: Place, bit: int, base: list[tuple[int, int, int, int]]) -> Iterable[Row]:
+    number, direction = exits.BY_NAME["io"].number, place.where.get("direction")
+    if direction != 0:
+        yield Row(number, bit, base if direction is not None else [*base, (exits.UNION, 0xFF, 1, 1)])
+    value = (place.reply or {}).get("data", 0)
+    if direction != 1 and isinstance(value, int):
+        # One element, whose place struct kvm_run tells at data_offset.
+        single = [*base, (exits.UNION + 4, 0xFFFFFFFF, 1, 1)]
+        into = single if direction is not None else [*single, (exits.UNION, 0xFF, 0, 0)]
+        yield Row(number, bit, into, loop.REPLY_AT, value, exits.UNION + 8)
+
+
+# --- the run --------------------------------------------------------------------------------------------------------
+
+
+class Hands(Protocol):
+    """What the run leaves to the executor."""
+
+    def answer(self, vcpu: Vcpu, name: str, members: Mapping[str, Any], place: Place | None) -> str | None:
+        """Do what user space does at this exit; why the vCPU ends there, if it does."""
+
+    def failed(self, vcpu: Vcpu, number: int) -> str:
+        """KVM_RUN failed: why the vCPU ends."""
+
+    def late(self, vcpu: Vcpu) -> str | None:
+        """A signal came: why the run stops, if it does."""
+
+
+def timed(
+    kvm: Kvm, vcpu: Vcpu, arch: str, measure: Measure, devices: Devices, ring: int | None, hands: Hands
+) -> tuple[Timing, str]:
+    """Enter the guest until every kind has its samples: what was timed, and why it stopped (`end` when all are there)."""
+    records = Records(measure.kinds)
+    made = loop.opened(arch) if measure.loop == "native" else "the loop in Python was asked for"
+    if isinstance(made, str):
+        noops = loop.python_noops(kvm)
+        stopped = _collect(records, Python(vcpu), vcpu, arch, measure.stall, hands)
+        return _timing("python", 1e9, noops + loop.python_noops(kvm), records, made), stopped
+    try:
+        clock = loop.Clock(made, kvm)
+        noops = loop.noops(made, kvm)
+        most = min(_CHUNK, records.missing())
+        entry = made.entry(vcpu.fd, vcpu.kvm_run, rows_of(records.places, devices, arch), ring, most)
+        stopped = _collect(records, Native(entry), vcpu, arch, measure.stall, hands)
+        noops += loop.noops(made, kvm)
+        return _timing("native", clock.hz(), noops, records, None), stopped
+    finally:
+        made.close()
+
+
+def _collect(records: Records, rounds: Rounds, vcpu: Vcpu, arch: str, stall: float, hands: Hands) -> str:
+    best, since = records.missing(), time.monotonic()
+    while (left := records.missing()) > 0:
+        result = rounds.run()
+        records.add(rounds.take())
+        stop: str | None = None
+        if result == -EINTR:
+            records.one(*rounds.last, BROKEN)
+            stop = hands.late(vcpu)
+            now = time.monotonic()
+            if left < best:
+                best, since = left, now
+            elif now - since > stall:
+                return "timeout"
+        elif result < 0:
+            return hands.failed(vcpu, -result)
+        elif result > 0:
+            name, members = vcpu.exit(arch)
+            bits = records.fitting(name, members)
+            records.one(*rounds.last, bits)
+            place = next((p for n, p in enumerate(records.places) if bits >> n & 1), None)
+            stop = hands.answer(vcpu, name, members, place)
+        if stop is not None:
+            return stop
+    return "end"
+
+
+def _timing(name: str, hz: float, noops: list[int], records: Records, why: str | None) -> Timing:
+    series = {kind.name: records.series(kind) for kind in records.kinds}
+    return Timing(name, hz, tuple(noops), series, len(records.held) // 3, why)

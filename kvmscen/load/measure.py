@@ -1,0 +1,66 @@
+"""`measure`: which exits `kvmscen measure` times, and between which exits it times what does not exit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kvmscen.load import names
+from kvmscen.load.document import Map
+from kvmscen.load.steps import exit_of
+from kvmscen.load.values import Notes, as_int, as_map, as_text
+from kvmscen.scenario import Place, Timed
+
+SAMPLES, WARMUP = 10_000, 100
+_BESIDE = ("from", "to", "per", "less", "samples", "warmup", "reply")
+
+
+def measure(notes: Notes, value: Any, arch: str) -> tuple[Timed, ...]:
+    """What is timed, by name."""
+    held = as_map(value)
+    out = tuple(one for name in held if (one := _timed(notes, name, as_map(held[name]), held.at_key(name), arch)))
+    plain = {one.name for one in out if one.since is None}
+    for one in out:
+        if one.less is not None and (one.less not in plain or one.less == one.name):
+            others = [name for name in plain if name != one.name]
+            say = f"write {names.either(others)}" if others else "time the exit `to` by itself too, and write that name"
+            what = "it is itself" if one.less == one.name else "is not the name of an exit that is timed here"
+            notes.add(as_map(held[one.name]).at("less"), f"`{names.shorten(one.less)}` {what}: {say}")
+    return out
+
+
+def _timed(notes: Notes, name: str, held: Map, place: Place, arch: str) -> Timed | None:
+    between = [key for key in ("from", "to") if key in held]
+    exits = [key for key in held if key not in _BESIDE]
+    if exits and between:
+        say = f"`{between[0]}` and an exit beside it are two things to time: write `{exits[0]}` in a name of its own"
+        notes.add(held.at_key(between[0]), say)
+        return None
+    for key in ("per",) if not between else ():
+        if key in held:
+            notes.add(held.at_key(key), f"`{key}` divides what lies between `from` and `to`: write both, or leave it out")
+    if between and len(between) == 1:
+        missing = "to" if between == ["from"] else "from"
+        notes.add(held.at_key(between[0]), f"`{between[0]}` alone is no span of time: write the exit `{missing}` too")
+        return None
+    if between and "reply" in held:
+        notes.add(held.at_key("reply"), "`reply` belongs to an exit: write it beside the exit in `from` or `to`'s own name")
+    since = None
+    if between:
+        since = exit_of(notes, held["from"], held.at("from"), arch)
+        to = exit_of(notes, held["to"], held.at("to"), arch)
+        if since is None:
+            return None
+    else:
+        to = exit_of(notes, held, place, arch, _BESIDE)
+    if to is None:
+        return None
+    return Timed(
+        name,
+        place,
+        to,
+        since,
+        as_int(held.get("samples"), SAMPLES),
+        as_int(held.get("warmup"), WARMUP),
+        max(as_int(held.get("per"), 1), 1),
+        as_text(held.get("less")) or None,
+    )

@@ -1,0 +1,106 @@
+"""What was timed of one case on one host, put into figures; and what was asked, to read it by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One entry of `measure`, as the main process needs it: its place, what it is in words, and what is made of samples."""
+
+    name: str
+    line: int
+    column: int
+    text: str
+    samples: int
+    warmup: int
+    per: int = 1
+    less: str | None = None
+
+    def to_json(self) -> Json:
+        return vars(self)
+
+    @classmethod
+    def from_json(cls, data: Json) -> Wanted:
+        return cls(**data)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The figures of a distribution. `mad` is the median absolute deviation from the median, not scaled."""
+
+    min: float
+    median: float
+    p95: float
+    p99: float
+    mad: float
+
+    def times(self, factor: float) -> Spread:
+        """In another unit."""
+        return Spread(*(getattr(self, name) * factor for name in ("min", "median", "p95", "p99", "mad")))
+
+
+def quantile(ordered: Sequence[float], q: float) -> float:
+    """The smallest value that at least a share `q` of the ordered values does not exceed (nearest rank)."""
+    rank = -(-q * len(ordered) // 1)
+    return ordered[max(int(rank), 1) - 1]
+
+
+def median(values: Sequence[float]) -> float:
+    """The middle one, or the mean of the two in the middle."""
+    ordered = sorted(values)
+    half = len(ordered) // 2
+    return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """The figures of at least one value."""
+    ordered = sorted(values)
+    middle = median(ordered)
+    return Spread(
+        ordered[0], middle, quantile(ordered, 0.95), quantile(ordered, 0.99), median([abs(v - middle) for v in ordered])
+    )
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One kind of access on one host.
+
+    `loop` is native or python. `overhead_ns` is the median with a no-op ioctl in place of KVM_RUN, `user` the share of the
+    time that was spent in user space. `rounds` are the samples of each round in ticks, after `per` and `less`; `hz` is the
+    rate of the counter.
+    """
+
+    name: str
+    line: int
+    text: str
+    count: int
+    ns: Spread
+    ticks: Spread
+    loop: str
+    why: str | None
+    overhead_ns: float
+    overhead_ticks: float
+    user: float
+    hz: float
+    rounds: tuple[tuple[float, ...], ...]
+
+    @property
+    def medians_ns(self) -> tuple[float, ...]:
+        """The median of each round in nanoseconds."""
+        return tuple(median(samples) * 1e9 / self.hz for samples in self.rounds)
+
+    @property
+    def rounds_ns(self) -> list[list[float]]:
+        """The samples of each round in nanoseconds."""
+        return [[sample * 1e9 / self.hz for sample in samples] for samples in self.rounds]
+
+    @property
+    def samples_ns(self) -> list[float]:
+        """All samples in nanoseconds."""
+        return [sample * 1e9 / self.hz for samples in self.rounds for sample in samples]

@@ -1,0 +1,123 @@
+"""Times cases: every job of the files once a round, in turn, one at a time, so that what drifts in a machine drifts for all."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from kvmscen import __version__, engine
+from kvmscen.appraise import appraise, lacking
+from kvmscen.errors import HostError, Problem
+from kvmscen.hosts import Executor, Host
+from kvmscen.hosts.child import Child
+from kvmscen.job import Job, Target
+from kvmscen.judge import result
+from kvmscen.observation import Observation
+from kvmscen.result import Result, Run
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to time: the samples are spread over so many rounds; `loop` is native (Python where it cannot be) or python."""
+
+    rounds: int
+    loop: str
+
+
+@dataclass
+class _Timed:
+    """One job on its way through the rounds; `ended` where it needs no more of them."""
+
+    job: Job
+    seen: list[Observation] = field(default_factory=list)
+    ended: Result | None = None
+
+
+def measure(
+    files: Sequence[str],
+    hosts: Sequence[Host],
+    each: bool,
+    selection: engine.Selection,
+    plan: Plan,
+    on_problem: Callable[[Problem], None],
+    on_round: Callable[[int, int], None],
+    problems: Sequence[Problem] = (),
+) -> Run:
+    """Time the cases of files that have `measure`. `each`, `selection`, `problems` as in engine.run; closes the hosts.
+
+    `on_round(done, of)` is called after each execution.
+    """
+    started, clock = time.time(), time.monotonic()
+    found, timed, interrupted = list(problems), list[_Timed](), False
+    child, executors = engine.prepare_child(), dict[str, Executor]()
+    try:
+        child.spawn()
+        usable = engine.start(hosts, each)
+        for job in _jobs(child, files, usable, each, selection, plan, found, on_problem):
+            timed.append(_Timed(job, [], result(job, "SKIP", job.skip) if job.machine is None else None))
+        live = [one for one in timed if one.ended is None]
+        for number in range(plan.rounds):
+            for index, one in enumerate(live):
+                if one.ended is None:
+                    _round(one, plan.rounds, {host.name: host for host in usable}, executors)
+                on_round(number * len(live) + index + 1, plan.rounds * len(live))
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:
+        child.close()
+        for executor in executors.values():
+            executor.close()
+        for host in hosts:
+            host.close()
+    results = [one.ended or appraise(one.job, one.seen) for one in timed if one.ended or len(one.seen) == plan.rounds]
+    elapsed = time.monotonic() - clock
+    return Run(engine.new_id(), started, __version__, tuple(results), tuple(found), elapsed, interrupted)
+
+
+def _jobs(
+    child: Child,
+    files: Sequence[str],
+    hosts: Sequence[Host],
+    each: bool,
+    selection: engine.Selection,
+    plan: Plan,
+    found: list[Problem],
+    on_problem: Callable[[Problem], None],
+) -> list[Job]:
+    """The jobs of all files; what is wrong in files is added to `found`."""
+    targets = [Target(host.name, host.facts).to_json() for host in hosts]
+    jobs: list[Job] = []
+    told: int | None = None
+    for file in files:
+        try:
+            if told is None or told != child.process_id:
+                engine.ask_prepare(child, targets=targets, each=each, timing=vars(plan))
+                told = child.process_id
+            request = {"run": file, "text": selection.text, "cases": selection.cases}
+            reply = child.ask(json.dumps(request)[1:-1], engine.PREPARE_SECONDS)
+        except HostError as error:
+            reply = {"broke": str(error)}
+        wrong = [Problem(*problem) for problem in reply.get("problems", ())]
+        if "broke" in reply:
+            wrong = [engine.unprepared(file, reply["broke"])]
+        for problem in wrong:
+            on_problem(problem)
+        found += wrong
+        jobs += [Job.from_json(job) for job in reply.get("jobs", ())]
+    return jobs
+
+
+def _round(one: _Timed, rounds: int, hosts: dict[str, Host], executors: dict[str, Executor]) -> None:
+    job = one.job
+    assert job.machine is not None
+    try:
+        if job.host not in executors:
+            executors[job.host] = hosts[job.host].executor()
+        one.seen.append(executors[job.host].execute(job.machine))
+    except HostError as error:
+        line = job.wanted[0].line if job.wanted else job.line
+        one.ended = result(job, "ERROR", f"{job.file}:{line}: {error}")
+        return
+    one.ended = lacking(job, one.seen[-1], rounds)

@@ -1,0 +1,115 @@
+"""What is made of records, and which exits the loop of machine code takes by itself."""
+
+from __future__ import annotations
+
+from kvmscen.kvm import loop, measuring
+from kvmscen.kvm.script import Devices
+from kvmscen.machine import Bytes
+from kvmscen.measure import Kind, Place
+
+PIO, OTHER, STORE = Place("io", {"port": 0x10}), Place("io", {"port": 0x11}), Place("mmio", {"phys_addr": 0x5000})
+
+
+def records(kind: Kind, *held: tuple[int, int, int]) -> measuring.Records:
+    made = measuring.Records((kind,))
+    for start, end, mask in held:
+        made.one(start, end, mask)
+    return made
+
+
+def test_a_sample_is_one_kvm_run() -> None:
+    kind = Kind("pio", PIO, None, 2, 1)
+    made = records(kind, (0, 10, 1), (12, 20, 1), (21, 30, 0), (33, 40, 1), (41, 50, 1)).series(kind)
+    assert made.ticks == (8, 7)
+    assert made.came == 4
+    assert (made.kvm, made.user) == (10 + 8 + 7 + 9, 2 + 1 + 1)
+
+
+def test_what_a_signal_broke_off_is_no_sample() -> None:
+    kind = Kind("pio", PIO, None, 5, 0)
+    made = records(kind, (0, 10, 1), (12, 20, measuring.BROKEN), (21, 30, 1), (33, 40, 1)).series(kind)
+    assert made.ticks == (10, 7)
+
+
+def test_a_span_goes_from_the_entry_after_one_exit_to_the_return_with_the_other() -> None:
+    kind = Kind("ram", OTHER, PIO, 5, 0)
+    to, since = 1, 2
+    made = records(
+        kind,
+        (0, 10, to),  # without its beginning
+        (12, 20, since),
+        (25, 40, to),
+        (42, 50, since),
+        (51, 60, since),  # begins anew
+        (61, 65, 0),
+        (68, 80, to),
+        (81, 82, since),
+        (83, 84, measuring.BROKEN),
+        (85, 90, to),
+    ).series(kind)
+    assert made.ticks == (15, 19)
+    assert (made.kvm, made.user) == (15 + 4 + 12, 3)
+
+
+def test_a_span_may_begin_and_end_with_the_same_exit() -> None:
+    kind = Kind("round", PIO, PIO, 5, 0)
+    assert records(kind, (0, 10, 1), (12, 20, 1), (25, 40, 1)).series(kind).ticks == (8, 15)
+
+
+def test_missing_counts_the_rarer_end() -> None:
+    kind = Kind("ram", OTHER, PIO, 2, 1)
+    made = measuring.Records((kind,))
+    assert made.missing() == 5
+    for _ in range(10):
+        made.one(0, 1, 2)
+    assert made.missing() == 5
+    for _ in range(5):
+        made.one(0, 1, 1)
+    assert made.missing() == 0
+
+
+# --- rows -----------------------------------------------------------------------------------------------------------
+
+
+def rows(place: Place, *devices: Bytes) -> list[loop.Row]:
+    return measuring.rows_of([place], Devices(devices), "x86_64")
+
+
+def test_a_store_into_a_section_is_kept_by_the_loop() -> None:
+    (row,) = rows(Place("mmio", {"phys_addr": 0x5008, "is_write": True}), Bytes(0x5000, bytes(16)))
+    assert (row.reason, row.action, row.place) == (6, loop.FROM_GUEST, 0x5010)
+    assert (32, (1 << 64) - 1, 0x5008, 0x5008) in row.conditions
+    assert (52, 0xFF, 1, 1) in row.conditions
+
+
+def test_an_access_of_either_direction_is_two_rows_and_one_bit() -> None:
+    made = rows(STORE, Bytes(0x5000, bytes(16)))
+    assert [row.action for row in made] == [loop.TO_GUEST, loop.FROM_GUEST]
+    assert {row.bit for row in made} == {1}
+
+
+def test_addresses_in_and_beside_a_section() -> None:
+    made = rows(Place("mmio", {"phys_addr": {"min": 0x4000, "max": 0x5FFF}, "is_write": False}), Bytes(0x5000, bytes(16)))
+    assert [(row.action, row.conditions[0][2:]) for row in made] == [
+        (loop.REPLY, (0x4000, 0x4FFF)),
+        (loop.TO_GUEST, (0x5000, 0x500F)),
+        (loop.REPLY, (0x5010, 0x5FFF)),
+    ]
+
+
+def test_a_reply_goes_before_the_section() -> None:
+    (row,) = rows(Place("mmio", {"phys_addr": 0x5000, "is_write": False}, {"data": 7}), Bytes(0x5000, bytes(16)))
+    assert (row.action, row.value, row.place) == (loop.REPLY, 7, 40)
+
+
+def test_an_in_is_answered_where_kvm_run_says() -> None:
+    (row,) = rows(Place("io", {"port": 0x10, "direction": 0}, {"data": 7}))
+    assert (row.action, row.value, row.place) == (loop.REPLY_AT, 7, 40)
+    assert (36, 0xFFFFFFFF, 1, 1) in row.conditions
+
+
+def test_what_the_loop_cannot_do_is_left_to_python() -> None:
+    assert rows(Place("x86_rdmsr", {"index": 5})) == []
+    assert rows(Place("mmio", {"phys_addr": {"in": [1, 2]}})) == []
+    assert rows(Place("arm_nisv", {})) == []
+    assert rows(Place("io", {"port": 0x10, "direction": 1, "data": 7})) == []

@@ -1,0 +1,257 @@
+"""`kvmscen measure` from a file to its figures, on the real /dev/kvm; and what it says of guests that do not give them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+HEAD = """\
+arch: x86_64
+memslots: [{slot: 0, gpa: 0, size: 0x1000}]
+sections: {.text: 0, .data: 0x5000}
+"""
+ROUND = (
+    HEAD
+    + """\
+asm: |
+  _start:
+      mov  [counter], rax
+      mov  rbx, [counter]
+      out  0x10, al
+      in   al, 0x11
+      inc  rax
+      jmp  _start
+  .data
+  counter: .quad 0
+"""
+)
+
+
+def kvmscen(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("KVMSCEN_")}
+    command = [sys.executable, "-m", "kvmscen", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=120)
+
+
+def measured(tmp_path: Path, text: str, *arguments: str, status: int = 0) -> tuple[dict[str, Any], str]:
+    """The result in the JSON report, and what was printed."""
+    file = tmp_path / "cost.yaml"
+    file.write_text(text)
+    report = tmp_path / "report.json"
+    done = kvmscen("measure", str(file), "--on", "kvm", "--report", f"json={report}", *arguments)
+    assert done.returncode == status, done.stdout + done.stderr
+    made = json.loads(report.read_text())
+    jsonschema.validate(made, json.loads((ROOT / "schema" / "report.schema.json").read_text()))
+    (result,) = made["results"]
+    return result, done.stdout
+
+
+# --- figures --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.kvm
+@pytest.mark.parametrize("loop", ["native", "python"])
+def test_figures(loop: str, tmp_path: Path) -> None:
+    text = (
+        ROUND
+        + """\
+measure:
+  store: {mmio: {phys_addr: counter, is_write: true}, samples: 300, warmup: 10}
+  load: {mmio: {phys_addr: counter, is_write: false}, samples: 200}
+  pio: {io: {port: 0x10}, samples: 100}
+  reply: {io: {port: 0x11}, samples: 100, reply: 3}
+  span: {from: {io: {port: 0x10}}, to: {mmio: {is_write: true}}, per: 2, samples: 100}
+"""
+    )
+    result, shown = measured(tmp_path, text, "--rounds", "2", "--loop", loop, "--compare")
+    assert result["status"] == "PASS"
+    kinds = {one["name"]: one for one in result["measured"]}
+    assert {name: one["count"] for name, one in kinds.items()} == {
+        "store": 300,
+        "load": 200,
+        "pio": 100,
+        "reply": 100,
+        "span": 100,
+    }
+    for one in kinds.values():
+        assert one["loop"] == loop
+        for unit in ("ns", "ticks"):
+            figures = one[unit]
+            assert 0 < figures["min"] <= figures["median"] <= figures["p95"] <= figures["p99"]
+            assert figures["mad"] <= figures["p99"]
+        assert one["ns"]["median"] == pytest.approx(one["ticks"]["median"] * 1e9 / one["hz"], rel=1e-4)
+        assert 0 < one["overhead_ns"] < one["ns"]["median"]
+        assert 0 <= one["user_share"] < 1
+        assert len(one["rounds_ns"]) == 2
+    # An exit takes part of the span, and half a span is more than nothing of it.
+    assert 2 * kinds["span"]["ns"]["min"] > kinds["store"]["ns"]["min"]
+    assert f"{loop} loop" in shown
+    assert "times " in shown
+
+
+@pytest.mark.kvm
+def test_sections_hold_their_bytes_while_the_loop_runs(tmp_path: Path) -> None:
+    # The guest goes on only where it reads what it wrote, and what was there before.
+    text = (
+        HEAD
+        + """\
+asm: |
+  _start:
+      mov  rax, [counter]
+      cmp  rax, 5
+      jne  bad
+  again:
+      inc  rcx
+      mov  [counter + 8], ecx
+      mov  eax, [counter + 8]
+      cmp  eax, ecx
+      jne  bad
+      mov  rax, [far]
+      test rax, rax
+      jnz  bad
+      jmp  again
+  bad: hlt
+  .set far, 0x7000
+  .data
+  counter: .quad 5, 0
+measure:
+  store: {mmio: {phys_addr: counter + 8, is_write: true}, samples: 500}
+  load: {mmio: {phys_addr: counter + 8, is_write: false}, samples: 500}
+  any: {mmio: {}, samples: 1500}
+"""
+    )
+    result, _ = measured(tmp_path, text, "--rounds", "1")
+    assert [one["count"] for one in result["measured"]] == [500, 500, 1500]
+
+
+@pytest.mark.kvm
+def test_less_and_per(tmp_path: Path) -> None:
+    text = (
+        HEAD
+        + """\
+asm: |
+  _start:
+      out  0x10, al
+      out  0x11, al
+      jmp  _start
+  .data
+  .quad 0
+measure:
+  exit: {io: {port: 0x11}, samples: 200}
+  whole: {from: {io: {port: 0x10}}, to: {io: {port: 0x11}}, samples: 200}
+  rest: {from: {io: {port: 0x10}}, to: {io: {port: 0x11}}, less: exit, per: 10, samples: 200}
+"""
+    )
+    result, _ = measured(tmp_path, text, "--rounds", "1")
+    exit_, whole, rest = (one["ticks"]["median"] for one in result["measured"])
+    # The span is the exit alone, so nothing is left of it.
+    assert whole == exit_
+    assert rest == 0
+
+
+@pytest.mark.kvm
+def test_an_exit_that_ends_a_vcpu_can_be_timed(tmp_path: Path) -> None:
+    text = HEAD + "asm: |\n  _start: hlt\n      jmp _start\n  .data\n  .quad 0\nmeasure: {hlt: {hlt: {}, samples: 100}}\n"
+    result, _ = measured(tmp_path, text, "--rounds", "1")
+    assert result["measured"][0]["count"] == 100
+
+
+# --- what does not come ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.kvm
+def test_an_exit_that_never_comes(tmp_path: Path) -> None:
+    text = ROUND + "measure:\n  other: {io: {port: 0x12}, samples: 100}\nlimits: {timeout: 0.5}\n"
+    _, shown = measured(tmp_path, text, status=1)
+    assert "cost.yaml:15: " in shown
+    assert "measure other: io: {port: 0x12} 110 times" in shown
+    assert "it came never in " in shown
+
+
+@pytest.mark.kvm
+def test_a_guest_that_never_exits(tmp_path: Path) -> None:
+    text = HEAD + "asm: |\n  _start: jmp _start\n  .data\n  .quad 0\nmeasure: {a: {mmio: {}}}\nlimits: {timeout: 0.5}\n"
+    _, shown = measured(tmp_path, text, status=1)
+    assert "it came never in " in shown
+
+
+@pytest.mark.kvm
+def test_a_guest_that_ends_early(tmp_path: Path) -> None:
+    text = (
+        HEAD
+        + """\
+asm: |
+  _start:
+      mov  ecx, 20
+  1:  out  0x10, al
+      dec  ecx
+      jnz  1b
+      hlt
+  .data
+  .quad 0
+measure:
+  pio: {io: {port: 0x10}, samples: 1000}
+"""
+    )
+    result, shown = measured(tmp_path, text, status=1)
+    assert "cost.yaml:14: " in shown
+    assert "it came 20 times in 21 exits: the guest ended with hlt; let it go round for ever" in shown
+    assert result["mismatches"][0]["line"] == 14
+    assert "kvmscen measure " in shown
+
+
+@pytest.mark.kvm
+def test_a_kvm_run_that_fails(tmp_path: Path) -> None:
+    # A VM without memory: PVM fails with ENOSPC, others exit with an internal error.
+    text = "arch: x86_64\nmode: real\nasm: hlt\nregs: {pc: 0x1000}\nmeasure: {a: {mmio: {}}}\n"
+    _, shown = measured(tmp_path, text, status=1)
+    assert "it came never" in shown
+    assert "error: {ioctl: KVM_RUN, errno: " in shown or "internal_error" in shown
+
+
+@pytest.mark.kvm
+def test_a_vm_that_cannot_be_built(tmp_path: Path) -> None:
+    text = ROUND + "measure: {a: {mmio: {}}}\nsetup: [{set_memslot: {slot: 1, gpa: 0, size: 0x1000}}]\n"
+    _, shown = measured(tmp_path, text, status=1)
+    assert "nothing was timed: error: {ioctl: KVM_SET_USER_MEMORY_REGION, errno: EEXIST}" in shown
+
+
+# --- hosts and files ------------------------------------------------------------------------------------------------
+
+
+def test_the_model_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(ROUND + "measure: {a: {mmio: {}}}\n")
+    done = kvmscen("measure", str(tmp_path / "a.yaml"), "--on", "model")
+    assert done.returncode == 4
+    assert "the model predicts exits, not what they cost" in done.stdout
+
+
+def test_run_does_not_measure(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(ROUND + "measure: {a: {mmio: {}}}\n")
+    done = kvmscen("run", str(tmp_path / "a.yaml"), "--on", "model")
+    assert done.returncode == 4
+    assert "there is nothing to check: kvmscen measure times it" in done.stdout
+
+
+def test_nothing_to_measure(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(ROUND + "expect: [mmio: {}]\n")
+    done = kvmscen("measure", str(tmp_path / "a.yaml"), "--on", "model")
+    assert done.returncode == 4
+    assert "no case of these files has `measure`" in done.stdout
+
+
+def test_a_wrong_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(ROUND + "measure: {a: {mmio: {phys_addr: cuonter}}}\n")
+    for verb in ("measure", "run", "check"):
+        done = kvmscen(verb, str(tmp_path / "a.yaml"))
+        assert done.returncode == 2
+        assert "a.yaml:14:" in done.stdout + done.stderr
+        assert "did you mean counter" in done.stdout + done.stderr
