@@ -85,11 +85,8 @@ def _main(argv: Sequence[str]) -> int:
         if named not in ASSEMBLERS:
             raise UsageError(f"KVMSCEN_ASSEMBLER: {named!r} is no assembler: {' or '.join(ASSEMBLERS)}")
         arguments.assembler = named
-    if verb == "run":
-        try:
-            _environment(arguments)
-        except argparse.ArgumentTypeError as error:
-            raise UsageError(f"KVMSCEN_J: {error}") from None
+    if verb in ("run", "measure"):
+        _environment(arguments)
     from kvmscen import verbs
 
     return verbs.VERBS[verb](arguments)
@@ -146,32 +143,15 @@ def _parser() -> argparse.ArgumentParser:
     _assembler(show)
     show.add_argument("--json", action="store_true", help="as JSON")
 
-    measure = verbs.add_parser(
-        "measure",
-        help="time the exits that scenarios name under measure:",
-        epilog=_MEASURE_EXAMPLE + "\n" + EXIT,
-        formatter_class=raw,
-        allow_abbrev=False,
+    _measure(
+        verbs.add_parser(
+            "measure",
+            help="time the exits that scenarios name under measure:",
+            epilog=_MEASURE_EXAMPLE + "\n" + EXIT,
+            formatter_class=raw,
+            allow_abbrev=False,
+        )
     )
-    measure.add_argument("paths", nargs="+", metavar="PATH", help="a scenario, or a folder of them")
-    measure.add_argument(
-        "--on", action="append", metavar="HOST", help="a host with KVM (default: kvm); several: one after another"
-    )
-    measure.add_argument("-k", metavar="TEXT", help="only cases with this text in file, name, summary or tags")
-    measure.add_argument("--case", action="append", metavar="NAME", help="only the case of this name")
-    measure.add_argument(
-        "--rounds",
-        type=_count,
-        default=10,
-        metavar="N",
-        help="spread the samples over so many runs of all cases in turn (default: 10)",
-    )
-    measure.add_argument(
-        "--loop", choices=("native", "python"), default="native", help="what stands around KVM_RUN (default: native machine code)"
-    )
-    measure.add_argument("--compare", action="store_true", help="all kinds side by side, in multiples of the cheapest")
-    measure.add_argument("--base", metavar="NAME", help="with --compare: in multiples of this one")
-    measure.add_argument("--report", action="append", metavar="FORMAT[=FILE]", help="json, to standard output or into a file")
 
     verbs.add_parser("hosts", help="each host, whether it can run here, and why not", epilog=_HOSTS_EXAMPLE, formatter_class=raw)
     return parser
@@ -186,14 +166,41 @@ def _assembler(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _measure(measure: argparse.ArgumentParser) -> None:
+    many = "spread the samples over so many runs of all cases, in turn (default: 10)"
+    loop = "what stands around KVM_RUN (default: native, machine code; python where that cannot be)"
+    measure.add_argument("paths", nargs="+", metavar="PATH", help="a scenario, or a folder of them")
+    measure.add_argument(
+        "--on", action="append", metavar="HOST", help="a host that runs KVM (default: kvm); may be given several times"
+    )
+    measure.add_argument("-k", metavar="TEXT", help="only cases with this text in file, name, summary or tags")
+    measure.add_argument("--case", action="append", metavar="NAME", help="only the case of this name")
+    _assembler(measure)
+    measure.add_argument("--rounds", type=_count, metavar="N", help=many)
+    measure.add_argument("--loop", choices=("native", "python"), help=loop)
+    measure.add_argument("--compare", action="store_true", help="all kinds side by side, in multiples of the cheapest")
+    measure.add_argument("--base", metavar="NAME", help="as --compare, in multiples of this kind")
+    measure.add_argument(
+        "--report",
+        action="append",
+        metavar="FORMAT[=FILE]",
+        help="as for run, to standard output or into a file; json has the figures",
+    )
+
+
 def _environment(arguments: argparse.Namespace) -> None:
-    """KVMSCEN_<NAME> stands in for each option of `run` that is not given; several values are separated by blanks."""
-    for name in ("on", "k", "case", "j", "report", "record", "observed"):
+    """KVMSCEN_<NAME> stands in for an option of `run` or `measure` that is not given; several values are separated by blanks."""
+    for name in ("on", "k", "case", "j", "report", "record", "observed", "rounds", "loop", "base"):
         value = os.environ.get(f"KVMSCEN_{name.upper()}")
-        if not value or getattr(arguments, name):
+        if not value or getattr(arguments, name, True):
             continue
-        if name == "j":
-            arguments.j = _count(value)
+        if name in ("j", "rounds"):
+            try:
+                setattr(arguments, name, _count(value))
+            except argparse.ArgumentTypeError as error:
+                raise UsageError(f"KVMSCEN_{name.upper()}: {error}") from None
+        elif name == "loop" and value not in ("native", "python"):
+            raise UsageError(f"KVMSCEN_LOOP: {value!r} is no loop: write native or python")
         elif name == "observed":
             arguments.observed = value.lower() not in ("0", "no", "false")
         else:

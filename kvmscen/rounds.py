@@ -93,7 +93,7 @@ def _jobs(
     for file in files:
         try:
             if told is None or told != child.process_id:
-                engine.ask_prepare(child, targets=targets, each=each, timing=vars(plan))
+                engine.ask_prepare(child, targets=targets, each=each, assembler=selection.assembler, timing=vars(plan))
                 told = child.process_id
             request = {"run": file, "text": selection.text, "cases": selection.cases}
             reply = child.ask(json.dumps(request)[1:-1], engine.PREPARE_SECONDS)

@@ -13,6 +13,8 @@ from kvmscen.measured import Measured
 from kvmscen.reports import FORMATS, prices
 from kvmscen.result import Result, Run
 
+_ROUNDS = 10
+
 
 def measure(arguments: argparse.Namespace) -> int:
     """`kvmscen measure`: 0 all was timed, 1 an exit did not come, 4 nothing was timed."""
@@ -40,8 +42,8 @@ def measure(arguments: argparse.Namespace) -> int:
 
 def _timed(arguments: argparse.Namespace, files: Sequence[str], problems: list[Problem], screen: verbs.Screen) -> Run:
     named: list[str] = list(dict.fromkeys(arguments.on or ()))
-    selection = engine.Selection(arguments.k, tuple(arguments.case or ()))
-    plan = rounds.Plan(arguments.rounds, arguments.loop)
+    selection = engine.Selection(arguments.k, tuple(arguments.case or ()), arguments.assembler)
+    plan = rounds.Plan(arguments.rounds or _ROUNDS, arguments.loop or "native")
     try:
         hosts = [host(name) for name in named or DEFAULT]
         return rounds.measure(files, hosts, bool(named), selection, plan, screen.problem, screen.progress, problems)

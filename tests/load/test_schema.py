@@ -105,6 +105,7 @@ TOP = {
     "ignore": "[hlt]",
     "requires": "{kvm: svm}",
     "when": "[{kvm: svm, reason: why, expect: []}]",
+    "measure": "{store: {mmio: {is_write: true}}}",
     "limits": "{timeout: 1}",
     "assembler": "gnu",
     "cases": "{a: {}}",
@@ -168,6 +169,18 @@ MAPS = {
             "memory": "{a: 1}, hlt: {}",
             "repeat": "{min: 0, max: 2}, hlt: {}",
             "vcpu": "0, hlt: {}",
+        },
+    ),
+    "measured": (
+        "measure: {{one: {{mmio: {{}}}}, two: {{{}}}}}",
+        {
+            "from": "hlt, to: mmio",
+            "to": "{mmio: {}}, from: {io: {port: 1}}",
+            "per": "10, from: hlt, to: hlt",
+            "less": "one, hlt: {}",
+            "samples": "100, hlt: {}",
+            "warmup": "0, hlt: {}",
+            "reply": "1, mmio: {}",
         },
     ),
     "value": (
