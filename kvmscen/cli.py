@@ -143,16 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     _assembler(show)
     show.add_argument("--json", action="store_true", help="as JSON")
 
-    _measure(
-        verbs.add_parser(
-            "measure",
-            help="time the exits that scenarios name under measure:",
-            epilog=_MEASURE_EXAMPLE + "\n" + EXIT,
-            formatter_class=raw,
-            allow_abbrev=False,
-        )
-    )
-
+    _measure(verbs)
     verbs.add_parser("hosts", help="each host, whether it can run here, and why not", epilog=_HOSTS_EXAMPLE, formatter_class=raw)
     return parser
 
@@ -166,7 +157,14 @@ def _assembler(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _measure(measure: argparse.ArgumentParser) -> None:
+def _measure(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    measure = verbs.add_parser(
+        "measure",
+        help="time the exits that scenarios name under measure:",
+        epilog=_MEASURE_EXAMPLE + "\n" + EXIT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
     many = "spread the samples over so many runs of all cases, in turn (default: 10)"
     loop = "what stands around KVM_RUN (default: native, machine code; python where that cannot be)"
     measure.add_argument("paths", nargs="+", metavar="PATH", help="a scenario, or a folder of them")
