@@ -32,6 +32,10 @@ _MEASURE_EXAMPLE = """example: what each access costs here, in multiples of the 
 _HOSTS_EXAMPLE = """example:
   kvmscen hosts
 """
+_HOST_EXAMPLE = """example: real KVM of arm64 on any machine
+  kvmscen host prepare qemu:arm64@6.1
+  kvmscen run scenarios/arm64-mmio.yaml --on qemu:arm64@6.1
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -145,6 +149,7 @@ def _parser() -> argparse.ArgumentParser:
 
     _measure(verbs)
     verbs.add_parser("hosts", help="each host, whether it can run here, and why not", epilog=_HOSTS_EXAMPLE, formatter_class=raw)
+    _host_parser(verbs)
     return parser
 
 
@@ -184,6 +189,23 @@ def _measure(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         metavar="FORMAT[=FILE]",
         help="as for run, to standard output or into a file; json has the figures",
     )
+
+
+def _host_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    raw = argparse.RawDescriptionHelpFormatter
+    host = verbs.add_parser("host", help="prepare machines that QEMU boots", epilog=_HOST_EXAMPLE, formatter_class=raw)
+    whats = host.add_subparsers(dest="what", metavar="WHAT", title="what", required=True)
+    prepare = whats.add_parser(
+        "prepare", help="get what a qemu host needs, boot it once", epilog=_HOST_EXAMPLE, formatter_class=raw, allow_abbrev=False
+    )
+    prepare.add_argument("names", nargs="+", metavar="HOST", help="qemu:ARCH, qemu:ARCH@KERNEL or qemu:raspi3b")
+    prepare.add_argument("--kernel", metavar="IMAGE", help="boot this kernel, not one of Debian's")
+    prepare.add_argument("--modules", metavar="DIR", help="where the modules of that kernel lie")
+    prepare.add_argument("--rootfs", metavar="DIR", help="the root file system: a folder with usr/bin/python3 in it")
+    whats.add_parser("list", help="the prepared hosts, and how much disk they take", allow_abbrev=False)
+    remove = whats.add_parser("remove", help="remove prepared hosts", allow_abbrev=False)
+    remove.add_argument("names", nargs="*", metavar="HOST", help="a host that `kvmscen host list` shows")
+    remove.add_argument("--all", action="store_true", help="all of them, and what was downloaded")
 
 
 def _environment(arguments: argparse.Namespace) -> None:

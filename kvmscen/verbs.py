@@ -322,10 +322,17 @@ def measure(arguments: argparse.Namespace) -> int:
     return measure(arguments)
 
 
+def _host(arguments: argparse.Namespace) -> int:
+    from kvmscen.verb_host import host as verb  # here, since no other verb prepares
+
+    return verb(arguments)
+
+
 VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "run": run,
     "check": check,
     "show": show,
     "hosts": hosts,
     "measure": measure,
+    "host": _host,
 }

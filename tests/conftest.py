@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 from functools import cache
 
 import pytest
 
 NEEDED = "needs a usable /dev/kvm"
+QEMU_NEEDED = "needs QEMU and a Debian's package sources"
 
 
 @cache
@@ -23,16 +25,28 @@ def without_kvm() -> str | None:
     return None
 
 
+@cache
+def without_qemu() -> str | None:
+    """Why the tests marked `qemu` cannot run here, None where they can."""
+    for program in ("qemu-system-aarch64", "apt-get", "dpkg-deb"):
+        if shutil.which(program) is None:
+            return f"{QEMU_NEEDED}: there is no {program} (Debian: apt install qemu-system-arm)"
+    return None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    reason = without_kvm()
-    if reason is not None:
+    for marker, reason in (("kvm", without_kvm()), ("qemu", without_qemu())):
         for item in items:
-            if item.get_closest_marker("kvm"):
+            if reason is not None and item.get_closest_marker(marker):
                 item.add_marker(pytest.mark.skip(reason=reason))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    skipped = sum(NEEDED in str(report.longrepr) for report in terminalreporter.stats.get("skipped", ()))
-    if skipped:
-        terminalreporter.section("NOT TESTED ON KVM", yellow=True, bold=True)
-        terminalreporter.write_line(f"{skipped} tests were skipped: {without_kvm()}", yellow=True)
+    for needed, title, reason in (
+        (NEEDED, "NOT TESTED ON KVM", without_kvm()),
+        (QEMU_NEEDED, "NOT TESTED ON OTHER KERNELS", without_qemu()),
+    ):
+        skipped = sum(needed in str(report.longrepr) for report in terminalreporter.stats.get("skipped", ()))
+        if skipped:
+            terminalreporter.section(title, yellow=True, bold=True)
+            terminalreporter.write_line(f"{skipped} tests were skipped: {reason}", yellow=True)

@@ -151,15 +151,16 @@ def test_two_hosts_are_two_columns() -> None:
 def test_a_host_that_does_not_exist_is_wrong_usage() -> None:
     done = kvmscen("run", "scenarios", "--on", "kvn")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "kvmscen: there is no host 'kvn'; hosts are kvm, model[@KERNEL], replay:FILE\n"
+    assert done.stderr == "kvmscen: there is no host 'kvn'; hosts are kvm, model[@KERNEL], replay:FILE, qemu:ARCH[@KERNEL]\n"
 
 
-def test_a_host_that_cannot_run_here_is_a_host_error_and_still_in_the_report() -> None:
-    done = kvmscen("run", "scenarios", "--on", "qemu:arm64", "--report", "json")
+def test_a_host_that_cannot_run_here_is_a_host_error_and_still_in_the_report(tmp_path: Path) -> None:
+    done = kvmscen("run", "scenarios", "--on", "qemu:arm64", "--report", "json", env={"XDG_CACHE_HOME": str(tmp_path)})
     assert done.returncode == 3
-    assert done.stderr == "kvmscen: host qemu:arm64: not yet: qemu hosts are not built\n"
+    why = "host qemu:arm64 is not prepared: kvmscen host prepare qemu:arm64"
+    assert done.stderr == f"kvmscen: {why}\n"
     told = json.loads(done.stdout)
-    assert (told["results"], told["errors"][0]["message"]) == ([], "host qemu:arm64: not yet: qemu hosts are not built")
+    assert (told["results"], told["errors"][0]["message"]) == ([], why)
 
 
 def test_hosts_tells_what_can_run_here() -> None:

@@ -97,7 +97,7 @@ LIBRARIES = {
     "unicorn": ("model",),
     "capstone": ("model",),
     "elftools": ("asm.gnu",),
-    "tabulate": ("reports.text", "reports.prices", "listing", "verbs"),
+    "tabulate": ("reports.text", "reports.prices", "listing", "verbs", "verb_host"),
 }
 
 

@@ -29,6 +29,7 @@ MODULES = (
     "agent/frames",
     "agent/serve",
     "agent/main",
+    "agent/init",
 )
 
 # Read `LENGTH\n` and that many bytes from descriptor 0, put them into a memfd on sys.path, and serve.

@@ -58,7 +58,9 @@ HOSTS: dict[str, Row] = {
         "model[@KERNEL]", "kvmscen.hosts.model:ModelHost", "predicts the exits, without KVM; of that kernel where it is named"
     ),
     "replay": Row("replay:FILE", "kvmscen.hosts.replay:ReplayHost", "gives back what run --record kept; FILE may be a folder"),
-    "qemu": Row("qemu:ARCH[@KERNEL]", "", "real KVM of another architecture or kernel"),
+    "qemu": Row(
+        "qemu:ARCH[@KERNEL]", "kvmscen.hosts.qemu:QemuHost", "real KVM of any architecture, inside a Linux that QEMU boots"
+    ),
     "ssh": Row("ssh:USER@HOST", "", "real KVM of another machine"),
 }
 # What runs a scenario when no --on is given: the first of these that can and that fits its architecture.

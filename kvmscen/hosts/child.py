@@ -47,6 +47,9 @@ class Child:
         self.name = name
         self.argv = list(argv)
         self.greeting = greeting
+        # What the process gets besides its pipes.
+        self.pass_fds: list[int] = []
+        self.environment: dict[str, str] | None = None
         self.hello: Json = {}
         self._process: subprocess.Popen[bytes] | None = None
         self._held = bytearray()
@@ -78,7 +81,14 @@ class Child:
         pipe = subprocess.PIPE
         try:
             process = subprocess.Popen(
-                self.argv, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, bufsize=0, start_new_session=True
+                self.argv,
+                stdin=pipe,
+                stdout=pipe,
+                stderr=subprocess.STDOUT,
+                bufsize=0,
+                start_new_session=True,
+                pass_fds=self.pass_fds,
+                env=self.environment,
             )
         except OSError as error:
             raise ChildError(f"{self.name} cannot be started: {error.strerror}", "") from None
@@ -342,7 +352,10 @@ class ChildHost:
         if self._first is None:
             self.start()
         assert self._first is not None
-        hello = self._first.wait_hello()
+        self.take(self._first.wait_hello())
+
+    def take(self, hello: Json) -> None:
+        """The facts of a hello; raises HostError when it says that the host is unusable."""
         if "unusable" in hello:
             raise HostError(f"host {self.name} cannot run here: {hello['unusable']}")
         self.facts = tuple(replace(Facts.from_json(known), kind=self.kind) for known in hello["facts"])

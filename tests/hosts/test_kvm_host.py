@@ -34,9 +34,8 @@ def test_names() -> None:
     for wrong in ("kvm:x", "kvm@6.1", "KVM", "vmware", ""):
         with pytest.raises(UsageError, match="there is no host"):
             host(wrong)
-    for later in ("qemu:arm64", "ssh:a@b"):
-        with pytest.raises(HostError, match="not yet"):
-            host(later)
+    with pytest.raises(HostError, match="not yet"):
+        host("ssh:a@b")
 
 
 @pytest.fixture

@@ -1,0 +1,192 @@
+"""Debian's packages for another architecture or release, by the machine's own apt, without installing anything.
+
+Each architecture and suite has a configuration of its own: lists, cache and an empty status. Where the packages come from is
+what the machine is configured for: its mirror and its proxy. Signatures and hashes are checked by apt.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+
+from kvmscen.errors import HostError
+
+# What is being done, and how far it is in percent where that is known.
+Tell = Callable[[str, float | None], None]
+
+_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+_TIMEOUT = 600.0
+# Debian's suites that name no release.
+_ROLLING = ("sid", "unstable", "testing", "stable", "oldstable")
+
+
+@cache
+def release() -> str:
+    """The codename of the Debian that this machine runs, as `bookworm`; raises HostError on anything else."""
+    found = {}
+    try:
+        for line in Path("/etc/os-release").read_text().splitlines():
+            key, _, value = line.partition("=")
+            found[key] = value.strip("\"'")
+    except OSError:
+        pass
+    if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
+        raise HostError("kernels are taken from Debian's packages with apt, which this machine lacks: give --kernel and --rootfs")
+    codename = found.get("VERSION_CODENAME", "sid" if found.get("ID") == "debian" else "")
+    if found.get("ID") != "debian" or not codename:
+        system = found.get("PRETTY_NAME", "no Debian")
+        raise HostError(f"kernels are taken from the package sources of a Debian; this is {system}: give --kernel and --rootfs")
+    return codename
+
+
+@cache
+def _entries() -> tuple[tuple[str, str], ...]:
+    """The machine's own package sources: (URI, suite)."""
+    wanted = ["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE)", "Created-By: Packages"]
+    lines = _output(wanted, None).splitlines()
+    return tuple(dict.fromkeys((parts[0], parts[1]) for line in lines if len(parts := line.split()) == 2))
+
+
+def archive() -> str:
+    """The URI of the Debian archive that this machine takes its release from."""
+    named = (release(), *_ROLLING)
+    for uri, suite in _entries():
+        if suite in named:
+            return uri
+    raise HostError(f"this machine's package sources do not have {release()}: add it to /etc/apt/sources.list")
+
+
+class Apt:
+    """The packages of one suite for one architecture. `folder` is where its lists and what it downloads lie."""
+
+    def __init__(self, folder: Path, arch: str, suite: str) -> None:
+        self.folder = folder / f"{arch}-{suite}"
+        self.arch = arch
+        self.suite = suite
+
+    def update(self, tell: Tell) -> None:
+        """Get the lists of packages; those that have not changed are not downloaded again."""
+        for part in ("lists/partial", "archives/partial", "debs"):
+            (self.folder / part).mkdir(parents=True, exist_ok=True)
+        (self.folder / "status").touch()
+        (self.folder / "debian.sources").write_text(self._sources())
+        (self.folder / "apt.conf").write_text(self._configuration())
+        self._fetch(["apt-get", "update"], f"lists of packages ({self.suite}, {self.arch})", tell)
+
+    def names(self, pattern: str) -> list[str]:
+        """The names of packages that match a regular expression."""
+        lines = _output(["apt-cache", "search", "--names-only", pattern], self._environment()).splitlines()
+        return [line.split()[0] for line in lines if line]
+
+    def depends(self, name: str) -> list[str]:
+        """What a package depends on, by name."""
+        text = _output(["apt-cache", "depends", "--important", name], self._environment())
+        return re.findall(r"^ *\|?(?:Pre)?Depends: ([^ <>\n]+)", text, re.M)
+
+    def download(self, names: Sequence[str], tell: Tell) -> list[Path]:
+        """The packages' files. What was downloaded before, whole and right, is not downloaded again."""
+        debs = self.folder / "debs"
+        self._fetch(["apt-get", "download", *names], f"{len(names)} packages ({names[0]} ...)", tell, debs)
+        found = []
+        for name in names:
+            files = sorted(debs.glob(f"{name}_*.deb"), key=lambda file: file.stat().st_mtime)
+            if not files:
+                raise HostError(f"apt-get download {name} left no file")
+            found.append(files[-1])
+        return found
+
+    def clean(self) -> None:
+        """Remove what was downloaded, but for the lists."""
+        shutil.rmtree(self.folder / "debs", ignore_errors=True)
+
+    def _sources(self) -> str:
+        own = [entry for entry in _entries() if entry[1] == self.suite or entry[1].startswith(f"{self.suite}-")]
+        # The machine's own release with its updates; of any other its archive alone.
+        entries = own if self.suite == release() and own else [(archive(), self.suite)]
+        signed = f"Signed-By: {_KEYRING}\n" if _KEYRING.exists() else ""
+        kind = f"Components: main\nArchitectures: {self.arch}\n{signed}"
+        return "\n".join(f"Types: deb\nURIs: {uri}\nSuites: {suite}\n{kind}" for uri, suite in entries)
+
+    def _configuration(self) -> str:
+        where = self.folder
+        # The machine's proxies and the like, but none of its hooks.
+        dump = _output(["apt-config", "dump"], None).splitlines()
+        kept = [line for line in dump if line.startswith("Acquire::") and "::IndexTargets" not in line]
+        own = {
+            "APT::Architecture": self.arch,
+            "APT::Architectures::": self.arch,
+            "Acquire::Languages": "none",
+            "Dir::Etc::main": "/dev/null",
+            "Dir::Etc::parts": f"{where}/none",
+            "Dir::Etc::sourcelist": f"{where}/debian.sources",
+            "Dir::Etc::sourceparts": f"{where}/none",
+            "Dir::Etc::preferences": f"{where}/none",
+            "Dir::Etc::preferencesparts": f"{where}/none",
+            "Dir::State": str(where),
+            "Dir::State::lists": f"{where}/lists",
+            "Dir::State::status": f"{where}/status",
+            "Dir::Cache": str(where),
+            "Dir::Cache::archives": f"{where}/archives",
+            "Dir::Cache::pkgcache": "",
+            "Dir::Cache::srcpkgcache": "",
+            "Acquire::GzipIndexes": "true",
+        }
+        if os.geteuid() == 0:
+            # apt's own user may not write into the caller's folders.
+            own["APT::Sandbox::User"] = "root"
+        return "".join([*(f"{line}\n" for line in kept), *(f'{key} "{value}";\n' for key, value in own.items())])
+
+    def _environment(self) -> dict[str, str]:
+        return {**os.environ, "APT_CONFIG": str(self.folder / "apt.conf"), "LC_ALL": "C"}
+
+    def _fetch(self, argv: list[str], what: str, tell: Tell, folder: Path | None = None) -> None:
+        """Run apt, telling how far it is."""
+        tell(what, None)
+        process = subprocess.Popen(
+            [argv[0], "-q", "-o", "APT::Status-Fd=1", *argv[1:]],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            cwd=folder,
+            env=self._environment(),
+        )
+        assert process.stdout is not None
+        assert process.stderr is not None
+        try:
+            for line in process.stdout:
+                if line.startswith("dlstatus:"):
+                    tell(what, float(line.split(":")[2]))
+            errors = process.stderr.read()
+            status = process.wait(_TIMEOUT)
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
+        if status:
+            raise HostError(f"{' '.join(argv[:2])} ({self.suite}, {self.arch}) failed: {_complaint(errors)}")
+
+
+def unpack(deb: Path, into: Path) -> None:
+    """The files of a package, without its scripts."""
+    done = subprocess.run(["dpkg-deb", "-x", str(deb), str(into)], capture_output=True, text=True)
+    if done.returncode:
+        raise HostError(f"{deb.name} cannot be unpacked: {done.stderr.strip()}")
+
+
+def _output(argv: list[str], environment: dict[str, str] | None) -> str:
+    done = subprocess.run(argv, capture_output=True, text=True, env=environment, timeout=_TIMEOUT, errors="replace")
+    if done.returncode:
+        raise HostError(f"{' '.join(argv[:2])} failed: {_complaint(done.stderr)}")
+    return done.stdout
+
+
+def _complaint(errors: str) -> str:
+    lines = [line[3:] for line in errors.splitlines() if line.startswith("E: ")] or errors.splitlines()[-1:]
+    return "; ".join(lines) or "it does not say why"

@@ -1,0 +1,230 @@
+"""`host prepare`: packages, kernel, first file system. What is done is not done again; what is half done is not used."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kvmscen.errors import HostError
+from kvmscen.qemu import initramfs, store, tools
+from kvmscen.qemu.boards import Board
+from kvmscen.qemu.packages import Apt, Tell, release, unpack
+from kvmscen.qemu.store import Entry, Name
+
+# Where a series is looked for first: lists of packages are large, and most suites do not have it.
+_FIRST = {"5.10": "bullseye", "6.1": "bookworm", "6.12": "trixie"}
+# Further suites, in the order in which they are looked through.
+_SUITES = ("bookworm", "bookworm-backports", "trixie", "trixie-backports", "sid", "bullseye")
+_NEWEST = ("trixie-backports", "sid")
+# What of the C library's world Python needs for what the agent imports.
+_LIBRARIES = r"libc6|libffi\d.*|zlib1g|libexpat1|libgcc-s1"
+
+
+@dataclass(frozen=True)
+class Own:
+    """The user's own files: a kernel image, a folder or archive with python3 in it, a folder with modules."""
+
+    kernel: Path | None = None
+    rootfs: Path | None = None
+    modules: Path | None = None
+
+
+@dataclass(frozen=True)
+class _Kernel:
+    """A kernel package that was found, and where."""
+
+    apt: Apt
+    package: str
+    version: str
+
+
+def prepare(name: Name, own: Own, tell: Tell) -> Entry:
+    """Make the machine that `name` means, unless it is there and whole. Raises HostError."""
+    with store.locked(f"{name.board}@{name.kernel}"):
+        kernel = None
+        if not name.kernel or name.kernel == "newest":
+            kernel = _choose(name, tell)
+            name = Name(name.board, _series(kernel.version), name.cpu)
+        folder = store.folder_of(name.entry)
+        entry = store.find(name)
+        if entry is not None and entry.damage() is None and entry.changed() is None and own == Own():
+            tell(f"{entry.name} is there", None)
+            return entry
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(folder)
+        made = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            store.write(made, _build(name, own, kernel, made, tell))
+            if entry is not None:
+                store.remove(entry)
+            shutil.rmtree(folder, ignore_errors=True)
+            made.rename(folder)
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+        entry = store.find(name)
+        assert entry is not None
+        return entry
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what an interrupted prepare left; nobody else is at it, since the lock is ours."""
+    for left in folder.parent.glob(f".{folder.name}-*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _build(name: Name, own: Own, kernel: _Kernel | None, made: Path, tell: Tell) -> dict[str, Any]:
+    """The files of a machine in `made`; returns its manifest."""
+    board = name.row
+    image = own.kernel or (Path(name.kernel) if "/" in name.kernel else None)
+    packages: list[Path] = []
+    with tempfile.TemporaryDirectory(prefix="unpacked-", dir=made) as place:
+        root, tree = Path(place) / "root", Path(place) / "kernel"
+        root.mkdir()
+        tree.mkdir()
+        if image is None:
+            kernel = kernel or _choose(name, tell)
+            packages += _fetched(kernel.apt, [kernel.package], tree, tell)
+            image = _image(tree, kernel.package)
+        if own.rootfs is None:
+            packages += _userland(board, root, tell)
+        tell("building the first file system", None)
+        (made / "kernel").write_bytes(_plain(_readable(image)))
+        loaded = initramfs.modules(own.modules or tree, board.modules)
+        (made / "base").write_bytes(initramfs.base(_rootfs(own.rootfs, root), loaded))
+        if board.dtb is not None:
+            (made / "dtb").write_bytes(_readable(next(tree.rglob(board.dtb), tree / board.dtb)))
+    given = [path for path in (own.kernel, own.rootfs) if path is not None] or ([image] if "/" in name.kernel else [])
+    return {
+        "name": name.entry,
+        "board": name.board,
+        "series": name.kernel if "/" not in name.kernel else "",
+        "kernel": kernel.version if kernel is not None else str(image),
+        "packages": [{"file": path.name, "sha256": store.sha256(path)} for path in packages],
+        "own": {str(path): store.stamp(path) for path in given},
+    }
+
+
+# --- kernels --------------------------------------------------------------------------------------------------------
+
+
+def _choose(name: Name, tell: Tell) -> _Kernel:
+    """The kernel package of a series, of the machine's own release, or the newest."""
+    own = release()
+    found: list[_Kernel] = []
+    if name.kernel == "newest":
+        suites = [own, *(suite for suite in _NEWEST if suite != own)]
+    elif name.kernel:
+        suites = list(dict.fromkeys((_FIRST.get(name.kernel, own), own, *_SUITES)))
+    else:
+        suites = [own, *_SUITES]
+    for suite in suites:
+        found += _kernels(name.row, suite, name.kernel, tell)
+        if found and name.kernel != "newest":
+            break
+    if not found:
+        wanted = f"a kernel {name.kernel}" if name.kernel else "a kernel"
+        raise HostError(f"{name.entry}: none of {', '.join(suites)} has {wanted} for {name.row.debian}")
+    return max(found, key=lambda kernel: store.natural(kernel.version))
+
+
+def _kernels(board: Board, suite: str, series: str, tell: Tell) -> list[_Kernel]:
+    """The kernels of a series that a suite has; those of any series where none is named, then only the suite's own choice."""
+    apt = Apt(store.home() / "apt", board.debian, suite)
+    apt.update(tell)
+    wanted = re.escape(series) if series and series != "newest" else r"[0-9]+\.[0-9]+"
+    names = apt.names(rf"^linux-(image|binary)-{wanted}([.+-].*)?-{board.flavour}$")
+    versions: dict[str, str] = {}
+    for package in names:
+        version = re.sub(rf"^linux-(image|binary)-|-{board.flavour}$", "", package)
+        if re.fullmatch(r"[\d.]+([+-][\w.+]*)?", version) and (version not in versions or "-binary-" in package):
+            # From 7.0 on an image package is empty, and the kernel lies in another.
+            versions[version] = package
+    if not series:
+        chosen = "".join(apt.depends(f"linux-image-{board.flavour}")[:1])
+        versions = {version: package for version, package in versions.items() if chosen.endswith(f"-{version}-{board.flavour}")}
+    # A name without its patch level holds others' place only.
+    return [_Kernel(apt, package, version) for version, package in versions.items() if len(re.findall(r"\d+", version)) > 2]
+
+
+def _series(version: str) -> str:
+    return ".".join(version.split(".")[:2])
+
+
+def _image(tree: Path, package: str) -> Path:
+    for pattern in ("boot/vmlinuz-*", "boot/vmlinux-*", "usr/lib/modules/*/vmlinuz*", "usr/lib/modules/*/vmlinux*"):
+        for path in sorted(tree.glob(pattern)):
+            return path
+    raise HostError(f"{package} has no kernel image in it")
+
+
+def _readable(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise HostError(f"{path} cannot be read: {os.strerror(error.errno or 0)}") from None
+
+
+def _plain(image: bytes) -> bytes:
+    """An image as QEMU takes it: out of the EFI program that unpacks itself (drivers/firmware/efi/libstub/zboot-header.S)."""
+    if image[4:8] != b"zimg":
+        return image
+    at, size = (int.from_bytes(image[where : where + 4], "little") for where in (8, 12))
+    kind, payload = image[24:32].rstrip(b"\0"), image[at : at + size]
+    if kind == b"gzip":
+        return gzip.decompress(payload)
+    done = subprocess.run([kind.decode("ascii", "replace"), "-dcq"], input=payload, capture_output=True)
+    if done.returncode and not done.stdout:
+        raise HostError(f"the kernel cannot be unpacked: {done.stderr.decode(errors='replace').strip()}")
+    return done.stdout
+
+
+# --- the first file system ------------------------------------------------------------------------------------------
+
+
+def _userland(board: Board, root: Path, tell: Tell) -> list[Path]:
+    """Python with what it needs, unpacked and trimmed; returns the packages."""
+    for suite in dict.fromkeys((release(), "trixie", "sid")):
+        apt = Apt(store.home() / "apt", board.debian, suite)
+        apt.update(tell)
+        if apt.names("^python3-minimal$"):
+            break
+    else:
+        raise HostError(f"no suite has python3 for {board.debian}")
+    python = next(name for name in apt.depends("python3-minimal") if re.fullmatch(r"python3\.\d+-minimal", name))
+    parts = [python, f"lib{python}", f"lib{python.replace('minimal', 'stdlib')}"]
+    needed = {name for part in parts for name in apt.depends(part) if re.fullmatch(_LIBRARIES, name)}
+    initramfs.merge(root)
+    packages = _fetched(apt, [*parts, *sorted(needed)], root, tell)
+    initramfs.trim(root)
+    return packages
+
+
+def _fetched(apt: Apt, names: list[str], into: Path, tell: Tell) -> list[Path]:
+    packages = apt.download(names, tell)
+    tell(f"unpacking {len(packages)} packages" if len(packages) > 1 else f"unpacking {packages[0].name}", None)
+    for package in packages:
+        unpack(package, into)
+    return packages
+
+
+def _rootfs(own: Path | None, root: Path) -> Path:
+    if own is None:
+        return root
+    if not (own / "usr/bin/python3").exists():
+        raise HostError(f"{own} has no usr/bin/python3: --rootfs is the folder of a root file system with Python 3.9 or newer")
+    return own
+
+
+# --- what is booted -------------------------------------------------------------------------------------------------
+
+
+def need_qemu(board: Board) -> tools.Qemu:
+    """The QEMU of a board."""
+    return tools.need(board)

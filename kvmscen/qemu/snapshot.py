@@ -1,0 +1,116 @@
+"""Snapshots: a machine that was stopped while its agent waits, so that every run begins there instead of at its boot.
+
+The memory is a file of its own that QEMU maps, and never copies; what is saved besides are the devices (x-ignore-shared).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+from kvmscen.agent import pack
+from kvmscen.errors import HostError
+from kvmscen.hosts.child import Json
+from kvmscen.qemu.store import Entry, stamp
+from kvmscen.qemu.vm import Image, Saved, Vm, shell
+
+_SAVE_SECONDS = 60.0
+# QEMU saves no EL2 timer (7.2: vmstate_arm_cpu has GTIMER_PHYS and GTIMER_VIRT alone), so what the kernel had set there never
+# comes. It sets it anew when it leaves its idle loop with the tick stopped: it must be in there when it is saved.
+_IDLE_SECONDS = 0.5
+
+
+def key(entry: Entry, image: Image) -> str:
+    """What a snapshot holds for: the agent, QEMU, the machine's line, the kernel and its first file system."""
+    board = image.board
+    parts = (
+        pack.digest(),
+        os.path.realpath(image.qemu),
+        stamp(Path(image.qemu)),
+        (image.options, board.line, board.wire, board.append, board.memory, image.cpu or board.cpu),
+        entry.manifest["files"],
+    )
+    return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:16]
+
+
+def find(entry: Entry, image: Image) -> tuple[Saved, Json] | None:
+    """The snapshot that holds, and the agent's hello in it."""
+    folder = entry.folder / "snapshots" / key(entry, image)
+    try:
+        hello = json.loads((folder / "hello.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return Saved(folder / "memory", folder / "state"), hello
+
+
+def state(entry: Entry) -> str:
+    """`none`, or how many there are, for `host list`."""
+    found = list((entry.folder / "snapshots").glob("*/hello.json"))
+    return f"{len(found)}" if found else "none"
+
+
+class Making:
+    """A machine that is booted for a snapshot: it boots as soon as this is made, and is saved by `finish`."""
+
+    def __init__(self, name: str, entry: Entry, image: Image) -> None:
+        self.entry = entry
+        self.image = image
+        place = entry.folder / "snapshots"
+        place.mkdir(exist_ok=True)
+        self.folder = Path(tempfile.mkdtemp(prefix=".making-", dir=place))
+        self.vm = Vm(name, image, memory=self.folder / "memory")
+        self.vm.spawn()
+
+    def finish(self) -> Json:
+        """Wait for the agent, save the machine and end it; returns the hello. Raises ChildError, HostError."""
+        try:
+            hello = self.vm.wait_hello()
+            if "unusable" in hello:
+                self.close()
+                return hello
+            time.sleep(_IDLE_SECONDS)
+            qmp = self.vm.qmp
+            qmp.greet()
+            qmp.command("stop")
+            capability = {"capability": "x-ignore-shared", "state": True}
+            qmp.command("migrate-set-capabilities", capabilities=[capability])
+            qmp.command("migrate", uri=f"exec:exec cat > {shell(self.folder / 'state')}")
+            until = time.monotonic() + _SAVE_SECONDS
+            while (seen := qmp.command("query-migrate").get("status")) != "completed":
+                if seen in ("failed", "cancelled") or time.monotonic() > until:
+                    raise HostError(f"QEMU could not save {self.entry.name}: its migration is {seen}")
+                time.sleep(0.02)
+        except HostError:
+            self.close()
+            raise
+        self.vm.close()
+        (self.folder / "hello.json").write_text(json.dumps(hello))
+        self._keep()
+        return hello
+
+    def _keep(self) -> None:
+        """Put the snapshot where it is looked for. Another kvmscen may have done so first."""
+        place = self.folder.parent / key(self.entry, self.image)
+        if place.exists() and not (place / "hello.json").exists():
+            shutil.rmtree(place, ignore_errors=True)
+        try:
+            self.folder.rename(place)
+        except OSError:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def close(self) -> None:
+        """End the machine and drop what there is of the snapshot."""
+        self.vm.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def prune(entry: Entry, keep: str) -> None:
+    """Remove snapshots of other options of the same agent? No: those of other agents and QEMUs, and what was left half made."""
+    for folder in (entry.folder / "snapshots").iterdir():
+        if folder.name != keep and time.time() - folder.stat().st_mtime > 600:
+            shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,201 @@
+"""Where prepared machines are kept: one folder each in the cache of the user, with a manifest that is written last."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kvmscen.errors import HostError, UsageError
+from kvmscen.qemu.boards import BOARDS, Board
+
+FORMAT, VERSION = "kvmscen-qemu", 1
+_OPTIONS = ("cpu",)
+
+
+@dataclass(frozen=True)
+class Name:
+    """`qemu:BOARD[@KERNEL][,cpu=NAME]` taken apart. `kernel` is a series as 6.1, `newest`, a path, or empty: not said."""
+
+    board: str
+    kernel: str
+    cpu: str = ""
+
+    @property
+    def entry(self) -> str:
+        """The prepared machine that this means, as it is written: without its options."""
+        return f"qemu:{self.board}" + (f"@{self.kernel}" if self.kernel else "")
+
+    @property
+    def row(self) -> Board:
+        return BOARDS[self.board]
+
+
+def parse(text: str) -> Name:
+    """The parts of a host's name; raises UsageError with what would be right."""
+    _, _, rest = text.partition(":")
+    rest, *options = rest.split(",")
+    board, at, kernel = rest.partition("@")
+    if board not in BOARDS:
+        known = ", ".join(f"qemu:{name}" for name in BOARDS)
+        raise UsageError(f"there is no host {text!r}; qemu hosts are {known}, each with @KERNEL behind it or without")
+    if at and not (re.fullmatch(r"\d+\.\d+|newest", kernel) or "/" in kernel):
+        raise UsageError(f"{text}: a KERNEL is a series as 6.1, newest, or the path of an image, not {kernel!r}")
+    given = dict(option.partition("=")[::2] for option in options)
+    for name, value in given.items():
+        if name not in _OPTIONS or not value:
+            raise UsageError(f"{text}: options are cpu=NAME, not {name + '=' + value if value else name!r}")
+    cpu = given.get("cpu", "")
+    if cpu and not re.fullmatch(r"[\w.+,=-]+", cpu):
+        raise UsageError(f"{text}: {cpu!r} is no CPU of QEMU")
+    return Name(board, os.path.abspath(kernel) if "/" in kernel else kernel, cpu)
+
+
+def home() -> Path:
+    """The cache's folder of kvmscen, below XDG_CACHE_HOME."""
+    given = os.environ.get("XDG_CACHE_HOME", "")
+    return Path(given if os.path.isabs(given) else Path.home() / ".cache") / "kvmscen" / "qemu"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A prepared machine: its folder, and its manifest."""
+
+    folder: Path
+    manifest: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """As it is written after --on."""
+        return str(self.manifest["name"])
+
+    @property
+    def board(self) -> Board:
+        return BOARDS[self.manifest["board"]]
+
+    def file(self, name: str) -> Path:
+        return self.folder / name
+
+    @property
+    def size(self) -> int:
+        """How many bytes it takes on the disk, holes left out."""
+        return usage(self.folder)
+
+    def changed(self) -> str | None:
+        """What of the user's own files has changed since, None where nothing has."""
+        for path, seen in self.manifest.get("own", {}).items():
+            if stamp(Path(path)) != seen:
+                return str(path)
+        return None
+
+    def damage(self) -> str | None:
+        """The file that is not as it was made, by its hash."""
+        for name, known in self.manifest["files"].items():
+            path = self.file(name)
+            if not path.is_file() or path.stat().st_size != known["size"] or sha256(path) != known["sha256"]:
+                return str(name)
+        return None
+
+
+def usage(folder: Path) -> int:
+    """The bytes that a folder takes on the disk."""
+    return sum(found.st_blocks * 512 for path in folder.rglob("*") if (found := path.lstat()))
+
+
+def stamp(path: Path) -> list[int] | None:
+    """What changes when a file does: size and time; None where there is no such file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return [found.st_size, found.st_mtime_ns]
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def folder_of(entry: str) -> Path:
+    """The folder of a prepared machine, whether it is there or not."""
+    return home() / "machines" / entry.partition(":")[2].replace("%", "%25").replace("/", "%2F")
+
+
+def entries() -> list[Entry]:
+    """The prepared machines, sorted by name."""
+    folders = (home() / "machines").glob("*/manifest.json")
+    found = [entry for path in folders if (entry := _read(path.parent)) is not None]
+    return sorted(found, key=lambda entry: natural(entry.name))
+
+
+def find(name: Name) -> Entry | None:
+    """The prepared machine that a name means: of several kernels where none is named, the newest."""
+    if name.kernel:
+        return _read(folder_of(name.entry))
+    fitting = [entry for entry in entries() if entry.manifest["board"] == name.board and entry.manifest["series"]]
+    return max(fitting, key=lambda entry: natural(entry.manifest["series"]), default=None)
+
+
+def _read(folder: Path) -> Entry | None:
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        if manifest["format"] == FORMAT and manifest["version"] == VERSION and manifest["board"] in BOARDS:
+            return Entry(folder, manifest)
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return None
+
+
+def natural(text: str) -> list[Any]:
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text)]
+
+
+def write(folder: Path, manifest: dict[str, Any]) -> None:
+    """Write the manifest of a folder whose files are all there."""
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    whole = {
+        "format": FORMAT,
+        "version": VERSION,
+        **manifest,
+        "files": {path.name: {"size": path.stat().st_size, "sha256": sha256(path)} for path in files},
+        "made": time.strftime("%Y-%m-%d %H:%M", time.localtime()),
+    }
+    (folder / "manifest.json").write_text(json.dumps(whole, indent=1) + "\n")
+
+
+def remove(entry: Entry) -> None:
+    """Remove a prepared machine; the manifest goes first, so that half of one is none."""
+    (entry.folder / "manifest.json").unlink(missing_ok=True)
+    shutil.rmtree(entry.folder, ignore_errors=True)
+
+
+def clear() -> None:
+    """Remove everything that was prepared and downloaded."""
+    for entry in entries():
+        remove(entry)
+    shutil.rmtree(home(), ignore_errors=True)
+
+
+@contextmanager
+def locked(name: str) -> Iterator[None]:
+    """Only one kvmscen at a time prepares this. Raises HostError where the cache cannot be written."""
+    place = home() / "locks"
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        file = os.open(place / name.replace("/", "%2F"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise HostError(f"{home()} cannot be written: {os.strerror(error.errno or 0)}") from None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(file)

@@ -1,0 +1,48 @@
+"""QEMU itself: the machine's own, or the one that was unpacked into the cache."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kvmscen.errors import HostError
+from kvmscen.qemu import store
+from kvmscen.qemu.boards import Board
+
+
+@dataclass(frozen=True)
+class Qemu:
+    """A QEMU: its program, options that it needs to find its own files, and its environment."""
+
+    program: str
+    options: tuple[str, ...] = ()
+    environment: dict[str, str] = field(default_factory=lambda: dict(os.environ))
+
+
+def unpacked(board: Board) -> Path:
+    """Where QEMU is unpacked where the machine has none."""
+    return store.home() / "tools" / board.package
+
+
+def find(board: Board) -> Qemu | None:
+    """The QEMU for a board, None where there is none."""
+    own = shutil.which(board.binary)
+    if own is not None:
+        return Qemu(own)
+    root = unpacked(board)
+    program = root / "usr/bin" / board.binary
+    if not program.exists():
+        return None
+    libraries = [str(path) for path in (*root.glob("usr/lib/*-linux-gnu*"), *root.glob("lib/*-linux-gnu*"))]
+    environment = {**os.environ, "LD_LIBRARY_PATH": ":".join(libraries)}
+    return Qemu(str(program), ("-L", str(root / "usr/share/qemu"), "-L", str(root / "usr/share/seabios")), environment)
+
+
+def need(board: Board) -> Qemu:
+    """The QEMU for a board; raises HostError with what to do where there is none."""
+    found = find(board)
+    if found is None:
+        raise HostError(f"{board.binary} is not installed: install Debian's package {board.package}, or prepare the host again")
+    return found

@@ -1,0 +1,171 @@
+"""A Linux in QEMU whose first process is the agent: a child like any other, whose pipes are QEMU's.
+
+Its console goes to a memfd, so that its end can still be read when QEMU is gone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kvmscen.agent import frames
+from kvmscen.hosts.child import Child, Json
+from kvmscen.qemu.boards import Board
+from kvmscen.qemu.qmp import Qmp
+
+_CONSOLE_TAIL = 8192
+# Booting takes seconds; on a machine that is busy with other things it may take many.
+_BOOT_SECONDS = 120.0
+_AGAIN = frames.pack('{"id":0,"again":true}')
+
+
+@dataclass(frozen=True)
+class Image:
+    """What is booted: QEMU, its environment, and the files; `initrd` has the agent in it."""
+
+    board: Board
+    qemu: str
+    cpu: str
+    kernel: Path
+    initrd: Sequence[bytes]
+    environment: Mapping[str, str]
+    options: tuple[str, ...] = ()
+    dtb: Path | None = None
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A machine that was stopped with its agent waiting: its memory, and the state of its devices."""
+
+    memory: Path
+    state: Path
+
+
+class Vm(Child):
+    """One machine. It is booted, or goes on from `saved`; `memory` is a file for its memory, which can then be saved."""
+
+    def __init__(self, name: str, image: Image, saved: Saved | None = None, memory: Path | None = None) -> None:
+        super().__init__(name, [image.qemu], _AGAIN if saved else b"")
+        self.image = image
+        self.saved = saved
+        self.memory = memory
+        self.environment = dict(image.environment)
+        self._console = -1
+        self._monitor: socket.socket | None = None
+
+    @property
+    def qmp(self) -> Qmp:
+        """The monitor of a machine that was booted; greet it first."""
+        assert self._monitor is not None
+        return Qmp(self._monitor)
+
+    @property
+    def console(self) -> str:
+        """The end of what the kernel printed."""
+        if self._console < 0:
+            return ""
+        size = os.fstat(self._console).st_size
+        return os.pread(self._console, _CONSOLE_TAIL, max(0, size - _CONSOLE_TAIL)).decode("utf-8", "replace").strip()
+
+    @property
+    def tail(self) -> str:
+        """What QEMU printed, and the end of the console."""
+        return "\n".join(text for text in (super().tail, self.console) if text)
+
+    def wait_hello(self, seconds: float = 30.0) -> Json:
+        """The agent's hello, which a boot comes before."""
+        return super().wait_hello(max(seconds, _BOOT_SECONDS))
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        self._drop()
+        self._console = os.memfd_create("console", os.MFD_CLOEXEC)
+        self._monitor, theirs = socket.socketpair()
+        initrd = -1
+        try:
+            self.pass_fds = [self._console, theirs.fileno()]
+            if self.saved is None:
+                initrd = os.memfd_create("initrd", os.MFD_CLOEXEC)
+                for part in self.image.initrd:
+                    _write(initrd, part)
+                self.pass_fds.append(initrd)
+            self.argv = self._line(self._console, theirs.fileno(), initrd)
+            if self.saved is not None:
+                # All at once: QEMU takes them one after another, and the agent's answer says that they went well.
+                self._monitor.sendall(b"".join(json.dumps(command).encode() + b"\n" for command in _resume(self.saved)))
+            return super()._start()
+        finally:
+            theirs.close()
+            if initrd >= 0:
+                os.close(initrd)
+
+    def _line(self, console: int, monitor: int, initrd: int) -> list[str]:
+        board, image = self.image.board, self.image
+        line = [image.qemu, *image.options, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
+        line += [*board.line, "-cpu", image.cpu or board.cpu, "-accel", "tcg,thread=multi,tb-size=256", "-m", str(board.memory)]
+        line += ["-chardev", f"file,id=console,path=/proc/self/fd/{console}", "-serial", "chardev:console"]
+        line += ["-chardev", f"socket,id=monitor,fd={monitor}", "-mon", "chardev=monitor,mode=control", *board.wire]
+        file = self.saved.memory if self.saved else self.memory
+        if file is not None:
+            share = "off" if self.saved else "on"
+            memory = f"memory-backend-file,id=ram,size={board.memory}M,mem-path={_escaped(file)},share={share}"
+            # Else a machine that was stopped to be saved would still be stopped when it goes on.
+            running = "migration.store-global-state=off"
+            line += ["-object", memory, "-machine", "memory-backend=ram", "-global", running]
+        if self.saved is not None:
+            return [*line, "-incoming", "defer"]
+        line += ["-kernel", str(image.kernel), "-initrd", f"/proc/self/fd/{initrd}"]
+        line += ["-dtb", str(image.dtb)] if image.dtb else []
+        return [*line, "-append", f"{board.append} kvmscen={board.channel}"]
+
+    def kill(self) -> None:
+        """End QEMU; the console can still be read until the next start."""
+        super().kill()
+        if self._monitor is not None:
+            self._monitor.close()
+
+    def close(self) -> None:
+        """End QEMU for good."""
+        super().close()
+        self._drop()
+
+    def _drop(self) -> None:
+        if self._monitor is not None:
+            self._monitor.close()
+            self._monitor = None
+        if self._console >= 0:
+            os.close(self._console)
+            self._console = -1
+
+
+def _escaped(path: Path) -> str:
+    """As it stands in QEMU's key=value lists."""
+    return str(path).replace(",", ",,")
+
+
+def _resume(saved: Saved) -> list[Json]:
+    # exec: and not file:, which QEMU has from 8.2 on.
+    uri = f"exec:exec cat {shell(saved.state)}"
+    capability = {"capability": "x-ignore-shared", "state": True}
+    return [
+        {"execute": "qmp_capabilities"},
+        {"execute": "migrate-set-capabilities", "arguments": {"capabilities": [capability]}},
+        {"execute": "migrate-incoming", "arguments": {"uri": uri}},
+    ]
+
+
+def shell(path: Path) -> str:
+    """A path as the shell takes it."""
+    import shlex
+
+    return shlex.quote(str(path))
+
+
+def _write(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
