@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from kvmscen.arch import ARCHES
-from kvmscen.asm import assembly, front, items
+from kvmscen.asm import assembly, expand, items
 from kvmscen.build.ready import _DEFAULT_TIMEOUT, _EXITS_ABOVE, _EXITS_MOST
 from kvmscen.kvm import exits, script
 from kvmscen.load import conditions, document, guest, names, steps
@@ -177,7 +177,7 @@ def limit_table() -> Iterator[str]:
         "extra exits before the vCPU stops": f"{script.EXTRA_LIMIT}",
         "memslots, all together": f"{guest.SLOTS_MAX // mib} MiB",
         "a section, all sections": f"{items.MAX_SIZE // mib} MiB, {assembly.MAX_TOTAL // mib} MiB",
-        "statements of a program": f"{front.MAX_STATEMENTS:,}",
+        "statements of a program": f"{expand.MAX_STATEMENTS:,}",
         "a scenario's file": f"{document.SIZE_MAX // mib} MiB, nested {document.DEPTH_MAX} deep, {document.VALUES_MAX:,} values",
     }
     yield "| what | limit |"

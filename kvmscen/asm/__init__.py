@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kvmscen.asm.layout import STANDARD
-from kvmscen.asm.values import GNU, KEYSTONE, Line, Placement, Program, Section, Source
+from kvmscen.asm.values import GNU, KEYSTONE, Line, Macro, Placement, Program, Section, Source
 from kvmscen.errors import Problem, ScenarioError
 
-__all__ = ["ASSEMBLERS", "STANDARD", "Line", "Placement", "Program", "Section", "Source", "assemble"]
+__all__ = ["ASSEMBLERS", "STANDARD", "Line", "Macro", "Placement", "Program", "Section", "Source", "assemble"]
 
 ASSEMBLERS = (KEYSTONE, GNU)
 

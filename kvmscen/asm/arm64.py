@@ -9,10 +9,11 @@ import re
 from collections.abc import Callable
 
 from kvmscen.asm import keystone
+from kvmscen.asm.arm64_aliases import Aliases
 from kvmscen.asm.arm64_extra import extra
 from kvmscen.asm.expressions import Expression
 from kvmscen.asm.front import Front
-from kvmscen.asm.items import Align, Chunk, Item, Numbers, Scope, to_bytes
+from kvmscen.asm.items import Align, Chunk, Fixed, Item, Numbers, Scope, to_bytes
 from kvmscen.asm.source import Statement, split_operands
 from kvmscen.asm.values import Unencoded, Wrong, clip
 
@@ -37,16 +38,20 @@ class Arm64:
     widths = {".word": 4, ".xword": 8, ".dword": 8}
 
     def __init__(self) -> None:
-        self._pools: dict[tuple[str, int], Pool] = {}
+        # By section, subsection and width.
+        self._pools: dict[tuple[str, int, int], Pool] = {}
+        self._aliases = Aliases()
 
     def instruction(self, front: Front, statement: Statement) -> Item:
         """One instruction as an item; in a code section, behind data, it is aligned first as GNU as does."""
         chunk = front.chunk
+        if self._aliases.define(statement.text):
+            return Fixed(statement, chunk, b"")
         if chunk.code and front.items and not isinstance(front.items[-1], Instruction | Relative):
             front.add(Align(statement, chunk, 4, None))
         chunk.align = max(chunk.align, 4)
         word = statement.word
-        operands = split_operands(statement.rest)
+        operands = split_operands(self._aliases.resolve(statement.rest))
         if word.startswith("b.") or word in _BRANCHES or (word[0] == "b" and word[1:] in _CONDITIONS and word != "bal"):
             return _branch(front, statement, word, operands)
         if word in ("adr", "adrp"):
@@ -61,15 +66,19 @@ class Arm64:
         return Instruction(statement, chunk, word, _operands(front, operands))
 
     def directive(self, front: Front, statement: Statement) -> bool:
-        """`.ltorg`, `.pool`, `.inst`."""
+        """`.ltorg`, `.pool`, `.inst`, `.unreq`, and what chooses instructions, of which all are known here."""
         if statement.word in (".ltorg", ".pool"):
-            self._flush(front, front.chunk)
+            self._flush(front, front.chunk.name, front.subsection)
+        elif statement.word == ".unreq":
+            self._aliases.forget(statement.rest)
         elif statement.word == ".inst":
             values = [front.expression(part) for part in split_operands(statement.rest)]
             front.add(Align(statement, front.chunk, 4, None))
             front.add(Numbers(statement, front.chunk, 4, values))
+        elif statement.word == ".even":
+            front.add(Align(statement, front.chunk, 2, None))
         else:
-            return False
+            return statement.word in (".arch", ".cpu", ".arch_extension", ".variant_pcs", ".tlsdescadd", ".tlsdesccall")
         return True
 
     def padding(self) -> Callable[[int], bytes]:
@@ -78,13 +87,15 @@ class Arm64:
 
     def finish(self, front: Front) -> None:
         """Place the pools that are left at the end of their sections."""
-        for name in [key[0] for key in self._pools]:
-            self._flush(front, front.chunks[name])
+        for section, subsection in dict.fromkeys(key[:2] for key in self._pools):
+            front.enter(section, subsection)
+            self._flush(front, section, subsection)
 
-    def _flush(self, front: Front, chunk: Chunk) -> None:
+    def _flush(self, front: Front, section: str, subsection: int) -> None:
         for width in (4, 8, 16):
-            pool = self._pools.pop((chunk.name, width), None)
+            pool = self._pools.pop((section, subsection, width), None)
             if pool:
+                chunk = pool.chunk
                 front.add(Align(pool.statement, chunk, width, None))
                 front.add(pool)
 
@@ -92,9 +103,10 @@ class Arm64:
         kind = "x" if word == "ldrsw" else _register(operands[0], "wxsdq")[0]
         width = 4 if word == "ldrsw" else _LITERAL[kind][1]
         expression = front.expression(operands[1][1:].strip())
-        pool = self._pools.get((front.chunk.name, width))
+        place = (front.chunk.name, front.subsection, width)
+        pool = self._pools.get(place)
         if not pool:
-            pool = self._pools[(front.chunk.name, width)] = Pool(statement, front.chunk, width)
+            pool = self._pools[place] = Pool(statement, front.chunk, width)
         entry = pool.enter(expression, statement)
         opcode = 0x98 if word == "ldrsw" else _LITERAL[kind][0]
         base = opcode << 24 | _register(operands[0], "wxsdq")[1]
@@ -140,6 +152,8 @@ class Pool(Item):
 
 class Relative(Item):
     """An instruction with a PC-relative field of `bits`, in units of four bytes (`adr`: one, `adrp`: pages)."""
+
+    rigid = True
 
     def __init__(
         self,
@@ -200,6 +214,8 @@ _Operand = str | tuple[str, Expression, str, str]
 
 class Instruction(Item):
     """An instruction that the encoder encodes, its expressions replaced by numbers."""
+
+    rigid = True
 
     def __init__(self, statement: Statement, chunk: Chunk, word: str, operands: list[_Operand]) -> None:
         super().__init__(statement, chunk)

@@ -55,8 +55,9 @@ class Assembly:
             self._encode(item, images[item.chunk.name], lines)
         for wrong in misplaced:
             spot = wrong.placement
+            file = (spot and spot.file) or self._source.file
             where = (spot.line, spot.column) if spot else (self._source.line, self._source.column)
-            self._problems.append(Problem(self._source.file, *where, wrong.message))
+            self._problems.append(Problem(file, *where, wrong.message))
         if self._problems:
             raise ScenarioError(dict.fromkeys(self._problems))
         return self._program(images, lines)
@@ -99,7 +100,7 @@ class Assembly:
             chunk.size += size
             if isinstance(item, Assign) and item.changed:
                 moved = True
-        shapes = [Shape(chunk.name, chunk.size, chunk.align) for chunk in front.chunks.values()]
+        shapes = [Shape(chunk.name, chunk.size, chunk.align) for chunk in front.chunks.values() if chunk.loaded]
         places, misplaced = place(shapes, self._placements, self._origin)
         rebased = False
         for name, where in places.items():
@@ -129,7 +130,7 @@ class Assembly:
             if chunk.size > MAX_SIZE or total > MAX_TOTAL:
                 last = max((i for i in self._front.items if i.chunk is chunk), key=lambda item: item.size)
                 message = f"section {chunk.name} has {chunk.size:#x} bytes; it may have 16 MiB, all together 64 MiB"
-                wrong.append(Problem(self._source.file, last.statement.line, last.statement.column, message))
+                wrong.append(self._problem(last.statement, message))
         return wrong
 
     def _encode(self, item: Item, image: bytearray, lines: list[Line]) -> None:
@@ -148,7 +149,7 @@ class Assembly:
             elif any(data):
                 message = f"section {item.chunk.name} holds zeros only; put this into .data or .text"
                 self._report(statement, message)
-        if item.shown and item.size:
+        if item.shown and item.size and item.chunk.loaded:
             lines.append(Line(item.address, item.size, statement.line, statement.text))
 
     def _report(self, statement: Statement, message: str, unencoded: bool = False) -> None:
@@ -157,10 +158,14 @@ class Assembly:
             message = MISSING
             if any(problem.message == MISSING for problem in self._problems):
                 return
-        problem = Problem(self._source.file, statement.line, statement.column, message)
+        problem = self._problem(statement, message)
         self._problems.append(problem)
         if unencoded:
             self._unencoded.add(problem)
+
+    def _problem(self, statement: Statement, message: str) -> Problem:
+        spot = statement.spot or (self._source.file, statement.line, statement.column)
+        return Problem(*spot, f"{message} ({statement.within})" if statement.within else message)
 
     def _undefined(self, name: str) -> str:
         if "\x02" in name:
@@ -187,7 +192,7 @@ class Assembly:
 
     def _program(self, images: dict[str, bytearray], lines: list[Line]) -> Program:
         front = self._front
-        sections = [self._section(chunk, images[chunk.name]) for chunk in front.chunks.values()]
+        sections = [self._section(chunk, images[chunk.name]) for chunk in front.chunks.values() if chunk.loaded]
         symbols = {name: value & _MASK for name, value in front.scope.symbols.items() if "\x02" not in name}
         lines.sort(key=lambda line: line.gpa)
         return Program(tuple(sorted(sections, key=lambda section: section.gpa)), symbols, tuple(lines))

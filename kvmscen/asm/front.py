@@ -1,4 +1,4 @@
-"""Statements to items: labels, assignments and directives; instructions go to the architecture."""
+"""Statements to items: labels, assignments, sections and symbols; instructions go to the architecture."""
 
 from __future__ import annotations
 
@@ -6,54 +6,17 @@ import re
 from collections.abc import Callable
 from typing import Protocol
 
+from kvmscen.asm.directives import directive
+from kvmscen.asm.expand import Expander, Wronged
 from kvmscen.asm.expressions import Expression, Parser
-from kvmscen.asm.items import Align, Assign, Broken, Chunk, Fixed, Item, Label, Numbers, Scope, Space
-from kvmscen.asm.source import Reader, Statement, split_operands, string_bytes
+from kvmscen.asm.items import Assign, Broken, Chunk, Item, Label, Scope, Space
+from kvmscen.asm.ruler import Ruler
+from kvmscen.asm.source import Statement
 from kvmscen.asm.values import Source, Unencoded, Wrong, clip
 
-MAX_STATEMENTS = 65536
-MAX_ALIGN = 1 << 24
 _ASSIGN = re.compile(r"([A-Za-z_.$][\w.$]*)\s*==?(?!=)\s*(.*)", re.ASCII | re.DOTALL)
-_NAME = re.compile(r"[A-Za-z_.$][\w.$]*\Z", re.ASCII)
-_SECTION = re.compile(r'\s*"?([A-Za-z_.$][\w.$-]*)"?\s*(?:,\s*"([^"]*)")?\s*(?:,\s*[@%"](\w+)"?)?[^"]*\Z', re.ASCII)
-_NOTHING = frozenset(
-    [
-        ".global",
-        ".globl",
-        ".type",
-        ".size",
-        ".weak",
-        ".local",
-        ".hidden",
-        ".protected",
-        ".internal",
-        ".file",
-        ".loc",
-        ".ident",
-        ".arch",
-        ".cpu",
-        ".arch_extension",
-        ".extern",
-        ".title",
-        ".end",
-        ".cfi_startproc",
-        ".cfi_endproc",
-        ".cfi_def_cfa_offset",
-        ".cfi_offset",
-        ".cfi_def_cfa",
-        ".cfi_def_cfa_register",
-        ".cfi_restore",
-        ".cfi_sections",
-        ".func",
-        ".endfunc",
-        ".variant_pcs",
-    ]
-)
-_REFUSED = {
-    ".incbin": "is not allowed: a scenario may not read files of the host",
-    ".include": "is not allowed: a scenario may not read files of the host",
-}
-_DATA = {".byte": 1, ".2byte": 2, ".4byte": 4, ".8byte": 8, ".hword": 2, ".short": 2, ".int": 4, ".long": 4, ".quad": 8}
+_MAX_STACK = 100
+_MAX_SUBSECTION = 8192
 
 
 class Architecture(Protocol):
@@ -78,6 +41,9 @@ class Architecture(Protocol):
 class Front:
     """Reads a program. `items` are in the order of the source; `constants` are symbols set to plain numbers."""
 
+    # The subsection of .bss that holds what .comm asks for.
+    COMMON = _MAX_SUBSECTION + 1
+
     def __init__(self, source: Source, arch: str, machine: Architecture) -> None:
         self.scope = Scope()
         self.items: list[Item] = []
@@ -89,25 +55,43 @@ class Front:
         self._arch = arch
         self.constants: set[str] = set()
         self._counts: dict[str, int] = {}
-        self._name = ".text"
-        self._previous = ".text"
         self._defined: dict[str, int] = {}
         self._set: set[str] = set()
-        self._left = MAX_STATEMENTS
+        # Section and subsection: the current ones, those before, and those that .pushsection put away.
+        self._here = self._before = (".text", 0)
+        self._stack: list[tuple[tuple[str, int], tuple[str, int]]] = []
+        self._subsections = False
+        self._ruler = Ruler()
 
     def read(self) -> None:
         """Read all of the source. What is wrong becomes a Broken item."""
-        self._statements(Reader(self._source, self._arch).statements, 0)
+        for statement in Expander(self._source, self._arch, self).statements():
+            if isinstance(statement, Wronged):
+                self.add(Broken(statement.statement, self.chunk, statement.wrong))
+                continue
+            try:
+                self._statement(statement)
+            except Wrong as wrong:
+                self.add(Broken(statement, self.chunk, wrong))
         self.machine.finish(self)
+        if self._subsections:
+            self.items.sort(key=lambda item: item.subsection)
 
     @property
     def chunk(self) -> Chunk:
         """The current section, made where it is new."""
-        chunk = self.chunks.get(self._name)
-        return chunk or self._open(self._name, "", "")
+        name = self._here[0]
+        return self.chunks.get(name) or self.open(name, None, "")
+
+    @property
+    def subsection(self) -> int:
+        """The number of the current subsection."""
+        return self._here[1]
 
     def add(self, item: Item) -> None:
         """Append an item to the program."""
+        if self._here[1]:
+            item.subsection = self._here[1]
         self.items.append(item)
 
     def expression(self, text: str) -> Expression:
@@ -115,12 +99,70 @@ class Front:
         return self.parser.parse(text)
 
     def absolute(self, text: str, what: str) -> int:
-        """A value that must be known at once: of numbers and symbols set before. Raises Wrong."""
+        """A value that must be known at once: of numbers, symbols set before, and distances in one section. Raises Wrong."""
         expression = self.expression(text)
+        value = None
+        if all(name in self.constants for name in expression.names) and ("s", ".") not in expression.code:
+            value = expression.value(self.scope.symbols, 0)
+        elif not expression.weight(self.scope.weights):
+            value = self._distance(expression)
+        if value is None:
+            raise Wrong(f"{what} must be a number that is known here, not {clip(text)}")
+        return value
+
+    def _distance(self, expression: Expression) -> int | None:
+        """The value of an expression in which every address is one of the same stretch, so that it falls out."""
+        self._ruler.read(self.items)
+        here, dot = self._ruler.here(*self._here)
+        offsets: dict[str, int] = {}
+        stretches = {here} if ("s", ".") in expression.code else set()
         for name in expression.names:
-            if name not in self.constants:
-                raise Wrong(f"{what} must be a number that is known here, not {clip(text)}")
-        return expression.value(self.scope.symbols, 0)
+            if name in self.constants:
+                continue
+            if name not in self._ruler.labels:
+                return None
+            stretch, offsets[name] = self._ruler.labels[name]
+            stretches.add(stretch)
+        values = set()
+        numbers = {name: self.scope.symbols[name] for name in expression.names if name in self.constants}
+        for base in (0, 0x1234567):
+            moved = {name: base + offset for name, offset in offsets.items()}
+            values.add(expression.value({**numbers, **moved}, base + dot))
+        return values.pop() if len(stretches) == 1 and len(values) == 1 else None
+
+    def enter(self, name: str, subsection: int = 0) -> None:
+        """Go on in a section. Raises Wrong."""
+        if not 0 <= subsection <= self.COMMON or (subsection == self.COMMON and name != ".bss"):
+            raise Wrong(f"a subsection is a number from 0 to {_MAX_SUBSECTION}, not {subsection}")
+        self._before, self._here = self._here, (name, subsection)
+        self._subsections |= subsection > 0
+        if name not in self.chunks:
+            self.open(name, None, "")
+
+    def previous(self) -> None:
+        """Go on where it was before the current section."""
+        self.enter(*self._before)
+
+    def push(self) -> None:
+        """Keep the current section for `pop`. Raises Wrong."""
+        if len(self._stack) >= _MAX_STACK:
+            raise Wrong(f".pushsection is nested more than {_MAX_STACK} deep")
+        self._stack.append((self._here, self._before))
+
+    def pop(self) -> None:
+        """Go on in the section that `push` kept. Raises Wrong."""
+        if not self._stack:
+            raise Wrong(".popsection without its .pushsection")
+        self._here, self._before = self._stack.pop()
+
+    def open(self, name: str, flags: str | None, kind: str) -> Chunk:
+        """Make a section. `flags` are None where none are written."""
+        code = name == ".text" or name.startswith((".text.", ".init", ".fini")) or "x" in (flags or "")
+        nobits = kind == "nobits" or (not kind and (name == ".bss" or name.startswith(".bss.")))
+        # One without flags is taken in: people leave them out. One with flags that say so is for the linker only.
+        loaded = flags is None or "a" in flags or name.startswith((".text", ".rodata", ".data", ".bss", ".init", ".fini"))
+        chunk = self.chunks[name] = Chunk(name, code, nobits, loaded=loaded)
+        return chunk
 
     def is_set(self, name: str) -> bool:
         """Whether `name` was given a value by `.set`, `.equ` or `=` before this place."""
@@ -129,54 +171,6 @@ class Front:
     def is_defined(self, name: str) -> bool:
         """Whether the program itself defines `name`, at any place."""
         return name in self._defined
-
-    def _statements(self, statements: list[Statement], depth: int) -> None:
-        at = 0
-        while at < len(statements):
-            statement = statements[at]
-            at += 1
-            self._left -= 1
-            if self._left < 0:
-                if self._left == -1:
-                    message = f"the program has more than {MAX_STATEMENTS} statements"
-                    self.add(Broken(statement, self.chunk, message))
-                return
-            try:
-                if statement.word == ".macro":
-                    self.add(Broken(statement, self.chunk, ".macro: not yet; write the instructions out, or use .rept"))
-                    words = [later.word for later in statements[at:]]
-                    at += words.index(".endm") + 1 if ".endm" in words else 0
-                elif statement.word == ".rept":
-                    at = self._repeat(statements, at, depth)
-                else:
-                    self._statement(statement)
-            except Wrong as wrong:
-                self.add(Broken(statement, self.chunk, wrong))
-
-    def _repeat(self, statements: list[Statement], at: int, depth: int) -> int:
-        statement = statements[at - 1]
-        end, level = at, 1
-        while end < len(statements):
-            level += {".rept": 1, ".irp": 1, ".endr": -1}.get(statements[end].word, 0)
-            if not level:
-                break
-            end += 1
-        if level or depth > 20:
-            self.add(Broken(statement, self.chunk, ".rept without its .endr"))
-            return end
-        try:
-            count = self.absolute(statement.rest, "the count of .rept")
-        except Wrong as wrong:
-            self.add(Broken(statement, self.chunk, str(wrong)))
-            return end + 1
-        body = statements[at:end]
-        if count > 0 and count * len(body) > self._left:
-            message = f"the program has more than {MAX_STATEMENTS} statements"
-            self.add(Broken(statement, self.chunk, message))
-            return end + 1
-        for _ in range(count if body else 0):
-            self._statements(body, depth + 1)
-        return end + 1
 
     def _statement(self, statement: Statement) -> None:
         if statement.label:
@@ -188,14 +182,10 @@ class Front:
             if name == ".":
                 self.add(Space(statement, self.chunk, self.expression(value), org=True))
             else:
-                self._assign(statement, name, value)
+                self.assign(statement, name, value)
         elif word[0] != ".":
             self.add(self.machine.instruction(self, statement))
-        elif word in _NOTHING:
-            pass
-        elif not self._directive(statement, word) and not self.machine.directive(self, statement):
-            if word in _REFUSED:
-                raise Wrong(f"{word} {_REFUSED[word]}")
+        elif not self.machine.directive(self, statement) and not directive(self, statement):
             raise Unencoded(f"unknown directive {clip(word)}")
 
     def _label(self, statement: Statement) -> None:
@@ -204,8 +194,16 @@ class Front:
             key = str(int(name)) if len(name) < 20 else name
             count = self._counts[key] = self._counts.get(key, 0) + 1
             name = f"{key}\x02{count}"
+            self._place(statement, name)
         else:
-            self._define(statement, name)
+            self.define(statement, name)
+
+    def define(self, statement: Statement, name: str) -> None:
+        """Make `name` a label of this place. Raises Wrong."""
+        self._define(statement, name)
+        self._place(statement, name)
+
+    def _place(self, statement: Statement, name: str) -> None:
         label = Label(statement, self.chunk, name)
         self.labels[name] = label
         self.scope.weights[name] = 1
@@ -228,7 +226,8 @@ class Front:
         if (first != statement.line or name in self.labels or name in self._set) and not (again and name in self._set):
             raise Wrong(f"symbol {clip(name)} is already defined in line {first}")
 
-    def _assign(self, statement: Statement, name: str, text: str, again: bool = True) -> None:
+    def assign(self, statement: Statement, name: str, text: str, again: bool = True) -> None:
+        """Give `name` a value, `again` where it may have one. Raises Wrong."""
         value = self.expression(text)
         if name in value.names and name not in self._set:
             raise Wrong(f"symbol {clip(name)} is defined by itself")
@@ -241,105 +240,3 @@ class Front:
             item.measure(self.scope)
             self.constants.add(name)
         self.add(item)
-
-    def _directive(self, statement: Statement, word: str) -> bool:
-        width = _DATA.get(word) or self.machine.widths.get(word)
-        if width:
-            self._numbers(statement, width)
-        elif word in (".text", ".data", ".bss", ".rodata"):
-            if statement.rest and statement.rest != "0":
-                raise Wrong(f"{word} takes no operand; subsections are not supported")
-            self._enter(word)
-        elif word in (".ascii", ".asciz", ".string"):
-            end = b"" if word == ".ascii" else b"\0"
-            parts = [string_bytes(part) + end for part in split_operands(statement.rest)]
-            self.add(Fixed(statement, self.chunk, b"".join(parts)))
-        elif word in (".space", ".zero", ".skip"):
-            count, value = self._operands(statement, 1, 2)
-            assert count is not None
-            self.add(Space(statement, self.chunk, count, value))
-        elif word == ".fill":
-            self._fill(statement)
-        elif word == ".org":
-            end_at, value = self._operands(statement, 1, 2)
-            assert end_at is not None
-            self.add(Space(statement, self.chunk, end_at, value, org=True))
-        elif word in (".align", ".balign", ".p2align"):
-            self._align(statement, word)
-        elif word in (".set", ".equ", ".equiv"):
-            name, comma, text = statement.rest.partition(",")
-            if not comma or not _NAME.match(name.strip()):
-                raise Wrong(f"{word} takes a name and a value: {word} NAME, 5")
-            self._assign(statement, name.strip(), text.strip(), word != ".equiv")
-        elif word in (".section", ".pushsection"):
-            self._section(statement)
-        elif word == ".previous":
-            self._enter(self._previous)
-        else:
-            return False
-        return True
-
-    def _operands(self, statement: Statement, least: int, most: int) -> list[Expression | None]:
-        parts = split_operands(statement.rest)
-        if not least <= len(parts) <= most or not parts[0]:
-            raise Wrong(f"{statement.word} takes {least} to {most} operands" if least < most else f"{statement.word}")
-        found = [self.expression(part) if part else None for part in parts]
-        return found + [None] * (most - len(found))
-
-    def _numbers(self, statement: Statement, width: int) -> None:
-        values = [self.expression(part) for part in split_operands(statement.rest)]
-        self.add(Numbers(statement, self.chunk, width, values))
-
-    def _fill(self, statement: Statement) -> None:
-        count, unit, value = self._operands(statement, 1, 3)
-        size = 1 if unit is None else self.absolute(unit.text, "the size of .fill")
-        if not 0 <= size <= 8:
-            raise Wrong(f"the size of .fill is 0 to 8, not {size}")
-        assert count is not None
-        self.add(Space(statement, self.chunk, count, value, unit=size))
-
-    def _align(self, statement: Statement, word: str) -> None:
-        self._operands(statement, 1, 3)
-        parts = [*split_operands(statement.rest), "", ""]
-        align = self.absolute(parts[0], f"the operand of {word}")
-        if word == ".p2align" or (word == ".align" and self.machine.align_is_power):
-            if not 0 <= align <= 24:
-                raise Wrong(f"{word} takes a power of two from 0 to 24 here, not {align}: {word} 3 aligns to 8 bytes")
-            align = 1 << align
-        if align == 0:
-            align = 1
-        if align < 1 or align & (align - 1) or align > MAX_ALIGN:
-            raise Wrong(f"{word} takes a power of two in bytes, up to 16 MiB, not {align}")
-        most = self.absolute(parts[2], f"the third operand of {word}") if parts[2] else 0
-        pad: Callable[[int], bytes] | None = None
-        if parts[1]:
-            byte = bytes([self.absolute(parts[1], f"the fill of {word}") & 0xFF])
-            pad = _repeated(byte)
-        elif self.chunk.code:
-            pad = self.machine.padding()
-        self.add(Align(statement, self.chunk, align, pad, max(0, most)))
-
-    def _section(self, statement: Statement) -> None:
-        found = _SECTION.match(statement.rest)
-        if not found:
-            raise Wrong(f'.section takes a name and flags: .section .name, "aw", not {clip(statement.rest)}')
-        name, flags, kind = found.groups()
-        self._previous = self._name
-        if name not in self.chunks:
-            self._open(name, flags or "", kind or "")
-        self._name = name
-
-    def _enter(self, name: str) -> None:
-        self._previous, self._name = self._name, name
-        if name not in self.chunks:
-            self._open(name, "", "")
-
-    def _open(self, name: str, flags: str, kind: str) -> Chunk:
-        code = name == ".text" or name.startswith((".text.", ".init", ".fini")) or "x" in flags
-        nobits = kind == "nobits" or (not kind and (name == ".bss" or name.startswith(".bss.")))
-        chunk = self.chunks[name] = Chunk(name, code, nobits)
-        return chunk
-
-
-def _repeated(byte: bytes) -> Callable[[int], bytes]:
-    return lambda count: byte * count

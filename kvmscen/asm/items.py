@@ -15,7 +15,10 @@ MAX_SIZE = 16 << 20
 
 @dataclass
 class Chunk:
-    """A section as it grows: `base` is its address, `size` its size in the last pass."""
+    """A section as it grows: `base` is its address, `size` its size in the last pass.
+
+    One that is not `loaded`, as a comment for the linker, has no place in the guest.
+    """
 
     name: str
     code: bool = False
@@ -23,6 +26,7 @@ class Chunk:
     base: int = 0
     size: int = 0
     align: int = 1
+    loaded: bool = True
 
 
 @dataclass
@@ -39,9 +43,14 @@ class Scope:
 
 
 class Item:
-    """Something in a section. `offset` is in bytes from the section's start, `shown` whether it is a source line."""
+    """Something in a section. `offset` is in bytes from the section's start, `shown` whether it is a source line.
+
+    `rigid`: its size is known at once. `subsection`: items of one section stand in the order of these numbers.
+    """
 
     shown = True
+    rigid = False
+    subsection = 0
 
     def __init__(self, statement: Statement, chunk: Chunk) -> None:
         self.statement = statement
@@ -112,6 +121,8 @@ class Assign(Item):
 class Fixed(Item):
     """Bytes that are known."""
 
+    rigid = True
+
     def __init__(self, statement: Statement, chunk: Chunk, data: bytes) -> None:
         super().__init__(statement, chunk)
         self.data = data
@@ -123,6 +134,8 @@ class Fixed(Item):
 
 class Numbers(Item):
     """Numbers of one width, little-endian."""
+
+    rigid = True
 
     def __init__(self, statement: Statement, chunk: Chunk, width: int, values: list[Expression]) -> None:
         super().__init__(statement, chunk)
@@ -148,6 +161,41 @@ def to_bytes(value: int, width: int, text: str = "") -> bytes:
         least, most = -(1 << (bits - 1)), (1 << bits) - 1
         raise Wrong(f"the value {shown}{name} does not fit in {width} byte{'s' * (width > 1)} ({least} to {most:#x})")
     return (value & ((1 << bits) - 1)).to_bytes(width, "little")
+
+
+class Leb128(Item):
+    """A number of as many bytes as it takes, seven bits in each."""
+
+    def __init__(self, statement: Statement, chunk: Chunk, value: Expression, signed: bool) -> None:
+        super().__init__(statement, chunk)
+        self.value, self.signed = value, signed
+        self.size = 1
+
+    def measure(self, scope: Scope) -> int:
+        try:
+            return max(self.size, len(self._bytes(scope)))
+        except (Unknown, Wrong):
+            return self.size
+
+    def encode(self, scope: Scope) -> bytes | None:
+        data = self._bytes(scope)
+        # It never shrinks, or it might go back and forth: what is too many has no weight.
+        for _ in range(self.size - len(data)):
+            fill = 0x7F if data[-1] & 0x40 and self.signed else 0
+            data = data[:-1] + bytes([data[-1] | 0x80, fill])
+        return data
+
+    def _bytes(self, scope: Scope) -> bytes:
+        value = self.value.value(scope.symbols, self.address)
+        if not self.signed:
+            value &= (1 << 64) - 1
+        out = bytearray()
+        while True:
+            byte = value & 0x7F
+            value >>= 7
+            if value == (-1 if self.signed and byte & 0x40 else 0):
+                return bytes([*out, byte])
+            out.append(byte | 0x80)
 
 
 class Space(Item):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from kvmscen.asm.values import Source, Wrong
+from kvmscen.asm.values import Wrong
 
 # Comments run to the end of the line; `#` on arm64 (and `/` on x86) begins one only at the start of a line.
 _TOKEN = re.compile(r"""["'#/;]""")
@@ -20,7 +20,8 @@ class Statement:
     """One statement. `column` and `line` are those of its first character in the file.
 
     `label` is set on a label, else `word` is the first word in lower case and `rest` what follows it. `separated` is
-    whether a `;` stands before it on its line.
+    whether a `;` stands before it on its line. What a macro yields stands where the macro is used; `within` says from which line
+    of which macro it comes, `spot` is the place where errors are told if that is another one.
     """
 
     line: int
@@ -30,17 +31,19 @@ class Statement:
     word: str = ""
     rest: str = ""
     separated: bool = False
+    within: str = ""
+    spot: tuple[str, int, int] | None = None
 
 
 class Reader:
-    """Splits a Source into `statements`."""
+    """Splits text whose first line is `line` of its file, at `column`, into `statements`."""
 
-    def __init__(self, source: Source, arch: str) -> None:
+    def __init__(self, text: str, arch: str, line: int = 1, column: int = 1) -> None:
         self._arch = arch
         self._in_comment = False
         self.statements: list[Statement] = []
-        for number, line in enumerate(source.text.split("\n")):
-            self._read_line(line, source.line + number, source.column)
+        for number, text_line in enumerate(text.split("\n")):
+            self._read_line(text_line, line + number, column)
 
     def _read_line(self, line: str, number: int, column: int) -> None:
         start = 0

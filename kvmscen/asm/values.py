@@ -10,8 +10,24 @@ KEYSTONE, GNU = "keystone", "gnu"
 
 
 @dataclass(frozen=True)
+class Macro:
+    """A macro that stands beside the program: `.macro NAME`, its text, `.endm`, and where that text begins in its file."""
+
+    name: str
+    text: str
+    file: str
+    line: int = 1
+    column: int = 1
+
+    @property
+    def as_gnu(self) -> str:
+        """The definition as GNU as reads it, behind a line marker that makes its errors name this file and line."""
+        return f'# {self.line - 1} "{self.file}"\n.macro {self.name}\n{self.text.rstrip()}\n.endm\n'
+
+
+@dataclass(frozen=True)
 class Source:
-    """Text of a program and where it stands in its file.
+    """Text of a program and where it stands in its file, and the macros that are defined before it.
 
     `line` is the 1-based file line of the text's first line, `column` the 1-based file column of the text's first
     column: the indentation that YAML removed, plus 1.
@@ -21,11 +37,12 @@ class Source:
     text: str
     line: int = 1
     column: int = 1
+    macros: tuple[Macro, ...] = ()
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where an output section goes, in ld's words. `line` and `column` are for errors."""
+    """Where an output section goes, in ld's words. `file` (empty: the program's), `line` and `column` are for errors."""
 
     name: str
     at: int | None = None
@@ -34,6 +51,7 @@ class Placement:
     load: int | None = None
     line: int = 0
     column: int = 0
+    file: str = ""
 
 
 @dataclass(frozen=True)

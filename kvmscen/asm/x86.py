@@ -10,7 +10,7 @@ from kvmscen.asm import keystone
 from kvmscen.asm.expressions import Expression
 from kvmscen.asm.front import Front
 from kvmscen.asm.items import Chunk, Fixed, Item, Scope
-from kvmscen.asm.source import Statement
+from kvmscen.asm.source import Statement, split_operands
 from kvmscen.asm.values import Unencoded, Wrong, clip
 from kvmscen.asm.x86_branches import Branch, FarJump, is_branch
 from kvmscen.asm.x86_fixed import (
@@ -90,11 +90,16 @@ _NEEDS_SIZE = frozenset(
 _NEEDS_SIZE |= frozenset(["shl", "shr", "sal", "sar", "rol", "ror", "rcl", "rcr", "movzx", "movsx", "bt", "bts", "btr", "btc"])
 
 
+# They choose among what is known here anyway.
+_ACCEPTED = (".arch", ".att_mnemonic", ".sse_check", ".operand_check", ".allow_index_reg", ".disallow_index_reg", ".noopt")
+_MAX_NOPS = 1 << 16
+
+
 class X86:
     """The x86 half of the front end. `mode` is 16, 32 or 64 bits and changes with `.code32` and its like."""
 
     align_is_power = False
-    widths = {".word": 2, ".value": 2}
+    widths = {".word": 2, ".value": 2, ".slong": 4}
 
     def __init__(self, bits: int) -> None:
         self.mode = bits
@@ -113,9 +118,21 @@ class X86:
             if statement.rest not in ("", "prefix"):
                 raise Wrong(".att_syntax is supported as .att_syntax prefix")
             self._att = True
+        elif word == ".nops":
+            self._nops(front, statement)
         else:
-            return False
+            return word in _ACCEPTED
         return True
+
+    def _nops(self, front: Front, statement: Statement) -> None:
+        """`.nops 16, 4`: so many bytes of instructions without effect, each no longer than that."""
+        parts = split_operands(statement.rest)
+        count, most = (front.absolute(part, "an operand of .nops") for part in (*parts, "11", "11")[:2])
+        if len(parts) not in (1, 2) or not 0 <= count <= _MAX_NOPS or not 0 <= most <= 11:
+            raise Wrong(f".nops takes a size up to {_MAX_NOPS} and the longest single one, 11 at most: .nops 16, 4")
+        most = most or 11
+        data = padding(most, 64) * (count // most) + (padding(count % most, 64) if count % most else b"")
+        front.add(Fixed(statement, front.chunk, data))
 
     def padding(self) -> Callable[[int], bytes]:
         """The instructions without effect that GNU as pads code with."""
@@ -314,6 +331,8 @@ def _bare(operand: Operand) -> str:
 
 class Patched(Item):
     """An encoded instruction in which marks stand where numbers go once the layout is known."""
+
+    rigid = True
 
     def __init__(self, statement: Statement, chunk: Chunk, code: bytes, operands: list[Operand], word: str, mode: int) -> None:
         super().__init__(statement, chunk)

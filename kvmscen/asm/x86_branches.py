@@ -37,6 +37,7 @@ class Branch(Item):
             raise Wrong(f"{word} has no short form")
         self._wide = word in ("call", "xbegin")
         self.size = self._length()
+        self.rigid = self._wide or self._only_short
 
     def _length(self) -> int:
         if not self._wide:

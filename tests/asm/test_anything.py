@@ -17,7 +17,8 @@ pytest.importorskip("keystone")
 _WORDS = """mov add ldr str b bl b.eq jmp jne call push pop lea rep lock cbz tbz adr adrp stp ret x0 w1 sp xzr rax eax al
 [rbx] [x1] ] [ { } ( ) # #1 #a =a =5 , ; : ! " ' + - * / << a: 1: 1b 1f a b .text .data .bss .section .quad .byte .word
 .space .align .org .set .equ .rept .endr .ascii .fill .code16 .code32 .att_syntax $5 %eax (%rax) offset ptr dword rip . .-a 0x
-0xffffffffffffffff 99999999999 -1 // /* */ \\ \n \n \n :lo12:a .ltorg .p2align .if .macro far short ljmp movabs riz*1 lsl""".split(
+0xffffffffffffffff 99999999999 -1 // /* */ \\ \n \n \n :lo12:a .ltorg .p2align .if .macro far .macro .endm .exitm .irp .irpc .else .endif .elseif .ifdef .ifc .purgem m m \\a \\@ \\() a:req a=5
+:vararg .text 1 .previous .pushsection .popsection .subsection .comm .octa .uleb128 .float .req .unreq .nops .end .error "a b" short ljmp movabs riz*1 lsl""".split(
     " "
 )
 _PIECES = st.lists(st.sampled_from(_WORDS) | st.text(max_size=4), max_size=40).map(" ".join)

@@ -42,7 +42,7 @@ def test_all_problems_at_their_places() -> None:
         ("arm64", ".skip 0x12348\na: nop\nmov x0, #a", "write ldr xN, =a"),
         ("arm64", "mov x0, x1 # comment", "a comment begins with // here"),
         ("arm64", "mov x0", "this does not assemble: mov x0"),
-        ("arm64", ".macro a", ".macro: not yet"),
+        ("arm64", ".macro a", ".macro without its .endm"),
         ("arm64", '.incbin "/etc/passwd"', ".incbin is not allowed"),
         ("arm64", ".frob 1", "unknown directive .frob"),
         ("arm64", ".bss\n.byte 1", "section .bss holds zeros only"),

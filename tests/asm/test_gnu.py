@@ -6,7 +6,7 @@ import pytest
 import reference
 import test_programs
 
-from kvmscen.asm import Line, Placement, Program, Source, assemble
+from kvmscen.asm import Line, Macro, Placement, Program, Source, assemble
 from kvmscen.asm.gnu import tools
 from kvmscen.errors import ScenarioError
 
@@ -66,14 +66,35 @@ def test_lines_inside_macros_and_repetitions() -> None:
     program = gnu("arm64", text, line=7, column=5)
     assert program.lines == (
         Line(0, 4, 11, "nop"),
-        Line(4, 4, 8, "mov \\reg, #1"),
-        Line(8, 8, 9, ".quad 5"),
+        Line(4, 4, 12, "mov \\reg, #1"),
+        Line(8, 8, 12, ".quad 5"),
         Line(16, 4, 14, "nop"),
         Line(20, 4, 14, "b ."),
         Line(24, 4, 14, "nop"),
         Line(28, 4, 14, "b ."),
         Line(32, 4, 16, "ldr x0, =5"),
     )
+
+
+def test_a_macro_beside_the_program() -> None:
+    macro = Macro("access", "mov x0, #1\n  nop\n", "s.yaml", 3, 11)
+    source = Source("start.s", "_start: nop\naccess\nb .\n", macros=(macro,))
+    program = assemble("arm64", 64, source, [], 0, "gnu")
+    assert [(line.line, line.text) for line in program.lines] == [(1, "nop"), (2, "mov x0, #1"), (2, "nop"), (3, "b .")]
+    other = assemble("arm64", 64, source, [], 0, "keystone")
+    assert (program.sections, program.lines) == (other.sections, other.lines)
+    wrong = Source("start.s", "nop\naccess\n", macros=(Macro("access", "nop\n  bad x0\n", "s.yaml", 3, 11),))
+    with pytest.raises(ScenarioError) as caught:
+        assemble("arm64", 64, wrong, [], 0, "gnu")
+    assert str(caught.value) == ("s.yaml:4:13: unknown mnemonic `bad` -- `bad x0` (GNU as) (in a macro, used in line 2)")
+
+
+def test_an_error_in_a_macro_is_told_where_it_is_used() -> None:
+    text = ".macro a r\nbad \\r\n.endm\n.macro b\na x1\n.endm\nb\n.irp i, 1\nworse\n.endr\n"
+    assert problems("arm64", text) == [
+        "s.yaml:7:1: unknown mnemonic `bad` -- `bad x1` (GNU as) (line 2 in a macro)",
+        "s.yaml:9:1: unknown mnemonic `worse` -- `worse` (GNU as)",
+    ]
 
 
 def test_what_keystone_lacks() -> None:
@@ -112,7 +133,7 @@ def test_16_bit_code_may_become_64_bit_code_anywhere() -> None:
         ("arm64", ".macro m a\n .inc\\a \"/etc/passwd\"\n.endm\nm bin", "reads another file"),
         ("arm64", ".macro m a\n .inc\\a \"/etc/passwd\"\n.endm\nm lude", "reads another file"),
         ("arm64", ".rept 100000000\nnop\n.endr", "s.yaml:1:1: .rept repeats at most 65536 times"),
-        ("arm64", "nop\n.macro m\nm\n.endm\nm", "s.yaml:3:1: macros nested too deeply"),
+        ("arm64", "nop\n.macro m\nm\n.endm\nm", "s.yaml:5:1: macros nested too deeply"),
         ("arm64", ".rept 3\nnop", "(GNU as)"),
         ("arm64", "nop\n.space 0x1000001", "s.yaml:2:1: section .text has 0x1000005 bytes; it may have 16 MiB"),
         ("arm64", "nop\n.space 1 << 36", "s.yaml:2:1: "),
@@ -156,10 +177,10 @@ def test_a_program_that_keystone_lacks_goes_to_gnu() -> None:
     assert [problem.line for problem in caught.value.problems] == [1, 2]
     # What both refuse has the first one's words; what only GNU as refuses has its own.
     with pytest.raises(ScenarioError) as caught:
-        assemble("arm64", 64, Source("s", "paciza x3\nfrobnicate x1\n.float what\n"), [], 0)
+        assemble("arm64", 64, Source("s", "paciza x3\nfrobnicate x1\n.struct what\n"), [], 0)
     assert [str(problem) for problem in caught.value.problems] == [
         "s:2:1: this does not assemble: frobnicate x1",
-        "s:3:1: unknown directive .float",
+        "s:3:1: .struct is not supported: give each member its offset with .set",
     ]
 
 

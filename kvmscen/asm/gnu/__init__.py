@@ -14,7 +14,6 @@ from elftools.common.exceptions import ELFError
 from kvmscen.asm.gnu import immediates, link, messages, objects, text, tools
 from kvmscen.asm.items import MAX_SIZE
 from kvmscen.asm.layout import Place, Shape, place, section_symbols
-from kvmscen.asm.source import Reader
 from kvmscen.asm.values import GNU, Placement, Program, Section, Source, Wrong, clip
 from kvmscen.errors import Problem, ScenarioError
 
@@ -29,7 +28,7 @@ def assemble(arch: str, bits: int, source: Source, placements: Sequence[Placemen
     if found is None:
         say = f"no GNU as for {arch} is installed here: apt install {tools.package(arch)}"
         raise ScenarioError([Problem(source.file, source.line, source.column, say)])
-    statements = Reader(source, arch).statements
+    statements = text.statements(source, arch)
     report = messages.Report(source, statements)
     _check(report)
     with tools.folder() as folder:
@@ -105,7 +104,15 @@ class _Job:
             about = ""
             if index is not None and "`" not in complaint.text:
                 about = f": {clip(self._report.statements[index].text)}"
-            self._report.add(index, f"{messages.quoted(complaint.text)}{about} (GNU as)")
+            say = f"{messages.quoted(complaint.text)}{about} (GNU as)"
+            used = rendered.statement(complaint.used)
+            if used is not None and index is not None:
+                # As the other assembler tells it: at the use, unless the macro stands beside the program.
+                inside, use = self._report.statements[index], self._report.statements[used]
+                beside = inside.spot is not None
+                say += f" (in a macro, used in line {use.line})" if beside else f" (line {inside.line} in a macro)"
+                index = index if beside else used
+            self._report.add(index, say)
         self._report.stop()
 
 

@@ -81,12 +81,12 @@ def link(
 def _lines(data: bytes, align: int, report: messages.Report) -> list[tuple[int, Line]]:
     """Lines by address, each with the index of its statement; as puts padding of `align` before instructions."""
     found = []
-    for index, start, end in text.ranges(data):
-        if index < len(report.statements):
+    for index, start, end, outer in text.ranges(data):
+        if max(index, outer) < len(report.statements):
             statement = report.statements[index]
             if statement.word[:1] != ".":
                 start = align_up(start, align)
-            found.append((index, Line(start, end - start, statement.line, statement.text)))
+            found.append((index, Line(start, end - start, report.statements[outer].line, statement.text)))
     return sorted(found, key=lambda item: item[1].gpa)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kvmscen.asm.layout import Misplaced
 from kvmscen.asm.source import Statement
@@ -16,6 +16,7 @@ FOREIGN = "this program reads another file: .include and .incbin are not allowed
 _LINE = re.compile(
     r"(?P<file>[^:]+)(?::(?P<line>\d+))?:\s+(?P<kind>Error|Warning|Fatal error|Info|Internal error)\b[^:]*: (?P<text>.*)"
 )
+_USED = re.compile(r"[^:]+:(\d+):\s+Info: macro invoked from here")
 _FATAL = re.compile(r"(?:Fatal|Internal) error\b[^:]*: (.*)")
 _MEMORY = re.compile(r"out of memory|memory exhausted|virtual memory|cannot allocate", re.IGNORECASE)
 _LINKED = re.compile(r"\((?P<section>[^()]+)\+0x(?P<offset>[0-9a-f]+)\): (?P<text>.*)")
@@ -32,27 +33,39 @@ _HARMLESS = re.compile(
 
 @dataclass(frozen=True)
 class Complaint:
-    """One message. `line` is that of as's text from 1, 0 where it names none."""
+    """One message. `line` is that of as's text from 1, 0 where it names none; `used` that of the use of the macro it is in."""
 
     line: int
     text: str
     foreign: bool = False
+    used: int = 0
 
 
 def of_assembler(messages: str) -> Iterator[Complaint]:
     """The errors of as, and those warnings after which bytes would be others than those that are written."""
+    last: Complaint | None = None
     for message in messages.splitlines():
-        found = _LINE.match(message)
-        if not found:
-            if fatal := _FATAL.match(message):
-                yield Complaint(0, _memory(fatal.group(1)))
-            elif _MEMORY.search(message):
-                yield Complaint(0, _memory(message))
+        if found := _USED.match(message):
+            # The outermost use stands last.
+            last = None if last is None else replace(last, used=int(found.group(1)))
             continue
+        if last is not None:
+            yield last
+        last = next(_complaints(message), None)
+    if last is not None:
+        yield last
+
+
+def _complaints(message: str) -> Iterator[Complaint]:
+    found = _LINE.match(message)
+    if found:
         kind, text = found.group("kind"), found.group("text")
-        if kind == "Info" or (kind == "Warning" and _HARMLESS.search(text)):
-            continue
-        yield Complaint(int(found.group("line") or 0), _memory(text), found.group("file") != SOURCE)
+        if kind != "Info" and not (kind == "Warning" and _HARMLESS.search(text)):
+            yield Complaint(int(found.group("line") or 0), _memory(text), found.group("file") != SOURCE)
+    elif fatal := _FATAL.match(message):
+        yield Complaint(0, _memory(fatal.group(1)))
+    elif _MEMORY.search(message):
+        yield Complaint(0, _memory(message))
 
 
 def _memory(text: str) -> str:
@@ -96,12 +109,13 @@ class Report:
     def add(self, index: int | None, message: str) -> None:
         """A problem at the statement of an index, or at the program as a whole."""
         place = self._source if index is None or index >= len(self.statements) else self.statements[index]
-        self._problems.append(Problem(self._source.file, place.line, place.column, message))
+        spot = place.spot if isinstance(place, Statement) else None
+        self._problems.append(Problem(*(spot or (self._source.file, place.line, place.column)), message))
 
     def misplaced(self, wrong: Misplaced) -> None:
         """A section that cannot be where it is placed."""
         place = wrong.placement or self._source
-        self._problems.append(Problem(self._source.file, place.line, place.column, wrong.message))
+        self._problems.append(Problem(place.file or self._source.file, place.line, place.column, wrong.message))
 
     def only(self, index: int | None, message: str) -> None:
         """A problem that makes all others pointless."""

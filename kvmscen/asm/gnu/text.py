@@ -11,8 +11,8 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from kvmscen.asm.source import Statement
-from kvmscen.asm.values import Wrong
+from kvmscen.asm.source import Reader, Statement
+from kvmscen.asm.values import Source, Wrong
 
 MARKS = ".kvm.lines"
 _END = 1 << 31
@@ -47,6 +47,19 @@ class Text:
     def statement(self, line: int) -> int | None:
         """The index of the statement that stands in a line of as's, from 1."""
         return self.owners[line - 1] if 0 < line <= len(self.owners) else None
+
+
+def statements(source: Source, arch: str) -> list[Statement]:
+    """The statements of a program, behind those of the macros that stand beside it."""
+    out: list[Statement] = []
+    for macro in source.macros:
+        place = (macro.file, macro.line, macro.column)
+        body = Reader(macro.text, arch, macro.line, macro.column).statements
+        for statement in body:
+            statement.spot = (macro.file, statement.line, statement.column)
+        head = Statement(macro.line, macro.column, f".macro {macro.name}", "", ".macro", macro.name, spot=place)
+        out += [head, *body, Statement(macro.line, macro.column, ".endm", "", ".endm", spot=place)]
+    return out + Reader(source.text, arch, source.line, source.column).statements
 
 
 def check(statement: Statement) -> None:
@@ -88,8 +101,11 @@ def _mark(number: int) -> str:
     return f"{_EDGE}: .pushsection {MARKS}; .4byte {number}; .8byte {_EDGE}b; .popsection"
 
 
-def ranges(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """(statement, first address, address behind it), of the records in the section of marks; innermost statements only."""
+def ranges(data: bytes) -> Iterator[tuple[int, int, int, int]]:
+    """(statement, first address, address behind it, outermost) of the records in the section of marks.
+
+    Of statements in each other the innermost has the bytes; the outermost is the use of a macro, or the same.
+    """
     # What is open: statement, start, whether something inside it has bytes.
     opened: list[list[int]] = []
     for number, at in struct.iter_unpack("<IQ", data[: len(data) // 12 * 12]):
@@ -104,6 +120,6 @@ def ranges(data: bytes) -> Iterator[tuple[int, int, int]]:
             continue
         _, start, filled = opened.pop()
         if not filled and at > start:
-            yield number, start, at
+            yield number, start, at, opened[0][0] if opened else number
         if opened and (filled or at > start):
             opened[-1][2] = 1
