@@ -274,7 +274,7 @@ class Diff:
         )
 
     def source(self, event: Event) -> str:
-        """`LINE: TEXT` of the instruction that the event comes from."""
+        """`LINE: TEXT` (`FILE:LINE: TEXT` of a file beside the scenario) of the instruction that the event comes from."""
         advanced = None
         if event.kind == "exit":
             advanced = ARCHES[self.arch].pc_advanced(event.name, event.fields, self.flavour)
@@ -285,7 +285,8 @@ class Diff:
         if found is None:
             # The guest has left its program.
             return "" if event.pc is None else f"pc {event.pc:#x}"
-        return f"{found[0]}: {found[1]}"
+        file = f"{self.legend.file}:" if self.legend.file else ""
+        return f"{file}{found[0]}: {found[1]}"
 
 
 def holds(matcher: Any, value: Any, nth: int, whole: bool = False) -> bool:

@@ -17,17 +17,21 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Legend:
-    """What a reader needs to read an event: the symbols and the source lines (gpa, size, file line, text), by gpa."""
+    """What a reader needs to read an event: the symbols and the source lines (gpa, size, file line, text), by gpa.
+
+    `file` is the file of the source lines as the scenario names it, empty for the scenario itself.
+    """
 
     symbols: Mapping[str, int]
     lines: tuple[tuple[int, int, int, str], ...]
+    file: str = ""
 
     def to_json(self) -> Json:
-        return {"symbols": dict(self.symbols), "lines": [list(line) for line in self.lines]}
+        return {"symbols": dict(self.symbols), "lines": [list(line) for line in self.lines], "file": self.file}
 
     @classmethod
     def from_json(cls, data: Json) -> Legend:
-        return cls(data["symbols"], tuple((at, size, line, text) for at, size, line, text in data["lines"]))
+        return cls(data["symbols"], tuple((at, size, line, text) for at, size, line, text in data["lines"]), data["file"])
 
     def source(self, pc: int | None, advanced: bool | None) -> tuple[int, str] | None:
         """File line and text of the instruction at `pc`, or of the one before where pc has advanced already.

@@ -65,7 +65,7 @@ class Preparer:
         if self.timing is not None:
             cases = [case for case in cases if case.measure]
         self._held = 0
-        return [job for jobs in each(cases, lambda case: self._of(scenario, case)) for job in jobs]
+        return [job for jobs in each(scenario.file, cases, lambda case: self._of(scenario, case)) for job in jobs]
 
     def _of(self, scenario: Scenario, case: Case) -> list[Job]:
         planned = plan(scenario.file, case)

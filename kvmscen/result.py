@@ -21,7 +21,7 @@ class Row:
     `mark`: ` ` the same, `!` both there and different, `-` expected and missing, `+` observed and not expected, `~` observed
     and ignored. `line` is the file line of the step (0: none). `expected` and `observed` are in the scenario's own notation,
     empty where there is none. `differs` names what differs (`data`, `regs.x2`). `source` is the guest's source line at the
-    exit's pc as `LINE: TEXT`, or empty.
+    exit's pc as `LINE: TEXT` or `FILE:LINE: TEXT`, or empty.
     """
 
     mark: str

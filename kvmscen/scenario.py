@@ -175,13 +175,28 @@ class Overlay:
 
 
 @dataclass(frozen=True)
+class Macro:
+    """One of `macros`: `.macro NAME`, its text, `.endm`. `line` and `column` are those of the text's first character."""
+
+    name: str
+    text: str
+    line: int
+    column: int
+
+
+@dataclass(frozen=True)
 class Asm:
-    """The program's text; `line` is the file line of its first line, `column` the one its text starts at."""
+    """The program's text; `line` is the file line of its first line, `column` the one its text starts at.
+
+    `place` is where it is written. `name` is the file beside the scenario that holds it, as it is written; `path` where it is.
+    """
 
     text: str
     line: int
     column: int
     place: Place
+    name: str = ""
+    path: str = ""
 
 
 @dataclass(frozen=True)
@@ -213,6 +228,7 @@ class Case:
     sections: tuple[Section, ...]
     asm: Asm | None
     vcpus: tuple[Vcpu, ...]
+    macros: tuple[Macro, ...] = ()
     enable: tuple[Enable, ...] = ()
     setup: tuple[Action, ...] = ()
     expect: tuple[Step, ...] | None = None

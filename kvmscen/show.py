@@ -53,5 +53,6 @@ def _listing(planned: Plan) -> list[Json]:
     for at, size, line, text in planned.legend.lines:
         section = next((s for s in planned.sections if s.gpa <= at < s.gpa + s.size), None)
         data = b"" if section is None else section.data[at - section.gpa : at - section.gpa + size]
-        out.append({"gpa": at, "size": size, "bytes": data.hex(), "line": line, "text": text})
+        row: Json = {"gpa": at, "size": size, "bytes": data.hex(), "line": line, "text": text}
+        out.append({**row, "file": planned.legend.file} if planned.legend.file else row)
     return out

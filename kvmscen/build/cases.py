@@ -35,7 +35,7 @@ def plans(scenario: Scenario, cases: Iterable[Case]) -> list[tuple[Case, Plan]]:
         resolve(scenario, case, made)
         return case, made
 
-    return each(cases, planned)
+    return each(scenario.file, cases, planned)
 
 
 def resolve(scenario: Scenario, case: Case, planned: Plan) -> None:
@@ -43,7 +43,7 @@ def resolve(scenario: Scenario, case: Case, planned: Plan) -> None:
     ready(scenario.file, case, planned, Facts(case.arch, None, {}), "")
 
 
-def each(cases: Iterable[Case], make: Callable[[Case], Made]) -> list[Made]:
+def each(file: str, cases: Iterable[Case], make: Callable[[Case], Made]) -> list[Made]:
     """What `make` makes of every case; raises ScenarioError with the problems of all, each once."""
     problems: dict[Problem, list[Case]] = {}
     out: list[Made] = []
@@ -55,14 +55,15 @@ def each(cases: Iterable[Case], make: Callable[[Case], Made]) -> list[Made]:
             for problem in error.problems:
                 problems.setdefault(problem, []).append(case)
     if problems:
-        raise ScenarioError(_named(problem, wrong, len(cases)) for problem, wrong in problems.items())
+        raise ScenarioError(_named(problem, wrong, len(cases), file) for problem, wrong in problems.items())
     return out
 
 
-def _named(problem: Problem, wrong: Sequence[Case], cases: int) -> Problem:
+def _named(problem: Problem, wrong: Sequence[Case], cases: int, file: str) -> Problem:
     """The problem, with the case where it stands in a key that only some of the cases trip over."""
     # The case `default` is the top level itself.
-    if len(wrong) == cases or (wrong[0].name != "default" and problem.line >= wrong[0].place.line):
+    here = problem.file == file and wrong[0].name != "default" and problem.line >= wrong[0].place.line
+    if len(wrong) == cases or here:
         return problem
     names = ", ".join(case.name for case in wrong[:3]) + (", ..." if len(wrong) > 3 else "")
     return replace(problem, message=f"{problem.message} (in case {names})")

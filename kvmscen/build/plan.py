@@ -13,7 +13,7 @@ from kvmscen.build.resolve import Resolver, actions_of
 from kvmscen.errors import Problem, ScenarioError
 from kvmscen.job import Legend
 from kvmscen.machine import Bytes, Memslot
-from kvmscen.scenario import Case, Section
+from kvmscen.scenario import Asm, Case, Section
 from kvmscen.scenario import Memslot as MemslotWritten
 
 _GIB4 = 1 << 32
@@ -91,7 +91,7 @@ def lay_out(file: str, case: Case) -> tuple[Plan, list[Problem]]:
     tables, spans = _tables(resolver, case, [*usable, *later], program.sections)
     lines = tuple((line.gpa, line.size, line.line, line.text) for line in program.lines if line.size)
     assembler = None if case.asm is None else program.assembler
-    legend = Legend(dict(program.symbols), lines)
+    legend = Legend(dict(program.symbols), lines, case.asm.name if case.asm is not None else "")
     made = Plan(slots, program.sections, image, devices, dict(program.symbols), legend, entry, tables, spans, assembler)
     return made, resolver.problems
 
@@ -102,8 +102,8 @@ def _program(file: str, case: Case, slots: Sequence[Memslot]) -> asm.Program:
             place = case.sections[0].place
             raise ScenarioError([Problem(file, place.line, place.column, "sections without a program: write asm")])
         return asm.Program((), {}, ())
-    source = asm.Source(file, case.asm.text, case.asm.line, case.asm.column)
-    placements = tuple(_placement(section) for section in case.sections)
+    source = _source(file, case, case.asm)
+    placements = tuple(_placement(file, section) for section in case.sections)
     bits = ARCHES[case.arch].BITS[mode_of(case)]
     made = _assemble(case.arch, bits, source, placements, slots[0].gpa if slots else 0, case.assembler)
     if isinstance(made, ScenarioError):
@@ -115,14 +115,19 @@ def misassembled(file: str, case: Case) -> list[Problem]:
     """What is wrong with the program of a case that cannot be laid out, by itself."""
     if case.asm is None or case.arch not in ARCHES or mode_of(case) not in ARCHES[case.arch].BITS:
         return []
-    source = asm.Source(file, case.asm.text, case.asm.line, case.asm.column)
+    source = _source(file, case, case.asm)
     placements = tuple(asm.Placement(section.name) for section in case.sections if section.name in asm.STANDARD)
     made = _assemble(case.arch, ARCHES[case.arch].BITS[mode_of(case)], source, placements, 0, case.assembler)
     return list(made.problems) if isinstance(made, ScenarioError) else []
 
 
-def _placement(s: Section) -> asm.Placement:
-    return asm.Placement(s.name, s.at, s.after, s.align, s.load, s.place.line, s.place.column)
+def _source(file: str, case: Case, program: Asm) -> asm.Source:
+    macros = tuple(asm.Macro(macro.name, macro.text, file, macro.line, macro.column) for macro in case.macros)
+    return asm.Source(program.path or file, program.text, program.line, program.column, macros)
+
+
+def _placement(file: str, s: Section) -> asm.Placement:
+    return asm.Placement(s.name, s.at, s.after, s.align, s.load, s.place.line, s.place.column, file)
 
 
 def _inside(slots: Sequence[Memslot], gpa: int, size: int) -> Memslot | None:

@@ -11,6 +11,7 @@ from kvmscen.load.actions import actions
 from kvmscen.load.conditions import added, conditions, limits
 from kvmscen.load.document import Map
 from kvmscen.load.measure import measure
+from kvmscen.load.program import macros, program
 from kvmscen.load.steps import ignored, steps
 from kvmscen.load.values import NOWHERE, Notes, as_list, as_map, as_text, memory, registers, texts
 from kvmscen.scenario import Case, Conditions, Final, Overlay, Place, Scenario
@@ -125,7 +126,8 @@ class _Maker:
             arch=arch,
             memslots=get("memslots", lambda v, _: guest.memslots(notes, v), ()),
             sections=get("sections", lambda v, _: guest.sections(notes, v), ()),
-            asm=get("asm", lambda v, at: guest.program(notes, v, at), None),
+            asm=get("asm", lambda v, at: program(notes, v, at), None),
+            macros=get("macros", lambda v, _: macros(notes, v), ()),
             vcpus=self.once("vcpus", arch, vcpu_keys, lambda: guest.vcpus(notes, keys, arch, notes.doc.place)),
             enable=get("enable", lambda v, _: guest.enables(notes, v), ()),
             setup=get("setup", lambda v, _: actions(notes, v, arch), ()),

@@ -138,6 +138,8 @@ class _Teller:
             return f"`{shown}` is no name of a section: write letters, digits, `_`, `.` and `$`"
         if comment == "measure name":
             return f"`{shown}` is no name of what is timed: write letters, digits, `_`, `.`, `+` and `-`"
+        if comment == "macro name":
+            return f"`{shown}` is no name of a macro: write letters, digits, `_`, `.` and `$`"
         if comment == "case name":
             return f"`{shown}` is no name of a case: write letters, digits, `_`, `.`, `+` and `-`"
         if comment == "address":
@@ -303,9 +305,7 @@ def _after_program(doc: Document, key: str, held: Any) -> bool:
 
 
 def _program(value: Any) -> str:
-    if isinstance(value, Map) and "file" in value:
-        return "not yet: `asm: {file: ...}`"
-    if isinstance(value, (Map, List)):
+    if isinstance(value, List):
         return "the program's text is meant here: write `asm: |` and the lines below it, indented"
     return "the program's text is missing: write `asm: |` and the lines below it, indented"
 

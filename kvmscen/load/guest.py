@@ -1,4 +1,4 @@
-"""What stands around the steps: memslots, sections, the program, vCPUs, capabilities."""
+"""What stands around the steps: memslots, sections, vCPUs, capabilities."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kvmscen.load.values import (
     registers,
     texts,
 )
-from kvmscen.scenario import Asm, Enable, Expr, Memslot, Place, Section, Vcpu
+from kvmscen.scenario import Enable, Expr, Memslot, Place, Section, Vcpu
 
 PAGE = 4096
 SLOTS_MAX = 256 << 20
@@ -98,7 +98,7 @@ def _span(slot: Memslot) -> str:
     return f"{slot.gpa.offset:#x} to {slot.gpa.offset + slot.size:#x}"
 
 
-# --- sections and program -------------------------------------------------------------------------------------------
+# --- sections -------------------------------------------------------------------------------------------------------
 
 
 def sections(notes: Notes, value: Any) -> tuple[Section, ...]:
@@ -133,36 +133,6 @@ def _section(notes: Notes, name: str, value: Any, place: Place) -> Section:
 def _address(notes: Notes, value: Any, place: Place) -> int:
     number = as_int(value)
     return expression(notes, number, place).offset if number > 0 else 0
-
-
-def program(notes: Notes, value: Any, place: Place) -> Asm | None:
-    """The program with the place of its first line."""
-    if not isinstance(value, str):
-        return None
-    style = notes.doc.styles.get((place.line - 1, place.column - 1), "")
-    if not value.strip():
-        notes.add(place, "the program is empty: write `asm: |` and the lines below it, indented")
-        return None
-    if style == "|":
-        return Asm(value, place.line + 1, _indentation(notes, value, place), place)
-    if style == ">":
-        notes.add(place, "`>` joins the lines of the program: write `asm: |`")
-    elif "\n" in value or (style == "" and _folded(notes, value, place)):
-        notes.add(place, "a program of several lines is written as a block: write `asm: |`")
-    return Asm(value, place.line, place.column + (1 if style else 0), place)
-
-
-def _folded(notes: Notes, value: str, place: Place) -> bool:
-    line = notes.doc.lines[place.line - 1]
-    return not line[place.column - 1 :].startswith(value)
-
-
-def _indentation(notes: Notes, value: str, place: Place) -> int:
-    raw = notes.doc.lines
-    for n, line in enumerate(value.split("\n")):
-        if line.strip() and place.line + n < len(raw):
-            return len(raw[place.line + n].rstrip("\r")) - len(line) + 1
-    return 1
 
 
 # --- vCPUs and capabilities -----------------------------------------------------------------------------------------

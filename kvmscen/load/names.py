@@ -14,7 +14,7 @@ from kvmscen.kvm import exits
 LATER_ARCHES = ("riscv64",)
 
 # Keys of the language that a later version brings.
-LATER_TOP = ("elf", "macros", "undecoded", "mmu", "catch", "cpuid", "runs", "ioctl", "console")
+LATER_TOP = ("elf", "undecoded", "mmu", "catch", "cpuid", "runs", "ioctl", "console")
 LATER_STEP = ("meet", "follows")
 LATER_ACTIONS = (
     "interrupt",

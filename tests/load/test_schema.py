@@ -94,6 +94,7 @@ TOP = {
     "memslots": "[{slot: 0, gpa: 0, size: 0x1000}]",
     "sections": "{.data: 0x1000}",
     "asm": "hlt",
+    "macros": "{access: hlt}",
     "vcpus": "1",
     "mode": "real",
     "features": "[]",
