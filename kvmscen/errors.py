@@ -58,6 +58,10 @@ class HostError(KvmscenError):
     """A host cannot run here, or broke while it ran."""
 
 
+# Of two names for one number Python knows the one that Linux does not return.
+_SPELT = {getattr(errno, name): name for name in ("EOPNOTSUPP", "EDEADLK", "EAGAIN")}
+
+
 class IoctlError(KvmscenError):
     """An ioctl failed. `ioctl` is its name in <linux/kvm.h>, `errno` the symbolic name of the errno.
 
@@ -68,5 +72,5 @@ class IoctlError(KvmscenError):
         self.ioctl = ioctl
         self.number = number
         self.reason = reason
-        self.errno = errno.errorcode.get(number, str(number))
+        self.errno = _SPELT.get(number) or errno.errorcode.get(number, str(number))
         super().__init__(f"{ioctl} failed with {self.errno}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import platform
 import re
 import shutil
@@ -15,8 +16,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kvmscen.errors import IoctlError
 from kvmscen.kvm import exits, uapi
 from kvmscen.kvm.caps import CAPABILITIES, ON_VCPU
+from kvmscen.load import names
 
 HEADER = Path("/usr/include/linux/kvm.h")
 needs_header = pytest.mark.skipif(
@@ -269,3 +272,10 @@ def test_elements(raw: bytes, size: int) -> None:
     listed = values if isinstance(values, list) else [values]
     assert len(listed) == -(-len(raw) // size)
     assert b"".join(v.to_bytes(size, "little") for v in listed)[: len(raw)] == raw
+
+
+def test_an_errno_is_called_as_linux_calls_it() -> None:
+    # Python has ENOTSUP for EOPNOTSUPP, and EDEADLOCK for EDEADLK.
+    names_known = [name for name in names.ERRNOS if hasattr(errno, name)]
+    assert len(names_known) > 100
+    assert [IoctlError("KVM_RUN", getattr(errno, name)).errno for name in names_known] == names_known
