@@ -11,12 +11,13 @@ from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from kvmscen.agent.serve import serve
+from kvmscen.asm import absent
 from kvmscen.build import Plan, plan, plans, ready
 from kvmscen.build.cases import each, resolve
 from kvmscen.build.measure import Timing
 from kvmscen.build.plan import misassembled
 from kvmscen.errors import Problem, ScenarioError
-from kvmscen.job import Job, Target
+from kvmscen.job import Job, Legend, Target
 from kvmscen.load import load
 from kvmscen.measured import Wanted
 from kvmscen.scenario import Case, Scenario
@@ -68,8 +69,12 @@ class Preparer:
         return [job for jobs in each(scenario.file, cases, lambda case: self._of(scenario, case)) for job in jobs]
 
     def _of(self, scenario: Scenario, case: Case) -> list[Job]:
-        planned = plan(scenario.file, case)
         targets = list(self._targets(case))
+        elsewhere = all(target.of(case.arch) is None for target in targets)
+        if elsewhere and case.asm is not None and absent(case.arch, case.assembler):
+            # Nobody runs it here, so nobody needs to install an assembler for it.
+            return [_job(scenario, case, None, target, self.timing) for target in targets]
+        planned = plan(scenario.file, case)
         size = sum(len(part.data) for part in (*planned.image, *planned.devices))
         self._held += len(targets) * size
         if self._held > _MOST and self._held - len(targets) * size <= _MOST:
@@ -77,7 +82,7 @@ class Preparer:
             raise ScenarioError([Problem(scenario.file, case.place.line, case.place.column, message)])
         if self._held > _MOST:
             return []
-        if all(target.of(case.arch) is None for target in targets):
+        if elsewhere:
             resolve(scenario, case, planned)
         return [_job(scenario, case, planned, target, self.timing) for target in targets]
 
@@ -116,11 +121,11 @@ def _check(file: str, assembler: str | None) -> int:
     return len(plans(scenario, scenario.cases))
 
 
-def _job(scenario: Scenario, case: Case, planned: Plan, target: Target, timing: Timing | None) -> Job:
+def _job(scenario: Scenario, case: Case, planned: Plan | None, target: Target, timing: Timing | None) -> Job:
     facts = target.of(case.arch)
     skip, sealed, expectation = None, None, None
     wanted: tuple[Wanted, ...] = ()
-    if facts is None:
+    if facts is None or planned is None:
         runs = " and ".join(known.arch for known in target.facts) or "nothing"
         skip = f"the scenario is {case.arch}, the host runs {runs}"
     else:
@@ -142,7 +147,7 @@ def _job(scenario: Scenario, case: Case, planned: Plan, target: Target, timing: 
         skip=skip,
         machine=sealed,
         expectation=expectation,
-        legend=planned.legend,
+        legend=planned.legend if planned is not None else Legend({}, ()),
         wanted=wanted,
     )
 

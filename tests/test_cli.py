@@ -273,6 +273,15 @@ def test_the_environment_stands_in_for_options() -> None:
     assert [(r["scenario"], r["host"]) for r in json.loads(done.stdout)["results"]] == [("arm64-psci", "model")]
 
 
+def test_no_assembler_is_needed_for_what_no_host_runs() -> None:
+    done = kvmscen("run", "scenarios/riscv64-sbi.yaml", "--on", "model", env={"PATH": "/nowhere"})
+    assert done.returncode == 4
+    assert "the scenario is riscv64, the host runs arm64 and x86_64" in done.stdout
+    done = kvmscen("check", "scenarios/riscv64-sbi.yaml", env={"PATH": "/nowhere"})
+    assert done.returncode == 2
+    assert "no GNU as for riscv64 is installed here: apt install binutils" in done.stdout
+
+
 def test_an_option_wins_over_the_environment() -> None:
     env = {"KVMSCEN_ON": "kvm", "KVMSCEN_CASE": "default", "KVMSCEN_OBSERVED": "0"}
     done = kvmscen("run", "scenarios/arm64-psci.yaml", "--on", "model", "--case", "reset", "--report", "json", env=env)

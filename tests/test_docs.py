@@ -111,7 +111,7 @@ def member(row: exits.Exit, field: exits.Field) -> str:
 def fields_of(row: exits.Exit) -> str:
     if row.name == "debug":
         by_arch = {arch: ", ".join(f.name for f in exits.fields_of("debug", arch)) for arch in ARCHES}
-        return "; ".join(f"{arch}: {fields}" for arch, fields in by_arch.items())
+        return "; ".join(f"{arch}: {fields}" for arch, fields in by_arch.items() if fields)
     arch = (row.archs or tuple(ARCHES))[0]
     return ", ".join(member(row, field) for field in exits.fields_of(row.name, arch))
 
@@ -196,7 +196,6 @@ def later_list() -> Iterator[str]:
     yield f"* keys of a scenario: {listed(names.LATER_TOP)}"
     yield f"* keys of a step: {listed(names.LATER_STEP)}"
     yield f"* actions: {listed(names.LATER_ACTIONS)}"
-    yield f"* architectures: {listed(names.LATER_ARCHES)}"
 
 
 TABLES: dict[str, Callable[[], Iterator[str]]] = {

@@ -6,7 +6,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from kvmscen.agent.serve import serve
@@ -34,6 +34,12 @@ def _flavour(arch: str, cpu: Sequence[str]) -> str | None:
     return next((name for module, name in _FLAVOURS.items() if os.path.isdir(f"/sys/module/{module}")), None)
 
 
+def announced(line: str) -> str | None:
+    """vhe or nvhe, where a line of the kernel's log says which of them KVM runs in."""
+    found = _STARTED.search(line)
+    return None if found is None else "nvhe" if re.search("nVHE|[Hh]yp", found[1]) else "vhe"
+
+
 def _logged() -> str | None:
     """vhe or nvhe by the kernel's log, as long as that still has its beginning and may be read."""
     try:
@@ -46,9 +52,8 @@ def _logged() -> str | None:
                 line = os.read(log, 8192).decode("utf-8", "replace")
             except BrokenPipeError:
                 continue  # this record was overwritten meanwhile
-            found = _STARTED.search(line)
-            if found:
-                return "nvhe" if re.search("n[Vv]HE|[Hh]yp|HYP", found[1]) else "vhe"
+            if mode := announced(line):
+                return mode
     except OSError:
         return None  # no more records
     finally:
@@ -58,12 +63,21 @@ def _logged() -> str | None:
 def _cpu() -> tuple[str, ...]:
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
-            for line in lines:
-                key, _, value = line.partition(":")
-                if key.strip() in ("flags", "Features"):
-                    return tuple(value.split())
+            return features(lines)
     except OSError:
-        pass
+        return ()
+
+
+def features(lines: Iterable[str]) -> tuple[str, ...]:
+    """The features of the first CPU in the lines of /proc/cpuinfo."""
+    for line in lines:
+        key, _, value = line.partition(":")
+        if key.strip() in ("flags", "Features"):
+            return tuple(value.split())
+        if key.strip() == "isa":
+            # riscv64: rv64imafdch_zicsr_zifencei, one letter each and then longer names.
+            letters, *others = value.strip().split("_")
+            return (*letters[4:], *others)
     return ()
 
 

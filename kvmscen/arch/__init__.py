@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from kvmscen.arch import arm64, x86_64
+from kvmscen.arch import arm64, riscv64, x86_64
 
-ARCHES: dict[str, Any] = {module.NAME: module for module in (arm64, x86_64)}
+ARCHES: dict[str, Any] = {module.NAME: module for module in (arm64, riscv64, x86_64)}
 
 
 def of_machine(machine: str) -> str:

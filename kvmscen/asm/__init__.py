@@ -12,7 +12,7 @@ from kvmscen.asm.layout import STANDARD
 from kvmscen.asm.values import GNU, KEYSTONE, Line, Macro, Placement, Program, Section, Source
 from kvmscen.errors import Problem, ScenarioError
 
-__all__ = ["ASSEMBLERS", "STANDARD", "Line", "Macro", "Placement", "Program", "Section", "Source", "assemble"]
+__all__ = ["ASSEMBLERS", "STANDARD", "Line", "Macro", "Placement", "Program", "Section", "Source", "absent", "assemble"]
 
 ASSEMBLERS = (KEYSTONE, GNU)
 
@@ -44,6 +44,17 @@ def assemble(
         if assembler is not None or not first.only_unencoded:
             raise
         return _instead(error, arch, bits, source, placements, origin)
+
+
+def absent(arch: str, assembler: str | None = None) -> str | None:
+    """What to install before programs for `arch` can be assembled at all; None where something here does it."""
+    from kvmscen.asm import keystone
+    from kvmscen.asm.assembly import FRONTS
+    from kvmscen.asm.gnu import tools
+
+    if assembler != GNU and arch in FRONTS and (assembler == KEYSTONE or keystone.is_installed()):
+        return None
+    return None if tools.find(arch) else tools.absent(arch)
 
 
 def _gnu(arch: str, bits: int, source: Source, placements: Sequence[Placement], origin: int) -> Program:

@@ -14,7 +14,7 @@ from typing import Any, Callable
 
 from kvmscen.arch import of_machine
 from kvmscen.errors import HostError, IoctlError
-from kvmscen.kvm import arm64, exits, x86_64
+from kvmscen.kvm import arm64, exits, riscv64, x86_64
 from kvmscen.kvm.fds import Kvm, Vcpu, Vm
 from kvmscen.kvm.recorder import Recorder
 from kvmscen.kvm.script import Verdict
@@ -30,7 +30,7 @@ _MEMORY_FAULT = 39
 _AGAIN = 0.02
 # While exits are timed, so often is looked whether there is progress: each look spoils a sample.
 _LOOK = 1.0
-ARCHES: dict[str, Any] = {"arm64": arm64, "x86_64": x86_64}
+ARCHES: dict[str, Any] = {"arm64": arm64, "riscv64": riscv64, "x86_64": x86_64}
 
 
 class Executor:

@@ -7,6 +7,7 @@ import struct
 from collections.abc import Iterable, Mapping
 
 from kvmscen.arch.registers import Registers, base, get, put
+from kvmscen.errors import HostError, IoctlError
 from kvmscen.kvm.fds import Vcpu
 
 # The size of a register in its id: the binary logarithm of its bytes, from this bit on.
@@ -49,12 +50,15 @@ class OneReg:
 
 
 def read(vcpu: Vcpu, table: Registers, ids: Mapping[str, int], names: Iterable[str]) -> dict[str, int]:
-    """Registers and views of them by name."""
+    """Registers and views of them by name. Raises HostError for one that this KVM does not have."""
     one, values, out = OneReg(vcpu), {}, {}
     for name in names:
         whole = base(table, name)
         if whole not in values:
-            values[whole] = one.get(ids[whole])
+            try:
+                values[whole] = one.get(ids[whole])
+            except IoctlError as error:
+                raise HostError(f"this KVM gives no register {whole} ({error})") from None
         out[name] = get(table, values, name)
     return out
 

@@ -199,8 +199,6 @@ class _Teller:
         choices = schema["enum"]
         if not isinstance(value, str):
             return f"{title} is meant here, not {article(value, self.doc, place)}"
-        if title == "an architecture" and value in names.LATER_ARCHES:
-            return f"not yet: arch {value}"
         if title == "an exit":
             return unknown_exit(value, "no exit", choices)
         return f"`{shorten(value)}` is not {title}: {meant(value, choices)}"

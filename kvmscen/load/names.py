@@ -10,9 +10,6 @@ from functools import lru_cache
 from kvmscen.arch import ARCHES
 from kvmscen.kvm import exits
 
-# Architectures whose exits and registers come later.
-LATER_ARCHES = ("riscv64",)
-
 # Keys of the language that a later version brings.
 LATER_TOP = ("elf", "undecoded", "mmu", "catch", "cpuid", "runs", "ioctl", "console")
 LATER_STEP = ("meet", "follows")

@@ -9,7 +9,11 @@ from pathlib import Path
 
 import pytest
 
-_PREFIX = {"arm64": "aarch64-linux-gnu-", "x86_64": "" if shutil.which("as") else "x86_64-linux-gnu-"}
+_PREFIX = {
+    "arm64": "aarch64-linux-gnu-",
+    "riscv64": "riscv64-linux-gnu-",
+    "x86_64": "" if shutil.which("as") else "x86_64-linux-gnu-",
+}
 
 
 def tools(arch: str) -> str:

@@ -120,6 +120,50 @@ def test_16_bit_code_may_become_64_bit_code_anywhere() -> None:
     assert [section.data.hex() for section in program.sections] == ["fa488b03", "080000000001000000"]
 
 
+RISCV64 = """
+  _start:
+      la   s0, counter      # a comment
+      call sub
+      beqz a0, 1f
+      .balign 8
+  1:  j    1b
+      lui  a1, %hi(counter)
+      lw   a2, %lo(counter)(a1); nop
+  sub:
+      ret
+      .4byte sub - _start
+      .data
+  counter: .quad sub, 1
+  length = . - counter
+"""
+
+
+def test_riscv64() -> None:
+    program = gnu("riscv64", RISCV64, Placement(".data", 0x5000))
+    assert {name: value for name, value in program.symbols.items() if name[:2] != "__"} == {
+        "_start": 0,
+        "sub": 0x24,
+        "counter": 0x5000,
+        "length": 16,
+    }
+    assert [(line.gpa, line.size, line.text) for line in program.lines] == [
+        (0x0, 8, "la   s0, counter"),
+        (0x8, 8, "call sub"),
+        (0x10, 2, "beqz a0, 1f"),
+        (0x18, 2, "j    1b"),
+        (0x1A, 4, "lui  a1, %hi(counter)"),
+        (0x1E, 4, "lw   a2, %lo(counter)(a1)"),
+        (0x22, 2, "nop"),
+        (0x24, 2, "ret"),
+        (0x26, 4, ".4byte sub - _start"),
+        (0x5000, 16, ".quad sub, 1"),
+    ]
+    text, data = program.sections
+    assert text.data[:8].hex() == "1754000013040400"  # auipc s0, 5; addi s0, s0, 0
+    assert text.data[0x26:0x2A] == (0x24).to_bytes(4, "little")
+    assert data.data == (0x24).to_bytes(8, "little") + (1).to_bytes(8, "little")
+
+
 @pytest.mark.parametrize(
     ("arch", "text", "message"),
     [
@@ -141,6 +185,9 @@ def test_16_bit_code_may_become_64_bit_code_anywhere() -> None:
         ("arm64", "tbz x0, #1, x\n.section far\nx: nop", "s.yaml:1:1: tbz x0, #1, x: far is out of reach"),
         ("arm64", ".bss\n.byte 1", "s.yaml:2:1: attempt to store non-zero value in section `.bss`"),
         ("arm64", ".comm a, 8\n", "s.yaml:1:1: .comm is not supported"),
+        ("riscv64", "nop\naddi a0, a0, 5000", "s.yaml:2:1: illegal operands `addi a0,a0,5000` (GNU as)"),
+        ("riscv64", "nop\nbeqz a0, gone", "s.yaml:2:1: undefined symbol gone"),
+        ("riscv64", "nop\nj x\n.section far\nx: nop", "s.yaml:2:1: j x: x is out of reach"),
         ("x86_64", "mov al, 0x1234", "s.yaml:1:1: "),
         ("x86_64", "call x\n.section far\nx: nop", None),
         ("x86_64", "mov eax, offset x\n.data\n.skip 8\nx: .quad 0", "1:1: mov eax, offset x: .data is out of reach"),

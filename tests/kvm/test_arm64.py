@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-import re
-import shutil
-import subprocess
-from functools import cache
-
-import pytest
+from cross_header import constants, needs
 
 from kvmscen.arch import arm64 as table
 from kvmscen.arch.registers import base
 from kvmscen.kvm import arm64, one_reg, uapi
 
 GCC = "aarch64-linux-gnu-gcc"
-needs_gcc = pytest.mark.skipif(shutil.which(GCC) is None, reason=f"needs {GCC}")
+needs_gcc = needs(GCC)
 OWN = ("KVM_GET_ONE_REG", "KVM_SET_ONE_REG", "KVM_ARM_VCPU_INIT", "KVM_ARM_PREFERRED_TARGET", "KVM_ARM_VCPU_FINALIZE")
-
-
-@cache
-def constants(*expressions: str) -> dict[str, int]:
-    """What the compiler makes of constant expressions: they stand in its assembly text, so nothing of arm64 has to run."""
-    lines = "".join(f'asm volatile("\\n->{n} %c0" :: "i"((unsigned long)({text})));' for n, text in enumerate(expressions))
-    source = f"#include <stddef.h>\n#include <linux/kvm.h>\nvoid f(void) {{{lines}}}\n"
-    done = subprocess.run([GCC, "-S", "-O1", "-x", "c", "-", "-o", "-"], input=source, text=True, check=True, capture_output=True)
-    return {expressions[int(n)]: int(value) & (1 << 64) - 1 for n, value in re.findall(r"^->(\d+) (-?\d+)", done.stdout, re.M)}
 
 
 def core(size: int, member: str) -> str:
@@ -44,28 +30,28 @@ def expressions() -> dict[str, str]:
 @needs_gcc
 def test_register_ids() -> None:
     texts = expressions()
-    values = constants(*texts.values())
+    values = constants(GCC, *texts.values())
     assert {name: values[text] for name, text in texts.items()} == arm64.IDS
 
 
 @needs_gcc
 def test_sve_register_ids() -> None:
-    values = constants(*(f"KVM_REG_ARM64_SVE_ZREG({n}, 0)" for n in range(32)))
+    values = constants(GCC, *(f"KVM_REG_ARM64_SVE_ZREG({n}, 0)" for n in range(32)))
     assert [arm64.SVE_IDS[f"v{n}"] for n in range(32)] == list(values.values())
     assert {name for name in arm64.IDS if arm64.IDS[name] != arm64.SVE_IDS[name]} == {f"v{n}" for n in range(32)}
 
 
 @needs_gcc
 def test_ioctl_numbers() -> None:
-    assert {name: uapi.IOCTLS[name] for name in OWN} == constants(*OWN)
-    assert constants("sizeof(struct kvm_vcpu_init)") == {"sizeof(struct kvm_vcpu_init)": uapi.VCPU_INIT_ARM}
+    assert {name: uapi.IOCTLS[name] for name in OWN} == constants(GCC, *OWN)
+    assert constants(GCC, "sizeof(struct kvm_vcpu_init)") == {"sizeof(struct kvm_vcpu_init)": uapi.VCPU_INIT_ARM}
 
 
 @needs_gcc
 def test_feature_bits() -> None:
     # The header of Linux 6.1 ends with the seventh.
     known = [name for name in table.FEATURES if not name.startswith("has_el2")]
-    values = constants(*(f"KVM_ARM_VCPU_{name.upper()}" for name in known))
+    values = constants(GCC, *(f"KVM_ARM_VCPU_{name.upper()}" for name in known))
     assert [table.FEATURE_BITS[name] for name in known] == list(values.values())
 
 

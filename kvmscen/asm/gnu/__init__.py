@@ -26,8 +26,7 @@ def assemble(arch: str, bits: int, source: Source, placements: Sequence[Placemen
     """Assemble and link a program, as kvmscen.asm.assemble does. Raises ScenarioError with all problems."""
     found = tools.find(arch)
     if found is None:
-        say = f"no GNU as for {arch} is installed here: apt install {tools.package(arch)}"
-        raise ScenarioError([Problem(source.file, source.line, source.column, say)])
+        raise ScenarioError([Problem(source.file, source.line, source.column, tools.absent(arch))])
     statements = text.statements(source, arch)
     report = messages.Report(source, statements)
     _check(report)

@@ -75,7 +75,7 @@ def read(raw: bytes) -> Object:
     table = elf.get_section_by_name(".symtab")
     for symbol in table.iter_symbols() if isinstance(table, SymbolTableSection) else ():
         name, at = symbol.name, symbol["st_shndx"]
-        if not name or symbol["st_info"]["type"] in ("STT_SECTION", "STT_FILE") or _is_mapping(name):
+        if not name or symbol["st_info"]["type"] in ("STT_SECTION", "STT_FILE") or _is_of_as(name):
             continue
         if at == "SHN_UNDEF":
             if symbol["st_info"]["bind"] != "STB_WEAK":
@@ -87,9 +87,11 @@ def read(raw: bytes) -> Object:
     return Object(tuple(shapes.values()), frozenset(nobits), symbols, frozenset(undefined), _unmerged(raw, elf))
 
 
-def _is_mapping(name: str) -> bool:
-    # $x and $d tell code from data on arm64 and riscv64.
-    return name[0] == "$" and name[1:2] in ("x", "d") and (len(name) == 2 or name[2] == "." or name.startswith("$xrv"))
+def _is_of_as(name: str) -> bool:
+    # $x and $d tell code from data on arm64 and riscv64. riscv64 also keeps numbered labels, and `.L0 ` for its own use.
+    if name.isprintable() and " " not in name:
+        return name[0] == "$" and name[1:2] in ("x", "d") and (len(name) == 2 or name[2] == "." or name.startswith("$xrv"))
+    return True
 
 
 def _unmerged(raw: bytes, elf: ELFFile) -> bytes:

@@ -38,11 +38,17 @@ class Target:
     prologue: dict[int, str] = field(default_factory=dict)
 
 
+_RISCV = (
+    "-march=rv64gch_zba_zbb_zbc_zbs_zbkb_zbkc_zbkx_zknd_zkne_zknh_zksed_zksh_zicbom_zicbop_zicboz_zihintpause_zawrs_svinval_zfh_v"
+)
 # Binutils know more instructions than one CPU has: a guest may ask what happens at any of them.
 # 32- and 16-bit x86 code is assembled into 64-bit ELF, so that it can change mode and lie anywhere.
 TARGETS = {
     "arm64": Target(
         ("aarch64", "arm64"), "aarch64-linux-gnu-", "binutils-aarch64-linux-gnu", {64: ("-march=all",)}, "aarch64linux", 4
+    ),
+    "riscv64": Target(
+        ("riscv64",), "riscv64-linux-gnu-", "binutils-riscv64-linux-gnu", {64: ("-mno-relax", _RISCV)}, "elf64lriscv", 2
     ),
     "x86_64": Target(
         ("x86_64", "amd64"),
@@ -94,6 +100,11 @@ def package(arch: str) -> str:
     """The Debian package that has as and ld for an architecture on this machine."""
     target = TARGETS[arch]
     return "binutils" if platform.machine().lower() in target.machines else target.package
+
+
+def absent(arch: str) -> str:
+    """What to say where there are none."""
+    return f"no GNU as for {arch} is installed here: apt install {package(arch)}"
 
 
 def folder() -> tempfile.TemporaryDirectory[str]:
