@@ -257,10 +257,10 @@ FLOODS = {
 
 @pytest.mark.parametrize("name", FLOODS)
 def test_floods_end_soon(name: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ScenarioError) as caught:
         load_text(FLOODS[name], "a.yaml")
-    assert time.perf_counter() - start < 1.0
+    assert time.process_time() - start < 1.0
     assert len(caught.value.problems) <= 101
     assert all(len(problem.message) < 600 for problem in caught.value.problems)
 
