@@ -87,7 +87,8 @@ class Action:
     """One host action, named after its ioctl.
 
     `args` by name: set_regs `{register: value}`; write_memory `{"gpa": n, "data": hex}`; set_memslot the members of Memslot;
-    delete_memslot `{"slot": n}`; enable the members of Capability. With `errno` it must fail so.
+    delete_memslot `{"slot": n}`; enable the members of Capability; register_coalesced_mmio and its counterpart
+    `{"addr", "size", "pio"}`; ioeventfd `{"addr", "len", "datamatch", "flags"}`. With `errno` it must fail so.
     """
 
     name: str

@@ -8,6 +8,7 @@ median of n uniform numbers, has the distribution Beta((n + 1) / 2, (n + 1) / 2)
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -32,12 +33,17 @@ def ratio(ones: Rounds, others: Rounds, confidence: float = CONFIDENCE, resample
     """What `ones` cost in `others`: the median over the rounds, taken in turn, of the ratio of the rounds' medians."""
     draw = random.Random(1)
     pairs = [(sorted(a), sorted(b)) for a, b in zip(ones, others, strict=True)]
-    value = median([median(a) / median(b) for a, b in pairs])
+    value = median([_divided(median(a), median(b)) for a, b in pairs])
     found = []
     for _ in range(resamples):
         chosen = (pairs[draw.randrange(len(pairs))] for _ in pairs)
-        found.append(median([_median(a, draw) / _median(b, draw) for a, b in chosen]))
+        found.append(median([_divided(_median(a, draw), _median(b, draw)) for a, b in chosen]))
     return _interval(value, found, confidence)
+
+
+def _divided(one: float, other: float) -> float:
+    # With `less` a figure may be so small that it vanishes in what is taken off.
+    return one / other if other > 0 else math.inf
 
 
 def _median(ordered: Sequence[float], draw: random.Random) -> float:

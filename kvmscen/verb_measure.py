@@ -76,6 +76,10 @@ def _compared(results: Iterable[Result], base: str | None) -> Iterable[str]:
             raise UsageError(
                 f"--base {base}: nothing of that name was timed on {name}; there are {', '.join(k for k, _ in kinds)}"
             )
-        chosen, reference = bases[0] if bases else min(kinds, key=lambda kind: kind[1].ns.median)
+        # With `less` a kind may cost too little to be told from nothing.
+        firm = [kind for kind in bases or kinds if min(kind[1].medians_ns) > 0]
+        if not firm:
+            raise UsageError(f"--base {base}: on {name} it costs too little to be told from nothing: write a larger `per`")
+        chosen, reference = min(firm, key=lambda kind: kind[1].ns.median)
         rows = [(kind, one, noise.ratio(one.rounds_ns, reference.rounds_ns)) for kind, one in kinds]
         yield prices.ratios(f"on {name}", chosen, rows)

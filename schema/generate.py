@@ -109,7 +109,9 @@ def fill(schema: Json) -> Json:
     """The schema with its generated parts made anew."""
     defs = schema["definitions"]
     rows = names.offered()
-    for name in [n for n in defs if n.startswith("exit_") or n in ("number_or_matcher", "capability", "mem_flag")]:
+    for name in [
+        n for n in defs if n.startswith("exit_") or n in ("number_or_matcher", "capability", "mem_flag", "ioeventfd_flag")
+    ]:
         del defs[name]
     for row in rows:
         defs["exit_" + row.name] = exit_schema(row)
@@ -160,6 +162,8 @@ def fill(schema: Json) -> Json:
         defs[name]["enum"] = list(values)
     defs["capability"] = enum("a capability", "A capability by its name in <linux/kvm.h>.", CAPABILITIES)
     defs["mem_flag"] = enum("a flag of a memslot", "A flag of struct kvm_userspace_memory_region.", names.MEM_FLAGS)
+    flag = "A flag of struct kvm_ioeventfd; KVM_IOEVENTFD_FLAG_DATAMATCH follows from `datamatch`."
+    defs["ioeventfd_flag"] = enum("a flag of an ioeventfd", flag, names.IOEVENTFD_FLAGS)
     return schema
 
 

@@ -168,6 +168,9 @@ class _Maker:
         feature = self.unknown_feature(facts)
         if feature is not None and not _expects_error(expect, "KVM_ARM_VCPU_INIT"):
             return feature
+        for action in actions:
+            if action.name in _NEEDS and not facts.capabilities.get(_NEEDS[action.name]):
+                return f"the host has no {_NEEDS[action.name]}"
         slots = [slot for slot in self.plan.memslots if slot.errno is None]
         slots += [self.resolver.memslot(action.args["memslot"]) for action in actions if action.name == "set_memslot"]
         for slot in slots:
@@ -363,6 +366,15 @@ _IOCTL_OF = {
     "set_memslot": "KVM_SET_USER_MEMORY_REGION",
     "delete_memslot": "KVM_SET_USER_MEMORY_REGION",
     "enable": "KVM_ENABLE_CAP",
+    "register_coalesced_mmio": "KVM_REGISTER_COALESCED_MMIO",
+    "unregister_coalesced_mmio": "KVM_UNREGISTER_COALESCED_MMIO",
+    "ioeventfd": "KVM_IOEVENTFD",
+}
+# What an action needs of its host.
+_NEEDS = {
+    "register_coalesced_mmio": "KVM_CAP_COALESCED_MMIO",
+    "unregister_coalesced_mmio": "KVM_CAP_COALESCED_MMIO",
+    "ioeventfd": "KVM_CAP_IOEVENTFD",
 }
 
 

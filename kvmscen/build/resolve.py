@@ -11,7 +11,7 @@ from typing import Any
 from kvmscen.errors import Problem
 from kvmscen.kvm import exits
 from kvmscen.kvm.caps import CAPABILITIES, ON_VCPU
-from kvmscen.kvm.uapi import MEM_FLAGS
+from kvmscen.kvm.uapi import IOEVENTFD_FLAGS, MEM_FLAGS
 from kvmscen.machine import Action, Capability, Memslot
 from kvmscen.scenario import Action as ActionWritten
 from kvmscen.scenario import Enable, Expr, Match, MemoryCheck, Place, Step
@@ -132,6 +132,12 @@ class Resolver:
             return [self.memslot(args["memslot"]).to_json()]
         if action.name == "delete_memslot":
             return [{"slot": args["slot"]}]
+        if action.name == "ioeventfd":
+            flags = sum(IOEVENTFD_FLAGS[name] for name in set(args["flags"]))
+            match = None if args["datamatch"] is None else self.number(args["datamatch"])
+            return [{"addr": self.number(args["addr"]), "len": args["len"], "datamatch": match, "flags": flags}]
+        if action.name in ("register_coalesced_mmio", "unregister_coalesced_mmio"):
+            return [{"addr": self.number(args["addr"]), "size": args["size"], "pio": int(args["pio"])}]
         return [self.capability(args["enable"]).to_json()]
 
 

@@ -16,6 +16,7 @@ from kvmscen.arch import of_machine
 from kvmscen.errors import HostError, IoctlError
 from kvmscen.kvm import arm64, exits, riscv64, x86_64
 from kvmscen.kvm.fds import Kvm, Vcpu, Vm
+from kvmscen.kvm.quiet import ACTIONS, Quiet
 from kvmscen.kvm.recorder import Recorder
 from kvmscen.kvm.script import Verdict
 from kvmscen.kvm.slots import Slots
@@ -65,10 +66,13 @@ class _Run:
         self.expired = False
         self.deadline = 0.0
         self.timing: Timing | None = None
+        self.quiet: Quiet | None = None
 
     def close(self) -> None:
         for vcpu in self.vcpus.values():
             vcpu.close()
+        if self.quiet is not None:
+            self.quiet.close()
         if self.vm is not None:
             self.vm.close()
         if self.slots is not None:
@@ -154,8 +158,20 @@ class _Run:
             self._slots().delete(args["slot"])
         elif action.name == "enable":
             self._enable(Capability.from_json(dict(args)), action.vcpu)
+        elif action.name in ACTIONS:
+            self._quietly().act(action.name, args)
         else:
             raise HostError(f"this agent has no action {action.name!r}")
+
+    def _quietly(self) -> Quiet:
+        if self.quiet is None:
+            assert self.vm is not None
+            self.quiet = Quiet(self.kvm, self.vm, self.vcpus[self.machine.vcpus[0].id])
+        return self.quiet
+
+    def _drain(self) -> None:
+        if self.quiet is not None:
+            self.quiet.drain(self.recorder.devices)
 
     def _write_memory(self, gpa: int, data: bytes) -> None:
         if not self._slots().write(gpa, data):
@@ -229,6 +245,7 @@ class _Run:
             if error.errno in _FAULTS and vcpu.exit_reason == _MEMORY_FAULT:
                 fields["memory_fault"] = vcpu.exit(self.machine.arch)[1]
             return self._take(vcpu, "error", error.errno, fields), False
+        self._drain()
         name, members = vcpu.exit(self.machine.arch)
         verdict = self._take(vcpu, "exit", name, members)
         reply = self.recorder.reply(verdict, name, members)
@@ -250,11 +267,13 @@ class _Run:
 
         self._arm(_LOOK)
         vcpu = self.vcpus[self.machine.vcpus[0].id]
-        self.timing, stopped = measuring.timed(self.kvm, vcpu, self.machine.arch, measure, self.recorder.devices, None, self)
+        ring = None if self.quiet is None else self.quiet.ring
+        self.timing, stopped = measuring.timed(self.kvm, vcpu, self.machine.arch, measure, self.recorder.devices, ring, self)
         return stopped
 
     def answer(self, vcpu: Vcpu, name: str, members: Mapping[str, Any], place: Place | None) -> str | None:
         """What user space does at an exit while exits are timed; why the vCPU ends there, if it does."""
+        self._drain()
         row = exits.BY_NAME.get(name)
         if place is None and (row is None or row.ends or name == "arm_nisv"):
             self.recorder.add(Event(vcpu.number, "exit", name, members, self.state.pc(vcpu)))
@@ -294,6 +313,7 @@ class _Run:
 
     def _final(self) -> tuple[dict[str, int], dict[int, bytes]]:
         first = self.machine.vcpus[0]
+        self._drain()
         memory = self._memory(self.machine.observe_memory)
         if first.id not in self.vcpus:
             return {}, memory

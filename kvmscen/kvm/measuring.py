@@ -96,6 +96,11 @@ class Records:
                 bits |= 1 << n
         return bits
 
+    def answering(self, bits: int) -> Place | None:
+        """The place whose reply counts where an exit is several: the last that has one, as in the loop of machine code."""
+        found = [place for n, place in enumerate(self.places) if bits >> n & 1]
+        return next((place for place in reversed(found) if place.reply is not None), found[-1] if found else None)
+
     def add(self, packed: bytes) -> None:
         """Keep records."""
         more = array("Q")
@@ -157,7 +162,9 @@ class Records:
 
 def rows_of(places: Sequence[Place], devices: Devices, arch: str) -> list[Row]:
     """The rows of the exits that the loop of machine code can take by itself; of others there are none."""
-    return [row for n, place in enumerate(places) for row in _rows(place, 1 << n, devices, arch)]
+    # All rows that fit act, one after another: a reply that is written wins over what a section holds.
+    numbered = sorted(enumerate(places), key=lambda one: one[1].reply is not None)
+    return [row for n, place in numbered for row in _rows(place, 1 << n, devices, arch)]
 
 
 def _rows(place: Place, bit: int, devices: Devices, arch: str) -> Iterable[Row]:
@@ -290,7 +297,7 @@ def _collect(records: Records, rounds: Rounds, vcpu: Vcpu, arch: str, stall: flo
             name, members = vcpu.exit(arch)
             bits = records.fitting(name, members)
             records.one(*rounds.last, bits)
-            place = next((p for n, p in enumerate(records.places) if bits >> n & 1), None)
+            place = records.answering(bits)
             stop = hands.answer(vcpu, name, members, place)
         if stop is not None:
             return stop

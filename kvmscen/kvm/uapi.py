@@ -37,6 +37,9 @@ IOCTLS: dict[str, int] = {
     "KVM_CREATE_VCPU": _io(0x41),
     "KVM_SET_USER_MEMORY_REGION": _iow(0x46, 32),
     "KVM_SET_TSS_ADDR": _io(0x47),
+    "KVM_REGISTER_COALESCED_MMIO": _iow(0x67, 16),
+    "KVM_UNREGISTER_COALESCED_MMIO": _iow(0x68, 16),
+    "KVM_IOEVENTFD": _iow(0x79, 64),
     "KVM_RUN": _io(0x80),
     "KVM_GET_REGS": _ior(0x81, REGS_X86),
     "KVM_SET_REGS": _iow(0x82, REGS_X86),
@@ -58,4 +61,10 @@ MEM_FLAGS: dict[str, int] = {
     "KVM_MEM_LOG_DIRTY_PAGES": 1 << 0,
     "KVM_MEM_READONLY": 1 << 1,
     "KVM_MEM_GUEST_MEMFD": 1 << 2,
+}
+
+# KVM_IOEVENTFD flags; that of `datamatch` follows from it.
+IOEVENTFD_FLAGS: dict[str, int] = {
+    "KVM_IOEVENTFD_FLAG_PIO": 1 << 1,
+    "KVM_IOEVENTFD_FLAG_DEASSIGN": 1 << 2,
 }

@@ -6,8 +6,8 @@ from typing import Any
 
 from kvmscen.load import guest, names
 from kvmscen.load.document import Map
-from kvmscen.load.values import NOWHERE, Notes, as_int, as_list, as_map, as_text, memory, registers
-from kvmscen.scenario import Action, Enable, Memslot, Place
+from kvmscen.load.values import NOWHERE, Notes, as_int, as_list, as_map, as_text, expression, memory, registers, texts
+from kvmscen.scenario import Action, Enable, Expr, Memslot, Place
 
 
 def actions(notes: Notes, value: Any, arch: str) -> tuple[Action, ...]:
@@ -39,6 +39,11 @@ def _action(notes: Notes, held: Map, place: Place, arch: str) -> Action | None:
         args = {"memslot": _slot(notes, as_map(value), at, waived)}
     elif name == "delete_memslot":
         args = {"slot": as_int(value.get("slot") if isinstance(value, Map) else value)}
+    elif name == "ioeventfd":
+        args = _ioeventfd(notes, as_map(value), waived)
+    elif name in ("register_coalesced_mmio", "unregister_coalesced_mmio"):
+        zone = as_map(value)
+        args = {"addr": _addr(notes, zone), "size": as_int(zone.get("size")), "pio": zone.get("pio") is True}
     else:
         one = guest.enable(notes, value, at)
         args = {"enable": Enable(one.cap, one.args, None, one.place)}
@@ -51,6 +56,22 @@ def _action(notes: Notes, held: Map, place: Place, arch: str) -> Action | None:
 def _slot(notes: Notes, held: Map, place: Place, waived: bool) -> Memslot:
     size, gpa, flags = guest.slot_numbers(notes, held, waived)
     return Memslot(as_int(held.get("slot")), gpa, size, flags, None, place)
+
+
+def _addr(notes: Notes, held: Map) -> Expr:
+    return expression(notes, held["addr"], held.at("addr")) if "addr" in held else Expr(None, 0, NOWHERE)
+
+
+def _ioeventfd(notes: Notes, held: Map, waived: bool) -> dict[str, Any]:
+    length = as_int(held.get("len"))
+    if not waived and length not in (0, 1, 2, 4, 8):
+        notes.add(held.at("len"), f"no write has {length} bytes: write 1, 2, 4 or 8, or 0 for any")
+    match: Expr | None = None
+    if "datamatch" in held:
+        match = expression(notes, held["datamatch"], held.at("datamatch"), 8 * length or 64)
+        if not length and not waived:
+            notes.add(held.at_key("datamatch"), "`datamatch` needs the width of the write: write `len` 1, 2, 4 or 8")
+    return {"addr": _addr(notes, held), "len": length, "datamatch": match, "flags": texts(held.get("flags"))}
 
 
 def vcpu(notes: Notes, held: Map) -> int:

@@ -18,12 +18,12 @@ def measure(notes: Notes, value: Any, arch: str) -> tuple[Timed, ...]:
     """What is timed, by name."""
     held = as_map(value)
     out = tuple(one for name in held if (one := _timed(notes, name, as_map(held[name]), held.at_key(name), arch)))
-    plain = {one.name for one in out if one.since is None}
+    plain = [one.name for one in out if one.since is None]
     for one in out:
         if one.less is not None and (one.less not in plain or one.less == one.name):
             others = [name for name in plain if name != one.name]
             say = f"write {names.either(others)}" if others else "time the exit `to` by itself too, and write that name"
-            what = "it is itself" if one.less == one.name else "is not the name of an exit that is timed here"
+            what = "is itself" if one.less == one.name else "is not the name of an exit that is timed here"
             notes.add(as_map(held[one.name]).at("less"), f"`{names.shorten(one.less)}` {what}: {say}")
     return out
 
@@ -35,15 +35,19 @@ def _timed(notes: Notes, name: str, held: Map, place: Place, arch: str) -> Timed
         say = f"`{between[0]}` and an exit beside it are two things to time: write `{exits[0]}` in a name of its own"
         notes.add(held.at_key(between[0]), say)
         return None
-    for key in ("per",) if not between else ():
-        if key in held:
-            notes.add(held.at_key(key), f"`{key}` divides what lies between `from` and `to`: write both, or leave it out")
-    if between and len(between) == 1:
+    if len(exits) > 1:
+        notes.add(
+            held.at_key(exits[1]), f"one exit is meant here, `{exits[0]}` stands before: write this one in a name of its own"
+        )
+        return None
+    if "per" in held and not between:
+        notes.add(held.at_key("per"), "`per` divides what lies between `from` and `to`: write both, or leave it out")
+    if len(between) == 1:
         missing = "to" if between == ["from"] else "from"
         notes.add(held.at_key(between[0]), f"`{between[0]}` alone is no span of time: write the exit `{missing}` too")
         return None
     if between and "reply" in held:
-        notes.add(held.at_key("reply"), "`reply` belongs to an exit: write it beside the exit in `from` or `to`'s own name")
+        notes.add(held.at_key("reply"), "`reply` belongs to an exit: write that exit in a name of its own, and `reply` beside it")
     since = None
     if between:
         since = exit_of(notes, held["from"], held.at("from"), arch)

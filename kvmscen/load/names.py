@@ -43,7 +43,6 @@ LATER_ACTIONS = (
     "create_device",
     "create_vcpu",
     "create_guest_memfd",
-    "ioeventfd",
     "irqfd",
     "get_dirty_log",
     "clear_dirty_log",
@@ -54,10 +53,14 @@ LATER_ACTIONS = (
     "x86_set_msr_filter",
     "pre_fault_memory",
 )
-ACTIONS = ("set_regs", "write_memory", "set_memslot", "delete_memslot", "enable")
+ACTIONS = (
+    *("set_regs", "write_memory", "set_memslot", "delete_memslot", "enable"),
+    *("register_coalesced_mmio", "unregister_coalesced_mmio", "ioeventfd"),
+)
 
 # What may stand beside the exit key of a step.
 BESIDE = ("reply", "then", "regs", "memory", "repeat", "vcpu")
+IOEVENTFD_FLAGS = ("KVM_IOEVENTFD_FLAG_PIO", "KVM_IOEVENTFD_FLAG_DEASSIGN")
 MEM_FLAGS = ("KVM_MEM_LOG_DIRTY_PAGES", "KVM_MEM_READONLY")
 FLAVOURS = ("pvm", "svm", "vmx", "vhe", "nvhe")
 HOSTS = ("kvm", "model", "qemu", "ssh")
@@ -69,6 +72,9 @@ IOCTLS = (
     "KVM_CREATE_VCPU",
     "KVM_CREATE_IRQCHIP",
     "KVM_SET_USER_MEMORY_REGION",
+    "KVM_REGISTER_COALESCED_MMIO",
+    "KVM_UNREGISTER_COALESCED_MMIO",
+    "KVM_IOEVENTFD",
     "KVM_ENABLE_CAP",
     "KVM_CHECK_EXTENSION",
     "KVM_GET_VCPU_MMAP_SIZE",

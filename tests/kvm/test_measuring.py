@@ -102,6 +102,16 @@ def test_a_reply_goes_before_the_section() -> None:
     assert (row.action, row.value, row.place) == (loop.REPLY, 7, 40)
 
 
+def test_of_several_places_the_one_with_a_reply_answers() -> None:
+    plain, written = Place("io", {"port": 0x10}), Place("io", {"port": 0x10, "direction": 0}, {"data": 7})
+    made = measuring.rows_of([written, plain], Devices(()), "x86_64")
+    assert [row.value for row in made if row.action == loop.REPLY_AT] == [0, 7]
+    kinds = (Kind("a", written, None, 1, 0), Kind("b", plain, None, 1, 0))
+    assert measuring.Records(kinds).answering(0b11) == written
+    assert measuring.Records(kinds).answering(0b10) == plain
+    assert measuring.Records(kinds).answering(0) is None
+
+
 def test_an_in_is_answered_where_kvm_run_says() -> None:
     (row,) = rows(Place("io", {"port": 0x10, "direction": 0}, {"data": 7}))
     assert (row.action, row.value, row.place) == (loop.REPLY_AT, 7, 40)
