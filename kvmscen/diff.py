@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from heapq import heappop, heappush
-from itertools import zip_longest
+from itertools import repeat, zip_longest
 from math import inf
 from typing import Any
 
@@ -143,6 +143,9 @@ class Diff:
         stopped = self.observation.stopped
         if stopped == "exits":
             return "the limit of exits was reached"
+        last = self.events[-1] if self.events else None
+        if self.story.steps is None and last is not None and last.kind == "error" and last.fields["ioctl"] == "emulate":
+            return f"{self.notation.event(last)} at {self.source(last)}"
         return "the time limit was reached" if stopped == "timeout" and self.story.steps is None else None
 
     def _take(self, walk: _Walk, event: Event) -> _Slot | None:
@@ -293,6 +296,8 @@ def holds(matcher: Any, value: Any, nth: int, whole: bool = False) -> bool:
     """As `matches`, and a member that is a map (memory_fault) by its own members. `whole`: a list must have no more."""
     if isinstance(matcher, dict) and isinstance(value, dict):
         return all(matches(inner, value.get(key), nth) for key, inner in matcher.items())
+    if isinstance(value, list) and value and isinstance(value[0], dict) and isinstance(matcher, list):
+        return len(matcher) == len(value) and all(map(holds, matcher, value, repeat(nth)))
     # The elements of an io exit are all there is; an array member of a struct is as long as the header says.
     if whole and isinstance(matcher, list) and isinstance(value, list) and len(matcher) != len(value):
         return False

@@ -88,7 +88,7 @@ class Action:
 
     `args` by name: set_regs `{register: value}`; write_memory `{"gpa": n, "data": hex}`; set_memslot the members of Memslot;
     delete_memslot `{"slot": n}`; enable the members of Capability; register_coalesced_mmio and its counterpart
-    `{"addr", "size", "pio"}`; ioeventfd `{"addr", "len", "datamatch", "flags"}`. With `errno` it must fail so.
+    `{"addr", "size", "pio"}`; emulate none; ioeventfd `{"addr", "len", "datamatch", "flags"}`. With `errno` it must fail so.
     """
 
     name: str
@@ -223,6 +223,7 @@ class Machine:
     bytes; `ignore` are exits (name and telling matchers) that are answered and recorded but take no step; `observe_regs`
     and `observe_memory` (gpa, size) are read at the end beside the general registers. `limits` in seconds and exits. With
     `measure` exits are timed, and no script is followed.
+    `undecoded` is `emulate` where each arm_nisv is carried out for the guest.
     """
 
     arch: str
@@ -239,6 +240,7 @@ class Machine:
     timeout: float = 5.0
     exits: int = 1000
     measure: Measure | None = None
+    undecoded: str | None = None
 
     def to_json(self) -> Json:
         out: Json = {
@@ -258,6 +260,8 @@ class Machine:
         }
         if self.measure is not None:
             out["measure"] = self.measure.to_json()
+        if self.undecoded is not None:
+            out["undecoded"] = self.undecoded
         return out
 
     @classmethod
@@ -278,6 +282,7 @@ class Machine:
             data["timeout"],
             data["exits"],
             None if measure is None else Measure.from_json(measure),
+            data.get("undecoded"),
         )
 
     def digest(self) -> str:

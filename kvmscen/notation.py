@@ -50,6 +50,8 @@ class Notation:
             return self._number(exit_name, key, value)
         if key == "memory_fault" and isinstance(value, Mapping):
             return self._members(key, value)
+        if key == "accesses" and isinstance(value, Mapping):
+            return self._members("mmio", value)
         if isinstance(value, Mapping):
             inner = ", ".join(f"{k}: {self.value(exit_name, key, v)}" for k, v in value.items())
             return "{" + inner + "}"
@@ -78,9 +80,10 @@ class Notation:
         if event.kind == "timeout":
             text = f"timeout: {seconds(event.fields['timeout'])}"
         elif event.kind == "error":
-            text = self._exit("error", {**event.fields, "errno": event.name})
+            told = {key: value for key, value in event.fields.items() if key != "reason"}
+            text = self._exit("error", {**told, "errno": event.name})
         else:
-            fields = event.fields
+            fields = {key: value for key, value in event.fields.items() if key != "corrected"}
             if like is None and exits.is_read(event.name, fields):
                 # Of a read it is what the last access left there.
                 fields = {key: value for key, value in fields.items() if key != "data"}

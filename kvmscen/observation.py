@@ -23,9 +23,9 @@ class Event:
     """One thing that happened on a vCPU.
 
     `kind` is `exit` (then `name` is the exit's and `fields` its members), `error` (`name` the errno's, `fields` has `ioctl`
-    and maybe `memory_fault`) or `timeout` (`fields` has `timeout`, seconds). `pc` is raw, as KVM returns it. `regs` and
-    `memory` (gpa to bytes) are there where the step asked for them, `reply` where the step gave one. `count` equal events in
-    a row are one.
+    and maybe `memory_fault` or `reason`) or `timeout` (`fields` has `timeout`, seconds). `pc` is raw, as KVM returns it.
+    `regs` and `memory` (gpa to bytes) are there where the step asked for them, `reply` where the step gave one. `count` equal
+    events in a row are one.
     """
 
     vcpu: int
@@ -82,6 +82,7 @@ class Observation:
 
     `regs` holds all general registers of vCPU 0 and those asked for; `memory` maps gpa to bytes. `detail` says more where
     the run did not end by itself; `unpredicted` is why a model has no prediction; `timing` is there where exits were timed.
+    `notes` say what the host put right.
     """
 
     stopped: str
@@ -92,6 +93,7 @@ class Observation:
     detail: str | None = None
     unpredicted: str | None = None
     timing: Timing | None = None
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> Json:
         out: Json = {
@@ -107,6 +109,8 @@ class Observation:
             out["unpredicted"] = self.unpredicted
         if self.timing is not None:
             out["timing"] = self.timing.to_json()
+        if self.notes:
+            out["notes"] = list(self.notes)
         return out
 
     @classmethod
@@ -121,4 +125,5 @@ class Observation:
             data.get("detail"),
             data.get("unpredicted"),
             None if timing is None else Timing.from_json(timing),
+            tuple(data.get("notes", ())),
         )

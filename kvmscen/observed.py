@@ -43,7 +43,8 @@ def _step(notation: Notation, event: Event, last: bool) -> list[str]:
         return lines * event.count
     if event.reply:
         lines.append("    reply: " + notation.value(event.name, "", dict(event.reply)))
-    ends = event.kind == "error" or exits.BY_NAME[event.name].ends or event.name == "arm_nisv"
+    ends = event.kind == "error" or exits.BY_NAME[event.name].ends
+    ends = ends or (event.name == "arm_nisv" and not event.fields.get("emulated"))
     if ends and (event.count > 1 or not last):
         lines.append("    then: []  # and whatever the scenario did here")
     if event.count > 1:

@@ -68,7 +68,7 @@ class Action:
     `args` of set_regs: Expr by register. write_memory: `memory`, a tuple of MemoryCheck. set_memslot: `memslot`, a Memslot.
     delete_memslot: `slot`, a number. enable: `enable`, an Enable. Their errno stands in the action.
     register_coalesced_mmio and its counterpart: `addr` (Expr), `size`, `pio`. ioeventfd: `addr`, `len`, `datamatch` (Expr or
-    None), `flags`, names.
+    None), `flags`, names. emulate: none.
     """
 
     name: str
@@ -243,6 +243,7 @@ class Case:
     exits: int | None = None
     assembler: str | None = None
     measure: tuple[Timed, ...] = ()
+    undecoded: str | None = None
 
     @property
     def told(self) -> bool:

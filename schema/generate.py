@@ -41,6 +41,8 @@ def member(row: exits.Exit, field: exits.Field) -> Json:
     if numbers:
         title = f"a name for `{field.name}`"
         return {"description": text, "anyOf": [{"title": title, "enum": list(numbers)}, ref("number_or_matcher")]}
+    if field.name == "accesses":
+        return ref("accesses")
     if field.name in names.FLAGS:
         return ref("flag")
     if row.name == "io" and field.name == "data":

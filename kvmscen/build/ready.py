@@ -20,11 +20,12 @@ from kvmscen.machine import Machine, Tables, Vcpu
 from kvmscen.machine import Step as ScriptStep
 from kvmscen.measured import Wanted
 from kvmscen.notation import Notation
-from kvmscen.scenario import Action, Case, Conditions, Final, Overlay, Place, Step
+from kvmscen.scenario import Action, Case, Conditions, Enable, Final, Overlay, Place, Step
 
 _DEFAULT_TIMEOUT = 5.0
 # A round that is timed ends when it has its samples, or when none comes; this is for one in which they hardly come.
 _MEASURE = 600.0
+_NISV = "KVM_CAP_ARM_NISV_TO_USER"
 _EXITS_ABOVE, _EXITS_MOST = 1000, 100_000
 
 
@@ -123,13 +124,14 @@ class _Maker:
             image=plan.image,
             devices=plan.devices,
             vcpus=self.vcpus(script),
-            enable=tuple(map(self.resolver.capability, case.enable)),
+            enable=tuple(map(self.resolver.capability, self.enables())),
             tables=self.tables(facts),
             setup=self.resolver.actions(case.setup, self.widths),
             ignore=tuple(self.ignored(step) for step in case.ignore),
             observe_regs=tuple(dict.fromkeys(name for final in finals if final is not None for name in final.regs)),
             observe_memory=_ranges(memory),
             timeout=case.timeout or _DEFAULT_TIMEOUT,
+            undecoded=case.undecoded,
             exits=case.exits or min(_EXITS_MOST, _most(expect or ()) + _EXITS_ABOVE),
         )
         return Ready(skip) if skip else Ready(None, made, expectation)
@@ -160,7 +162,7 @@ class _Maker:
     def lacking(self, facts: Facts, expect: Iterable[Step]) -> str | None:
         """A capability that the case enables and the host lacks, or a page size that its slots do not suit."""
         actions = [action for action in (*self.case.setup, *actions_of(expect)) if action.errno is None]
-        enables = [enable for enable in self.case.enable if enable.errno is None]
+        enables = [enable for enable in self.enables() if enable.errno is None]
         enables += [action.args["enable"] for action in actions if action.name == "enable"]
         for enable in enables:
             if not facts.capabilities.get(enable.cap) and not _expects_error(expect, "KVM_ENABLE_CAP"):
@@ -185,6 +187,13 @@ class _Maker:
             if name in needs and not facts.capabilities.get(needs[name]):
                 return f"the host has no {needs[name]}, which the vCPU feature {name} needs"
         return None
+
+    def enables(self) -> tuple[Enable, ...]:
+        """The capabilities that are written, and the one that `undecoded: emulate` implies."""
+        case = self.case
+        if case.undecoded is None or any(enable.cap == _NISV for enable in case.enable):
+            return case.enable
+        return (*case.enable, Enable(_NISV, (), None, case.place))
 
     def in_time(self, expect: Iterable[Step]) -> None:
         """Timeout steps that take longer than the whole run may."""

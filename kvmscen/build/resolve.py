@@ -60,6 +60,9 @@ class Resolver:
             return numbers
         if isinstance(value, tuple | list):
             return [self.matcher(member, bits) for member in value]
+        if isinstance(value, Mapping):
+            # One part of an emulated access; its data may be as wide as a dc zva.
+            return {key: self.matcher(member, 512 if key == "data" else bits) for key, member in value.items()}
         return value
 
     def fields(self, name: str, fields: Mapping[str, Any], arch: str, place: Place) -> dict[str, Any]:
@@ -138,6 +141,8 @@ class Resolver:
             return [{"addr": self.number(args["addr"]), "len": args["len"], "datamatch": match, "flags": flags}]
         if action.name in ("register_coalesced_mmio", "unregister_coalesced_mmio"):
             return [{"addr": self.number(args["addr"]), "size": args["size"], "pio": int(args["pio"])}]
+        if action.name == "emulate":
+            return [{}]
         return [self.capability(args["enable"]).to_json()]
 
 

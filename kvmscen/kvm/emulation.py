@@ -12,14 +12,15 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Callable
+from typing import Any, Callable, NamedTuple
 
 from kvmscen.arch.arm64_decode import decode
 from kvmscen.arch.arm64_emulate import Monitors, emulate
-from kvmscen.arch.arm64_forms import Unemulated
+from kvmscen.arch.arm64_forms import Form, Unemulated
 from kvmscen.arch.arm64_walk import MMU, NoTranslation, translate
 from kvmscen.errors import IoctlError
-from kvmscen.kvm.script import Devices
+from kvmscen.kvm.recorder import Recorder
+from kvmscen.kvm.script import Devices, Verdict
 
 PAGE = 0x1000
 _EE, _E0E, _AARCH32 = 1 << 25, 1 << 24, 1 << 4
@@ -59,7 +60,7 @@ class Bus:
 class Prepared:
     """What an instruction does: `accesses` as the event has them, then the changes."""
 
-    name: str
+    form: Form
     accesses: list[dict[str, Any]]
     regs: Mapping[str, int]
     stores: tuple[tuple[int, bytes], ...]
@@ -119,8 +120,11 @@ class _View:
         return self.bus.monitors.take(self.bus.vcpu, ranges)
 
 
-def prepare(bus: Bus, fault_ipa: int) -> Prepared:
-    """Work out what the instruction at pc does. Raises IoctlError with the reason where it is not carried out."""
+def prepare(bus: Bus, fault_ipa: int | None) -> Prepared:
+    """Work out what the instruction at pc does; it must touch the page of `fault_ipa`.
+
+    Raises IoctlError with the reason where it is not carried out.
+    """
     try:
         _state(bus)
         view = _View(bus)
@@ -130,11 +134,15 @@ def prepare(bus: Bus, fault_ipa: int) -> Prepared:
         raise IoctlError(IOCTL, errno.ENOSYS, str(reason)) from None
     except NoTranslation as reason:
         raise IoctlError(IOCTL, errno.EFAULT, str(reason)) from None
-    touched = [(a["phys_addr"], a["len"]) for a in view.accesses] or [(fault_ipa, 1)]
-    if not any(at // PAGE <= fault_ipa // PAGE <= (at + size - 1) // PAGE for at, size in touched):
+    touched = [(a["phys_addr"], a["len"]) for a in view.accesses]
+    if (
+        fault_ipa is not None
+        and touched
+        and not any(at // PAGE <= fault_ipa // PAGE <= (at + size - 1) // PAGE for at, size in touched)
+    ):
         say = f"the instruction at pc ({effect.form.name}) accesses {touched[0][0]:#x}, but the abort was at {fault_ipa:#x}"
         raise IoctlError(IOCTL, errno.EFAULT, say)
-    return Prepared(effect.form.name, view.accesses, effect.regs, tuple(view.stores))
+    return Prepared(effect.form, view.accesses, effect.regs, tuple(view.stores))
 
 
 def commit(bus: Bus, prepared: Prepared) -> None:
@@ -167,13 +175,79 @@ def _fetch(bus: Bus, view: _View) -> int:
     return int.from_bytes(raw, "little")
 
 
-def signed_load(bus: Bus) -> tuple[str, int, int] | None:
-    """Register, size in bytes and width in bits of the load at pc, where it extends a sign; None where it does not."""
+class Signed(NamedTuple):
+    """A negative reply to a load that extends its sign: the register, and what it should hold."""
+
+    reg: str
+    value: int
+    lost: int
+
+
+def negative(bus: Bus, fields: Mapping[str, Any], reply: Mapping[str, Any]) -> Signed | None:
+    """What the load at pc should put into its register, where that is a sign that KVM may lose (it did before 7.2)."""
+    size, data = fields["len"], reply.get("data")
+    if fields["is_write"] or not isinstance(data, int) or not data >> 8 * size - 1 & 1:
+        return None
     try:
         _state(bus)
-        view = _View(bus)
-        form = decode(_fetch(bus, view))
+        form = decode(_fetch(bus, _View(bus)))
     except (Unemulated, NoTranslation):
         return None
     part = form.parts[0] if len(form.parts) == 1 else None
-    return (part.reg, part.size, part.sign) if part is not None and part.sign and part.reg != "xzr" else None
+    if part is None or not part.sign or part.reg == "xzr" or part.size != size:
+        return None
+    value = (data - (1 << 8 * size)) & (1 << part.sign) - 1
+    return Signed(part.reg, value, data)
+
+
+def extend(recorder: Recorder, bus: Bus, signed: Signed) -> None:
+    """Put the sign into the register where KVM, which has completed the load by now, has put zeros there."""
+    if bus.read(signed.reg) == signed.lost:
+        bus.write({signed.reg: signed.value})
+        recorder.corrected += 1
+        recorder.amend(bus.vcpu, "mmio", {"corrected": True})
+
+
+def carry_out(recorder: Recorder, bus: Bus, fields: Mapping[str, Any], take: Callable[[Mapping[str, Any]], Verdict]) -> Verdict:
+    """An arm_nisv where the scenario says `undecoded: emulate`: recorded by `take` with its accesses, then made so."""
+    try:
+        prepared = prepare(bus, fields["fault_ipa"])
+    except IoctlError as error:
+        verdict = take(fields)
+        stop = recorder.failed(bus.vcpu, error, bus.register("pc"), None)
+        return verdict._replace(then=(), stop=stop or "error")
+    verdict = take({**fields, "accesses": prepared.accesses, "emulated": True})
+    if verdict.stop != "exits":
+        commit(bus, prepared)
+        recorder.exclusive = bus.vcpu if prepared.form.monitor else None
+    return verdict
+
+
+def store_exclusive(recorder: Recorder, bus: Bus) -> bool:
+    """Carry out the instruction at pc if it is a store-exclusive; its accesses join those of the load-exclusive's exit.
+
+    A CPU's own monitor is clear after an exit, so that there it would fail before it accesses anything: no exit would come.
+    """
+    try:
+        _state(bus)
+        if not decode(_fetch(bus, _View(bus))).status:
+            return False
+        prepared = prepare(bus, None)
+    except (Unemulated, NoTranslation, IoctlError):
+        return False
+    event = recorder.last(bus.vcpu, "arm_nisv")
+    if event is not None and prepared.accesses:
+        recorder.amend(bus.vcpu, "arm_nisv", {"accesses": [*event.fields["accesses"], *prepared.accesses]})
+    commit(bus, prepared)
+    return True
+
+
+def act(recorder: Recorder, bus: Bus) -> None:
+    """The host action `emulate`: carry out what the last exit, an arm_nisv, was about. Raises IoctlError."""
+    event = recorder.last(bus.vcpu, "arm_nisv")
+    if event is None:
+        raise IoctlError(IOCTL, errno.EINVAL, "the last exit of the vCPU is no arm_nisv")
+    prepared = prepare(bus, event.fields["fault_ipa"])
+    recorder.amend(bus.vcpu, "arm_nisv", {"accesses": prepared.accesses, "emulated": True})
+    commit(bus, prepared)
+    recorder.exclusive = bus.vcpu if prepared.form.monitor else None

@@ -14,7 +14,7 @@ from typing import Any, Callable
 
 from kvmscen.arch import of_machine
 from kvmscen.errors import HostError, IoctlError
-from kvmscen.kvm import arm64, exits, riscv64, x86_64
+from kvmscen.kvm import arm64, emulation, exits, riscv64, x86_64
 from kvmscen.kvm.fds import Kvm, Vcpu, Vm
 from kvmscen.kvm.quiet import ACTIONS, Quiet
 from kvmscen.kvm.recorder import Recorder
@@ -31,6 +31,10 @@ _MEMORY_FAULT = 39
 _AGAIN = 0.02
 # While exits are timed, so often is looked whether there is progress: each look spoils a sample.
 _LOOK = 1.0
+_DEBUG = 4
+_SINGLE_STEP = 3  # KVM_GUESTDBG_ENABLE and KVM_GUESTDBG_SINGLESTEP
+# A loop of exclusives is shorter; the Arm ARM lets them fail where more lies between (B2.9.5).
+_EXCLUSIVE_STEPS = 64
 ARCHES: dict[str, Any] = {"arm64": arm64, "riscv64": riscv64, "x86_64": x86_64}
 
 
@@ -67,6 +71,7 @@ class _Run:
         self.deadline = 0.0
         self.timing: Timing | None = None
         self.quiet: Quiet | None = None
+        self.signed: emulation.Signed | None = None  # a load at the last exit whose sign KVM may lose
 
     def close(self) -> None:
         for vcpu in self.vcpus.values():
@@ -94,7 +99,10 @@ class _Run:
             signal.signal(signal.SIGALRM, previous)
         elapsed = time.monotonic() - start
         detail = self.recorder.detail(stopped or "end") if self.timing is None else None
-        return Observation(stopped or "end", tuple(self.recorder.events), regs, memory, elapsed, detail, timing=self.timing)
+        notes = self.recorder.notes()
+        return Observation(
+            stopped or "end", tuple(self.recorder.events), regs, memory, elapsed, detail, timing=self.timing, notes=notes
+        )
 
     # --- building ---------------------------------------------------------------------------------------------------
 
@@ -160,6 +168,8 @@ class _Run:
             self._enable(Capability.from_json(dict(args)), action.vcpu)
         elif action.name in ACTIONS:
             self._quietly().act(action.name, args)
+        elif action.name == "emulate":
+            emulation.act(self.recorder, self._bus(self.vcpus[action.vcpu]))
         else:
             raise HostError(f"this agent has no action {action.name!r}")
 
@@ -192,13 +202,16 @@ class _Run:
         while True:
             verdict, completes = self._enter(vcpu)
             then, stop = list(verdict.then), verdict.stop
-            while completes and (then or stop is not None) and stop != "exits":
+            signed, self.signed = self.signed, None
+            while completes and (then or stop is not None or signed) and stop != "exits":
                 more = self._complete(vcpu)
                 if more is None:
                     break
                 verdict, completes = more
                 then += verdict.then
                 stop = stop or verdict.stop
+            if signed is not None and stop != "exits":
+                emulation.extend(self.recorder, self._bus(vcpu), signed)
             if then and stop in (None, "end"):
                 stop = self._perform(vcpu.number, then) or stop
             if stop is not None:
@@ -224,12 +237,31 @@ class _Run:
                 verdict = self._take(vcpu, "timeout", "", {"timeout": seconds})
                 return (verdict._replace(stop="timeout") if late else verdict), False
             vcpu.immediate_exit = 0
-            number = vcpu.run()
+            number = self._step(vcpu) if self.recorder.exclusive == vcpu.number else None
+            if number is None:
+                number = vcpu.run()
             if number != _EINTR:
                 break
         if wait is not None:
             self._arm(None)
         return self._returned(vcpu, number)
+
+    def _step(self, vcpu: Vcpu) -> int | None:
+        """From an emulated load-exclusive to its store-exclusive, step by step, and carry that out too.
+
+        None where it has come to its end, else what KVM_RUN returned with instead of a step.
+        """
+        self.recorder.exclusive = None
+        for _ in range(_EXCLUSIVE_STEPS):
+            if emulation.store_exclusive(self.recorder, self._bus(vcpu)):
+                break
+            vcpu.guest_debug(_SINGLE_STEP)
+            number = vcpu.run()
+            if number or vcpu.exit_reason != _DEBUG:
+                vcpu.guest_debug(0)
+                return number
+        vcpu.guest_debug(0)
+        return None
 
     def _complete(self, vcpu: Vcpu) -> tuple[Verdict, bool] | None:
         """Complete the pending exit without entering the guest; an exit that this yields is the next event."""
@@ -247,12 +279,30 @@ class _Run:
             return self._take(vcpu, "error", error.errno, fields), False
         self._drain()
         name, members = vcpu.exit(self.machine.arch)
+        if name == "arm_nisv" and self.machine.undecoded:
+            take = partial(self._take, vcpu, "exit", name)
+            return emulation.carry_out(self.recorder, self._bus(vcpu), members, take), False
         verdict = self._take(vcpu, "exit", name, members)
         reply = self.recorder.reply(verdict, name, members)
         row = exits.BY_NAME.get(name)
         if reply:
             _write_back(vcpu, name, members, reply)
+        if name == "mmio" and self.machine.undecoded:
+            self.signed = emulation.negative(self._bus(vcpu), members, reply)
         return verdict, row is not None and row.completes
+
+    def _bus(self, vcpu: Vcpu) -> emulation.Bus:
+        slots, state, recorder = self._slots(), self.state, self.recorder
+        return emulation.Bus(
+            vcpu.number,
+            lambda name: int(state.read(vcpu, (name,))[name]),
+            partial(state.write, vcpu),
+            slots.read,
+            slots.write,
+            slots.readonly,
+            recorder.devices,
+            recorder.monitors,
+        )
 
     def _take(self, vcpu: Vcpu, kind: str, name: str, fields: Mapping[str, Any]) -> Verdict:
         def observe(step: Step) -> tuple[Mapping[str, int], Mapping[int, bytes]]:

@@ -278,16 +278,23 @@ DEBUG_FIELDS: dict[str, tuple[Field, ...]] = {
 BY_NAME: dict[str, Exit] = {e.name: e for e in EXITS}
 BY_NUMBER: dict[int, Exit] = {e.number: e for e in EXITS}
 
-# Two exits whose `data` is in no struct member of its own.
+# What is in no struct member of its own: the data of an io, and what was carried out for the guest at an arm_nisv.
+_ADDED = {
+    "io": (Field("data", 0, "Q"),),
+    "arm_nisv": (
+        Field("emulated", 0, "B", text="the access was carried out for the guest (`undecoded: emulate`)"),
+        Field("accesses", 0, "Q", 64, text="its parts, in order: `phys_addr`, `len`, `is_write`, `data`"),
+    ),
+}
 _SKIPPED = ("data_offset",)
 
 
 def fields_of(name: str, arch: str) -> tuple[Field, ...]:
-    """The members of one exit on one architecture, in the header's order; `io` has its `data` added."""
+    """The members of one exit on one architecture, in the header's order; then what is added to them."""
     if name == "debug":
         return DEBUG_FIELDS.get(arch, ())
     fields = tuple(f for f in BY_NAME[name].fields if f.name not in _SKIPPED)
-    return (*fields, Field("data", 0, "Q")) if name == "io" else fields
+    return (*fields, *_ADDED.get(name, ()))
 
 
 def decode(reason: int, union: bytes, data_at: Any, arch: str) -> tuple[str, dict[str, Value]]:

@@ -13,7 +13,7 @@ import struct
 
 from kvmscen.errors import IoctlError
 from kvmscen.kvm import exits
-from kvmscen.kvm.uapi import IOCTLS
+from kvmscen.kvm.uapi import GUEST_DEBUG, IOCTLS
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _ioctl = _libc.ioctl
@@ -189,6 +189,10 @@ class Vcpu(Descriptor):
     def enable_cap(self, number: int, args: tuple[int, ...]) -> None:
         """KVM API 4.37 on the vCPU."""
         self.ioctl("KVM_ENABLE_CAP", _enable_cap(number, args))
+
+    def guest_debug(self, control: int) -> None:
+        """KVM_SET_GUEST_DEBUG (KVM API 4.87) without debug registers; `control` is of KVM_GUESTDBG_ flags, 0 ends it."""
+        self.ioctl("KVM_SET_GUEST_DEBUG", ctypes.create_string_buffer(struct.pack("=II", control, 0), GUEST_DEBUG))
 
     def close(self) -> None:
         """Unmap struct kvm_run and close."""

@@ -6,10 +6,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Callable
 
+from kvmscen.arch.arm64_emulate import Monitors
 from kvmscen.errors import IoctlError
 from kvmscen.kvm.script import EXTRA_LIMIT, Devices, Script, Verdict, reply_of
 from kvmscen.machine import Action, Machine, Step
 from kvmscen.observation import Event
+
+ZERO_EXTENDED = (
+    "this KVM extends the reply to a load that sign-extends with zeros (it does so before 7.2); undecoded: emulate has put the "
+    "sign into the registers"
+)
 
 
 class Recorder:
@@ -22,6 +28,10 @@ class Recorder:
         self.limit = machine.exits
         self.timeout = machine.timeout
         self.total = 0
+        self.monitors = Monitors()
+        self.exclusive: int | None = None  # the vCPU that is behind an emulated load-exclusive
+        self.corrected = 0  # replies to sign-extending loads that KVM had extended with zeros
+        self._reason: str | None = None
 
     def take(
         self,
@@ -53,6 +63,7 @@ class Recorder:
         return {
             "extra": f"{EXTRA_LIMIT} exits that no step expected",
             "exits": f"the limit of {self.limit} exits was reached (limits: {{exits: ...}})",
+            "error": self._reason,
             "timeout": f"the time limit of {self.timeout:g} s was reached (limits: {{timeout: ...}})",
         }.get(stopped)
 
@@ -64,10 +75,12 @@ class Recorder:
 
     def failed(self, vcpu: int, error: IoctlError, pc: int | None, wanted: str | None) -> str | None:
         """Record a failing ioctl of a slot, capability or action; None if it was wanted, else why the run stops."""
-        fields = {"ioctl": error.ioctl}
+        fields = {"ioctl": error.ioctl, "reason": error.reason} if error.reason else {"ioctl": error.ioctl}
         if error.errno == wanted:
             self.add(Event(vcpu, "error", error.errno, fields, pc))
             return None
+        if error.reason:
+            self._reason = f"{error.ioctl} failed with {error.errno}: {error.reason}"
         return self.take(vcpu, "error", error.errno, fields, pc, lambda step: ({}, {})).stop or "error"
 
     def perform(self, vcpu: int, action: Action, pc: int | None, act: Callable[[Action], None]) -> str | None:
@@ -81,6 +94,31 @@ class Recorder:
     def add(self, event: Event) -> None:
         """Record an event; an event equal to the one before it is folded into it."""
         self.total += 1
+        self._add(event)
+
+    def amend(self, vcpu: int, name: str, more: Mapping[str, Any]) -> None:
+        """Add members to the last exit of this name: what became of it shows only afterwards."""
+        at = next(n for n in range(len(self.events) - 1, -1, -1) if (self.events[n].vcpu, self.events[n].name) == (vcpu, name))
+        later, event = self.events[at + 1 :], self.events[at]
+        del self.events[at + (event.count > 1) :]
+        if event.count > 1:
+            self.events[at] = replace(event, count=event.count - 1)
+        for one in (replace(event, count=1, fields={**event.fields, **more}), *later):
+            self._add(one)
+
+    def last(self, vcpu: int, name: str) -> Event | None:
+        """The last exit of a vCPU where it is one of this name."""
+        events = (event for event in reversed(self.events) if event.vcpu == vcpu and event.kind == "exit")
+        event = next(events, None)
+        return event if event is not None and event.name == name else None
+
+    def notes(self) -> tuple[str, ...]:
+        """What the host put right, in words."""
+        return (
+            (f"{ZERO_EXTENDED} ({self.corrected:,} {'reply' if self.corrected == 1 else 'replies'})",) if self.corrected else ()
+        )
+
+    def _add(self, event: Event) -> None:
         last = self.events[-1] if self.events else None
         # Mostly pc tells them apart; the whole comparison makes a copy.
         if last is not None and last.pc == event.pc and replace(last, count=1) == event:

@@ -154,22 +154,22 @@ class Script:
         if any(fits(step, kind, name, fields, 0) for step in self.ignore):
             return Verdict(None, 0, (), None)
         if self.steps is None:
-            return Verdict(None, 0, (), self._end(kind, name, None))
+            return Verdict(None, 0, (), self._end(kind, name, fields, None))
         found = self._advance(kind, name, fields)
         if found is None:
             self.extras += 1
-            stop = self._end(kind, name, None)
+            stop = self._end(kind, name, fields, None)
             if stop is None and self.extras >= EXTRA_LIMIT and self.steps and not self.ignore:
                 stop = "extra"
             return Verdict(None, 0, (), stop)
         step, nth = found
-        stop = self._end(kind, name, step)
+        stop = self._end(kind, name, fields, step)
         if stop is None and self.over():
             stop = "end"
         return Verdict(step, nth, step.then or (), stop)
 
     @staticmethod
-    def _end(kind: str, name: str, step: Step | None) -> str | None:
+    def _end(kind: str, name: str, fields: Mapping[str, Any], step: Step | None) -> str | None:
         if step is not None and step.then is not None:
             return None
         if kind == "error":
@@ -178,7 +178,7 @@ class Script:
             return None if step is not None else "timeout"
         row = exits.BY_NAME.get(name)
         # An arm_nisv that nothing acts upon would repeat for ever; so would an exit that nobody knows.
-        ends = row is None or row.ends or name == "arm_nisv"
+        ends = row is None or row.ends or (name == "arm_nisv" and not fields.get("emulated"))
         return "expected" if ends else None
 
 

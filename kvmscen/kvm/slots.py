@@ -9,6 +9,7 @@ from kvmscen.kvm.fds import Memory, Vm
 from kvmscen.machine import Memslot
 
 # KVM_MEM_MAX_NR_PAGES: a larger slot is refused, whatever lies behind it.
+_READONLY = 2  # KVM_MEM_READONLY
 _MOST = ((1 << 31) - 1) * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -59,6 +60,11 @@ class Slots:
             return False
         self._memory[slot.slot].write(gpa - slot.gpa, data)
         return True
+
+    def readonly(self, gpa: int) -> bool | None:
+        """Whether the slot at `gpa` is read-only; None where there is none."""
+        slot = self._find(gpa, 1)
+        return None if slot is None else bool(slot.flags & _READONLY)
 
     def _find(self, gpa: int, size: int) -> Memslot | None:
         for slot in self._live.values():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 
 def _io(number: int) -> int:
     return 0xAE00 | number
@@ -27,6 +29,8 @@ SREGS_X86 = 312
 XSAVE = 4096
 CPUID_ENTRY = 40
 VCPU_INIT_ARM = 32
+# struct kvm_guest_debug ends with the architecture's own debug registers.
+GUEST_DEBUG = {"aarch64": 520, "riscv64": 8}.get(os.uname().machine, 72)
 
 IOCTLS: dict[str, int] = {
     "KVM_GET_API_VERSION": _io(0x00),
@@ -46,6 +50,7 @@ IOCTLS: dict[str, int] = {
     "KVM_GET_SREGS": _ior(0x83, SREGS_X86),
     "KVM_SET_SREGS": _iow(0x84, SREGS_X86),
     "KVM_SET_CPUID2": _iow(0x90, 8),
+    "KVM_SET_GUEST_DEBUG": _iow(0x9B, GUEST_DEBUG),
     "KVM_ENABLE_CAP": _iow(0xA3, 104),
     "KVM_GET_XSAVE": _ior(0xA4, XSAVE),
     "KVM_SET_XSAVE": _iow(0xA5, XSAVE),

@@ -9,11 +9,27 @@ from kvmscen.load.document import Map
 from kvmscen.load.values import NOWHERE, Notes, as_int, as_list, as_map, as_text, expression, memory, registers, texts
 from kvmscen.scenario import Action, Enable, Expr, Memslot, Place
 
+EMULATE = "emulate"
 
-def actions(notes: Notes, value: Any, arch: str) -> tuple[Action, ...]:
-    """A list of host actions."""
+
+def actions(notes: Notes, value: Any, arch: str, kind: str = "") -> tuple[Action, ...]:
+    """A list of host actions; `kind` is the exit that they follow, if any."""
     held = as_list(value)
-    return tuple(one for n, item in enumerate(held) if (one := _action(notes, as_map(item), held.at(n), arch)))
+    out: list[Action] = []
+    for n, item in enumerate(held):
+        one = Action(EMULATE, {}, held.at(n)) if item == EMULATE else _action(notes, as_map(item), held.at(n), arch)
+        if one is not None:
+            out.append(one)
+            if one.name == EMULATE:
+                _emulate(notes, one.place, arch, kind)
+    return tuple(out)
+
+
+def _emulate(notes: Notes, place: Place, arch: str, kind: str) -> None:
+    if arch != "arm64":
+        notes.add(place, f"`emulate` carries out what arm64's KVM cannot decode: {arch} has no such exit, leave it out")
+    elif kind != "arm_nisv":
+        notes.add(place, "`emulate` carries out the access of an arm_nisv: write it in the `then` of such a step")
 
 
 def _action(notes: Notes, held: Map, place: Place, arch: str) -> Action | None:
@@ -44,6 +60,8 @@ def _action(notes: Notes, held: Map, place: Place, arch: str) -> Action | None:
     elif name in ("register_coalesced_mmio", "unregister_coalesced_mmio"):
         zone = as_map(value)
         args = {"addr": _addr(notes, zone), "size": as_int(zone.get("size")), "pio": zone.get("pio") is True}
+    elif name == EMULATE:
+        args = {}
     else:
         one = guest.enable(notes, value, at)
         args = {"enable": Enable(one.cap, one.args, None, one.place)}

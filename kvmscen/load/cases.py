@@ -7,14 +7,14 @@ from typing import Any, TypeVar
 
 from kvmscen.arch import ARCHES
 from kvmscen.load import guest
-from kvmscen.load.actions import actions
+from kvmscen.load.actions import EMULATE, actions
 from kvmscen.load.conditions import added, conditions, limits
 from kvmscen.load.document import Map
 from kvmscen.load.measure import measure
 from kvmscen.load.program import macros, program
 from kvmscen.load.steps import ignored, steps
 from kvmscen.load.values import NOWHERE, Notes, as_list, as_map, as_text, memory, registers, texts
-from kvmscen.scenario import Case, Conditions, Final, Overlay, Place, Scenario
+from kvmscen.scenario import Case, Conditions, Final, Overlay, Place, Scenario, Step
 
 T = TypeVar("T")
 Keys = dict[str, tuple[Any, Place]]
@@ -119,6 +119,10 @@ class _Maker:
 
         vcpu_keys = [keys[key][1] for key in ("vcpus", "mode", "features", "regs") if key in keys]
         timeout, exits = get("limits", lambda v, _: limits(v), limits(None))
+        how = get("undecoded", lambda v, at: undecoded(notes, v, at, arch), None)
+        expect: tuple[Step, ...] | None = get("expect", lambda v, _: steps(notes, v, arch), None)
+        if how == EMULATE and arch == "arm64":
+            once_more(notes, expect or ())
         return Case(
             name=name,
             place=place,
@@ -131,7 +135,7 @@ class _Maker:
             vcpus=self.once("vcpus", arch, vcpu_keys, lambda: guest.vcpus(notes, keys, arch, notes.doc.place)),
             enable=get("enable", lambda v, _: guest.enables(notes, v), ()),
             setup=get("setup", lambda v, _: actions(notes, v, arch), ()),
-            expect=get("expect", lambda v, _: steps(notes, v, arch), None),
+            expect=expect,
             final=get("final", lambda v, at: final(notes, v, at, arch), None),
             ignore=get("ignore", lambda v, _: ignored(notes, v, arch), ()),
             requires=added(*(get(k, lambda v, _: conditions(notes, as_map(v)), Conditions()) for k in ("requires+", "requires"))),
@@ -141,7 +145,24 @@ class _Maker:
             exits=exits,
             assembler=get("assembler", lambda v, _: as_text(v) or None, None),
             measure=get("measure", lambda v, _: measure(notes, v, arch), ()),
+            undecoded=how,
         )
+
+
+def undecoded(notes: Notes, value: Any, place: Place, arch: str) -> str | None:
+    """What becomes of an access that KVM cannot decode: `emulate`."""
+    if arch != "arm64":
+        notes.add(place, f"`undecoded` is about arm64's KVM, which cannot decode each access: on {arch} leave it out")
+    return as_text(value) or None
+
+
+def once_more(notes: Notes, listed: Iterable[Step]) -> None:
+    """`emulate` where each access is carried out already."""
+    for step in listed:
+        once_more(notes, step.steps)
+        for action in step.then or ():
+            if action.name == EMULATE and step.kind == "arm_nisv":
+                notes.add(action.place, "`undecoded: emulate` has carried this access out already: leave the action out")
 
 
 def final(notes: Notes, value: Any, place: Place, arch: str) -> Final:

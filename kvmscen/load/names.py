@@ -11,7 +11,7 @@ from kvmscen.arch import ARCHES
 from kvmscen.kvm import exits
 
 # Keys of the language that a later version brings.
-LATER_TOP = ("elf", "undecoded", "mmu", "catch", "cpuid", "runs", "ioctl", "console")
+LATER_TOP = ("elf", "mmu", "catch", "cpuid", "runs", "ioctl", "console")
 LATER_STEP = ("meet", "follows")
 LATER_ACTIONS = (
     "interrupt",
@@ -21,7 +21,6 @@ LATER_ACTIONS = (
     "irq_line_status",
     "signal_msi",
     "set_guest_debug",
-    "emulate",
     "set_sregs",
     "set_fpu",
     "set_xsave",
@@ -55,7 +54,7 @@ LATER_ACTIONS = (
 )
 ACTIONS = (
     *("set_regs", "write_memory", "set_memslot", "delete_memslot", "enable"),
-    *("register_coalesced_mmio", "unregister_coalesced_mmio", "ioeventfd"),
+    *("register_coalesced_mmio", "unregister_coalesced_mmio", "ioeventfd", "emulate"),
 )
 
 # What may stand beside the exit key of a step.
@@ -68,6 +67,7 @@ HOSTS = ("kvm", "model", "qemu", "ssh")
 # The ioctls that the engine calls, and so those that can fail.
 IOCTLS = (
     "KVM_RUN",
+    "emulate",
     "KVM_CREATE_VM",
     "KVM_CREATE_VCPU",
     "KVM_CREATE_IRQCHIP",
@@ -116,7 +116,7 @@ ERRNOS = tuple(_ERRNOS.split())
 # KVM_RUN returns these with -1 and an errno: they stand in an `error` step.
 _WITH_ERRNO = ("memory_fault",)
 # Members that hold 0 or 1.
-FLAGS = ("is_write", "longmode", "dequeued")
+FLAGS = ("is_write", "longmode", "dequeued", "emulated")
 _BITS = {"B": 8, "H": 16, "I": 32, "Q": 64, "8s": 64}
 
 

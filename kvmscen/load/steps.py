@@ -91,7 +91,7 @@ def _step(notes: Notes, value: Any, place: Place, arch: str, repeats: bool) -> S
         vcpu(notes, value),
         (low, high),
         reply,
-        actions(notes, value["then"], arch) if isinstance(value.get("then"), list) else None,
+        actions(notes, value["then"], arch, key) if isinstance(value.get("then"), list) else None,
         registers(notes, value["regs"], arch, True, again) if "regs" in value else {},
         memory(notes, value["memory"], True, again) if "memory" in value else (),
         timeout,
@@ -168,6 +168,8 @@ def _members(notes: Notes, name: str, held: Map, arch: str, repeats: bool) -> di
 
 def _member(notes: Notes, name: str, field: exits.Field, held: Map, repeats: bool) -> Value:
     value, place = held[field.name], held.at(field.name)
+    if field.name == "accesses":
+        return _accesses(notes, value, repeats)
     numbers = names.numbers_of(name, field.name)
     if numbers and isinstance(value, str):
         return Expr(None, numbers.get(value, 0), place)
@@ -184,6 +186,17 @@ def _member(notes: Notes, name: str, field: exits.Field, held: Map, repeats: boo
         notes.add(place, "a list is meant where `count` is above 1: write one number")
         return Expr(None, 0, place)
     return check(notes, value, place, bits, repeats)
+
+
+def _accesses(notes: Notes, value: Any, repeats: bool) -> tuple[Value, ...]:
+    """The parts of an emulated access; `data` is as wide as `len` says, at most the 64 bytes of a dc zva."""
+    held = as_list(value)
+    out: list[Value] = []
+    for item in map(as_map, held):
+        size = item.get("len")
+        bits = {"phys_addr": 64, "len": 32, "is_write": 8, "data": 8 * size if isinstance(size, int) and 0 < size <= 64 else 128}
+        out.append({key: check(notes, item[key], item.at(key), bits[key], repeats) for key in item if key in bits})
+    return tuple(out)
 
 
 def _bits(name: str, field: exits.Field, held: Map) -> int:

@@ -11,7 +11,10 @@ from unicorn import unicorn_const as uc_const
 
 from kvmscen.arch import arm64
 from kvmscen.arch.arm64_syndrome import Access, decode, esr_iss
-from kvmscen.machine import Vcpu
+from kvmscen.errors import IoctlError
+from kvmscen.kvm import emulation
+from kvmscen.kvm.script import Verdict
+from kvmscen.machine import Action, Vcpu
 from kvmscen.model.capabilities import ARM64, IPA_BITS
 from kvmscen.model.guest import FETCHES, Blocked, Guest, Unpredicted
 from kvmscen.model.psci import answer
@@ -28,6 +31,7 @@ RESET = {
     **dict.fromkeys(("tpidr_el0", "tpidrro_el0", "tpidr_el1"), _UNKNOWN),
 }
 BTYPE = 0xC00  # set by indirect branches on the CPU that Unicorn models, not on one without BTI
+EXCLUSIVE = 0x3F800000  # these bits are 0x08000000 in ldxr, stxr and their pairs; casp has them too
 HVC, WFI, SELF = 0xD4000002, 0xD503207F, 0x14000000
 # System registers that hold what the guest or the scenario put there: op0 op1 CRn CRm op2 of MRS, bits 20:5.
 KNOWN_SYSTEM = frozenset(
@@ -149,6 +153,7 @@ class Arm64(Guest):
                 word == SELF
                 or (self._simd(word) and self._trapping())
                 or (word & 0xFFF00000 == 0xD5300000 and word >> 5 & 0xFFFF not in KNOWN_SYSTEM)
+                or (self.machine.undecoded is not None and word & EXCLUSIVE == 0x08000000)
             ):
                 yield address + 4 * n
 
@@ -158,6 +163,8 @@ class Arm64(Guest):
             raise Blocked
         if word & 0xFFF00000 == 0xD5300000 and word >> 5 & 0xFFFF not in KNOWN_SYSTEM:
             return self._system(word)
+        if self.machine.undecoded is not None and word & EXCLUSIVE == 0x08000000:
+            return self._exclusive(word, address)
         if self._simd(word) and self._trapping():
             self.exception("SIMD and floating point are off in cpacr_el1")
             return True
@@ -234,17 +241,27 @@ class Arm64(Guest):
             return
         if not found.write:
             value = reply["data"] & (1 << 8 * found.size) - 1
-            if found.signed and value >> 8 * found.size - 1:
+            if found.signed and value >> 8 * found.size - 1 and found.reg != 31:
                 value = self._extended(value, found)
             self.put(found.reg, value)
         self.jump(pc + 4)
 
     def _extended(self, value: int, found: Access) -> int:
         """What KVM puts into the register for a negative reply to a load that sign-extends."""
+        if self.machine.undecoded is not None:
+            if self.kernel is not None and self._before(SIGN_EXTENDED):
+                self.recorder.corrected += 1
+                self.recorder.amend(self.plan.id, "mmio", {"corrected": True})
+            return self._signed(value, found)
         if self.kernel is None:
             raise Unpredicted("KVM extends the sign of this load's reply from 7.2 on only: ask model@KERNEL")
-        if tuple(map(int, self.kernel.split("."))) < SIGN_EXTENDED:
-            return value
+        return value if self._before(SIGN_EXTENDED) else self._signed(value, found)
+
+    def _before(self, version: tuple[int, int]) -> bool:
+        return self.kernel is not None and tuple(map(int, self.kernel.split("."))) < version
+
+    @staticmethod
+    def _signed(value: int, found: Access) -> int:
         return (value - (1 << 8 * found.size)) & ((1 << 64) - 1 if found.wide else 0xFFFFFFFF)
 
     def _undecoded(self, found: Access, address: int, pc: int) -> None:
@@ -254,8 +271,59 @@ class Arm64(Guest):
         readonly = self.memory.at(address) is not None
         if readonly and address >> 12 != pc >> 12:
             raise Unpredicted("whether a write to a read-only slot is a permission fault depends on what was read there before")
-        iss = esr_iss(found, readonly, 3 if readonly else self._level(address, pc))
-        self.exit("arm_nisv", {"esr_iss": iss, "fault_ipa": address}, pc)
+        if self.machine.undecoded is None:
+            iss = esr_iss(found, readonly, 3 if readonly else self._level(address, pc))
+            self.exit("arm_nisv", {"esr_iss": iss, "fault_ipa": address}, pc)
+            return
+        fields = {"fault_ipa": address}
+        try:
+            fields = {"esr_iss": esr_iss(found, readonly, 3 if readonly else self._level(address, pc)), **fields}
+        except Unpredicted:
+            pass  # nobody looks at it where the access is carried out: better left out than the run given up
+
+        def take(fields: Mapping[str, Any]) -> Verdict:
+            return self.take("exit", "arm_nisv", fields, pc)
+
+        self.verdicts[-1:] = [emulation.carry_out(self.recorder, self._bus(), fields, take)]
+
+    def _exclusive(self, word: int, pc: int) -> bool:
+        """ldxr, stxr and their pairs, with one monitor for the slots and what lies outside them."""
+        bus = self._bus()
+        found = decode(word)
+        address = bus.register("sp" if word >> 5 & 31 == 31 else f"x{word >> 5 & 31}")
+        outside = self.memory.at(address) is None
+        if outside and found is not None and word >> 22 & 1:
+            self._undecoded(found, address, pc)
+        elif not outside or not emulation.store_exclusive(self.recorder, bus):
+            try:
+                emulation.commit(bus, emulation.prepare(bus, None))
+            except IoctlError as error:
+                raise Unpredicted(error.reason) from None
+        return True
+
+    def _bus(self) -> emulation.Bus:
+        memory, recorder = self.memory, self.recorder
+
+        def store(gpa: int, data: bytes) -> None:
+            memory.write(gpa, data)
+            memory.forget_code()
+
+        return emulation.Bus(
+            self.plan.id,
+            self.read_whole,
+            self.write_wholes,
+            memory.read,
+            store,
+            memory.readonly,
+            recorder.devices,
+            recorder.monitors,
+        )
+
+    def _act(self, action: Action) -> None:
+        if action.name == "emulate":
+            emulation.act(self.recorder, self._bus())
+        else:
+            super()._act(action)
 
     def _level(self, address: int, pc: int) -> int:
         """The level at which the stage-2 walk ends. KVM maps pages of 4 KiB when they are touched, as that of pc was."""

@@ -137,7 +137,8 @@ class Guest:
         elapsed = time.monotonic() - start
         stopped = stopped or "end"
         detail = self.recorder.detail(stopped)
-        return Observation(stopped, tuple(self.recorder.events), regs, memory, elapsed, detail, unpredicted)
+        notes = self.recorder.notes()
+        return Observation(stopped, tuple(self.recorder.events), regs, memory, elapsed, detail, unpredicted, notes=notes)
 
     def close(self) -> None:
         """Let go of the engine: its hooks hold this object, and this object holds it."""

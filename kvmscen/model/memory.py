@@ -110,6 +110,11 @@ class Memory:
                 return slot
         return None
 
+    def readonly(self, gpa: int) -> bool | None:
+        """Whether the slot at `gpa` is read-only; None where there is none."""
+        slot = self.at(gpa)
+        return None if slot is None else slot.readonly
+
     def read(self, gpa: int, size: int) -> bytes | None:
         """Bytes of one slot; None where the range does not lie wholly in one."""
         slot = self.at(gpa)
