@@ -19,19 +19,24 @@ Json = dict[str, Any]
 class Legend:
     """What a reader needs to read an event: the symbols and the source lines (gpa, size, file line, text), by gpa.
 
-    `file` is the file of the source lines as the scenario names it, empty for the scenario itself.
+    `file` is the file of the source lines as the scenario names it, empty for the scenario itself; `sections` are (name,
+    gpa, size).
     """
 
     symbols: Mapping[str, int]
     lines: tuple[tuple[int, int, int, str], ...]
     file: str = ""
+    sections: tuple[tuple[str, int, int], ...] = ()
 
     def to_json(self) -> Json:
-        return {"symbols": dict(self.symbols), "lines": [list(line) for line in self.lines], "file": self.file}
+        lines, sections = list(map(list, self.lines)), list(map(list, self.sections))
+        return {"symbols": dict(self.symbols), "lines": lines, "file": self.file, "sections": sections}
 
     @classmethod
     def from_json(cls, data: Json) -> Legend:
-        return cls(data["symbols"], tuple((at, size, line, text) for at, size, line, text in data["lines"]), data["file"])
+        lines = tuple((at, size, line, text) for at, size, line, text in data["lines"])
+        sections = tuple((name, at, size) for name, at, size in data["sections"])
+        return cls(data["symbols"], lines, data["file"], sections)
 
     def source(self, pc: int | None, advanced: bool | None) -> tuple[int, str] | None:
         """File line and text of the instruction at `pc`, or of the one before where pc has advanced already.

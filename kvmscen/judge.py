@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from kvmscen.accesses import tally
 from kvmscen.diff import Diff
 from kvmscen.expectation import Story
 from kvmscen.hints import hint
@@ -97,6 +98,7 @@ def result(job: Job, status: str, reason: str | None, **more: Any) -> Result:
         status=status,
         reason=reason,
         elapsed=0.0 if observation is None else observation.elapsed,
+        accesses=() if observation is None or job.legend is None else tally(observation, job.legend),
         machine=None if job.machine is None else job.machine.digest,
         verb="measure" if job.wanted else "run",
         **more,

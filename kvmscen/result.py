@@ -43,13 +43,28 @@ class Mismatch:
 
 
 @dataclass(frozen=True)
+class Tally:
+    """How often a guest accessed one place in one way: `kind` read or write, `len` bytes; `emulated`: carried out for it.
+
+    `section` and `symbol` are None for what lies in none.
+    """
+
+    section: str | None
+    symbol: str | None
+    kind: str
+    len: int
+    emulated: bool
+    count: int
+
+
+@dataclass(frozen=True)
 class Result:
     """How one case went on one host.
 
     `host` is exactly the text given to --on. `reason` says why for SKIP, ERROR, XFAIL and XPASS. `rows` is the whole story side
     by side, where something differs. `hint` is there where the outcome has a known cause. `elapsed` in seconds. `memory` is the
     final memory that was asked for, as `{gpa: {unit: values}}`. `measured` are the figures where exits were timed,
-    by the `verb` measure.
+    by the `verb` measure. `accesses` are those that left the guest.
     """
 
     file: str
@@ -72,6 +87,7 @@ class Result:
     memory: Mapping[int, Mapping[str, object]] = field(default_factory=dict)
     measured: tuple[Measured, ...] = ()
     verb: str = "run"
+    accesses: tuple[Tally, ...] = ()
 
     @property
     def name(self) -> str:

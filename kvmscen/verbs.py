@@ -78,7 +78,9 @@ def run(arguments: argparse.Namespace) -> int:
     record = _folder(arguments.record) if arguments.record else None
     workers = engine_workers(arguments.j)
     files, problems, empty = find(arguments.paths)
-    screen = Screen(sys.stderr if arguments.observed or any(file is None for _, file in reports) else sys.stdout)
+    screen = Screen(
+        sys.stderr if arguments.observed or any(file is None for _, file in reports) else sys.stdout, arguments.observed
+    )
     for problem in problems:
         screen.problem(problem)
     for folder in empty:
@@ -180,8 +182,9 @@ def write_report(report: str, file: str | None) -> None:
 class Screen:
     """The text report while it grows: a line a case, failures, a bar on a terminal, a table at the end."""
 
-    def __init__(self, out: TextIO) -> None:
+    def __init__(self, out: TextIO, asked: bool = False) -> None:
         self.out = out
+        self.asked = asked  # whether every case shows what it accessed
         self.color = _color(out)
         self.width = shutil.get_terminal_size((120, 24)).columns
         self.bar = ""
@@ -198,6 +201,8 @@ class Screen:
     def result(self, result: Result, done: int, known: int) -> None:
         """A case that is done."""
         self.say(text.failure(result, self.color, self.width) or text.line(result, self.color))
+        for line in text.beneath(result, self.asked):
+            self.say(line)
         self.out.flush()
         self.progress(done, known)
 

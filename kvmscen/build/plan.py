@@ -91,7 +91,8 @@ def lay_out(file: str, case: Case) -> tuple[Plan, list[Problem]]:
     tables, spans = _tables(resolver, case, [*usable, *later], program.sections)
     lines = tuple((line.gpa, line.size, line.line, line.text) for line in program.lines if line.size)
     assembler = None if case.asm is None else program.assembler
-    legend = Legend(dict(program.symbols), lines, case.asm.name if case.asm is not None else "")
+    sections = tuple((section.name, section.gpa, section.size) for section in program.sections)
+    legend = Legend(dict(program.symbols), lines, case.asm.name if case.asm is not None else "", sections)
     made = Plan(slots, program.sections, image, devices, dict(program.symbols), legend, entry, tables, spans, assembler)
     return made, resolver.problems
 

@@ -71,6 +71,10 @@ def _result(result: Result) -> Json:
             "memory": {str(gpa): dict(units) for gpa, units in result.memory.items()},
         },
     }
+    if result.accesses:
+        out["accesses"] = [vars(one) for one in result.accesses]
+    if seen and seen.notes:
+        out["notes"] = list(seen.notes)
     if result.measured:
         out["measured"] = [_measured(one) for one in result.measured]
     return out

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from xml.etree import ElementTree as ET
 
 from kvmscen.errors import Problem
+from kvmscen.reports.counts import accesses, notes
 from kvmscen.reports.story import explanation, headline, one_line, painter, plural, ran_on
 from kvmscen.result import Result, Run
 
@@ -62,7 +63,8 @@ def _case(suite: ET.Element, result: Result) -> None:
         tag = "error" if result.status == "ERROR" else "failure"
         element = ET.SubElement(case, tag, message=_xml(headline(result)), type=result.status)
         element.text = _xml("\n".join(explanation(result, None, painter(False))))
-    ET.SubElement(case, "system-out").text = _xml("host: " + ran_on(result))
+    told = "\n".join(["host: " + ran_on(result), *notes(result), *accesses(result)])
+    ET.SubElement(case, "system-out").text = _xml(told)
 
 
 def _testcase(suite: ET.Element, file: str, name: str, line: int, seconds: float) -> ET.Element:

@@ -7,6 +7,7 @@ ASCII but for what the user wrote. No function here ends its text in a newline b
 from collections.abc import Iterable, Sequence
 
 from kvmscen.errors import Problem
+from kvmscen.reports.counts import accesses, notes
 from kvmscen.reports.story import BAD, PREDICTED, brief, clean, explanation, one_line, painter, place, plural, what, where
 from kvmscen.result import STATUSES, Result, Run
 
@@ -29,6 +30,11 @@ def line(result: Result, color: bool) -> str:
     time = "" if result.status == "SKIP" else f" ({_seconds(result.elapsed)})"
     reason = f": {brief(result)}" if result.reason else ""
     return f"{status} {clean(result.name)} on {where(result)}{time}{reason}"
+
+
+def beneath(result: Result, asked: bool) -> list[str]:
+    """What stands under a case's line: notes, and the accesses where the host carried some out, or where they are `asked` for."""
+    return ["  " + line for line in (*notes(result), *accesses(result, asked))]
 
 
 def problem(problem: Problem) -> str:
@@ -94,7 +100,10 @@ def summary(run: Run, width: int = 0) -> str:
 def render(run: Run) -> str:
     """The whole report, for a file: wrong files, failures, table; no colour."""
     parts = ["\n".join(map(problem, run.problems))] if run.problems else []
-    parts += [failure(result, False, PAGE) for result in run.results if result.status in BAD]
+    for result in run.results:
+        below = beneath(result, False)
+        if result.status in BAD or below:
+            parts.append("\n".join([failure(result, False, PAGE) or line(result, False), *below]))
     parts.append(table(run, PAGE))
     return "\n\n".join(parts) + "\n"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kvmscen.errors import Problem
 from kvmscen.observation import Event, Observation
-from kvmscen.result import Mismatch, Result, Row, Run
+from kvmscen.result import Mismatch, Result, Row, Run, Tally
 
 FILE = "scenarios/arm64-post-index.yaml"
 STARTED = 1795422600.25
@@ -207,6 +207,16 @@ def nisv(**changes: object) -> Result:
     return post_index(**{"case": "nisv-to-user", "line": 28, "rows": rows, **changes})
 
 
+def emulated() -> Result:
+    part = {"phys_addr": 0x5000, "len": 8, "is_write": True, "data": 3}
+    event = Event(0, "exit", "arm_nisv", {"esr_iss": 0x47, "fault_ipa": 0x5000, "accesses": [part], "emulated": True}, 8)
+    lost = Event(0, "exit", "mmio", {"phys_addr": 0x5008, "is_write": False, "len": 1, "corrected": True}, 12)
+    observation = Observation("end", (event, lost), {"x2": 0x5008, "pc": 16}, {}, 0.0009, notes=("KVM lost a sign (1 reply)",))
+    tallies = [Tally(".data", f"table{n}", "read", 8, n % 2 == 0, 3000 + n) for n in range(22)]
+    tallies.append(Tally(None, None, "write", 1, False, 1))
+    return nisv(case="carried-out", observation=observation, rows=(), memory={}, accesses=tuple(tallies))
+
+
 def hosts() -> Run:
     """Three cases on four hosts."""
     results = []
@@ -254,5 +264,6 @@ RUNS: dict[str, Run] = {
     "wrong": run(problems=PROBLEMS, elapsed=0.11),
     "nothing": run(elapsed=0.02),
     "skipped": run(skipped(), skipped(case="msr-write")),
+    "emulated": run(emulated(), emulated()),
     "interrupted": run(x86(), interrupted=True),
 }

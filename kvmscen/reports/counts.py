@@ -1,0 +1,38 @@
+"""What a run accessed, and what the host put right, as lines of text: the part that text and junit share."""
+
+from __future__ import annotations
+
+from kvmscen.reports.story import clean, one_line, plural
+from kvmscen.result import Result, Tally
+
+# Rows that a table has; of more, the most frequent.
+ROWS = 20
+_HEAD = ("section", "symbol", "access", "bytes", "times", "by")
+_ALIGN = ("left", "left", "left", "right", "right", "left")
+
+
+def notes(result: Result) -> list[str]:
+    """`note: ...`, one line each."""
+    return [f"note: {one_line(text)}" for text in (result.observation.notes if result.observation else ())]
+
+
+def accesses(result: Result, asked: bool = False) -> list[str]:
+    """The table of accesses: where one was carried out for the guest, or where it is `asked` for; else nothing."""
+    if not result.accesses or not (asked or any(one.emulated for one in result.accesses)):
+        return []
+    # Not at the top: the start of the program is measured, and most of a run has no table.
+    from tabulate import tabulate
+
+    kept = sorted(result.accesses, key=lambda one: -one.count)[:ROWS]
+    rows = [_row(one) for one in result.accesses if one in kept]
+    lines = tabulate(rows, headers=_HEAD, tablefmt="simple", disable_numparse=True, colalign=_ALIGN).splitlines()
+    if len(kept) < len(result.accesses):
+        lines.append(f"... and {plural(len(result.accesses) - len(kept), 'more row')}")
+    total, ours = (sum(one.count for one in result.accesses if one.emulated or not only) for only in (False, True))
+    by = f", {ours:,} of them carried out for it" if ours else ""
+    return [line.rstrip() for line in lines] + [f"{total:,} {'access' if total == 1 else 'accesses'} left the guest{by}"]
+
+
+def _row(one: Tally) -> tuple[str, ...]:
+    by = "emulate" if one.emulated else "mmio"
+    return clean(one.section or "-"), clean(one.symbol or "-"), one.kind, str(one.len), f"{one.count:,}", by
