@@ -11,6 +11,7 @@ import pytest
 
 NEEDED = "needs a usable /dev/kvm"
 QEMU_NEEDED = "needs QEMU and a Debian's package sources"
+NEEDED_SSHD = "needs an sshd to log in to"
 
 
 @cache
@@ -45,6 +46,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for needed, title, reason in (
         (NEEDED, "NOT TESTED ON KVM", without_kvm()),
         (QEMU_NEEDED, "NOT TESTED ON OTHER KERNELS", without_qemu()),
+        (NEEDED_SSHD, "NOT TESTED OVER SSH", "install openssh-server and openssh-client"),
     ):
         skipped = sum(needed in str(report.longrepr) for report in terminalreporter.stats.get("skipped", ()))
         if skipped:

@@ -151,7 +151,8 @@ def test_two_hosts_are_two_columns() -> None:
 def test_a_host_that_does_not_exist_is_wrong_usage() -> None:
     done = kvmscen("run", "scenarios", "--on", "kvn")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "kvmscen: there is no host 'kvn'; hosts are kvm, model[@KERNEL], replay:FILE, qemu:ARCH[@KERNEL]\n"
+    usages = "kvm, model[@KERNEL], replay:FILE, qemu:ARCH[@KERNEL], ssh:USER@HOST[:PORT]"
+    assert done.stderr == f"kvmscen: there is no host 'kvn'; hosts are {usages}\n"
 
 
 def test_a_host_that_cannot_run_here_is_a_host_error_and_still_in_the_report(tmp_path: Path) -> None:
@@ -171,7 +172,7 @@ def test_hosts_tells_what_can_run_here() -> None:
         "model[@KERNEL]",
         "replay:FILE",
         "qemu:ARCH[@KERNEL]",
-        "ssh:USER@HOST",
+        "ssh:USER@HOST[:PORT]",
     ]
 
 

@@ -12,6 +12,15 @@ import zlib
 VERSION = 1
 START = b"\x1e"
 _LARGE = 1 << 16
+# More than any file's jobs or Observation; little enough that a line which never ends, or one that unpacks to a thousand times
+# its size, does not take all memory.
+MOST_TEXT = 256 << 20
+MOST_LINE = 128 << 20
+_TAIL = 4096
+
+
+class TooLarge(ValueError):
+    """A line that is longer than MOST_LINE, or unpacks to more than MOST_TEXT."""
 
 
 def pack(text: str) -> bytes:
@@ -23,7 +32,7 @@ def pack(text: str) -> bytes:
 
 
 def unpack(line: bytes) -> str | None:
-    """The text of one line that starts with START; None when it is cut or damaged."""
+    """The text of one line that starts with START; None when it is cut or damaged. Raises TooLarge."""
     parts = line[1:].rstrip(b"\r\n").split(b" ", 2)
     if len(parts) != 3 or not parts[0].isdigit():
         return None
@@ -32,7 +41,79 @@ def unpack(line: bytes) -> str | None:
         if int(length) != len(body) or int(crc, 16) != zlib.crc32(body):
             return None
         if body[:1] == b"z":
-            body = zlib.decompress(base64.b64decode(body[1:]))
+            body = _decompress(base64.b64decode(body[1:]))
         return body.decode()
+    except TooLarge:
+        raise
     except (ValueError, zlib.error):
         return None
+
+
+def _decompress(data: bytes) -> bytes:
+    whole = zlib.decompressobj()
+    text = whole.decompress(data, MOST_TEXT)
+    if whole.unconsumed_tail:
+        raise TooLarge
+    if not whole.eof:
+        raise ValueError("cut")
+    return text
+
+
+class Reader:
+    """Frames out of a stream of bytes that may hold anything else too: of that, the end is kept as `tail`.
+
+    `damaged`: a line that began as a frame was none; whoever reads sets it back. `noise`: bytes of it since the last frame.
+    """
+
+    def __init__(self) -> None:
+        self.tail = bytearray()
+        self.damaged = False
+        self.noise = 0
+        self._held = bytearray()
+        self._searched = 0
+
+    def feed(self, chunk: bytes) -> None:
+        """Take what came."""
+        self._held += chunk
+
+    def next(self) -> str | None:
+        """The next frame's text, None when more has to come first. Raises TooLarge."""
+        while (end := self._held.find(b"\n", self._searched)) >= 0:
+            line = bytes(self._held[:end])
+            del self._held[: end + 1]
+            self._searched = 0
+            # A body holds no START, so the last one in a line is where its frame begins, whatever noise stands before it.
+            start = line.rfind(START)
+            if start < 0:
+                self.keep(line + b"\n")
+                continue
+            self.keep(line[:start])
+            text = unpack(line[start:])
+            if text is not None:
+                self.noise = 0
+                return text
+            self.damaged = True
+        # Of a line that is still under way only what may become a frame is held: from its last START on.
+        start = self._held.rfind(START, self._searched)
+        if start < 0 and self._held[:1] != START:
+            start = len(self._held)
+        if start > 0:
+            self.keep(bytes(self._held[:start]))
+            del self._held[:start]
+        self._searched = len(self._held)
+        if self._searched > MOST_LINE:
+            self.end()
+            raise TooLarge
+        return None
+
+    def keep(self, noise: bytes) -> None:
+        """Put noise at the end of `tail`."""
+        self.noise += len(noise)
+        self.tail += noise[-_TAIL:]
+        del self.tail[:-_TAIL]
+
+    def end(self) -> None:
+        """The stream has ended: what is left is noise."""
+        self.keep(bytes(self._held))
+        self._held.clear()
+        self._searched = 0

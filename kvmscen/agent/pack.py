@@ -32,9 +32,11 @@ MODULES = (
     "agent/init",
 )
 
+OLD = "kvmscen needs python3 3.9 or newer"
 # Read `LENGTH\n` and that many bytes from descriptor 0, put them into a memfd on sys.path, and serve.
 BOOT = (
     "import os,sys\n"
+    f"if sys.version_info<(3,9):sys.exit('{OLD}, this is %d.%d'%sys.version_info[:2])\n"
     "n=b''\n"
     "while n[-1:]!=b'\\n':\n"
     " c=os.read(0,1)\n"

@@ -6,8 +6,12 @@ its reply. After a damaged line either side asks `{"id": n, "again": true}` and 
 
 from __future__ import annotations
 
+import _thread
 import json
 import os
+import select
+import signal
+import stat
 import sys
 import traceback
 from collections.abc import Callable
@@ -18,28 +22,14 @@ from kvmscen.agent import frames
 Json = dict[str, Any]
 
 
-class _Lines:
-    """Lines of a descriptor, read without Python's own buffering: what came before them may have been read by others."""
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-        self.held = bytearray()
-
-    def next(self) -> bytes | None:
-        while b"\n" not in self.held:
-            chunk = os.read(self.fd, 1 << 20)
-            if not chunk:
-                return None
-            self.held += chunk
-        line, _, rest = self.held.partition(b"\n")
-        self.held = rest
-        return bytes(line)
-
-
 def _send(fd: int, frame: bytes) -> None:
+    """Write a frame; whoever should read it may have gone, which is the end."""
     view = memoryview(frame)
-    while view:
-        view = view[os.write(fd, view) :]
+    try:
+        while view:
+            view = view[os.write(fd, view) :]
+    except BrokenPipeError:
+        sys.exit(1)
 
 
 def serve(hello: Json, handle: Callable[[Json], Json]) -> None:
@@ -47,17 +37,11 @@ def serve(hello: Json, handle: Callable[[Json], Json]) -> None:
     # Whatever prints by mistake must not stand between frames.
     out = os.dup(1)
     os.dup2(2, 1)
-    lines = _Lines(0)
+    _end_without_reader(out)
+    reader = frames.Reader()
     last = frames.pack(json.dumps({"id": 0, "protocol": frames.VERSION, **hello}))
     _send(out, last)
-    while (line := lines.next()) is not None:
-        at = line.find(frames.START)
-        if at < 0:
-            continue
-        text = frames.unpack(line[at:])
-        if text is None:
-            _send(out, frames.pack('{"id": 0, "again": true}'))
-            continue
+    while (text := _next(reader, out)) is not None:
         request = _request(text)
         if request is None:
             # It came whole, so asking for it again would go round for ever.
@@ -66,6 +50,47 @@ def serve(hello: Json, handle: Callable[[Json], Json]) -> None:
         if not request.get("again"):
             last = frames.pack(json.dumps({"id": request["id"], **_answer(handle, request)}, separators=(",", ":")))
         _send(out, last)
+
+
+def _next(reader: frames.Reader, out: int) -> str | None:
+    """The next frame on descriptor 0; None when that has ended. A damaged one is asked for again."""
+    while True:
+        try:
+            text = reader.next()
+        except frames.TooLarge:
+            _send(out, frames.pack('{"id": 0, "broke": "the request is too large"}'))
+            continue
+        if reader.damaged:
+            reader.damaged = False
+            _send(out, frames.pack('{"id": 0, "again": true}'))
+        if text is not None:
+            return text
+        # Without Python's own buffering: what came before may have been read by others.
+        chunk = os.read(0, 1 << 20)
+        if not chunk:
+            return None
+        reader.feed(chunk)
+
+
+def _end_without_reader(out: int) -> None:
+    """End this process when nobody can read its replies any more: a guest may run for minutes after its asker was cut off.
+
+    The end of the input tells only who reads it. A serial port says that nobody is there also between two who are.
+    """
+    if not stat.S_ISFIFO(os.fstat(out).st_mode) and not stat.S_ISSOCK(os.fstat(out).st_mode):
+        return
+
+    def watch() -> None:
+        poll = select.poll()
+        # POLLERR (a pipe) and POLLHUP (a socket) are told without being asked for.
+        poll.register(out, 0)
+        poll.poll()
+        os._exit(1)
+
+    # Signals are for the thread that runs the guest.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    _thread.start_new_thread(watch, ())
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _request(text: str) -> Json | None:

@@ -61,7 +61,7 @@ HOSTS: dict[str, Row] = {
     "qemu": Row(
         "qemu:ARCH[@KERNEL]", "kvmscen.hosts.qemu:QemuHost", "real KVM of any architecture, inside a Linux that QEMU boots"
     ),
-    "ssh": Row("ssh:USER@HOST", "", "real KVM of another machine"),
+    "ssh": Row("ssh:USER@HOST[:PORT]", "kvmscen.hosts.ssh:SshHost", "real KVM of another machine, which needs python3 only"),
 }
 # What runs a scenario when no --on is given: the first of these that can and that fits its architecture.
 DEFAULT = ("kvm", "model")

@@ -15,29 +15,32 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from kvmscen.agent import frames
 from kvmscen.errors import HostError
-from kvmscen.facts import Facts
-from kvmscen.machine import Sealed
-from kvmscen.observation import Observation
 
 Json = dict[str, Any]
-_TAIL = 4096
 # A console may print for ever without a frame in it.
 _FLOOD = 64 << 20
 _PIPE = 1 << 20
+# A damaged line is asked for again when nothing more comes, so that noise is not answered with a request for more; and a child
+# that gets our lines damaged this often will not get one whole.
+_QUIET = 0.2
+_TRIES = 16
 
 
 class ChildError(HostError):
-    """The child ended, was too late, or does not speak our protocol. `tail` is the end of what it printed."""
+    """The child ended, was too late, or does not speak our protocol.
 
-    def __init__(self, message: str, tail: str) -> None:
+    `tail` is the end of what it printed, `status` what it exited with by itself (None: it did not).
+    """
+
+    def __init__(self, message: str, tail: str, status: int | None = None) -> None:
         super().__init__(message)
         self.tail = tail
+        self.status = status
 
 
 class Child:
@@ -52,9 +55,8 @@ class Child:
         self.environment: dict[str, str] | None = None
         self.hello: Json = {}
         self._process: subprocess.Popen[bytes] | None = None
-        self._held = bytearray()
+        self._reader = frames.Reader()
         self._unsent = bytearray()
-        self._tail = bytearray()
         self._id = 0
         self._last = b""
         # `_lock` is for the few lines that change `_process`; `_use` is held by whoever has his hands on the pipes.
@@ -70,8 +72,7 @@ class Child:
             with self._lock:
                 if self._closed:
                     raise ChildError(f"{self.name} was stopped", "")
-                self._held.clear()
-                self._tail.clear()
+                self._reader = frames.Reader()
                 self._unsent[:] = self.greeting
                 self.hello = {}
                 self._process = process = self._start()
@@ -108,7 +109,10 @@ class Child:
                 self.spawn()
             if not self.hello:
                 try:
-                    hello = self._reply(time.monotonic() + seconds)
+                    deadline = time.monotonic() + seconds
+                    while (hello := self._reply(deadline)).get("again"):
+                        # It asks for a request again that it never had: noise on its input.
+                        pass
                     if hello.get("protocol") != frames.VERSION:
                         theirs = hello.get("protocol")
                         raise ChildError(f"{self.name} speaks protocol {theirs}, this kvmscen {frames.VERSION}", self.tail)
@@ -152,7 +156,7 @@ class Child:
     @property
     def tail(self) -> str:
         """The end of what the child printed outside frames."""
-        return self._tail.decode("utf-8", "replace").strip()
+        return self._reader.tail.decode("utf-8", "replace").strip()
 
     # --- asking -----------------------------------------------------------------------------------------------------
 
@@ -166,14 +170,19 @@ class Child:
             deadline = time.monotonic() + seconds
             self._id += 1
             self._last = frames.pack(f'{{"id":{self._id},{body}}}')
+            tries = 1
             try:
                 self._write(self._last)
-                while True:
-                    reply = self._reply(deadline)
+                while (reply := self._reply(deadline)).get("id") != self._id:
                     if reply.get("again"):
+                        tries += 1
+                        if tries > _TRIES:
+                            raise ChildError(f"{self.name} gets every line damaged", self.tail)
                         self._write(self._last)
-                    elif reply.get("id") == self._id:
-                        return reply
+                    elif reply.get("id") == 0 and "broke" in reply:
+                        raise ChildError(f"{self.name} cannot take the request: {reply['broke']}", self.tail)
+                    # Any other is the reply to an earlier request that nobody took, or of nobody.
+                return reply
             except ChildError:
                 self.kill()
                 raise
@@ -234,30 +243,31 @@ class Child:
 
     def _receive(self, deadline: float) -> str:
         """The next frame's text; what is not a frame goes to the tail."""
-        process, flood, searched = self._alive(), 0, 0
+        process, reader = self._alive(), self._reader
         while True:
-            while (end := self._held.find(b"\n", searched)) >= 0:
-                searched = 0
-                line = bytes(self._held[:end])
-                del self._held[: end + 1]
-                start = line.find(frames.START)
-                if start < 0:
-                    self._keep(line + b"\n")
-                    continue
-                self._keep(line[:start])
-                text = frames.unpack(line[start:])
-                if text is not None:
-                    return text
-                self._write(frames.pack('{"id":0,"again":true}'))
-            searched = len(self._held)
-            chunk = self._exchange(process, deadline)
-            flood += len(chunk)
-            if flood > _FLOOD:
+            try:
+                text = reader.next()
+            except frames.TooLarge:
+                raise ChildError(f"{self.name} sent a reply that is too large", self.tail) from None
+            if text is not None:
+                return text
+            if reader.noise > _FLOOD:
                 raise ChildError(f"{self.name} prints without end", self.tail)
-            self._held += chunk
+            until = time.monotonic() + _QUIET if reader.damaged else deadline
+            chunk = self._exchange(process, min(until, deadline))
+            if chunk is not None:
+                reader.feed(chunk)
+            elif until < deadline:
+                reader.damaged = False
+                self._write(frames.pack('{"id":0,"again":true}'))
+            else:
+                raise ChildError(f"{self.name} did not answer in time", self.tail)
 
-    def _exchange(self, process: subprocess.Popen[bytes], deadline: float) -> bytes:
-        """Wait until the child takes or gives bytes: the bytes given. Only writing would block when it does so too."""
+    def _exchange(self, process: subprocess.Popen[bytes], until: float) -> bytes | None:
+        """Wait until the child takes or gives bytes: the bytes given, None when it did neither.
+
+        Only writing would block when the child does so too.
+        """
         assert process.stdin is not None
         assert process.stdout is not None
         into, out = process.stdin.fileno(), process.stdout.fileno()
@@ -265,10 +275,10 @@ class Child:
         poll.register(out, select.POLLIN)
         if self._unsent:
             poll.register(into, select.POLLOUT)
-        left = deadline - time.monotonic()
+        left = until - time.monotonic()
         ready = dict(poll.poll(left * 1000)) if left > 0 else {}
         if not ready:
-            raise ChildError(f"{self.name} did not answer in time", self.tail)
+            return None
         if into in ready:
             self._push(process)
         if out not in ready:
@@ -278,20 +288,16 @@ class Child:
             raise self._ended(process)
         return chunk
 
-    def _keep(self, noise: bytes) -> None:
-        self._tail += noise
-        del self._tail[:-_TAIL]
-
     def _ended(self, process: subprocess.Popen[bytes]) -> ChildError:
         if self._process is not process:
             return ChildError(f"{self.name} was stopped", self.tail)
-        self._keep(bytes(self._held))
+        self._reader.end()
         try:
             status = process.wait(1.0)
         except subprocess.TimeoutExpired:
             return ChildError(f"{self.name} closed its output", self.tail)
         how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"exited with status {status}"
-        return ChildError(f"{self.name} {how}", self.tail)
+        return ChildError(f"{self.name} {how}", self.tail, status)
 
 
 def python(module: str, *arguments: str) -> list[str]:
@@ -300,72 +306,3 @@ def python(module: str, *arguments: str) -> list[str]:
     # -P keeps the working folder, and so a stranger's json.py, off sys.path.
     code = f"import sys; sys.path.insert(0, {root!r}); from {module} import main; main()"
     return [sys.executable, "-P", "-c", code, *arguments]
-
-
-# How much longer than the scenario's own time limit its host may take before it counts as hung.
-GRACE = 5.0
-
-
-class ChildExecutor:
-    """`execute` by a child that answers Machines with Observations. A child that breaks is replaced for the next Machine."""
-
-    def __init__(self, child: Child) -> None:
-        self.child = child
-
-    def execute(self, machine: Sealed) -> Observation:
-        """Run one Machine; raises HostError with the tail of what the child printed."""
-        try:
-            reply = self.child.ask('"machine":' + machine.text, machine.timeout + GRACE)
-        except ChildError as error:
-            last = error.tail.splitlines()[-1:]
-            raise HostError(str(error) + "".join(f" ({line})" for line in last)) from None
-        if "broke" in reply:
-            raise HostError(reply["broke"])
-        return Observation.from_json(reply["observation"])
-
-    def close(self) -> None:
-        """Kill the child for good."""
-        self.child.close()
-
-
-class ChildHost:
-    """A host whose executors are children; the first one tells the facts."""
-
-    kind = ""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.facts: tuple[Facts, ...] = ()
-        self._first: Child | None = None
-
-    def child(self) -> Child:
-        """One child, not started yet."""
-        raise NotImplementedError
-
-    def start(self) -> None:
-        """Spawn the first child."""
-        self._first = self.child()
-        self._first.spawn()
-
-    def wait(self) -> None:
-        """Take the facts from the first child's hello."""
-        if self._first is None:
-            self.start()
-        assert self._first is not None
-        self.take(self._first.wait_hello())
-
-    def take(self, hello: Json) -> None:
-        """The facts of a hello; raises HostError when it says that the host is unusable."""
-        if "unusable" in hello:
-            raise HostError(f"host {self.name} cannot run here: {hello['unusable']}")
-        self.facts = tuple(replace(Facts.from_json(known), kind=self.kind) for known in hello["facts"])
-
-    def executor(self) -> ChildExecutor:
-        """The first child, or a new one."""
-        child, self._first = self._first, None
-        return ChildExecutor(child if child is not None else self.child())
-
-    def close(self) -> None:
-        """End a first child that no executor took."""
-        if self._first is not None:
-            self._first.close()

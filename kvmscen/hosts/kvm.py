@@ -6,7 +6,8 @@ import sys
 
 from kvmscen.agent import pack
 from kvmscen.errors import UsageError
-from kvmscen.hosts.child import Child, ChildHost
+from kvmscen.hosts.child import Child
+from kvmscen.hosts.children import ChildHost
 
 
 class KvmHost(ChildHost):

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from kvmscen.errors import UsageError
-from kvmscen.hosts.child import Child, ChildHost, python
+from kvmscen.facts import Facts
+from kvmscen.hosts.child import Child, python
+from kvmscen.hosts.children import ChildHost
 from kvmscen.model import ARCHES, facts
+
+Json = dict[str, Any]
 
 
 class ModelHost(ChildHost):
@@ -27,6 +32,10 @@ class ModelHost(ChildHost):
     def wait(self) -> None:
         """The facts, without a child."""
         self.facts = tuple(facts(arch, self.kernel or None) for arch in ARCHES)
+
+    def known(self, hello: Json) -> tuple[Facts, ...]:
+        """What it is does not depend on the child."""
+        return self.facts
 
     def child(self) -> Child:
         """One model, not started yet."""

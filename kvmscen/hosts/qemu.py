@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kvmscen.errors import HostError
-from kvmscen.hosts.child import ChildHost, Json
+from kvmscen.hosts.children import ChildHost, Json
 from kvmscen.qemu import initramfs, snapshot, store, tools
 from kvmscen.qemu.vm import Image, Saved, Vm
 
