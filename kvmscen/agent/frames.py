@@ -78,33 +78,40 @@ class Reader:
 
     def next(self) -> str | None:
         """The next frame's text, None when more has to come first. Raises TooLarge."""
-        while (end := self._held.find(b"\n", self._searched)) >= 0:
-            line = bytes(self._held[:end])
-            del self._held[: end + 1]
-            self._searched = 0
+        held = self._held
+        while (start := held.find(START)) >= 0:
+            self._drop(start)
+            end = held.find(b"\n", self._searched)
             # A body holds no START, so the last one in a line is where its frame begins, whatever noise stands before it.
-            start = line.rfind(START)
-            if start < 0:
-                self.keep(line + b"\n")
-                continue
-            self.keep(line[:start])
-            text = unpack(line[start:])
+            start = held.rfind(START, self._searched, end if end >= 0 else len(held))
+            if start > 0:
+                self._drop(start)
+                end -= start if end >= 0 else 0
+            if end < 0:
+                self._searched = len(held)
+                if self._searched > MOST_LINE:
+                    self.end()
+                    raise TooLarge
+                return None
+            line = bytes(held[:end])
+            del held[: end + 1]
+            self._searched = 0
+            if len(line) > MOST_LINE:
+                raise TooLarge
+            text = unpack(line)
             if text is not None:
                 self.noise = 0
                 return text
             self.damaged = True
-        # Of a line that is still under way only what may become a frame is held: from its last START on.
-        start = self._held.rfind(START, self._searched)
-        if start < 0 and self._held[:1] != START:
-            start = len(self._held)
-        if start > 0:
-            self.keep(bytes(self._held[:start]))
-            del self._held[:start]
-        self._searched = len(self._held)
-        if self._searched > MOST_LINE:
-            self.end()
-            raise TooLarge
+        self.end()
         return None
+
+    def _drop(self, size: int) -> None:
+        """The first bytes held cannot become a frame any more."""
+        if size > 0:
+            self.keep(bytes(self._held[:size]))
+            del self._held[:size]
+            self._searched = 0
 
     def keep(self, noise: bytes) -> None:
         """Put noise at the end of `tail`."""

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from kvmscen.agent.frames import START, pack, unpack
+from kvmscen.agent.frames import START, Reader, pack, unpack
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -95,3 +95,43 @@ def test_bytes_that_are_no_utf8_are_none() -> None:
 
     for body in (b"\xff\xfe", b"z!!!!", b"zAAAA", b"z"):
         assert unpack(b"\x1e%d %08x %s\n" % (len(body), zlib.crc32(body), body)) is None
+
+
+# --- the stream -----------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=200)
+@given(st.lists(st.tuples(st.binary(max_size=20), values), max_size=5), st.binary(max_size=20), st.data())
+def test_a_reader_finds_every_frame_however_the_stream_is_cut(
+    parts: list[tuple[bytes, object]], end: bytes, data: st.DataObject
+) -> None:
+    # Noise stands before a frame on its line, and may hold what begins one.
+    stream = b"".join(noise + pack(json.dumps(value)) for noise, value in parts) + end
+    reader, found = Reader(), []
+    while stream:
+        size = data.draw(st.integers(1, len(stream)))
+        reader.feed(stream[:size])
+        stream = stream[size:]
+        while (text := reader.next()) is not None:
+            found.append(json.loads(text))
+    assert found == [value for _, value in parts]
+
+
+def test_a_reader_keeps_the_end_of_the_noise() -> None:
+    reader = Reader()
+    reader.feed(b"first\n" + pack("{}") + b"x" * 10_000 + b"\nlast")
+    assert reader.next() == "{}"
+    assert reader.next() is None
+    assert (len(reader.tail), bytes(reader.tail[-7:]), reader.noise) == (4096, b"xx\nlast", 10_005)
+    assert not reader.damaged
+    reader.feed(b"\x1e12 0000\n")
+    assert reader.next() is None
+    assert reader.damaged
+
+
+def test_a_frame_that_ends_with_the_stream_is_noise() -> None:
+    reader = Reader()
+    reader.feed(b"a\n" + pack("{}")[:-1])
+    assert reader.next() is None
+    reader.end()
+    assert reader.tail.startswith(b"a\n\x1e2 ")
