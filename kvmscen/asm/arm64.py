@@ -68,6 +68,8 @@ class Arm64:
     def directive(self, front: Front, statement: Statement) -> bool:
         """`.ltorg`, `.pool`, `.inst`, `.unreq`, and what chooses instructions, of which all are known here."""
         if statement.word in (".ltorg", ".pool"):
+            if statement.rest:
+                raise Wrong(f"{statement.word} takes no operand")
             self._flush(front, front.chunk.name, front.subsection)
         elif statement.word == ".unreq":
             self._aliases.forget(statement.rest)
@@ -381,6 +383,8 @@ def _memory(front: Front, text: str) -> _Operand:
     if after not in ("", "!"):
         raise Wrong(f"unexpected {clip(after)} behind ]")
     parts = split_operands(text[1:end])
+    if not parts:
+        raise Wrong("there is nothing between the brackets")
     if len(parts) == 1 or (len(parts) == 2 and _ANY_REGISTER.match(parts[1])):
         return f"[{', '.join(parts).lower()}]{after}"
     last = _operand(front, parts[-1])

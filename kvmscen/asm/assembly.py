@@ -195,7 +195,7 @@ class Assembly:
         sections = [self._section(chunk, images[chunk.name]) for chunk in front.chunks.values() if chunk.loaded]
         symbols = {name: value & _MASK for name, value in front.scope.symbols.items() if "\x02" not in name}
         lines.sort(key=lambda line: line.gpa)
-        return Program(tuple(sorted(sections, key=lambda section: section.gpa)), symbols, tuple(lines))
+        return Program(tuple(sorted(sections, key=lambda section: (section.gpa, section.name))), symbols, tuple(lines))
 
     def _section(self, chunk: Chunk, image: bytearray) -> Section:
         return Section(chunk.name, chunk.base, self._loads[chunk.name], bytes(image), chunk.size, chunk.nobits)

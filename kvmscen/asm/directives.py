@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 MAX_ALIGN = 1 << 24
 _NAME = re.compile(r"[A-Za-z_.$][\w.$]*\Z", re.ASCII)
 _SECTION = re.compile(
-    r'\s*"?([A-Za-z_.$][\w.$-]*)"?\s*(?:,\s*(\d+)\s*)?(?:,\s*"([^"]*)")?\s*(?:,\s*[@%"](\w+)"?)?[^"]*\Z', re.ASCII
+    r'\s*"?([A-Za-z_.$][\w.$-]*)"?(?=[\s,]|\Z)\s*(?:,\s*(\d+)\s*)?(?:,\s*"([^"]*)")?\s*(?:,\s*[@%"](\w+)"?)?[^"]*\Z', re.ASCII
 )
 _DATA = {".byte": 1, ".2byte": 2, ".4byte": 4, ".8byte": 8, ".hword": 2, ".short": 2, ".int": 4, ".long": 4, ".quad": 8}
 _DATA.update({".dc": 2, ".dc.b": 1, ".dc.w": 2, ".dc.l": 4})

@@ -17,11 +17,11 @@ MAX_DEPTH = 40
 MAX_TOKENS = 2000
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>\d\w*)|(?P<char>'(?:\\.|[^\\])'?)|(?P<name>[A-Za-z_.$][\w.$]*)"
-    r"|(?P<op><<|>>|<=|>=|==|!=|<>|&&|\|\||[-+*/%&|^~!()<>]))",
+    r"|(?P<op><<|>>|<=|>=|==|!=|!!|<>|&&|\|\||[-+*/%&|^~!()<>]))",
     re.ASCII,
 )
 _SIMPLE = re.compile(r"-?(?:0|[1-9]\d{0,17}|0[xX][0-9a-fA-F]{1,15})\Z", re.ASCII)
-_RANK = {"*": 9, "/": 9, "%": 9, "<<": 9, ">>": 9, "|": 7, "&": 7, "^": 7, "!": 7, "+": 5, "-": 5}
+_RANK = {"*": 9, "/": 9, "%": 9, "<<": 9, ">>": 9, "|": 7, "&": 7, "^": 7, "!": 7, "!!": 7, "+": 5, "-": 5}
 _RANK.update({"==": 4, "<>": 4, "!=": 4, "<": 4, "<=": 4, ">=": 4, ">": 4, "&&": 3, "||": 2})
 _MASK = (1 << 64) - 1
 
@@ -99,6 +99,7 @@ _BINARY: dict[str, Callable[[int, int], int]] = {
     "|": lambda a, b: a | b,
     "&": lambda a, b: a & b,
     "^": lambda a, b: a ^ b,
+    "!!": lambda a, b: a ^ b,
     "!": lambda a, b: a | ~b,
     "==": lambda a, b: -(a == b),
     "<>": lambda a, b: -(a != b),
@@ -227,10 +228,10 @@ class Parser:
             self._expression(0, depth + 1)
             if not self._left or self._left.pop()[1] != ")":
                 raise Wrong(f"a ) is missing in {clip(self._text)}")
-        elif token in ("-", "~", "!", "+"):
+        elif token in ("-", "~", "!", "+", "!!"):
             self._primary(depth + 1)
             if token != "+":
-                self._code.append((token + "u", 0))
+                self._code += [(token[0] + "u", 0)] * len(token)
         else:
             raise Wrong(f"unexpected {token!r} in the expression {clip(self._text)}")
 

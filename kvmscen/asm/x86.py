@@ -9,7 +9,7 @@ from functools import lru_cache
 from kvmscen.asm import keystone
 from kvmscen.asm.expressions import Expression
 from kvmscen.asm.front import Front
-from kvmscen.asm.items import Chunk, Fixed, Item, Scope
+from kvmscen.asm.items import Fixed, Item
 from kvmscen.asm.source import Statement, split_operands
 from kvmscen.asm.values import Unencoded, Wrong, clip
 from kvmscen.asm.x86_branches import Branch, FarJump, is_branch
@@ -24,9 +24,9 @@ from kvmscen.asm.x86_fixed import (
     with_number,
     without_operands,
 )
+from kvmscen.asm.x86_forms import with_memory
 from kvmscen.asm.x86_guards import STRING, drop_size, is_far_away, mixes_high_bytes
 from kvmscen.asm.x86_operands import (
-    DISP_MARK,
     IMM_MARK,
     SEGMENTS,
     WIDE_MARK,
@@ -37,6 +37,7 @@ from kvmscen.asm.x86_operands import (
     to_att,
     to_intel,
 )
+from kvmscen.asm.x86_patched import Patched, bare, operand_size
 
 _WIDE = ("movabs", "movabsq", "movabsl", "movabsw", "movabsb")
 _BYTE_IMMEDIATE = frozenset(
@@ -109,6 +110,8 @@ class X86:
         """`.code16`, `.code32`, `.code64`, `.intel_syntax`, `.att_syntax`."""
         word = statement.word
         if word in (".code16", ".code32", ".code64"):
+            if statement.rest:
+                raise Wrong(f"{word} takes no operand")
             self.mode = int(word[5:])
         elif word == ".intel_syntax":
             if statement.rest not in ("", "noprefix"):
@@ -219,7 +222,12 @@ class X86:
 
     def _group(self, operand: Operand, opcode: bytes, number: int, size: int) -> bytes | None:
         """An instruction with one memory operand, made from another that Keystone encodes rightly."""
-        code = keystone.encode(f"x{self.mode}", "invlpg " + to_intel(operand, self.mode, IMM_MARK, sized=False))
+        mode = self.mode
+
+        def encode(form: Operand) -> bytes | None:
+            return keystone.encode(f"x{mode}", "invlpg " + to_intel(form, mode, IMM_MARK, sized=False))
+
+        code = with_memory(operand, mode, encode)
         if not code or b"\x0f\x01" not in code:
             return None
         at = code.index(b"\x0f\x01")
@@ -233,7 +241,7 @@ class X86:
         mode = self.mode
         if word == "mov" and mode == 64 and is_far_away(operands):
             word = "movabs"
-        size = _operand_size(operands)
+        size = operand_size(operands)
         for operand in operands:
             if operand.register in ("rip", "eip", "riz", "eiz"):
                 raise Wrong(f"{operand.register} cannot stand alone: {clip(operand.text)}")
@@ -259,15 +267,28 @@ class X86:
         if word == "mov" and mode != 16 and len(operands) == 2 and operands[-self._att].register in SEGMENTS:
             drop_size(operands[1 - self._att])
         for mark in marks:
-            if self._att:
-                text = f"{word}\t" + ", ".join(to_att(operand, mode, mark) for operand in operands)
-                code = keystone.encode(f"x{mode}-att", text.rstrip())
-            else:
-                text = f"{word} " + ", ".join(to_intel(operand, mode, mark) for operand in operands)
-                code = keystone.encode(f"x{mode}", text.rstrip())
-            if code:
+            if code := self._text(word, operands, mark):
                 return order_prefixes(code)
         return None
+
+    def _text(self, word: str, operands: list[Operand], mark: int) -> bytes | None:
+        """What Keystone makes of the instruction, with `mark` where a number is open."""
+        mode, att = self.mode, self._att
+        kinds = [operand.kind for operand in operands]
+        if att and mode == 64 and word in ("mov", "movq") and kinds == ["imm", "reg"]:
+            # Keystone's AT&T syntax has no short form of these.
+            word, operands, att = "mov", operands[::-1], False
+
+        def encode(form: Operand | None) -> bytes | None:
+            forms = [form if form is not None and operand is memory else operand for operand in operands]
+            if att:
+                text = f"{word}\t" + ", ".join(to_att(operand, mode, mark) for operand in forms)
+                return keystone.encode(f"x{mode}-att", text.rstrip())
+            text = f"{word} " + ", ".join(to_intel(operand, mode, mark) for operand in forms)
+            return keystone.encode(f"x{mode}", text.rstrip())
+
+        memory = next((operand for operand in operands if operand.kind == "mem"), None)
+        return encode(None) if memory is None else with_memory(memory, mode, encode)
 
 
 def _resolve(front: Front, text: str) -> tuple[Expression, int | None]:
@@ -278,13 +299,6 @@ def _resolve(front: Front, text: str) -> tuple[Expression, int | None]:
     if expression.names and all(name in front.constants for name in expression.names) and "." not in expression.text:
         return expression, expression.value(front.scope.symbols, 0)
     return expression, None
-
-
-def _operand_size(operands: list[Operand]) -> int:
-    for operand in operands:
-        if operand.kind in ("reg", "mem") and operand.size:
-            return operand.size
-    return 0
 
 
 def _narrow(operand: Operand, size: int) -> None:
@@ -316,72 +330,9 @@ def _complaint(statement: Statement, word: str, operands: list[Operand], att: bo
     message = f"this does not assemble: {clip(statement.text)}"
     for operand in operands:
         if operand.kind == "imm" and operand.bare and operand.number is None and not att and not is_branch(word):
-            return Wrong(f"{message}; {_bare(operand)}")
+            return Wrong(f"{message}; {bare(operand)}")
     memory = [operand for operand in operands if operand.kind == "mem"]
     if not att and memory and not any(operand.size for operand in operands) and word in _NEEDS_SIZE:
         size = f"its size is not known: write byte, word, dword or qword ptr {clip(memory[0].text)}"
         return Wrong(f"{message}; {size}")
     return Unencoded(message)
-
-
-def _bare(operand: Operand) -> str:
-    name = clip(operand.text)
-    return f"{name} alone is a branch target only: write [{name}] for its contents or offset {name} for its address"
-
-
-class Patched(Item):
-    """An encoded instruction in which marks stand where numbers go once the layout is known."""
-
-    rigid = True
-
-    def __init__(self, statement: Statement, chunk: Chunk, code: bytes, operands: list[Operand], word: str, mode: int) -> None:
-        super().__init__(statement, chunk)
-        self.code = code
-        self.size = len(code)
-        self.operands, self.word, self.mode = operands, word, mode
-        self._bits = _operand_size(operands)
-        self._fields = [(o, *self._find(o)) for o in operands if o.value is not None and o.number is None]
-
-    def add_prefix(self, prefix: int) -> None:
-        """Put a prefix before the instruction."""
-        self.code = put_prefix(prefix, self.code)
-        self.size += 1
-        self._fields = [(operand, at + 1, width) for operand, at, width in self._fields]
-
-    def _find(self, operand: Operand) -> tuple[int, int]:
-        wide = WIDE_MARK.to_bytes(8, "little")
-        if wide in self.code:
-            return self.code.index(wide), 8
-        mark = (IMM_MARK if operand.kind == "imm" else DISP_MARK).to_bytes(4, "little")
-        for width in (4, 2):
-            if self.code.count(mark[:width]) == 1:
-                return self.code.index(mark[:width]), width
-        if operand.kind == "imm" and self.code[-1] == mark[0]:
-            return len(self.code) - 1, 1
-        raise Wrong(f"a symbol cannot stand here: {clip(self.statement.text)}")
-
-    def encode(self, scope: Scope) -> bytes | None:
-        """The bytes. Raises Unknown, or Wrong where a value does not fit."""
-        code = bytearray(self.code)
-        for operand, at, width in self._fields:
-            assert operand.value is not None
-            value = operand.value.value(scope.symbols, self.address)
-            moves = operand.value.weight(scope.weights)
-            if operand.kind == "imm" and operand.bare and moves:
-                raise Wrong(_bare(operand))
-            if operand.base in ("rip", "eip") and moves:
-                value -= self.address + self.size
-            code[at : at + width] = self._field(operand, value, width)
-        return bytes(code)
-
-    def _field(self, operand: Operand, value: int, width: int) -> bytes:
-        bits = 8 * width
-        is_signed = width == 4 and self.mode == 64 and (operand.kind == "mem" or self._bits in (0, 64))
-        most = 1 << (bits - 1 if is_signed else bits)
-        if not -(1 << (bits - 1)) <= value < most and width < 8:
-            assert operand.value is not None
-            what = "distance" if operand.base in ("rip", "eip") else "value"
-            raise Wrong(
-                f"the {what} {value:#x} of {clip(operand.value.text)} does not fit in {bits} bits: {clip(self.statement.text)}"
-            )
-        return (value & ((1 << bits) - 1)).to_bytes(width, "little")

@@ -19,6 +19,7 @@ from kvmscen.errors import Problem, ScenarioError
 
 MAX_STATEMENTS = 65536
 MAX_TOTAL = 4 * MAX_SIZE
+_ALWAYS = (".text", ".data", ".bss")
 _MASK = (1 << 64) - 1
 
 
@@ -42,7 +43,7 @@ def assemble(arch: str, bits: int, source: Source, placements: Sequence[Placemen
     sections = [
         Section(s.name, places[s.name].gpa, places[s.name].load, images[s.name], s.size, s.name in made.nobits) for s in shapes
     ]
-    return Program(tuple(sorted(sections, key=lambda section: section.gpa)), symbols, lines, GNU)
+    return Program(tuple(sorted(sections, key=lambda section: (section.gpa, section.name))), symbols, lines, GNU)
 
 
 def _check(report: messages.Report) -> None:
@@ -100,9 +101,11 @@ class _Job:
                 continue
             index = rendered.statement(complaint.line)
             index = self._report.large() if index is None else index
-            about = ""
-            if index is not None and "`" not in complaint.text:
-                about = f": {clip(self._report.statements[index].text)}"
+            if text.is_mark(complaint.text):
+                # What stands there has eaten a mark, or the line before has.
+                self._report.add(index, "this does not assemble" + self._what(index))
+                continue
+            about = "" if "`" in complaint.text else self._what(index)
             say = f"{messages.quoted(complaint.text)}{about} (GNU as)"
             used = rendered.statement(complaint.used)
             if used is not None and index is not None:
@@ -114,18 +117,22 @@ class _Job:
             self._report.add(index, say)
         self._report.stop()
 
+    def _what(self, index: int | None) -> str:
+        return "" if index is None else f": {clip(self._report.statements[index].text)}"
+
 
 def _place(
     made: objects.Object, placements: Sequence[Placement], origin: int, report: messages.Report
 ) -> tuple[list[Shape], dict[str, Place]]:
     """The sections that count, and where they go."""
     placed = {placement.name for placement in placements}
-    named = {symbol.section for symbol in made.symbols.values()}
+    named = {symbol.section for symbol in made.symbols.values()} | text.entered(report.statements)
     shapes = []
     for shape in made.shapes:
-        # as always makes .text, .data and .bss.
+        # as makes .text, .data and .bss also where nobody asks for them.
         own = section_symbols([shape], {shape.name: Place(0, 0)})
-        if shape.size or shape.name in placed or shape.name in named or made.undefined & own.keys():
+        asked = shape.name not in _ALWAYS or shape.name in placed or shape.name in named
+        if shape.size or asked or made.undefined & own.keys():
             shapes.append(shape)
     total = sum(shape.size for shape in shapes)
     for shape in shapes:

@@ -79,13 +79,15 @@ def link(
 
 
 def _lines(data: bytes, align: int, report: messages.Report) -> list[tuple[int, Line]]:
-    """Lines by address, each with the index of its statement; as puts padding of `align` before instructions."""
+    """Lines by address, each with the index of its statement; as pads up to `align` before an instruction."""
     found = []
     for index, start, end, outer in text.ranges(data):
         if max(index, outer) < len(report.statements):
             statement = report.statements[index]
-            if statement.word[:1] != ".":
-                start = align_up(start, align)
+            padding = align_up(start, align) - start
+            length = end - start - padding
+            if padding and statement.word[:1] != "." and length >= align and length % align == 0:
+                start += padding
             found.append((index, Line(start, end - start, report.statements[outer].line, statement.text)))
     return sorted(found, key=lambda item: item[1].gpa)
 
@@ -114,19 +116,15 @@ def _undefined(
     missing = made.undefined - symbols.keys()
     if not missing:
         return
-    told = set()
     for use in objects.uses(made.raw):
         at = places.get(use.section)
         if use.symbol not in missing or at is None:
             continue
-        told.add(use.symbol)
         # A literal stands in a pool, away from the statement that asks for it.
         index = _statement(lines, at.gpa + use.offset)
         if index is None:
             index = next((n for n, s in enumerate(report.statements) if use.symbol in s.rest), None)
         report.add(index, _unknown(use.symbol, symbols))
-    for name in missing - told:
-        report.add(next((n for n, s in enumerate(report.statements) if name in s.rest), None), _unknown(name, symbols))
 
 
 def _unknown(name: str, symbols: Mapping[str, int]) -> str:

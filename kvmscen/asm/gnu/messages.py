@@ -27,7 +27,7 @@ _FITS = re.compile(r"relocation truncated to fit: \w+ against (?:symbol )?`([^']
 _HARMLESS = re.compile(
     r"repeat count is zero|end of file not at end|no instruction mnemonic suffix|translating to|deprecated|obsolete|"
     r"using default for|stand-alone|skipping prefixes|redundant|unpredictable|section attributes|zero assumed for missing|"
-    r"indirect (?:call|jmp|ljmp|lcall) without|interpreting as",
+    r"indirect (?:call|jmp|ljmp|lcall) without|interpreting as|is ineffectual|writeback|write-back|transfer register",
 )
 
 

@@ -101,6 +101,24 @@ def _mark(number: int) -> str:
     return f"{_EDGE}: .pushsection {MARKS}; .4byte {number}; .8byte {_EDGE}b; .popsection"
 
 
+def entered(statements: Sequence[Statement]) -> set[str]:
+    """The sections that are named by directives."""
+    names = set()
+    for statement in statements:
+        if statement.word == ".end":
+            break
+        if statement.word in (".text", ".data", ".bss"):
+            names.add(statement.word)
+        if statement.word in (".section", ".pushsection"):
+            names.add(statement.rest.partition(",")[0].strip().strip('"'))
+    return names
+
+
+def is_mark(message: str) -> bool:
+    """Whether a message is about the marks, not about the program."""
+    return str(_EDGE) in message or MARKS in message or message.startswith(".popsection without")
+
+
 def ranges(data: bytes) -> Iterator[tuple[int, int, int, int]]:
     """(statement, first address, address behind it, outermost) of the records in the section of marks.
 
