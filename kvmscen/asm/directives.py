@@ -251,7 +251,7 @@ def _common(front: Front, statement: Statement) -> None:
     if size < 0 or align < 1 or align & (align - 1) or align > MAX_ALIGN:
         raise Wrong(f"{statement.word} takes a size, and a power of two as alignment: {statement.word} buffer, 64, 16")
     front.push()
-    front.enter(".bss", front.COMMON if statement.word != ".lcomm" else 0)
+    front.enter(".bss", front.COMMON if statement.word != ".lcomm" else 1)
     front.add(Align(statement, front.chunk, align, None))
     front.define(statement, parts[0])
     front.add(Space(statement, front.chunk, front.expression(str(size))))

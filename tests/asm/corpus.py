@@ -29,7 +29,7 @@ sys.path[:0] = [str(HERE), str(ROOT)]
 import corpus_arm64  # noqa: E402 from beside this file
 import corpus_x86  # noqa: E402
 
-from kvmscen.asm import Placement, Program, Source, assemble  # noqa: E402
+from kvmscen.asm import Macro, Placement, Program, Source, assemble  # noqa: E402
 from kvmscen.errors import ScenarioError  # noqa: E402
 
 SEED = 1
@@ -71,6 +71,7 @@ class Sample:
     text: str
     placements: tuple[Placement, ...] = ()
     origin: int = ORIGIN
+    macros: tuple[Macro, ...] = ()
 
 
 def samples(seed: int = SEED, part: int = 1) -> Iterator[Sample]:
@@ -104,25 +105,36 @@ def places(r: random.Random, arch: str) -> tuple[Placement, ...]:
 def of_scenarios() -> Iterator[Sample]:
     """The programs of scenarios/, each once."""
     from kvmscen.arch import ARCHES
+    from kvmscen.asm.assembly import FRONTS
     from kvmscen.build.plan import mode_of
     from kvmscen.load import load
 
     seen = set()
     for file in sorted((ROOT / "scenarios").glob("*.yaml")):
         for case in load(str(file)).cases:
-            if case.asm is None or (case.arch, case.asm.text, case.sections) in seen:
+            if case.asm is None or case.arch not in FRONTS:
                 continue
-            seen.add((case.arch, case.asm.text, case.sections))
+            macros = tuple(Macro(macro.name, macro.text, file.name) for macro in case.macros)
+            if (case.arch, case.asm.text, case.sections, macros) in seen:
+                continue
+            seen.add((case.arch, case.asm.text, case.sections, macros))
             placements = tuple(Placement(s.name, s.at, s.after, s.align, s.load) for s in case.sections)
             origin = case.memslots[0].gpa.offset if case.memslots else 0
             bits = ARCHES[case.arch].BITS[mode_of(case)]
-            yield Sample(f"{file.stem}:{case.name}", case.arch, bits, case.asm.text, placements, origin)
+            yield Sample(f"{file.stem}:{case.name}", case.arch, bits, case.asm.text, placements, origin, macros)
 
 
 def made(sample: Sample, assembler: str) -> Program | list[str]:
     """The program, or what is wrong with it as `LINE: message`."""
     try:
-        return assemble(sample.arch, sample.bits, Source("corpus", sample.text), sample.placements, sample.origin, assembler)
+        return assemble(
+            sample.arch,
+            sample.bits,
+            Source("corpus", sample.text, macros=sample.macros),
+            sample.placements,
+            sample.origin,
+            assembler,
+        )
     except ScenarioError as error:
         return [f"{problem.line}: {problem.message}" for problem in error.problems]
 

@@ -144,7 +144,14 @@ def outcome(job: tuple[Damaged, str | None]) -> Outcome:
             plans(scenario, scenario.cases)
         else:
             sample = one.sample
-            assemble(sample.arch, sample.bits, Source("mutated", sample.text), sample.placements, sample.origin, assembler)
+            assemble(
+                sample.arch,
+                sample.bits,
+                Source("mutated", sample.text, macros=sample.macros),
+                sample.placements,
+                sample.origin,
+                assembler,
+            )
     except ScenarioError as error:
         what = _refused(error, one)
     except Exception as error:
@@ -153,7 +160,8 @@ def outcome(job: tuple[Damaged, str | None]) -> Outcome:
 
 
 def _refused(error: ScenarioError, one: Damaged) -> str:
-    lines = one.sample.text.count("\n") + 1
+    # What is missing at the end is told behind the last line.
+    lines = one.sample.text.count("\n") + 2
     for problem in error.problems:
         # A file as a whole has line 0, such as one that is not UTF-8.
         if not 0 < problem.line <= lines or not problem.message or "\n" in problem.message or "1987654321" in problem.message:

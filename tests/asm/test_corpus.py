@@ -34,7 +34,7 @@ def test_the_corpus_is_large_and_assembles() -> None:
 def test_marks_change_no_byte() -> None:
     # What as makes of the bare text, against what it makes with the marks that tell lines.
     for sample in SAMPLES:
-        if sample.bits != 64 or "-" not in sample.name:
+        if sample.bits != 64 or ":" in sample.name or " " in sample.name:
             continue
         reference.tools(sample.arch)
         program = corpus.made(sample, "gnu")

@@ -18,6 +18,7 @@ MARKS = ".kvm.lines"
 _END = 1 << 31
 # A local label of this number is at the edges of every statement; no program has it.
 _EDGE = 1987654321
+_LAST_SUBSECTION = 8192
 _ASSIGN = re.compile(r"[A-Za-z_.$][\w.$]*\s*==?(?!=)", re.ASCII)
 _DATA_WORDS = """
     .byte .2byte .4byte .8byte .hword .short .int .long .quad .word .value .octa .xword .dword .half .float .single .double
@@ -32,7 +33,6 @@ _REFUSED = {
     ".incbin": "is not allowed: a scenario may not read files of the host",
     ".include": "is not allowed: a scenario may not read files of the host",
     ".mri": "is not supported",
-    ".comm": "is not supported: put the symbol into .bss, with .skip for its size",
 }
 _MAX_REPEAT = 65536
 
@@ -76,9 +76,9 @@ def render(prologue: str, statements: Sequence[Statement], changed: Mapping[int,
     """The text for as, with marks; `changed` are statements to be written otherwise."""
     lines, owners = [prologue], [None]  # type: list[str], list[int | None]
     for index, statement in enumerate(statements):
-        text = changed.get(index, statement.text)
         if statement.word in _IGNORED:
             continue
+        text = changed.get(index) or _written(statement)
         if not _is_marked(statement):
             lines.append(text)
             owners.append(index)
@@ -86,6 +86,20 @@ def render(prologue: str, statements: Sequence[Statement], changed: Mapping[int,
         lines += [_mark(index), text, _mark(index | _END)]
         owners += [index, index, index]
     return Text(lines, owners)
+
+
+def _written(statement: Statement) -> str:
+    """The statement as as wants it."""
+    if statement.word in (".global", ".globl") and statement.rest.endswith(":"):
+        # Seen in programs; it can mean one thing only.
+        return statement.text[:-1]
+    parts = [part.strip() for part in statement.rest.split(",")]
+    if statement.word in (".comm", ".common") and 2 <= len(parts) <= 3:
+        # Nobody else wants the symbol: it is room at the end of .bss, aligned as a linker would.
+        size = parts[1]
+        align = parts[2] if len(parts) == 3 else f"(1 - (({size}) > 1) - 2*(({size}) > 3) - 4*(({size}) > 7) - 8*(({size}) > 15))"
+        return f".pushsection .bss, {_LAST_SUBSECTION}; .balign {align}; {parts[0]}: .skip {size}; .popsection"
+    return statement.text
 
 
 def _is_marked(statement: Statement) -> bool:
