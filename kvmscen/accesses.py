@@ -45,9 +45,11 @@ class _Places:
 
     def __init__(self, legend: Legend) -> None:
         self._sections = sorted((at, size, name) for name, at, size in legend.sections)
-        named = sorted((at, name) for name, at in legend.symbols.items() if not name.startswith(("__", ".L", "$")))
-        self._at = [at for at, _ in named]
-        self._names = [name for _, name in named]
+        best = legend.best
+        usable = ((name, at) for name, at in legend.symbols.items() if not name.startswith(("__", ".L", "$")))
+        named = sorted((at, name not in best, name) for name, at in usable)
+        self._at = [at for at, _, _ in named]
+        self._names = [name for _, _, name in named]
 
     def of(self, address: int) -> tuple[int, int, str | None, str | None]:
         """Where the section and where the symbol begins, and their names; of what is in none, its own address."""

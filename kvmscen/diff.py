@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from heapq import heappop, heappush
@@ -10,7 +9,6 @@ from itertools import repeat, zip_longest
 from math import inf
 from typing import Any
 
-from kvmscen.arch import ARCHES
 from kvmscen.expectation import Expected, Story
 from kvmscen.job import Legend
 from kvmscen.kvm.script import Script, answered, fits, iteration, matches
@@ -18,6 +16,7 @@ from kvmscen.machine import Step
 from kvmscen.notation import Notation, seen
 from kvmscen.observation import Event, Observation
 from kvmscen.result import Mismatch, Row
+from kvmscen.whence import source
 
 # After so many states the cheapest alignment is given up, and the rest of a story is paired in order.
 _STATES = 150_000
@@ -43,7 +42,6 @@ class _Course:
     jumps: dict[int, list[int]]
 
 
-_OUT = re.compile(r"\s*out[bwl]?\b", re.IGNORECASE)
 Pair = tuple["_Slot | None", "Event | None"]
 
 
@@ -145,7 +143,7 @@ class Diff:
             return "the limit of exits was reached"
         last = self.events[-1] if self.events else None
         if self.story.steps is None and last is not None and last.kind == "error" and last.fields["ioctl"] == "emulate":
-            return f"{self.notation.event(last)} at {self.source(last)}"
+            return f"{self.notation.event(last)} at {source(last, self.legend, self.arch, self.flavour)}"
         return "the time limit was reached" if stopped == "timeout" and self.story.steps is None else None
 
     def _take(self, walk: _Walk, event: Event) -> _Slot | None:
@@ -273,23 +271,8 @@ class Diff:
             "" if step is None else self.notation.expected(step),
             "" if event is None else self.notation.event(event, step),
             differs,
-            "" if event is None else self.source(event),
+            "" if event is None else source(event, self.legend, self.arch, self.flavour),
         )
-
-    def source(self, event: Event) -> str:
-        """`LINE: TEXT` (`FILE:LINE: TEXT` of a file beside the scenario) of the instruction that the event comes from."""
-        advanced = None
-        if event.kind == "exit":
-            advanced = ARCHES[self.arch].pc_advanced(event.name, event.fields, self.flavour)
-        found = self.legend.source(event.pc, advanced)
-        if event.name == "io" and advanced and (found is None or not _OUT.match(found[1])):
-            # OUTS with a repeat prefix has not advanced where OUT has.
-            found = self.legend.source(event.pc, False) or found
-        if found is None:
-            # The guest has left its program.
-            return "" if event.pc is None else f"pc {event.pc:#x}"
-        file = f"{self.legend.file}:" if self.legend.file else ""
-        return f"{file}{found[0]}: {found[1]}"
 
 
 def holds(matcher: Any, value: Any, nth: int, whole: bool = False) -> bool:

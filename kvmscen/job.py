@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Mapping
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,37 +20,67 @@ class Legend:
     """What a reader needs to read an event: the symbols and the source lines (gpa, size, file line, text), by gpa.
 
     `file` is the file of the source lines as the scenario names it, empty for the scenario itself; `sections` are (name,
-    gpa, size).
+    gpa, size). Of a linked program the lines are what stands between two symbols, with 0 as number and the first symbol's name as
+    text; its source lines, with the name of their file as text, are in `debug`.
     """
 
     symbols: Mapping[str, int]
     lines: tuple[tuple[int, int, int, str], ...]
     file: str = ""
     sections: tuple[tuple[str, int, int], ...] = ()
+    debug: tuple[tuple[int, int, int, str], ...] = ()
 
     def to_json(self) -> Json:
-        lines, sections = list(map(list, self.lines)), list(map(list, self.sections))
-        return {"symbols": dict(self.symbols), "lines": lines, "file": self.file, "sections": sections}
+        lines, sections, debug = (list(map(list, rows)) for rows in (self.lines, self.sections, self.debug))
+        return {"symbols": dict(self.symbols), "lines": lines, "file": self.file, "sections": sections, "debug": debug}
 
     @classmethod
     def from_json(cls, data: Json) -> Legend:
-        lines = tuple((at, size, line, text) for at, size, line, text in data["lines"])
+        lines, debug = (tuple((at, size, line, text) for at, size, line, text in data[key]) for key in ("lines", "debug"))
         sections = tuple((name, at, size) for name, at, size in data["sections"])
-        return cls(data["symbols"], lines, data["file"], sections)
+        return cls(data["symbols"], lines, data["file"], sections, debug)
 
-    def source(self, pc: int | None, advanced: bool | None) -> tuple[int, str] | None:
-        """File line and text of the instruction at `pc`, or of the one before where pc has advanced already.
+    @property
+    def best(self) -> frozenset[str]:
+        """Of a linked program the names of functions and objects, rather than the linker's own for the same addresses."""
+        return frozenset(text for _, _, line, text in self.lines if not line)
 
-        `advanced` None (it cannot be told) takes the line that pc points at.
+    def source(self, pc: int | None, advanced: bool | None) -> str | None:
+        """`LINE: TEXT` or `FILE:LINE: TEXT` of the instruction at `pc`, or of the one before where pc has advanced already.
+
+        Of a linked program it is `SYMBOL + OFFSET` of pc, with `(FILE:LINE)` of that instruction behind it where that is known.
+        `advanced` None (it cannot be told) takes what pc points at. None where the program has nothing there.
         """
-        if pc is None:
+        found = self.row(pc, advanced)
+        if found is None or pc is None:
             return None
-        at = pc - 1 if advanced else pc
-        index = bisect_right(self.lines, at, key=lambda line: line[0]) - 1
-        if index < 0:
-            return None
-        start, size, line, text = self.lines[index]
-        return (line, text) if at < start + size else None
+        start, _, line, text = found
+        if line:
+            return f"{self.file}:{line}: {text}" if self.file else f"{line}: {text}"
+        at = _row(self.debug, pc - 1 if advanced else pc)
+        return offset(text, pc - start) + (f" ({at[3]}:{at[2]})" if at else "")
+
+    def row(self, pc: int | None, advanced: bool | None) -> tuple[int, int, int, str] | None:
+        """The line that `source` tells of."""
+        return None if pc is None else _row(self.lines, pc - 1 if advanced else pc)
+
+    def within(self, at: int, size: int) -> Sequence[tuple[int, int, int, str]]:
+        """The source lines of a linked program that begin in a range."""
+        return self.debug[_first(self.debug, at) : _first(self.debug, at + size)]
+
+
+def offset(symbol: str, distance: int) -> str:
+    """`symbol + 0x10`."""
+    return f"{symbol} + {distance:#x}" if distance else symbol
+
+
+def _first(rows: Sequence[tuple[int, int, int, str]], at: int) -> int:
+    return bisect_left(rows, at, key=lambda row: row[0])
+
+
+def _row(rows: Sequence[tuple[int, int, int, str]], at: int) -> tuple[int, int, int, str] | None:
+    index = bisect_right(rows, at, key=lambda row: row[0]) - 1
+    return rows[index] if index >= 0 and at < rows[index][0] + rows[index][1] else None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,10 @@ from kvmscen.job import Job
 from kvmscen.notation import seen
 from kvmscen.observation import Event, Observation
 from kvmscen.result import Mismatch, Result, Row
+from kvmscen.whence import source
+
+# Events whose place in the program is told in reports.
+_SOURCES = 1000
 
 
 def judge(job: Job, observation: Observation) -> Result:
@@ -85,6 +89,9 @@ def _memory(story: Story, observation: Observation) -> Mapping[int, Mapping[str,
 def result(job: Job, status: str, reason: str | None, **more: Any) -> Result:
     """A Result of this job with a status; `more` are its other members."""
     observation: Observation | None = more.get("observation")
+    sources: tuple[str, ...] = ()
+    if observation is not None and job.legend is not None:
+        sources = tuple(source(event, job.legend, job.arch, job.flavour) for event in observation.events[:_SOURCES])
     return Result(
         file=job.file,
         scenario=job.scenario,
@@ -101,5 +108,6 @@ def result(job: Job, status: str, reason: str | None, **more: Any) -> Result:
         accesses=() if observation is None or job.legend is None else tally(observation, job.legend),
         machine=None if job.machine is None else job.machine.digest,
         verb="measure" if job.wanted else "run",
+        sources=sources,
         **more,
     )

@@ -68,7 +68,7 @@ def _rows(listing: list[Json]) -> list[tuple[str, str, str, str]]:
     rows: list[tuple[str, str, str, str]] = []
     for line in listing:
         data = line["bytes"]
-        where = f"{line['file']}:{line['line']}" if "file" in line else str(line["line"])
+        where = f"{line['file']}:{line['line']}" if "file" in line else str(line["line"] or "")
         rows.append((f"{line['gpa']:#x}", data[:16], where, line["text"]))
         rows += [(f"{line['gpa'] + n // 2:#x}", data[n : n + 16], "", "") for n in range(16, min(len(data), 128), 16)]
         if len(data) > 128:

@@ -27,9 +27,11 @@ class Notation:
     def __init__(self, legend: Legend, arch: str) -> None:
         self.legend = legend
         self.arch = arch
-        named = sorted((at, name) for name, at in legend.symbols.items() if not name.startswith("__") and _SYMBOL.fullmatch(name))
-        self._at = [at for at, _ in named]
-        self._names = [name for _, name in named]
+        best = legend.best
+        usable = ((name, at) for name, at in legend.symbols.items() if not name.startswith("__") and _SYMBOL.fullmatch(name))
+        named = sorted((at, name not in best, name) for name, at in usable)
+        self._at = [at for at, _, _ in named]
+        self._names = [name for _, _, name in named]
 
     def address(self, value: int) -> str:
         """`counter + 8`, or a hex number where no symbol is near."""

@@ -21,7 +21,7 @@ class Row:
     `mark`: ` ` the same, `!` both there and different, `-` expected and missing, `+` observed and not expected, `~` observed
     and ignored. `line` is the file line of the step (0: none). `expected` and `observed` are in the scenario's own notation,
     empty where there is none. `differs` names what differs (`data`, `regs.x2`). `source` is the guest's source line at the
-    exit's pc as `LINE: TEXT` or `FILE:LINE: TEXT`, or empty.
+    exit's pc as `LINE: TEXT` or `FILE:LINE: TEXT`, of a linked program as `SYMBOL + OFFSET (FILE:LINE)`, or empty.
     """
 
     mark: str
@@ -64,7 +64,8 @@ class Result:
     `host` is exactly the text given to --on. `reason` says why for SKIP, ERROR, XFAIL and XPASS. `rows` is the whole story side
     by side, where something differs. `hint` is there where the outcome has a known cause. `elapsed` in seconds. `memory` is the
     final memory that was asked for, as `{gpa: {unit: values}}`. `measured` are the figures where exits were timed,
-    by the `verb` measure. `accesses` are those that left the guest.
+    by the `verb` measure. `accesses` are those that left the guest. `sources` says where in the program each of the first
+    thousand events comes from, as `source` of a Row.
     """
 
     file: str
@@ -88,6 +89,7 @@ class Result:
     measured: tuple[Measured, ...] = ()
     verb: str = "run"
     accesses: tuple[Tally, ...] = ()
+    sources: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:

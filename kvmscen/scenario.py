@@ -219,6 +219,15 @@ class Timed:
 
 
 @dataclass(frozen=True)
+class Elf:
+    """A linked program in a file beside the scenario: its name as it is written, and its bytes."""
+
+    name: str
+    raw: bytes = field(repr=False)
+    place: Place
+
+
+@dataclass(frozen=True)
 class Case:
     """One run: the scenario's keys with the case's own laid over them."""
 
@@ -231,6 +240,7 @@ class Case:
     asm: Asm | None
     vcpus: tuple[Vcpu, ...]
     macros: tuple[Macro, ...] = ()
+    elf: Elf | None = None
     enable: tuple[Enable, ...] = ()
     setup: tuple[Action, ...] = ()
     expect: tuple[Step, ...] | None = None
@@ -244,6 +254,12 @@ class Case:
     assembler: str | None = None
     measure: tuple[Timed, ...] = ()
     undecoded: str | None = None
+
+    @property
+    def program_place(self) -> Place:
+        """Where the program is written, or the case where there is none."""
+        program = self.asm or self.elf
+        return self.place if program is None else program.place
 
     @property
     def told(self) -> bool:

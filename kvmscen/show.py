@@ -5,10 +5,12 @@ kvmscen.listing writes it as text.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from kvmscen.build import Plan, plans
 from kvmscen.errors import Problem, ScenarioError
+from kvmscen.job import Legend, offset
 from kvmscen.load import load
 from kvmscen.scenario import Case
 
@@ -50,9 +52,25 @@ def _case(case: Case, planned: Plan) -> Json:
 
 def _listing(planned: Plan) -> list[Json]:
     out: list[Json] = []
-    for at, size, line, text in planned.legend.lines:
+    for at, size, line, file, text in _rows(planned.legend):
         section = next((s for s in planned.sections if s.gpa <= at < s.gpa + s.size), None)
         data = b"" if section is None else section.data[at - section.gpa : at - section.gpa + size]
         row: Json = {"gpa": at, "size": size, "bytes": data.hex(), "line": line, "text": text}
-        out.append({**row, "file": planned.legend.file} if planned.legend.file else row)
+        out.append({**row, "file": file} if file else row)
     return out
+
+
+def _rows(legend: Legend) -> Iterator[tuple[int, int, int | None, str, str]]:
+    """(gpa, size, line, file, text): statements, or of a linked program its source lines, and symbols that have none."""
+    for start, size, line, text in legend.lines:
+        if line:
+            yield start, size, line, legend.file, text
+            continue
+        at = start
+        for gpa, extent, number, file in legend.within(start, size):
+            if gpa > at:
+                yield at, gpa - at, None, "", offset(text, at - start)
+            at = min(gpa + extent, start + size)
+            yield gpa, at - gpa, number, file, offset(text, gpa - start)
+        if at < start + size:
+            yield at, start + size - at, None, "", offset(text, at - start)

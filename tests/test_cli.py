@@ -86,7 +86,8 @@ def test_the_founding_scenario_on_the_model() -> None:
         (None, None, "ENOSYS", 12),
     ]
     assert default["events"][2]["ioctl"] == "KVM_RUN"
-    assert nisv["events"][2] == {"vcpu": 0, "exit": "arm_nisv", "esr_iss": 0x47, "fault_ipa": 0x5000, "pc": 12}
+    source = "17: str  xzr, [x2], #8"
+    assert nisv["events"][2] == {"vcpu": 0, "exit": "arm_nisv", "esr_iss": 0x47, "fault_ipa": 0x5000, "pc": 12, "source": source}
     assert default["predicted"] is True
     assert default["kernel"] is None
     assert default["stopped"] == "error"
@@ -346,7 +347,7 @@ def test_a_loop_is_reported_with_pc_and_source_line(tmp_path: Path) -> None:
     assert "at 9: jmp  again" in done.stdout
     told = json.loads((tmp_path / "r.json").read_text())["results"][0]
     assert told["stopped"] == "timeout"
-    assert told["events"] == [{"vcpu": 0, "timeout": 0.2, "pc": 1}]
+    assert told["events"] == [{"vcpu": 0, "timeout": 0.2, "pc": 1, "source": "9: jmp  again"}]
 
 
 @pytest.mark.kvm

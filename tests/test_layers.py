@@ -74,7 +74,7 @@ def test_what_is_sent_stands_alone(module: str) -> None:
     assert {name for name in ours(module) if not sent(name)} == set()
 
 
-PURE = ("accesses", "scenario", "expectation", "measured", "result", "job", "notation", "diff")
+PURE = ("accesses", "scenario", "expectation", "measured", "result", "job", "notation", "whence", "diff")
 OUTSIDE = {"os", "sys", "io", "time", "subprocess", "socket", "threading", "ctypes", "signal", "random", "pathlib", "tempfile"}
 
 
@@ -96,7 +96,7 @@ LIBRARIES = {
     "keystone": ("asm.keystone",),
     "unicorn": ("model",),
     "capstone": ("model",),
-    "elftools": ("asm.gnu",),
+    "elftools": ("asm.gnu", "asm.elf", "asm.elf_lines"),
     "tabulate": ("reports.text", "reports.counts", "reports.prices", "listing", "verbs", "verb_host"),
 }
 

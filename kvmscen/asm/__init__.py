@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kvmscen.asm.layout import STANDARD
-from kvmscen.asm.values import GNU, KEYSTONE, Line, Macro, Placement, Program, Section, Source
+from kvmscen.asm.values import GNU, KEYSTONE, Executable, Line, Macro, Placement, Program, Section, Source, Wrong
 from kvmscen.errors import Problem, ScenarioError
 
-__all__ = ["ASSEMBLERS", "STANDARD", "Line", "Macro", "Placement", "Program", "Section", "Source", "absent", "assemble"]
+__all__ = ["ASSEMBLERS", "STANDARD", "Executable", "Line", "Macro", "Placement", "Program", "Section", "Source"]
+__all__ += ["absent", "assemble", "linked"]
 
 ASSEMBLERS = (KEYSTONE, GNU)
 
@@ -79,3 +80,23 @@ def _instead(error: ScenarioError, arch: str, bits: int, source: Source, placeme
         both = [problem for problem in error.problems if problem.line in lines]
         told = both + [p for p in other.problems if p.line not in {problem.line for problem in both}]
         raise ScenarioError(told) from None
+
+
+def linked(arch: str, bits: int, executable: Executable, placements: Sequence[Placement]) -> Program:
+    """The program in a linked ELF file, whose sections must be where `placements` say. Raises ScenarioError."""
+    from kvmscen.asm import elf
+
+    try:
+        program = elf.read(executable.raw, arch, bits)
+    except Wrong as wrong:
+        raise ScenarioError(
+            [Problem(executable.file, executable.line, executable.column, f"`{executable.name}` {wrong}")]
+        ) from None
+    problems = [
+        Problem(found.placement.file, found.placement.line, found.placement.column, found.message)
+        for found in elf.check_placements(program, placements)
+        if found.placement is not None
+    ]
+    if problems:
+        raise ScenarioError(problems)
+    return program

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 # The assemblers, as scenarios and the command line name them.
 KEYSTONE, GNU = "keystone", "gnu"
+# In their place where the program comes linked.
+ELF = "elf"
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,17 @@ class Source:
     line: int = 1
     column: int = 1
     macros: tuple[Macro, ...] = ()
+
+
+@dataclass(frozen=True)
+class Executable:
+    """A linked ELF file: its bytes, its name for messages, and the place in `file` where it is asked for."""
+
+    raw: bytes
+    name: str
+    file: str
+    line: int
+    column: int
 
 
 @dataclass(frozen=True)
@@ -78,12 +91,18 @@ class Line:
 
 @dataclass(frozen=True)
 class Program:
-    """An assembled program. `lines` are sorted by address; `assembler` is KEYSTONE or GNU."""
+    """An assembled program. `lines` are sorted by address; `assembler` is KEYSTONE, GNU or ELF.
+
+    Of a linked one `lines` have no number, and the name of a symbol in place of the text; `debug` are its source lines, with the
+    name of the source file. `entry` is where it begins, None for `_start`.
+    """
 
     sections: tuple[Section, ...]
     symbols: Mapping[str, int]
     lines: tuple[Line, ...]
     assembler: str = KEYSTONE
+    entry: int | None = None
+    debug: tuple[Line, ...] = ()
 
 
 class Wrong(Exception):

@@ -51,6 +51,16 @@ def _assemble(
         return error
 
 
+@lru_cache(maxsize=8)
+def _linked(
+    arch: str, bits: int, executable: asm.Executable, placements: tuple[asm.Placement, ...]
+) -> asm.Program | ScenarioError:
+    try:
+        return asm.linked(arch, bits, executable, placements)
+    except ScenarioError as error:
+        return error
+
+
 def mode_of(case: Case, index: int = 0) -> str:
     """The mode of a vCPU, by the architecture's default where none is written."""
     mode = case.vcpus[index].mode if case.vcpus else None
@@ -84,20 +94,30 @@ def lay_out(file: str, case: Case) -> tuple[Plan, list[Problem]]:
     program = _program(file, case, usable)
     resolver.symbols = program.symbols
     image, devices = _spread(resolver, case, program, usable)
-    entry = program.symbols.get("_start", next((s.gpa for s in program.sections if s.name == ".text"), 0))
-    if case.asm is not None:
+    entry = program.entry
+    if entry is None:
+        entry = program.symbols.get("_start", next((s.gpa for s in program.sections if s.name == ".text"), 0))
+    if program.sections:
         _check_entry(resolver, case, entry, usable, program)
     later = [resolver.memslot(slot) for slot in later_slots(case)]
     tables, spans = _tables(resolver, case, [*usable, *later], program.sections)
-    lines = tuple((line.gpa, line.size, line.line, line.text) for line in program.lines if line.size)
     assembler = None if case.asm is None else program.assembler
     sections = tuple((section.name, section.gpa, section.size) for section in program.sections)
-    legend = Legend(dict(program.symbols), lines, case.asm.name if case.asm is not None else "", sections)
+    file_name = case.asm.name if case.asm is not None else ""
+    legend = Legend(dict(program.symbols), _rows(program.lines), file_name, sections, _rows(program.debug))
     made = Plan(slots, program.sections, image, devices, dict(program.symbols), legend, entry, tables, spans, assembler)
     return made, resolver.problems
 
 
+def _rows(lines: Iterable[asm.Line]) -> tuple[tuple[int, int, int, str], ...]:
+    return tuple((line.gpa, line.size, line.line, line.text) for line in lines if line.size)
+
+
 def _program(file: str, case: Case, slots: Sequence[Memslot]) -> asm.Program:
+    bits = ARCHES[case.arch].BITS[mode_of(case)]
+    if case.elf is not None:
+        executable = asm.Executable(case.elf.raw, case.elf.name, file, case.elf.place.line, case.elf.place.column)
+        return _made(_linked(case.arch, bits, executable, tuple(_placement(file, section) for section in case.sections)))
     if case.asm is None:
         if case.sections:
             place = case.sections[0].place
@@ -105,8 +125,10 @@ def _program(file: str, case: Case, slots: Sequence[Memslot]) -> asm.Program:
         return asm.Program((), {}, ())
     source = _source(file, case, case.asm)
     placements = tuple(_placement(file, section) for section in case.sections)
-    bits = ARCHES[case.arch].BITS[mode_of(case)]
-    made = _assemble(case.arch, bits, source, placements, slots[0].gpa if slots else 0, case.assembler)
+    return _made(_assemble(case.arch, bits, source, placements, slots[0].gpa if slots else 0, case.assembler))
+
+
+def _made(made: asm.Program | ScenarioError) -> asm.Program:
     if isinstance(made, ScenarioError):
         raise made
     return made
@@ -148,7 +170,7 @@ def _spread(
 ) -> tuple[tuple[Bytes, ...], tuple[Bytes, ...]]:
     """Sections into the slots' image and into devices; one lies wholly in one slot or wholly outside all of them."""
     places = {section.name: section.place for section in case.sections}
-    first = case.asm.place if case.asm is not None else case.place
+    first = case.program_place
     image: list[Bytes] = []
     devices: list[Bytes] = []
     for section in program.sections:
@@ -180,10 +202,12 @@ def _spread(
 
 def _check_entry(resolver: Resolver, case: Case, entry: int, slots: Sequence[Memslot], program: asm.Program) -> None:
     what = "_start" if "_start" in program.symbols else "the first instruction"
+    if case.elf is not None:
+        what = f"the entry point of `{case.elf.name}`"
     inside = next((s.name for s in program.sections if s.gpa <= entry < s.gpa + s.size), ".text")
     # Where the section is placed by name, that is what is to be changed.
     places = {section.name: section.place for section in case.sections}
-    place = places.get(inside, case.asm.place if case.asm is not None else case.place)
+    place = places.get(inside, case.program_place)
     for index, vcpu in enumerate(case.vcpus):
         if names_pc(case, vcpu.regs):
             continue
@@ -229,7 +253,7 @@ def _tables(
 
 def _too_high(resolver: Resolver, case: Case, sections: Sequence[asm.Section]) -> None:
     places = {section.name: section.place for section in case.sections}
-    first = case.asm.place if case.asm is not None else case.place
+    first = case.program_place
     written = [*(slot for slot in case.memslots if slot.errno is None), *later_slots(case)]
     lying = [(f"slot {slot.slot}", slot.place, resolver.number(slot.gpa), slot.size) for slot in written]
     lying += [(f"section {s.name}", places.get(s.name, first), s.gpa, s.size) for s in sections]

@@ -11,7 +11,7 @@ from kvmscen.load.actions import EMULATE, actions
 from kvmscen.load.conditions import added, conditions, limits
 from kvmscen.load.document import Map
 from kvmscen.load.measure import measure
-from kvmscen.load.program import macros, program
+from kvmscen.load.program import linked, macros, program
 from kvmscen.load.steps import ignored, steps
 from kvmscen.load.values import NOWHERE, Notes, as_list, as_map, as_text, memory, registers, texts
 from kvmscen.scenario import Case, Conditions, Final, Overlay, Place, Scenario, Step
@@ -49,7 +49,7 @@ def scenario(notes: Notes, root: Map) -> Scenario:
 
 
 def _program(keys: Keys) -> bool:
-    return "asm" in keys
+    return "asm" in keys or "elf" in keys
 
 
 def _story(keys: Keys) -> bool:
@@ -61,7 +61,7 @@ def _story(keys: Keys) -> bool:
 
 def _lacking(notes: Notes, keys: Keys, place: Place, what: str) -> None:
     if not _program(keys):
-        notes.add(place, f"{what} has no program: write `asm: |`")
+        notes.add(place, f"{what} has no program: write `asm: |`, or `elf` with the name of an executable")
     if not _story(keys):
         notes.add(place, f"{what} has nothing to check: write `expect`, `final` or `measure`")
 
@@ -107,6 +107,8 @@ class _Maker:
             notes.add(place, f"the case `{name}` has no `arch`: it cannot be removed, only replaced")
         if arch not in ARCHES:
             return None
+        if "asm" in keys and "elf" in keys:
+            notes.add(keys["elf"][1], "`asm` and `elf` are both the program: keep one of them, the other can be that of a case")
 
         def get(key: str, make: Callable[[Any, Place], T], default: T) -> T:
             if key not in keys:
@@ -131,6 +133,7 @@ class _Maker:
             memslots=get("memslots", lambda v, _: guest.memslots(notes, v), ()),
             sections=get("sections", lambda v, _: guest.sections(notes, v), ()),
             asm=get("asm", lambda v, at: program(notes, v, at), None),
+            elf=get("elf", lambda v, at: linked(notes, v, at), None),
             macros=get("macros", lambda v, _: macros(notes, v), ()),
             vcpus=self.once("vcpus", arch, vcpu_keys, lambda: guest.vcpus(notes, keys, arch, notes.doc.place)),
             enable=get("enable", lambda v, _: guest.enables(notes, v), ()),

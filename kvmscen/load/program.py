@@ -11,8 +11,9 @@ from typing import Any
 from kvmscen.load.document import SIZE_MAX, Map
 from kvmscen.load.names import shorten
 from kvmscen.load.values import Notes, as_map
-from kvmscen.scenario import Asm, Macro, Place
+from kvmscen.scenario import Asm, Elf, Macro, Place
 
+MAX_FILE = 64 << 20
 _NESTING = re.compile(r"(?:^|[;:])[ \t]*\.(macro|endm)\b", re.IGNORECASE | re.MULTILINE)
 
 
@@ -76,6 +77,14 @@ def _indentation(notes: Notes, value: str, place: Place) -> int:
         if line.strip() and place.line + n < len(raw):
             return len(raw[place.line + n].rstrip("\r")) - len(line) + 1
     return 1
+
+
+def linked(notes: Notes, value: Any, place: Place) -> Elf | None:
+    """The linked program in a file; what is in it is read later."""
+    if not isinstance(value, str) or not value:
+        return None
+    found = beside(notes, value, place, MAX_FILE)
+    return None if found is None else Elf(value, found[1], place)
 
 
 # --- files beside the scenario --------------------------------------------------------------------------------------

@@ -65,7 +65,7 @@ def _result(result: Result) -> Json:
         "mismatches": [_mismatch(result.file, m) for m in result.mismatches],
         "stopped": seen.stopped if seen else None,
         "detail": seen.detail if seen else None,
-        "events": [event.to_json() for event in seen.events] if seen else [],
+        "events": _events(result),
         "final": {
             "regs": dict(seen.regs) if seen else {},
             "memory": {str(gpa): dict(units) for gpa, units in result.memory.items()},
@@ -77,6 +77,15 @@ def _result(result: Result) -> Json:
         out["notes"] = list(seen.notes)
     if result.measured:
         out["measured"] = [_measured(one) for one in result.measured]
+    return out
+
+
+def _events(result: Result) -> list[Json]:
+    seen = result.observation
+    out = [event.to_json() for event in seen.events] if seen else []
+    for event, source in zip(out, result.sources, strict=False):
+        if source:
+            event["source"] = source
     return out
 
 

@@ -1,0 +1,27 @@
+"""Where in the program an event comes from, in words."""
+
+from __future__ import annotations
+
+import re
+
+from kvmscen.arch import ARCHES
+from kvmscen.job import Legend
+from kvmscen.observation import Event
+
+_OUT = re.compile(r"\s*out[bwl]?\b", re.IGNORECASE)
+
+
+def source(event: Event, legend: Legend, arch: str, flavour: str | None) -> str:
+    """`LINE: TEXT` or, of a linked program, `SYMBOL + OFFSET` of the instruction that an event comes from; else its pc."""
+    advanced = None
+    if event.kind == "exit":
+        advanced = ARCHES[arch].pc_advanced(event.name, event.fields, flavour)
+    found = legend.row(event.pc, advanced)
+    if event.name == "io" and advanced and (found is None or (found[2] and not _OUT.match(found[3]))):
+        # OUTS with a repeat prefix has not advanced where OUT has.
+        advanced = False if legend.row(event.pc, False) else advanced
+    told = legend.source(event.pc, advanced)
+    if told is None:
+        # The guest has left its program.
+        return "" if event.pc is None else f"pc {event.pc:#x}"
+    return told
