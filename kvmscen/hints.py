@@ -19,6 +19,11 @@ _EMULATION = (
     "KVM's emulator does not know the instruction, or there is none: it fetches from outside the memslots, or this KVM "
     "(pvm emulates all code at CPL 0) lacks it"
 )
+_RISCV_UNDECODED = (
+    "KVM on riscv64 decodes loads and stores of one integer register outside the memslots, and nothing else: not atomic, "
+    "floating-point or vector accesses"
+)
+_RISCV_MISALIGNED = "KVM on riscv64 takes no misaligned access outside the memslots"
 _NO_SLOT = "the VM has no memslot that the guest can run from"
 _FAULT = "host memory behind a memslot could not be had, or a guest_memfd range is of the other kind"
 _LOOP = "the guest was still running: an endless loop, or an instruction that waits (wfi, hlt with an irqchip)"
@@ -40,7 +45,10 @@ def _of(arch: str, event: Event, observation: Observation) -> str | None:
     if event.kind == "error":
         if arch == "arm64" and event.name == "ENOSYS" and event.fields.get("ioctl") == "KVM_RUN":
             return _NO_SYNDROME
-        return {"ENOSPC": _NO_SLOT, "EFAULT": _FAULT}.get(event.name) if event.fields.get("ioctl") == "KVM_RUN" else None
+        known = {"ENOSPC": _NO_SLOT, "EFAULT": _FAULT}
+        if arch == "riscv64":
+            known = {**known, "EOPNOTSUPP": _RISCV_UNDECODED, "EIO": _RISCV_MISALIGNED}
+        return known.get(event.name) if event.fields.get("ioctl") == "KVM_RUN" else None
     if event.name == "shutdown":
         stack = observation.regs.get("rsp", 0)
         return _SHUTDOWN + (_NO_STACK if stack == 0 or stack > 1 << 63 else "")

@@ -132,6 +132,14 @@ def test_other_hints() -> None:
     assert "guest_memfd" in hint_of(replace(ENOSYS, name="EFAULT"))
 
 
+def test_what_kvm_refuses_on_riscv64() -> None:
+    refused = replace(ENOSYS, name="EOPNOTSUPP")
+    assert "not atomic" in hint_of(refused, arch="riscv64")
+    assert "misaligned" in hint_of(replace(ENOSYS, name="EIO"), arch="riscv64")
+    assert hint_of(refused, arch="arm64") == ""
+    assert hint_of(replace(refused, fields={"ioctl": "KVM_ENABLE_CAP"}), arch="riscv64") == ""
+
+
 def test_an_arm_nisv_that_repeats() -> None:
     once = story("arm_nisv")
     assert "repeats for ever" in hint_of(NISV, NISV, expected=once)
