@@ -66,6 +66,7 @@ class _Run:
         self.slots: Slots | None = None
         self.vm: Vm | None = None
         self.vcpus: dict[int, Vcpu] = {}
+        self.booted: set[int] = set()
         self.flavour = flavour
         self.expired = False
         self.deadline = 0.0
@@ -130,6 +131,7 @@ class _Run:
         for plan in machine.vcpus:
             if stop := self._try(partial(self.state.boot, self.kvm, self.vm, self.vcpus[plan.id], plan, machine), None):
                 return stop
+            self.booted.add(plan.id)
         return self._perform(machine.vcpus[0].id, machine.setup)
 
     def _slots(self) -> Slots:
@@ -365,7 +367,8 @@ class _Run:
         first = self.machine.vcpus[0]
         self._drain()
         memory = self._memory(self.machine.observe_memory)
-        if first.id not in self.vcpus:
+        if first.id not in self.booted:
+            # KVM gives no registers of a vCPU that it could not initialise.
             return {}, memory
         names = (*self.state.GENERAL, *self.machine.observe_regs)
         return self.state.read(self.vcpus[first.id], names), memory

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from kvmscen.facts import Facts
-from kvmscen.model.capabilities import CAPABILITIES
+from kvmscen.model.capabilities import CAPABILITIES, CPU
 
 ARCHES = tuple(CAPABILITIES)
-# CPU features by their names in /proc/cpuinfo, as far as scenarios ask for them.
-CPU = {"arm64": ("fp", "asimd", "atomics")}
 
 
 def facts(arch: str, kernel: str | None = None) -> Facts:
     """What the model of one of ARCHES is as a host; `kernel` is the version that it predicts, None where it names none."""
-    return Facts(arch, kernel, CAPABILITIES[arch], cpu=CPU.get(arch, ()), kind="model", predicted=True)
+    return Facts(arch, kernel, CAPABILITIES[arch], cpu=CPU[arch], kind="model", predicted=True)

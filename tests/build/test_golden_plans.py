@@ -28,6 +28,8 @@ GOLDEN = ROOT / "tests" / "golden" / "plans"
 FILES = sorted((ROOT / "scenarios").glob("*.yaml"))
 
 
+# Of a file that holds every form of something, the first tell.
+MOST = 20
 EVERYTHING = {**dict.fromkeys(CAPABILITIES, 1), "KVM_CAP_NR_MEMSLOTS": 509}
 
 
@@ -48,7 +50,7 @@ def plans_of(path: Path) -> str:
     """The Machine of each case, one member a line where it is long."""
     scenario = load(str(path.relative_to(ROOT)))
     out: dict[str, Any] = {}
-    for case in scenario.cases:
+    for case in scenario.cases[:MOST]:
         kind = case.requires.host[0] if case.requires.host else "kvm"
         found = ready(scenario.file, case, plan(scenario.file, case), facts(case.arch, case.requires), kind)
         assert found.skip is None
