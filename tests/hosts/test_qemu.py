@@ -48,6 +48,21 @@ def test_the_founding_scenario(arm64: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.qemu
+def test_every_arm64_scenario_is_as_the_model_says(arm64: str, tmp_path: Path) -> None:
+    files = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "scenarios").glob("arm64-*.yaml"))
+    results = run(tmp_path, *files, "--on", arm64, "--on", "model@6.1")
+    told: dict[tuple[str, str], dict[bool, str]] = {}
+    for result in results:
+        told.setdefault((result["scenario"], result["case"]), {})[result["predicted"]] = result["status"]
+    assert len(told) > 380
+    assert {status for one in told.values() for status in one.values()} == {"PASS", "XFAIL", "SKIP"}
+    # What the machine's CPU or the model lacks is skipped there; what both ran came out alike.
+    ran = [one for one in told.values() if "SKIP" not in one.values()]
+    assert len(ran) > 380
+    assert [one for one in ran if one[True] != one[False]] == []
+
+
+@pytest.mark.qemu
 def test_timeouts_end_on_a_machine_that_goes_on_from_a_snapshot(arm64: str, tmp_path: Path) -> None:
     # Its EL2 timer is not in the snapshot.
     for _ in range(2):
