@@ -29,9 +29,10 @@ class Notation:
         self.arch = arch
         best = legend.best
         usable = ((name, at) for name, at in legend.symbols.items() if not name.startswith("__") and _SYMBOL.fullmatch(name))
-        named = sorted((at, name not in best, name) for name, at in usable)
-        self._at = [at for at, _, _ in named]
-        self._names = [name for _, _, name in named]
+        # Of several at one address what a compiler has made up for itself comes last.
+        named = sorted((at, name not in best, name.startswith("."), name) for name, at in usable)
+        self._at = [at for at, _, _, _ in named]
+        self._names = [name for _, _, _, name in named]
 
     def address(self, value: int) -> str:
         """`counter + 8`, or a hex number where no symbol is near."""

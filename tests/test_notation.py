@@ -113,3 +113,9 @@ def test_every_name_of_a_value_loads_as_that_value() -> None:
                 assert case.expect is not None
                 value = case.expect[0].fields[field.name]
                 assert getattr(value, "offset", None) == number
+
+
+def test_a_symbol_of_the_compilers_own_comes_last() -> None:
+    notation = Notation(Legend({".LANCHOR0": 0x5000, "table": 0x5000, ".L4": 0x5010}, ()), "arm64")
+    assert notation.address(0x5000) == "table"
+    assert notation.address(0x5014) == ".L4 + 4"
