@@ -62,6 +62,54 @@ expect:
   - system_event: {{type: shutdown}}
 """
 
+# Programs of 20 lines.
+PROGRAMS = {
+    "x86_64": """\
+.globl _start
+_start:
+    mov  rbx, offset counter
+    mov  rax, {value:#x}
+    xor  ecx, ecx
+again:
+    mov  qword ptr [rbx + rcx*8], rax
+    add  rax, {low:#x} & 0x7fffff
+    inc  ecx
+    cmp  ecx, 3
+    jne  again
+    mov  dx, {port:#x}
+    mov  eax, {out:#x}
+    out  dx, eax
+    lea  rsi, [rip + message]
+    call done
+done: hlt
+.data
+counter: .quad {n}, 2, 3
+message: .asciz "guest {n}"
+""",
+    "arm64": """\
+.global _start
+_start:
+    ldr  x2, =counter
+    ldr  x1, ={value:#x}
+    mov  w3, #{port:#x}
+again:
+    str  x1, [x2], #8
+    add  x1, x1, #{port:#x} & 0xfff
+    subs w3, w3, #1
+    b.ne again
+    adr  x4, done
+    adrp x5, message
+    add  x5, x5, :lo12:message
+    ldrb w6, [x5, #1]
+    br   x4
+done:
+    hvc  #{port:#x}
+.data
+counter: .quad {n}, 2, 3
+message: .asciz "guest {n}"
+""",
+}
+
 # One guest as bare.c reads it: slot gpa and size, entry, tables, mmio address and value, port, value, bytes of code, code.
 RECORD = struct.Struct("<6QHxxIII192s")
 

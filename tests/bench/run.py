@@ -1,7 +1,7 @@
 """The benchmark: what kvmscen costs, on this machine, beside C programs that run the same guests.
 
     python tests/bench/run.py                   everything: about a minute
-    python tests/bench/run.py --only kvm        one part: start, check, kvm, model
+    python tests/bench/run.py --only kvm        one part: start, assemble, check, kvm, model
     python tests/bench/run.py --files 200 --rounds 3
 
 Run it with the Python that kvmscen is installed for. What cannot run here (no /dev/kvm, no gcc) is left out with a reason.
@@ -32,7 +32,7 @@ import guests  # noqa: E402 from beside this file
 
 # Whatever takes longer hangs.
 MOST_SECONDS = 300
-PARTS = ("start", "check", "kvm", "model")
+PARTS = ("start", "assemble", "check", "kvm", "model")
 # This source tree, where no command is given.
 KVMSCEN = [sys.executable, "-P", "-c", f"import sys; sys.path.insert(0, {str(HERE.parent.parent)!r}); import kvmscen.__main__"]
 
@@ -104,6 +104,27 @@ def start(options: argparse.Namespace, folder: Path) -> Iterator[Row]:
             continue
         argv = kvmscen(options.command, ["run", "--on", host, file])
         yield Row(f"first result of one file ({arch}, {host})", 0.3, median(lambda a=argv: first_line(a, "PASS"), many), " s")
+
+
+def assemble(options: argparse.Namespace, folder: Path) -> Iterator[Row]:
+    """Programs of 20 lines in this process, each another; and scenarios that all go through GNU as and ld."""
+    from kvmscen.asm import Placement, Source, assemble
+
+    for arch, template in guests.PROGRAMS.items():
+        places = [Placement(".text", 0x1000), Placement(".data", 0x5000)]
+        for assembler, target in (("keystone", 2), ("gnu", None)):
+            seconds = []
+            for n in range(20 * options.rounds):
+                source = Source("guest.yaml", template.format(**guests.numbers(n)))
+                start = time.perf_counter()
+                assemble(arch, 64, source, places, 0x1000, assembler)
+                seconds.append(time.perf_counter() - start)
+            yield Row(f"a program of 20 lines ({arch}, {assembler})", target, 1000 * statistics.median(seconds[1:]), " ms")
+    files = guests.write(folder / "gnu", guests.X86, options.files)
+    on = "model" if unusable(options, "kvm", files[0]) else "kvm"
+    argv = kvmscen(options.command, ["run", "--on", on, "--assembler", "gnu", str(folder / "gnu")])
+    took = median(lambda: timed(argv, f"{options.files:,} passed"), options.rounds)
+    yield Row(f"{options.files:,} x86 scenarios through GNU as and ld, on {on}", scaled(options, 6), took, " s")
 
 
 def check(options: argparse.Namespace, folder: Path) -> Iterator[Row]:

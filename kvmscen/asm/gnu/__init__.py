@@ -11,7 +11,7 @@ from pathlib import Path
 
 from elftools.common.exceptions import ELFError
 
-from kvmscen.asm.gnu import immediates, link, messages, objects, text, tools
+from kvmscen.asm.gnu import bare_names, immediates, link, messages, objects, text, tools
 from kvmscen.asm.items import MAX_SIZE
 from kvmscen.asm.layout import Place, Shape, place, section_symbols
 from kvmscen.asm.values import GNU, Placement, Program, Section, Source, Wrong, clip
@@ -39,6 +39,8 @@ def assemble(arch: str, bits: int, source: Source, placements: Sequence[Placemen
         if arch == "arm64" and (changed := immediates.changed(made, symbols, report)):
             made = job.object(changed)
             shapes, places = _place(made, placements, origin, report)
+        if arch == "x86_64":
+            bare_names.check(made, symbols.keys() - made.symbols.keys(), report)
         images, lines = link.link(found, Path(folder), made, places, symbols, report)
     sections = [
         Section(s.name, places[s.name].gpa, places[s.name].load, images[s.name], s.size, s.name in made.nobits) for s in shapes

@@ -59,21 +59,31 @@ def read(raw: bytes) -> Object:
     shapes: dict[str, Shape] = {}
     nobits: set[str] = set()
     names: dict[int, str] = {}
-    symbols: dict[str, Symbol] = {}
-    undefined: set[str] = set()
+    merged: dict[int, int] = {}
+    table: SymbolTableSection | None = None
+    # Each pass over the sections costs as much as starting ld: there is one.
     for index, section in enumerate(elf.iter_sections()):
         name = section.name
         if isinstance(section, SymbolTableSection):
-            continue
-        if section["sh_type"] in _KEPT and name not in _DROPPED and not name.startswith((".debug_", ".stab")):
+            table = section
+        elif section["sh_type"] in _KEPT and name not in _DROPPED and not name.startswith((".debug_", ".stab")):
             if name in shapes:
                 raise ELFError(f"there are two sections {name} of different kinds")
             shapes[name] = Shape(name, section["sh_size"], max(1, section["sh_addralign"]))
             names[index] = name
             if section["sh_type"] == "SHT_NOBITS":
                 nobits.add(name)
-    table = elf.get_section_by_name(".symtab")
-    for symbol in table.iter_symbols() if isinstance(table, SymbolTableSection) else ():
+            if section["sh_flags"] & _MERGED:
+                merged[index] = section["sh_flags"]
+    symbols, undefined = _symbols(table, names)
+    return Object(tuple(shapes.values()), frozenset(nobits), symbols, undefined, _unmerged(raw, elf, merged))
+
+
+def _symbols(table: SymbolTableSection | None, names: Mapping[int, str]) -> tuple[dict[str, Symbol], frozenset[str]]:
+    """The symbols of sections that count and plain numbers, and those that are used and not there."""
+    symbols: dict[str, Symbol] = {}
+    undefined: set[str] = set()
+    for symbol in () if table is None else table.iter_symbols():
         name, at = symbol.name, symbol["st_shndx"]
         if not name or symbol["st_info"]["type"] in ("STT_SECTION", "STT_FILE") or _is_of_as(name):
             continue
@@ -84,7 +94,7 @@ def read(raw: bytes) -> Object:
             symbols[name] = Symbol(None, symbol["st_value"])
         elif at in names:
             symbols[name] = Symbol(names[at], symbol["st_value"])
-    return Object(tuple(shapes.values()), frozenset(nobits), symbols, frozenset(undefined), _unmerged(raw, elf))
+    return symbols, frozenset(undefined)
 
 
 def _is_of_as(name: str) -> bool:
@@ -94,13 +104,12 @@ def _is_of_as(name: str) -> bool:
     return True
 
 
-def _unmerged(raw: bytes, elf: ELFFile) -> bytes:
+def _unmerged(raw: bytes, elf: ELFFile, merged: Mapping[int, int]) -> bytes:
     """The object with no section whose equal strings ld would merge: a program has its bytes as they are written."""
     out = bytearray(raw)
-    for index, section in enumerate(elf.iter_sections()):
-        if section["sh_flags"] & _MERGED:
-            at = elf["e_shoff"] + index * elf["e_shentsize"] + 8
-            out[at : at + 8] = struct.pack("<Q", section["sh_flags"] & ~_MERGED)
+    for index, flags in merged.items():
+        at = elf["e_shoff"] + index * elf["e_shentsize"] + 8
+        out[at : at + 8] = struct.pack("<Q", flags & ~_MERGED)
     return bytes(out)
 
 
