@@ -123,6 +123,28 @@ def test_what_is_misplaced_is_told_in_the_scenario(tmp_path: Path) -> None:
     assert str(caught.value).startswith(f"{path}:5:29: section .data at 0x2-0x9 overlaps .text")
 
 
+def test_a_source_and_an_executable_displace_each_other(tmp_path: Path) -> None:
+    (tmp_path / "a.elf").write_bytes(b"\x7fELF")
+    (tmp_path / "s.yaml").write_text(
+        "arch: arm64\nfinal: {}\nasm: nop\n"
+        "cases: {linked: {elf: a.elf}, source: {asm: isb}, same: {}, none: {asm: null, elf: a.elf}}\n"
+    )
+    made = {
+        case.name: (case.asm and case.asm.text, case.elf and (case.elf.name, case.elf.raw))
+        for case in load(str(tmp_path / "s.yaml")).cases
+    }
+    linked = (None, ("a.elf", b"\x7fELF"))
+    assert made == {"default": ("nop", None), "linked": linked, "source": ("isb", None), "same": ("nop", None), "none": linked}
+
+
+def test_an_executable_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "a.elf").open("wb") as stream:
+        stream.truncate((64 << 20) + 1)
+    (tmp_path / "s.yaml").write_text("arch: arm64\nfinal: {}\nelf: a.elf\n")
+    with pytest.raises(ScenarioError, match=r"3:6: `a\.elf` has more than 67,108,864 bytes: that is the limit"):
+        load(str(tmp_path / "s.yaml"))
+
+
 def test_a_case_names_its_own_macros(tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text(
         "arch: arm64\nfinal: {}\nasm: a\nmacros: {a: nop, b: nop}\n"
