@@ -88,7 +88,8 @@ class Action:
 
     `args` by name: set_regs `{register: value}`; write_memory `{"gpa": n, "data": hex}`; set_memslot the members of Memslot;
     delete_memslot `{"slot": n}`; enable the members of Capability; register_coalesced_mmio and its counterpart
-    `{"addr", "size", "pio"}`; emulate none; ioeventfd `{"addr", "len", "datamatch", "flags"}`. With `errno` it must fail so.
+    `{"addr", "size", "pio"}`; emulate none; ioeventfd `{"addr", "len", "datamatch", "flags"}`; set_guest_debug `{"control"}`
+    and lists of debug registers. With `errno` it must fail so.
     """
 
     name: str

@@ -67,6 +67,7 @@ class Action:
 
     `args` of set_regs: Expr by register. write_memory: `memory`, a tuple of MemoryCheck. set_memslot: `memslot`, a Memslot.
     delete_memslot: `slot`, a number. enable: `enable`, an Enable. Their errno stands in the action.
+    set_guest_debug: `control`, names, and tuples of Expr by debug register.
     register_coalesced_mmio and its counterpart: `addr` (Expr), `size`, `pio`. ioeventfd: `addr`, `len`, `datamatch` (Expr or
     None), `flags`, names. emulate: none.
     """

@@ -112,7 +112,9 @@ def fill(schema: Json) -> Json:
     defs = schema["definitions"]
     rows = names.offered()
     for name in [
-        n for n in defs if n.startswith("exit_") or n in ("number_or_matcher", "capability", "mem_flag", "ioeventfd_flag")
+        n
+        for n in defs
+        if n.startswith("exit_") or n in ("number_or_matcher", "capability", "mem_flag", "ioeventfd_flag", "guestdbg_flag")
     ]:
         del defs[name]
     for row in rows:
@@ -166,6 +168,12 @@ def fill(schema: Json) -> Json:
     defs["mem_flag"] = enum("a flag of a memslot", "A flag of struct kvm_userspace_memory_region.", names.MEM_FLAGS)
     flag = "A flag of struct kvm_ioeventfd; KVM_IOEVENTFD_FLAG_DATAMATCH follows from `datamatch`."
     defs["ioeventfd_flag"] = enum("a flag of an ioeventfd", flag, names.IOEVENTFD_FLAGS)
+    defs["guestdbg_flag"] = enum("a flag of `control`", "A flag of struct kvm_guest_debug.", names.GUESTDBG)
+    mine = defs["action"]["properties"]["set_guest_debug"]["properties"]
+    text = "Debug registers in order, as struct kvm_guest_debug_arch has them; those that are not written are 0."
+    for name, length in names.DEBUG_REGISTERS.items():
+        items = {"title": "a list of numbers", "type": "array", "maxItems": length, "description": text, "items": ref("address")}
+        mine[name] = items
     return schema
 
 

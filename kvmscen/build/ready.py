@@ -384,6 +384,7 @@ _NEEDS = {
     "register_coalesced_mmio": "KVM_CAP_COALESCED_MMIO",
     "unregister_coalesced_mmio": "KVM_CAP_COALESCED_MMIO",
     "ioeventfd": "KVM_CAP_IOEVENTFD",
+    "set_guest_debug": "KVM_CAP_SET_GUEST_DEBUG",
 }
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from kvmscen.errors import Problem
 from kvmscen.kvm import exits
 from kvmscen.kvm.caps import CAPABILITIES, ON_VCPU
-from kvmscen.kvm.uapi import IOEVENTFD_FLAGS, MEM_FLAGS
+from kvmscen.kvm.uapi import GUESTDBG, IOEVENTFD_FLAGS, MEM_FLAGS
 from kvmscen.machine import Action, Capability, Memslot
 from kvmscen.scenario import Action as ActionWritten
 from kvmscen.scenario import Enable, Expr, Match, MemoryCheck, Place, Step
@@ -19,6 +19,9 @@ from kvmscen.scenario import Memslot as MemslotWritten
 
 SLOT_MOST = 256 << 20
 MemoryExpected = tuple[int, str, Any]
+
+
+GUESTDBG_FLAGS = {name: number for flags in GUESTDBG.values() for name, number in flags.items()}
 
 
 class Resolver:
@@ -135,6 +138,9 @@ class Resolver:
             return [self.memslot(args["memslot"]).to_json()]
         if action.name == "delete_memslot":
             return [{"slot": args["slot"]}]
+        if action.name == "set_guest_debug":
+            control = sum(GUESTDBG_FLAGS[name] for name in set(args["control"]))
+            return [{"control": control, **{n: list(map(self.number, values)) for n, values in args.items() if n != "control"}}]
         if action.name == "ioeventfd":
             flags = sum(IOEVENTFD_FLAGS[name] for name in set(args["flags"]))
             match = None if args["datamatch"] is None else self.number(args["datamatch"])

@@ -32,7 +32,6 @@ _AGAIN = 0.02
 # While exits are timed, so often is looked whether there is progress: each look spoils a sample.
 _LOOK = 1.0
 _DEBUG = 4
-_SINGLE_STEP = 3  # KVM_GUESTDBG_ENABLE and KVM_GUESTDBG_SINGLESTEP
 # A loop of exclusives is shorter; the Arm ARM lets them fail where more lies between (B2.9.5).
 _EXCLUSIVE_STEPS = 64
 ARCHES: dict[str, Any] = {"arm64": arm64, "riscv64": riscv64, "x86_64": x86_64}
@@ -168,6 +167,8 @@ class _Run:
             self._slots().delete(args["slot"])
         elif action.name == "enable":
             self._enable(Capability.from_json(dict(args)), action.vcpu)
+        elif action.name == "set_guest_debug":
+            self.vcpus[action.vcpu].set_guest_debug(self.machine.arch, args)
         elif action.name in ACTIONS:
             self._quietly().act(action.name, args)
         elif action.name == "emulate":
@@ -257,12 +258,12 @@ class _Run:
         for _ in range(_EXCLUSIVE_STEPS):
             if emulation.store_exclusive(self.recorder, self._bus(vcpu)):
                 break
-            vcpu.guest_debug(_SINGLE_STEP)
+            vcpu.single_step(True)
             number = vcpu.run()
             if number or vcpu.exit_reason != _DEBUG:
-                vcpu.guest_debug(0)
+                vcpu.single_step(False)
                 return number
-        vcpu.guest_debug(0)
+        vcpu.single_step(False)
         return None
 
     def _complete(self, vcpu: Vcpu) -> tuple[Verdict, bool] | None:

@@ -10,7 +10,10 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
+from collections.abc import Mapping
+from typing import Any
 
+from kvmscen.arch import of_machine
 from kvmscen.errors import IoctlError
 from kvmscen.kvm import exits
 from kvmscen.kvm.uapi import GUEST_DEBUG, IOCTLS
@@ -139,6 +142,9 @@ def _enable_cap(number: int, args: tuple[int, ...]) -> ctypes.Array[ctypes.c_cha
     return ctypes.create_string_buffer(struct.pack("=II4Q", number, 0, *padded), 104)
 
 
+_STEP = 3  # KVM_GUESTDBG_ENABLE and KVM_GUESTDBG_SINGLESTEP
+
+
 class Vcpu(Descriptor):
     """One vCPU and its struct kvm_run."""
 
@@ -146,6 +152,7 @@ class Vcpu(Descriptor):
         super().__init__(fd)
         self.number = number
         self.run_size = run_size
+        self._debug = bytes(8 + GUEST_DEBUG[of_machine(os.uname().machine)][0])
         self.features: tuple[str, ...] = ()  # what KVM_ARM_VCPU_INIT was given
         try:
             self.kvm_run = _map(run_size, _MAP_SHARED, fd)
@@ -190,9 +197,20 @@ class Vcpu(Descriptor):
         """KVM API 4.37 on the vCPU."""
         self.ioctl("KVM_ENABLE_CAP", _enable_cap(number, args))
 
-    def guest_debug(self, control: int) -> None:
-        """KVM_SET_GUEST_DEBUG (KVM API 4.87) without debug registers; `control` is of KVM_GUESTDBG_ flags, 0 ends it."""
-        self.ioctl("KVM_SET_GUEST_DEBUG", ctypes.create_string_buffer(struct.pack("=II", control, 0), GUEST_DEBUG))
+    def set_guest_debug(self, arch: str, args: Mapping[str, Any]) -> None:
+        """KVM API 4.87: `control`, and the arrays of struct kvm_guest_debug_arch by name."""
+        size, arrays = GUEST_DEBUG[arch]
+        buffer = ctypes.create_string_buffer(struct.pack("=II", args["control"], 0), 8 + size)
+        for name, (offset, length) in arrays.items():
+            values = args.get(name, ())[:length]
+            struct.pack_into(f"={len(values)}Q", buffer, 8 + offset, *values)
+        self.ioctl("KVM_SET_GUEST_DEBUG", buffer)
+        self._debug = buffer.raw
+
+    def single_step(self, on: bool) -> None:
+        """Have KVM_RUN return after one instruction, or go back to what was set before."""
+        whole = struct.pack("=II", _STEP, 0).ljust(len(self._debug), b"\0") if on else self._debug
+        self.ioctl("KVM_SET_GUEST_DEBUG", ctypes.create_string_buffer(whole, len(whole)))
 
     def close(self) -> None:
         """Unmap struct kvm_run and close."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from kvmscen.arch import of_machine
+
 
 def _io(number: int) -> int:
     return 0xAE00 | number
@@ -29,8 +31,19 @@ SREGS_X86 = 312
 XSAVE = 4096
 CPUID_ENTRY = 40
 VCPU_INIT_ARM = 32
-# struct kvm_guest_debug ends with the architecture's own debug registers.
-GUEST_DEBUG = {"aarch64": 520, "riscv64": 8}.get(os.uname().machine, 72)
+
+# struct kvm_guest_debug_arch by architecture: its size, and its arrays of 64-bit numbers as (offset, length).
+GUEST_DEBUG: dict[str, tuple[int, dict[str, tuple[int, int]]]] = {
+    "arm64": (512, {name: (128 * n, 16) for n, name in enumerate(("dbg_bcr", "dbg_bvr", "dbg_wcr", "dbg_wvr"))}),
+    "riscv64": (0, {}),
+    "x86_64": (64, {"debugreg": (0, 8)}),
+}
+
+
+def set_guest_debug(arch: str) -> int:
+    """KVM_SET_GUEST_DEBUG, whose number has the size of its struct in it."""
+    return _iow(0x9B, 8 + GUEST_DEBUG.get(arch, (0, {}))[0])
+
 
 IOCTLS: dict[str, int] = {
     "KVM_GET_API_VERSION": _io(0x00),
@@ -50,7 +63,7 @@ IOCTLS: dict[str, int] = {
     "KVM_GET_SREGS": _ior(0x83, SREGS_X86),
     "KVM_SET_SREGS": _iow(0x84, SREGS_X86),
     "KVM_SET_CPUID2": _iow(0x90, 8),
-    "KVM_SET_GUEST_DEBUG": _iow(0x9B, GUEST_DEBUG),
+    "KVM_SET_GUEST_DEBUG": set_guest_debug(of_machine(os.uname().machine)),
     "KVM_ENABLE_CAP": _iow(0xA3, 104),
     "KVM_GET_XSAVE": _ior(0xA4, XSAVE),
     "KVM_SET_XSAVE": _iow(0xA5, XSAVE),
@@ -72,4 +85,19 @@ MEM_FLAGS: dict[str, int] = {
 IOEVENTFD_FLAGS: dict[str, int] = {
     "KVM_IOEVENTFD_FLAG_PIO": 1 << 1,
     "KVM_IOEVENTFD_FLAG_DEASSIGN": 1 << 2,
+}
+
+# `control` of KVM_SET_GUEST_DEBUG (KVM API 4.87): the first two everywhere, the others by architecture.
+_GUESTDBG = {"KVM_GUESTDBG_ENABLE": 1, "KVM_GUESTDBG_SINGLESTEP": 2}
+GUESTDBG: dict[str, dict[str, int]] = {
+    "arm64": {**_GUESTDBG, "KVM_GUESTDBG_USE_SW_BP": 1 << 16, "KVM_GUESTDBG_USE_HW": 1 << 17},
+    "riscv64": _GUESTDBG,
+    "x86_64": {
+        **_GUESTDBG,
+        "KVM_GUESTDBG_USE_SW_BP": 1 << 16,
+        "KVM_GUESTDBG_USE_HW_BP": 1 << 17,
+        "KVM_GUESTDBG_INJECT_DB": 1 << 18,
+        "KVM_GUESTDBG_INJECT_BP": 1 << 19,
+        "KVM_GUESTDBG_BLOCKIRQ": 1 << 20,
+    },
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from kvmscen.kvm import uapi
 from kvmscen.load import guest, names
 from kvmscen.load.document import Map
 from kvmscen.load.values import NOWHERE, Notes, as_int, as_list, as_map, as_text, expression, memory, registers, texts
@@ -55,6 +56,8 @@ def _action(notes: Notes, held: Map, place: Place, arch: str) -> Action | None:
         args = {"memslot": _slot(notes, as_map(value), at, waived)}
     elif name == "delete_memslot":
         args = {"slot": as_int(value.get("slot") if isinstance(value, Map) else value)}
+    elif name == "set_guest_debug":
+        args = _guest_debug(notes, as_map(value), arch)
     elif name == "ioeventfd":
         args = _ioeventfd(notes, as_map(value), waived)
     elif name in ("register_coalesced_mmio", "unregister_coalesced_mmio"):
@@ -90,6 +93,25 @@ def _ioeventfd(notes: Notes, held: Map, waived: bool) -> dict[str, Any]:
         if not length and not waived:
             notes.add(held.at_key("datamatch"), "`datamatch` needs the width of the write: write `len` 1, 2, 4 or 8")
     return {"addr": _addr(notes, held), "len": length, "datamatch": match, "flags": texts(held.get("flags"))}
+
+
+def _guest_debug(notes: Notes, held: Map, arch: str) -> dict[str, Any]:
+    flags, arrays = uapi.GUESTDBG[arch], uapi.GUEST_DEBUG[arch][1]
+    control = texts(held.get("control"))
+    for n, flag in enumerate(as_list(held.get("control"))):
+        if isinstance(flag, str) and flag in names.GUESTDBG and flag not in flags:
+            notes.add(as_list(held["control"]).at(n), f"{arch} has no {flag}: write {names.either(flags)}")
+    args: dict[str, Any] = {"control": control}
+    for name in held:
+        if name not in names.DEBUG_REGISTERS:
+            continue
+        if name not in arrays:
+            say = f"write {names.either(arrays)}" if arrays else "leave it out"
+            notes.add(held.at_key(name), f"`{name}` is no debug register of {arch}: {say}")
+            continue
+        values = as_list(held[name])
+        args[name] = tuple(expression(notes, value, values.at(n)) for n, value in enumerate(values))
+    return args
 
 
 def vcpu(notes: Notes, held: Map) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 from kvmscen.arch import ARCHES
-from kvmscen.kvm import exits
+from kvmscen.kvm import exits, uapi
 
 # Keys of the language that a later version brings.
 LATER_TOP = ("mmu", "catch", "cpuid", "runs", "ioctl", "console")
@@ -20,7 +20,6 @@ LATER_ACTIONS = (
     "irq_line",
     "irq_line_status",
     "signal_msi",
-    "set_guest_debug",
     "set_sregs",
     "set_fpu",
     "set_xsave",
@@ -54,12 +53,15 @@ LATER_ACTIONS = (
 )
 ACTIONS = (
     *("set_regs", "write_memory", "set_memslot", "delete_memslot", "enable"),
-    *("register_coalesced_mmio", "unregister_coalesced_mmio", "ioeventfd", "emulate"),
+    *("register_coalesced_mmio", "unregister_coalesced_mmio", "ioeventfd", "emulate", "set_guest_debug"),
 )
 
 # What may stand beside the exit key of a step.
 BESIDE = ("reply", "then", "regs", "memory", "repeat", "vcpu")
 IOEVENTFD_FLAGS = ("KVM_IOEVENTFD_FLAG_PIO", "KVM_IOEVENTFD_FLAG_DEASSIGN")
+GUESTDBG = tuple(dict.fromkeys(name for flags in uapi.GUESTDBG.values() for name in flags))
+# The arrays of struct kvm_guest_debug_arch, and how long the longest is.
+DEBUG_REGISTERS = {name: length for _, arrays in uapi.GUEST_DEBUG.values() for name, (_, length) in arrays.items()}
 MEM_FLAGS = ("KVM_MEM_LOG_DIRTY_PAGES", "KVM_MEM_READONLY")
 FLAVOURS = ("pvm", "svm", "vmx", "vhe", "nvhe")
 HOSTS = ("kvm", "model", "qemu", "ssh")
@@ -75,6 +77,7 @@ IOCTLS = (
     "KVM_REGISTER_COALESCED_MMIO",
     "KVM_UNREGISTER_COALESCED_MMIO",
     "KVM_IOEVENTFD",
+    "KVM_SET_GUEST_DEBUG",
     "KVM_ENABLE_CAP",
     "KVM_CHECK_EXTENSION",
     "KVM_GET_VCPU_MMAP_SIZE",

@@ -160,7 +160,8 @@ def _members(notes: Notes, name: str, held: Map, arch: str, repeats: bool) -> di
         if field is not None:
             out[key] = _member(notes, name, field, held, repeats)
         elif any(key == f.name for other in ARCHES for f in exits.fields_of(name, other)):
-            notes.add(held.at_key(key), f"`{name}` has no `{key}` on {arch}: its members are {names.either(known)}")
+            say = f"its members are {names.either(known)}" if known else "it has no members there"
+            notes.add(held.at_key(key), f"`{name}` has no `{key}` on {arch}: {say}")
     if "data" in held and _reads(name, held):
         notes.add(held.at_key("data"), "the value of a read is what user space answers: write `reply` beside the exit key")
     return out

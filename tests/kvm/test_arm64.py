@@ -48,6 +48,18 @@ def test_ioctl_numbers() -> None:
 
 
 @needs_gcc
+def test_guest_debug() -> None:
+    (number,) = constants(GCC, "KVM_SET_GUEST_DEBUG").values()
+    assert number == uapi.set_guest_debug("arm64")
+    places = {name: f"offsetof(struct kvm_guest_debug_arch, {name})" for name in uapi.GUEST_DEBUG["arm64"][1]}
+    values = constants(GCC, *places.values())
+    assert {name: values[text] for name, text in places.items()} == {
+        name: offset for name, (offset, _) in uapi.GUEST_DEBUG["arm64"][1].items()
+    }
+    assert constants(GCC, *uapi.GUESTDBG["arm64"]) == uapi.GUESTDBG["arm64"]
+
+
+@needs_gcc
 def test_feature_bits() -> None:
     # The header of Linux 6.1 ends with the seventh.
     known = [name for name in table.FEATURES if not name.startswith("has_el2")]

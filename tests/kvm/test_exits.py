@@ -30,6 +30,11 @@ needs_x86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="compares 
 # ioctls with a struct of another architecture: test_arm64.py.
 HERE = [name for name in uapi.IOCTLS if not name.startswith("KVM_ARM_")]
 
+SIZES = (
+    'printf("arch %lu\\n", sizeof(struct kvm_guest_debug_arch));'
+    'printf("debugreg %lu\\n", offsetof(struct kvm_guest_debug_arch, debugreg));'
+)
+
 # Where the member of the union is not called as the exit.
 UNION = {
     "unknown": "hw",
@@ -116,6 +121,17 @@ def test_capabilities() -> None:
 def test_capability_numbers_are_each_for_one() -> None:
     assert len(set(CAPABILITIES.values())) == len(CAPABILITIES)
     assert set(CAPABILITIES) >= ON_VCPU
+
+
+@needs_header
+@needs_x86
+def test_guest_debug() -> None:
+    flags = uapi.GUESTDBG["x86_64"]
+    body = "".join(f'printf("{name} %lu\\n", (unsigned long)({name}));' for name in (*flags, "KVM_SET_GUEST_DEBUG"))
+    found = {name: int(value) for name, value in map(str.split, compiled(body + SIZES).splitlines())}
+    assert {name: found[name] for name in flags} == flags
+    assert found["KVM_SET_GUEST_DEBUG"] == uapi.set_guest_debug("x86_64")
+    assert (found["arch"], {"debugreg": (found["debugreg"], 8)}) == uapi.GUEST_DEBUG["x86_64"]
 
 
 @needs_header

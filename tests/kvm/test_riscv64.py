@@ -6,7 +6,7 @@ from cross_header import constants, needs
 
 from kvmscen.arch import riscv64 as table
 from kvmscen.arch.registers import base
-from kvmscen.kvm import exits, one_reg, riscv64
+from kvmscen.kvm import exits, one_reg, riscv64, uapi
 
 GCC = "riscv64-linux-gnu-gcc"
 needs_gcc = needs(GCC)
@@ -42,6 +42,13 @@ def test_the_exits_of_riscv64() -> None:
         for field in exits.BY_NAME[name].fields:
             place = f"offsetof(struct kvm_run, {name}.{field.name})"
             assert constants(GCC, place)[place] == exits.UNION + field.offset, place
+
+
+@needs_gcc
+def test_guest_debug() -> None:
+    (number,) = constants(GCC, "KVM_SET_GUEST_DEBUG").values()
+    assert number == uapi.set_guest_debug("riscv64")
+    assert constants(GCC, *uapi.GUESTDBG["riscv64"]) == uapi.GUESTDBG["riscv64"]
 
 
 def test_every_register_has_an_id_of_its_size() -> None:

@@ -136,6 +136,7 @@ MAPS = {
             "enable": "{cap: KVM_CAP_HLT, args: [1], errno: EINVAL}",
             "register_coalesced_mmio": "{addr: a, size: 8, pio: true}",
             "unregister_coalesced_mmio": "{addr: 0x10, size: 1}",
+            "set_guest_debug": "{control: [KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_USE_HW_BP], debugreg: [a]}",
             "ioeventfd": "{addr: a, len: 8, datamatch: 1, flags: KVM_IOEVENTFD_FLAG_DEASSIGN}",
             "vcpu": "0, delete_memslot: 1",
             "errno": "EINVAL, delete_memslot: 1",
