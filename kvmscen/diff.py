@@ -9,20 +9,21 @@ from itertools import repeat, zip_longest
 from math import inf
 from typing import Any
 
-from kvmscen.expectation import Expected, Story
+from kvmscen.expectation import Deed, Expected, Story
 from kvmscen.job import Legend
 from kvmscen.kvm.script import Script, answered, fits, iteration, matches
 from kvmscen.machine import Step
 from kvmscen.notation import Notation, seen
 from kvmscen.observation import Event, Observation
 from kvmscen.result import Mismatch, Row
+from kvmscen.taken import deed_of
 from kvmscen.whence import source
 
 # After so many states the cheapest alignment is given up, and the rest of a story is paired in order.
 _STATES = 150_000
 # What an alignment costs: a step or an event alone 1, the same exit with other values, the same exit elsewhere, another exit
 # or errno. All are below 2, so that a difference in one place is one difference.
-_ALONE, _HELD, _ELSEWHERE, _OTHER, _LATE = 1.0, 1.0, 1.5, 1.75, 1e-6
+_ALONE, _HELD, _ELSEWHERE, _OTHER, _LATE, _NEVER = 1.0, 1.0, 1.5, 1.75, 1e-6, 3.0
 
 
 @dataclass(frozen=True)
@@ -187,7 +188,8 @@ class Diff:
         if not self.differences(step, event, slot.nth):
             return 0.0
         if step.kind != (event.name if event.kind == "exit" else event.kind):
-            return _OTHER
+            # What failed is not what the guest should have done: each stands at its own line.
+            return _NEVER if event.op else _OTHER
         where = {key: step.fields[key] for key in step.where}
         if fits(Step(step.kind, where), event.kind, event.name, event.fields, slot.nth):
             return _HELD
@@ -265,14 +267,20 @@ class Diff:
             mark = "~" if self.story.steps is not None else " "
         else:
             mark = "-" if event is None else "+" if step is None else "!" if differs else " "
+        deed = None if event is None else deed_of(self.story, self.observation.events, event)
         return Row(
             mark,
-            0 if step is None else step.line,
+            step.line if step is not None else deed.line if deed is not None else 0,
             "" if step is None else self.notation.expected(step),
             "" if event is None else self.notation.event(event, step),
             differs,
-            "" if event is None else source(event, self.legend, self.arch, self.flavour),
+            self._at(event, deed),
         )
+
+    def _at(self, event: Event | None, deed: Deed | None) -> str:
+        if deed is not None:
+            return f"{deed.line}: {deed.text}"
+        return "" if event is None else source(event, self.legend, self.arch, self.flavour)
 
 
 def holds(matcher: Any, value: Any, nth: int, whole: bool = False) -> bool:

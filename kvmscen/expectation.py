@@ -10,11 +10,28 @@ Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
+class Deed:
+    """What the host is told to do, as it is written: `text` is YAML of it, in file line `line`.
+
+    With `errno` it must fail so. An action is carried out as `parts` actions of the Machine.
+    """
+
+    text: str
+    line: int
+    errno: str | None = None
+    parts: int = 1
+
+    def to_json(self) -> list[Any]:
+        return [self.text, self.line, self.errno, self.parts]
+
+
+@dataclass(frozen=True)
 class Expected:
     """One step. `kind`: exit name, `error`, `timeout`, `group`. `fields`, `regs`: name to matcher (plain JSON data).
 
     `where` names the fields that decide whether an exit is this step at all. `memory`: (gpa, unit, values); unit u8 to u64
-    with a list of matchers, or `hex` with the bytes' hex.
+    with a list of matchers, or `hex` with the bytes' hex. `answer` is YAML of the `reply`, `then` of the actions (None: not
+    written). `implied`: an `errno` elsewhere says it, and no step of the host's script does.
     """
 
     kind: str
@@ -28,6 +45,9 @@ class Expected:
     memory: tuple[tuple[int, str, Any], ...] = ()
     timeout: float = 0.0
     steps: tuple[Expected, ...] = ()
+    answer: str = ""
+    then: tuple[Deed, ...] | None = None
+    implied: bool = False
 
     def to_json(self) -> Json:
         out: Json = {"kind": self.kind, "at": [self.line, self.column], "vcpu": self.vcpu}
@@ -45,6 +65,12 @@ class Expected:
             out["timeout"] = self.timeout
         if self.steps:
             out["steps"] = [s.to_json() for s in self.steps]
+        if self.answer:
+            out["answer"] = self.answer
+        if self.then is not None:
+            out["then"] = [deed.to_json() for deed in self.then]
+        if self.implied:
+            out["implied"] = True
         return out
 
     @classmethod
@@ -63,18 +89,26 @@ class Expected:
             tuple((at, unit, values) for at, unit, values in data.get("memory", ())),
             data.get("timeout", 0.0),
             tuple(cls.from_json(s) for s in data.get("steps", ())),
+            data.get("answer", ""),
+            tuple(Deed(*deed) for deed in data["then"]) if "then" in data else None,
+            data.get("implied", False),
         )
 
 
 @dataclass(frozen=True)
 class Story:
-    """The steps in order (None: nothing is compared but the end), exits to ignore, and the final state."""
+    """The steps in order (None: nothing is compared but the end), exits to ignore, and the final state.
+
+    `built` are capabilities, slots and vCPUs by the name that an Event's `op` gives them, `setup` the actions before the guest.
+    """
 
     steps: tuple[Expected, ...] | None
     ignore: tuple[Expected, ...] = ()
     regs: Mapping[str, Any] = field(default_factory=dict)
     memory: tuple[tuple[int, str, Any], ...] = ()
     line: int = 0
+    built: Mapping[str, Deed] = field(default_factory=dict)
+    setup: tuple[Deed, ...] = ()
 
     def to_json(self) -> Json:
         return {
@@ -83,6 +117,8 @@ class Story:
             "regs": dict(self.regs),
             "memory": [list(m) for m in self.memory],
             "line": self.line,
+            "built": {op: deed.to_json() for op, deed in self.built.items()},
+            "setup": [deed.to_json() for deed in self.setup],
         }
 
     @classmethod
@@ -94,6 +130,8 @@ class Story:
             data["regs"],
             tuple((at, unit, values) for at, unit, values in data["memory"]),
             data["line"],
+            {op: Deed(*deed) for op, deed in data["built"].items()},
+            tuple(Deed(*deed) for deed in data["setup"]),
         )
 
 

@@ -25,7 +25,8 @@ class Event:
     `kind` is `exit` (then `name` is the exit's and `fields` its members), `error` (`name` the errno's, `fields` has `ioctl`
     and maybe `memory_fault` or `reason`) or `timeout` (`fields` has `timeout`, seconds). `pc` is raw, as KVM returns it.
     `regs` and `memory` (gpa to bytes) are there where the step asked for them, `reply` where the step gave one. `count` equal
-    events in a row are one.
+    events in a row are one. `op` is there where an ioctl of a slot, capability or action failed: `enable/N`, `memslots/N`,
+    `vcpus/N` or `actions/N`, N from 0, actions in the order in which they were performed on this vCPU.
     """
 
     vcpu: int
@@ -37,6 +38,7 @@ class Event:
     memory: Mapping[int, bytes] | None = None
     reply: Mapping[str, Any] | None = None
     count: int = 1
+    op: str | None = None
 
     def to_json(self) -> Json:
         out: Json = {"vcpu": self.vcpu}
@@ -55,6 +57,8 @@ class Event:
             out["reply"] = dict(self.reply)
         if self.count != 1:
             out["count_of_equal"] = self.count
+        if self.op is not None:
+            out["op"] = self.op
         return out
 
     @classmethod
@@ -62,7 +66,7 @@ class Event:
         rest = dict(data)
         vcpu, pc = rest.pop("vcpu"), rest.pop("pc")
         regs, memory = rest.pop("regs", None), rest.pop("memory", None)
-        reply, count = rest.pop("reply", None), rest.pop("count_of_equal", 1)
+        reply, count, op = rest.pop("reply", None), rest.pop("count_of_equal", 1), rest.pop("op", None)
         if "exit" in rest or "error" in rest:
             kind = "exit" if "exit" in rest else "error"
             name = rest.pop(kind)
@@ -73,7 +77,7 @@ class Event:
             kind, name = "timeout", ""
         if memory is not None:
             memory = {int(gpa): bytes.fromhex(raw) for gpa, raw in memory.items()}
-        return cls(vcpu, kind, name, rest, pc, regs, memory, reply, count)
+        return cls(vcpu, kind, name, rest, pc, regs, memory, reply, count, op)
 
 
 @dataclass(frozen=True)

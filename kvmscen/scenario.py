@@ -69,7 +69,7 @@ class Action:
     delete_memslot: `slot`, a number. enable: `enable`, an Enable. Their errno stands in the action.
     set_guest_debug: `control`, names, and tuples of Expr by debug register.
     register_coalesced_mmio and its counterpart: `addr` (Expr), `size`, `pio`. ioeventfd: `addr`, `len`, `datamatch` (Expr or
-    None), `flags`, names. emulate: none.
+    None), `flags`, names. emulate: none. `text` is YAML of it.
     """
 
     name: str
@@ -77,6 +77,7 @@ class Action:
     place: Place
     vcpu: int = 0
     errno: str | None = None
+    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,8 @@ class Step:
     """One step of `expect`.
 
     `kind`: an exit's name, `error`, `timeout` or `group`. `fields`: the members written (of `error`: ioctl, errno and
-    maybe memory_fault). `repeat`: (min, max). `reply`: the members user space writes back. `then` None: not written.
+    maybe memory_fault). `repeat`: (min, max). `reply`: the members user space writes back, `answer`: YAML of them.
+    `then` None: not written.
     """
 
     kind: str
@@ -98,6 +100,7 @@ class Step:
     memory: tuple[MemoryCheck, ...] = ()
     timeout: float = 0.0
     steps: tuple[Step, ...] = ()
+    answer: str = ""
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ def test_what_is_sent_stands_alone(module: str) -> None:
     assert {name for name in ours(module) if not sent(name)} == set()
 
 
-PURE = ("accesses", "scenario", "expectation", "measured", "result", "job", "notation", "whence", "diff")
+PURE = ("accesses", "scenario", "expectation", "measured", "result", "job", "notation", "whence", "taken", "diff")
 OUTSIDE = {"os", "sys", "io", "time", "subprocess", "socket", "threading", "ctypes", "signal", "random", "pathlib", "tempfile"}
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from kvmscen.arch import ARCHES
-from kvmscen.build import measure
+from kvmscen.build import deeds, measure
 from kvmscen.build.measure import Timing
 from kvmscen.build.plan import Plan, later_slots, mode_of, names_pc
 from kvmscen.build.resolve import MemoryExpected, Resolver, actions_of, memory_size
@@ -20,7 +20,7 @@ from kvmscen.machine import Machine, Tables, Vcpu
 from kvmscen.machine import Step as ScriptStep
 from kvmscen.measured import Wanted
 from kvmscen.notation import Notation
-from kvmscen.scenario import Action, Case, Conditions, Enable, Final, Overlay, Place, Step
+from kvmscen.scenario import Case, Conditions, Enable, Final, Overlay, Step
 
 _DEFAULT_TIMEOUT = 5.0
 # A round that is timed ends when it has its samples, or when none comes; this is for one in which they hardly come.
@@ -229,25 +229,16 @@ class _Maker:
     # --- steps ------------------------------------------------------------------------------------------------------
 
     def story(self, expect: Iterable[Step] | None, final: Final | None) -> Story:
-        steps = None if expect is None else tuple(self.before()) + tuple(e for s in expect for e in self.expected(s))
+        steps = None if expect is None else deeds.before(self.case) + tuple(e for s in expect for e in self.expected(s))
         return Story(
             steps,
             tuple(e for step in self.case.ignore for e in self.expected(step)),
             {} if final is None else self.regs(final.regs),
             () if final is None else self.resolver.memory(final.memory),
             0 if final is None else final.place.line,
+            deeds.built(self.case),
+            deeds.done(self.case.setup),
         )
-
-    def before(self) -> Iterable[Expected]:
-        """The ioctls that must fail before the first entry, in the order of building."""
-        enables = [e for e in self.case.enable if e.errno is not None]
-        capabilities = {e.cap: self.resolver.capability(e).on_vcpu for e in enables}
-        yield from (_failing("KVM_ENABLE_CAP", e.errno, e.place) for e in enables if not capabilities[e.cap])
-        for slot in self.case.memslots:
-            if slot.errno is not None:
-                yield _failing("KVM_SET_USER_MEMORY_REGION", slot.errno, slot.place)
-        yield from (_failing("KVM_ENABLE_CAP", e.errno, e.place) for e in enables if capabilities[e.cap])
-        yield from _failing_actions(self.case.setup)
 
     def regs(self, regs: object) -> dict[str, object]:
         assert hasattr(regs, "items")
@@ -272,8 +263,10 @@ class _Maker:
             memory=self.resolver.memory(step.memory),
             timeout=step.timeout,
             steps=tuple(e for inner in step.steps for e in self.expected(inner)),
+            answer=step.answer,
+            then=None if step.then is None else deeds.done(step.then),
         )
-        failing = tuple(_failing_actions(step.then or ()))
+        failing = deeds.failing(step.then or ())
         if failing and step.repeat != (1, 1):
             yield Expected("group", made.line, made.column, step.vcpu, repeat=step.repeat, steps=(_once(made), *failing))
         else:
@@ -365,20 +358,6 @@ def _waits(steps: Iterable[Step], rounds: int) -> Iterator[tuple[Step, int]]:
         yield from _waits(step.steps, rounds * step.repeat[0])
 
 
-def _failing(ioctl: str | None, errno: str | None, place: Place) -> Expected:
-    fields = {"errno": errno} if ioctl is None else {"ioctl": ioctl, "errno": errno}
-    return Expected("error", place.line, place.column, fields=fields, where=tuple(fields))
-
-
-# set_regs takes whichever ioctls the registers need.
-_IOCTL_OF = {
-    "set_memslot": "KVM_SET_USER_MEMORY_REGION",
-    "delete_memslot": "KVM_SET_USER_MEMORY_REGION",
-    "enable": "KVM_ENABLE_CAP",
-    "register_coalesced_mmio": "KVM_REGISTER_COALESCED_MMIO",
-    "unregister_coalesced_mmio": "KVM_UNREGISTER_COALESCED_MMIO",
-    "ioeventfd": "KVM_IOEVENTFD",
-}
 # What an action needs of its host.
 _NEEDS = {
     "register_coalesced_mmio": "KVM_CAP_COALESCED_MMIO",
@@ -386,12 +365,6 @@ _NEEDS = {
     "ioeventfd": "KVM_CAP_IOEVENTFD",
     "set_guest_debug": "KVM_CAP_SET_GUEST_DEBUG",
 }
-
-
-def _failing_actions(actions: Iterable[Action]) -> Iterable[Expected]:
-    for action in actions:
-        if action.errno is not None:
-            yield _failing(_IOCTL_OF.get(action.name), action.errno, action.place)
 
 
 def _most(steps: Iterable[Step]) -> int:

@@ -110,25 +110,27 @@ class _Run:
         machine = self.machine
         self.vm = self.state.create_vm(self.kvm, machine, self.flavour)
         self.slots = Slots(self.vm)
-        for cap in machine.enable:
-            if not cap.on_vcpu and (stop := self._try(partial(self._enable, cap), cap.errno)):
+        for n, cap in enumerate(machine.enable):
+            if not cap.on_vcpu and (stop := self._try(partial(self._enable, cap), cap.errno, f"enable/{n}")):
                 return stop
         if machine.tables is not None:
             tables = machine.tables
             self.slots.set(Memslot(tables.slot, tables.at, tables.size))
             self.slots.write(tables.at, self.state.tables(machine))
-        for slot in machine.memslots:
-            if stop := self._try(partial(self.slots.set, slot), slot.errno):
+        for n, slot in enumerate(machine.memslots):
+            if stop := self._try(partial(self.slots.set, slot), slot.errno, f"memslots/{n}"):
                 return stop
         for part in machine.image:
             self.slots.write(part.gpa, part.data)
         for plan in machine.vcpus:
             self.vcpus[plan.id] = self.vm.create_vcpu(plan.id)
-        for cap in machine.enable:
-            if cap.on_vcpu and (stop := self._try(partial(self._enable, cap), cap.errno)):
+        for n, cap in enumerate(machine.enable):
+            if cap.on_vcpu and (stop := self._try(partial(self._enable, cap), cap.errno, f"enable/{n}")):
                 return stop
         for plan in machine.vcpus:
-            if stop := self._try(partial(self.state.boot, self.kvm, self.vm, self.vcpus[plan.id], plan, machine), None):
+            if stop := self._try(
+                partial(self.state.boot, self.kvm, self.vm, self.vcpus[plan.id], plan, machine), None, f"vcpus/{plan.id}"
+            ):
                 return stop
             self.booted.add(plan.id)
         return self._perform(machine.vcpus[0].id, machine.setup)
@@ -137,11 +139,11 @@ class _Run:
         assert self.slots is not None
         return self.slots
 
-    def _try(self, act: Callable[[], None], wanted: str | None) -> str | None:
+    def _try(self, act: Callable[[], None], wanted: str | None, op: str) -> str | None:
         try:
             act()
         except IoctlError as error:
-            return self.recorder.failed(self.machine.vcpus[0].id, error, None, wanted)
+            return self.recorder.failed(self.machine.vcpus[0].id, error, None, wanted, op)
         return None
 
     def _enable(self, cap: Capability, vcpu: int = 0) -> None:

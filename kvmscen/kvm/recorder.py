@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Callable
@@ -32,6 +33,7 @@ class Recorder:
         self.exclusive: int | None = None  # the vCPU that is behind an emulated load-exclusive
         self.corrected = 0  # replies to sign-extending loads that KVM had extended with zeros
         self._reason: str | None = None
+        self._performed: Counter[int] = Counter()
 
     def take(
         self,
@@ -41,6 +43,7 @@ class Recorder:
         fields: Mapping[str, Any],
         pc: int | None,
         observe: Callable[[Step], tuple[Mapping[str, int], Mapping[int, bytes]]],
+        op: str | None = None,
     ) -> Verdict:
         """Record one event and return the script's verdict; `observe` reads registers and memory that the step asks for.
 
@@ -53,7 +56,7 @@ class Recorder:
         if step is not None and (step.observe_regs or step.observe_memory):
             regs, memory = observe(step)
         reply = step.reply if step is not None else None
-        self.add(Event(vcpu, kind, name, fields, pc, regs or None, memory or None, reply))
+        self.add(Event(vcpu, kind, name, fields, pc, regs or None, memory or None, reply, op=op))
         if verdict.stop is None and self.total >= self.limit:
             return verdict._replace(stop="exits")
         return verdict
@@ -73,22 +76,24 @@ class Recorder:
             self.devices.write(fields["phys_addr"], fields["data"].to_bytes(8, "little")[: fields["len"]])
         return reply_of(verdict.step, name, fields, self.devices)
 
-    def failed(self, vcpu: int, error: IoctlError, pc: int | None, wanted: str | None) -> str | None:
-        """Record a failing ioctl of a slot, capability or action; None if it was wanted, else why the run stops."""
+    def failed(self, vcpu: int, error: IoctlError, pc: int | None, wanted: str | None, op: str | None = None) -> str | None:
+        """Record a failing ioctl (`op` as in Event: what it was of); None if it was wanted, else why the run stops."""
         fields = {"ioctl": error.ioctl, "reason": error.reason} if error.reason else {"ioctl": error.ioctl}
         if error.errno == wanted:
-            self.add(Event(vcpu, "error", error.errno, fields, pc))
+            self.add(Event(vcpu, "error", error.errno, fields, pc, op=op))
             return None
         if error.reason:
             self._reason = f"{error.ioctl} failed with {error.errno}: {error.reason}"
-        return self.take(vcpu, "error", error.errno, fields, pc, lambda step: ({}, {})).stop or "error"
+        return self.take(vcpu, "error", error.errno, fields, pc, lambda step: ({}, {}), op).stop or "error"
 
     def perform(self, vcpu: int, action: Action, pc: int | None, act: Callable[[Action], None]) -> str | None:
         """Do one host action; None, or why the run stops."""
+        number = self._performed[vcpu]
+        self._performed[vcpu] += 1
         try:
             act(action)
         except IoctlError as error:
-            return self.failed(vcpu, error, pc, action.errno)
+            return self.failed(vcpu, error, pc, action.errno, f"actions/{number}")
         return None
 
     def add(self, event: Event) -> None:

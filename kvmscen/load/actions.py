@@ -8,6 +8,7 @@ from kvmscen.kvm import uapi
 from kvmscen.load import guest, names
 from kvmscen.load.document import Map
 from kvmscen.load.values import NOWHERE, Notes, as_int, as_list, as_map, as_text, expression, memory, registers, texts
+from kvmscen.load.written import item
 from kvmscen.scenario import Action, Enable, Expr, Memslot, Place
 
 EMULATE = "emulate"
@@ -17,8 +18,9 @@ def actions(notes: Notes, value: Any, arch: str, kind: str = "") -> tuple[Action
     """A list of host actions; `kind` is the exit that they follow, if any."""
     held = as_list(value)
     out: list[Action] = []
-    for n, item in enumerate(held):
-        one = Action(EMULATE, {}, held.at(n)) if item == EMULATE else _action(notes, as_map(item), held.at(n), arch)
+    for n, one_of in enumerate(held):
+        bare = one_of == EMULATE
+        one = Action(EMULATE, {}, held.at(n), text=EMULATE) if bare else _action(notes, as_map(one_of), held.at(n), arch)
         if one is not None:
             out.append(one)
             if one.name == EMULATE:
@@ -71,7 +73,7 @@ def _action(notes: Notes, held: Map, place: Place, arch: str) -> Action | None:
         if one.errno is not None and errno is not None:
             notes.add(at, "`errno` is there twice: keep the one beside `enable`")
         errno = errno or one.errno
-    return Action(name, args, place, vcpu(notes, held), errno)
+    return Action(name, args, place, vcpu(notes, held), errno, item(held))
 
 
 def _slot(notes: Notes, held: Map, place: Place, waived: bool) -> Memslot:

@@ -171,7 +171,8 @@ def _vcpu(notes: Notes, keys: dict[str, tuple[Any, Place]], arch: str, place: Pl
     regs = registers(notes, keys["regs"][0], arch, False) if "regs" in keys else {}
     plain = {name: value for name, value in regs.items() if isinstance(value, Expr)}
     listed = texts(features) if isinstance(features, list) else None
-    return Vcpu(mode if isinstance(mode, str) else None, listed, plain, place)
+    # What KVM refuses of a vCPU is mostly a register.
+    return Vcpu(mode if isinstance(mode, str) else None, listed, plain, keys["regs"][1] if "regs" in keys else place)
 
 
 def enables(notes: Notes, value: Any) -> tuple[Enable, ...]:

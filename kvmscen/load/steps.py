@@ -23,6 +23,7 @@ from kvmscen.load.values import (
     memory,
     registers,
 )
+from kvmscen.load.written import flow
 from kvmscen.scenario import Expr, Place, Step, Value
 
 REPEAT_MAX = 100_000
@@ -95,6 +96,7 @@ def _step(notes: Notes, value: Any, place: Place, arch: str, repeats: bool) -> S
         registers(notes, value["regs"], arch, True, again) if "regs" in value else {},
         memory(notes, value["memory"], True, again) if "memory" in value else (),
         timeout,
+        answer=flow(value["reply"]) if reply is not None else "",
     )
 
 

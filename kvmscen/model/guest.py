@@ -150,17 +150,18 @@ class Guest:
         if len(machine.vcpus) != 1:
             raise Unpredicted("the model runs one vCPU")
         self._hooks()
-        for cap in machine.enable:
-            if not cap.on_vcpu and (stop := self._try(partial(self._enable, cap), cap.errno)):
+        for n, cap in enumerate(machine.enable):
+            if not cap.on_vcpu and (stop := self._try(partial(self._enable, cap), cap.errno, f"enable/{n}")):
                 return stop
         self.make_tables()
-        for slot in machine.memslots:
-            if stop := self._try(partial(self.memory.set, slot.slot, slot.gpa, slot.size, slot.flags), slot.errno):
+        for n, slot in enumerate(machine.memslots):
+            act = partial(self.memory.set, slot.slot, slot.gpa, slot.size, slot.flags)
+            if stop := self._try(act, slot.errno, f"memslots/{n}"):
                 return stop
         for part in machine.image:
             self.memory.write(part.gpa, part.data)
-        for cap in machine.enable:
-            if cap.on_vcpu and (stop := self._try(partial(self._enable, cap), cap.errno)):
+        for n, cap in enumerate(machine.enable):
+            if cap.on_vcpu and (stop := self._try(partial(self._enable, cap), cap.errno, f"enable/{n}")):
                 return stop
         self.boot(self.plan)
         self.booted = True
@@ -169,11 +170,11 @@ class Guest:
     def make_tables(self) -> None:
         """The engine's own slot, where the architecture has one."""
 
-    def _try(self, act: Any, wanted: str | None) -> str | None:
+    def _try(self, act: Any, wanted: str | None, op: str) -> str | None:
         try:
             act()
         except IoctlError as error:
-            return self.recorder.failed(self.plan.id, error, None, wanted)
+            return self.recorder.failed(self.plan.id, error, None, wanted, op)
         return None
 
     def _run(self) -> str:
