@@ -1,18 +1,30 @@
-"""What happened, as paste-ready `expect:` YAML."""
+"""What happened, as `expect:` YAML that can be put in place of a scenario's own."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import groupby
+from typing import Any
+
+from kvmscen.expectation import Expectation, Expected
 from kvmscen.job import Legend
 from kvmscen.kvm import exits
-from kvmscen.notation import Notation
+from kvmscen.kvm.script import matches
+from kvmscen.notation import Notation, seen
 from kvmscen.observation import Event
 from kvmscen.result import Result
+from kvmscen.taken import Taken, taken
+
+# What says whether an exit is a read, and so what may stand beside it: a matcher there would say less.
+_PLAIN = ("is_write", "direction")
 
 
-def observed(result: Result, legend: Legend) -> str:
+def observed(result: Result, legend: Legend, expectation: Expectation) -> str:
     """One case's events as steps; equal events in a row are one step with `repeat`. Empty where nothing ran.
 
-    What the scenario did at a step (`then`) is not an event, and is not among them.
+    A step that the scenario has keeps its `reply`, `then` and the matchers that hold, and shows the registers and memory that it
+    names. What the scenario ignores, or says elsewhere with `errno`, is left out.
     """
     if result.observation is None:
         return ""
@@ -21,32 +33,79 @@ def observed(result: Result, legend: Legend) -> str:
     unpredicted = result.observation.unpredicted
     if unpredicted is not None:
         return f"# {result.file}, case {result.case}: nothing to paste, the model does not predict this: {unpredicted}\n"
-    lines = [f"# {result.file}, case {result.case}, {kind} {result.host}", "expect:"]
-    events = result.observation.events
-    for number, event in enumerate(events):
-        lines += _step(notation, event, last=number == len(events) - 1)
+    story = expectation.xfail or expectation.story
+    line = next((f":{step.line}" for step in story.steps or () if not step.implied), "")
+    lines = [f"# {result.file}{line}, case {result.case}, {kind} {result.host}", "expect:"]
+    kept = [one for one in taken(story, result.observation.events) if not one.ignored and not one.told]
+    groups = [list(same) for _, same in groupby(kept, lambda one: (id(one.step), one.event))]
+    for number, same in enumerate(groups):
+        lines += _step(notation, same[0], len(same), last=number == len(groups) - 1)
     if not any(line.startswith("  - ") for line in lines):
         lines[1] = "expect: []"
     return "\n".join(lines) + "\n"
 
 
-def _step(notation: Notation, event: Event, last: bool) -> list[str]:
+def _step(notation: Notation, one: Taken, count: int, last: bool) -> list[str]:
+    event, step = one.event, one.step
     if event.kind == "error" and event.fields.get("ioctl") != "KVM_RUN" and not last:
-        # The run went on, so an `errno` of the slot or action that failed says it already.
+        # The run went on, so something that is not known here says that it must fail.
         return [f"  # {notation.event(event)}"]
     if event.kind == "exit" and event.name not in exits.BY_NAME:
-        times = f", {event.count} times" if event.count > 1 else ""
+        times = f", {count} times" if count > 1 else ""
         return [f"  # {event.name}{times}: kvmscen does not know this exit"]
+    if step is not None and step.kind == event.name:
+        event = replace(event, fields=_as_written(step.fields, event.fields))
     lines = [f"  - {notation.event(event)}"]
+    lines += [f"    vcpu: {event.vcpu}"] * (event.vcpu > 0)
+    if step is not None:
+        lines += _beside(notation, event, step)
+    elif event.reply:
+        lines.append("    reply: " + notation.value(event.name, "", dict(event.reply)))
+    lines += _then(event, step, count > 1 or not last)
     if event.kind == "timeout":
         # A timeout takes no repeat.
-        return lines * event.count
-    if event.reply:
-        lines.append("    reply: " + notation.value(event.name, "", dict(event.reply)))
-    ends = event.kind == "error" or exits.BY_NAME[event.name].ends
+        return lines * count
+    return lines + [f"    repeat: {count}"] * (count > 1)
+
+
+def _then(event: Event, step: Expected | None, more: bool) -> list[str]:
+    if step is not None and step.then is not None:
+        return ["    then:", *(f"      - {deed.text}" for deed in step.then)] if step.then else ["    then: []"]
+    ends = event.kind == "error" or (event.kind == "exit" and exits.BY_NAME[event.name].ends)
     ends = ends or (event.name == "arm_nisv" and not event.fields.get("emulated"))
-    if ends and (event.count > 1 or not last):
-        lines.append("    then: []  # and whatever the scenario did here")
-    if event.count > 1:
-        lines.append(f"    repeat: {event.count}")
-    return lines
+    return ["    then: []"] if ends and more else []
+
+
+def _beside(notation: Notation, event: Event, step: Expected) -> list[str]:
+    """Registers and memory where the step looks at them, and its reply."""
+    out: list[str] = []
+    regs = _as_written(step.regs, {name: value for name, value in (event.regs or {}).items() if name in step.regs})
+    if regs:
+        out.append("    regs: {" + ", ".join(f"{name}: {_register(notation, name, regs[name])}" for name in regs) + "}")
+    memory = event.memory or {}
+    looked = [check for check in step.memory if check[0] in memory]
+    if looked:
+        out.append("    memory:")
+    for check in looked:
+        at, unit, values = seen(check, memory)
+        if unit != "hex":
+            values = [want if _holds(want, value) else value for want, value in zip(check[2], values, strict=False)]
+        out.append(f"      {notation.memory((at, unit, values))}")
+    if step.answer:
+        out.append(f"    reply: {step.answer}")
+    return out
+
+
+def _register(notation: Notation, name: str, value: Any) -> str:
+    return notation.address(value) if name in ("pc", "rip") and isinstance(value, int) else notation.register(value)
+
+
+def _as_written(written: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values, but the matcher that is written where it holds: what may vary stays free to."""
+    held = {key: matcher for key, matcher in written.items() if key not in _PLAIN and _holds(matcher, values.get(key))}
+    return {**values, **held}
+
+
+def _holds(matcher: Any, value: Any) -> bool:
+    # A series counts rounds, and each of these has a step of its own.
+    return isinstance(matcher, dict) and "from" not in matcher and isinstance(value, int) and matches(matcher, value)

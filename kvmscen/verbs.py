@@ -93,8 +93,8 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.observed:
             from kvmscen.observed import observed
 
-            if outcome.job.legend is not None:
-                print(observed(outcome.result, outcome.job.legend), flush=True)
+            if outcome.job.legend is not None and outcome.job.expectation is not None:
+                print(observed(outcome.result, outcome.job.legend, outcome.job.expectation), flush=True)
 
     selection = engine.Selection(arguments.k, tuple(arguments.case or ()), arguments.assembler)
     try:

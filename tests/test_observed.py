@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from kvmscen.build import Plan, plan, ready
 from kvmscen.diff import Diff
-from kvmscen.expectation import Story
+from kvmscen.expectation import Expectation, Story
 from kvmscen.facts import Facts
 from kvmscen.kvm import exits
 from kvmscen.load import load_text, names
@@ -35,23 +36,23 @@ asm: |
 """
 
 
-def planned(arch: str, expect: str) -> tuple[Plan, Story]:
+def planned(arch: str, expect: str) -> tuple[Plan, Expectation]:
     file = "a.yaml"
     (case,) = load_text(HEAD.format(arch) + expect, file).cases
     made = plan(file, case)
     expectation = ready(file, case, made, Facts(arch, None, {}), "kvm").expectation
     assert expectation is not None
-    return made, expectation.story
+    return made, expectation
 
 
 LEGENDS = {arch: planned(arch, "expect: []\n")[0].legend for arch in ARCHES}
 
 
-def pasted(arch: str, events: list[Event], stopped: str = "end") -> tuple[str, Story, Observation]:
-    observation = Observation(stopped, tuple(events), {}, {}, 0.1)
+def pasted(arch: str, events: list[Event], written: str = "expect: []\n") -> tuple[str, Story, Observation]:
+    observation = Observation("end", tuple(events), {}, {}, 0.1)
     result = Result("a.yaml", "a", "default", 1, "", arch, "kvm", None, False, "PASS", observation=observation)
-    text = observed(result, LEGENDS[arch])
-    return text, planned(arch, text)[1], observation
+    text = observed(result, LEGENDS[arch], planned(arch, written)[1])
+    return text, planned(arch, text)[1].story, observation
 
 
 def holds(arch: str, events: list[Event]) -> str:
@@ -155,7 +156,7 @@ def test_a_failure_that_was_wanted_is_not_said_twice() -> None:
     assert text.splitlines()[2:] == [
         "  # error: {ioctl: KVM_SET_USER_MEMORY_REGION, errno: EEXIST}",
         "  - hlt: {}",
-        "    then: []  # and whatever the scenario did here",
+        "    then: []",
         "  - hlt: {}",
     ]
 
@@ -163,9 +164,8 @@ def test_a_failure_that_was_wanted_is_not_said_twice() -> None:
 def test_what_was_not_predicted_to_the_end_is_nothing_to_paste() -> None:
     seen = Observation("end", (), {}, {}, 0.1, unpredicted="it depends")
     result = Result("a.yaml", "a", "b", 1, "", "arm64", "model", None, True, "SKIP", observation=seen)
-    assert (
-        observed(result, LEGENDS["arm64"]) == "# a.yaml, case b: nothing to paste, the model does not predict this: it depends\n"
-    )
+    text = observed(result, LEGENDS["arm64"], Expectation(Story(())))
+    assert text == "# a.yaml, case b: nothing to paste, the model does not predict this: it depends\n"
 
 
 @settings(max_examples=20, deadline=None)
@@ -196,9 +196,9 @@ def test_exact_text() -> None:
         "  - mmio: {phys_addr: 0x9000, is_write: false, len: 4}\n"
         "    reply: {data: 0x1234}\n"
         "  - system_event: {type: shutdown, ndata: 0, flags: 0, data: []}\n"
-        "    then: []  # and whatever the scenario did here\n"
+        "    then: []\n"
         "  - error: {ioctl: KVM_RUN, memory_fault: {flags: private, gpa: counter, size: 4096}, errno: EFAULT}\n"
-        "    then: []  # and whatever the scenario did here\n"
+        "    then: []\n"
         "  - timeout: 0.05\n"
         "  - timeout: 0.05\n"
         "  # KVM_EXIT_99: kvmscen does not know this exit\n"
@@ -217,4 +217,61 @@ def test_nothing_happened() -> None:
     assert story.steps == ()
     assert pasted("arm64", [])[0] == "# a.yaml, case default, observed on kvm\nexpect: []\n"
     skipped = Result("a.yaml", "a", "b", 1, "", "arm64", "model", None, True, "SKIP")
-    assert observed(skipped, LEGENDS["arm64"]) == ""
+    assert observed(skipped, LEGENDS["arm64"], Expectation(Story(()))) == ""
+
+
+def test_a_step_keeps_what_the_scenario_does_there() -> None:
+    head = """\
+ignore: [{io: {port: 0x3f8}}]
+setup:
+  - {set_memslot: {slot: 0, gpa: 0x9001, size: 0x1000}, errno: EINVAL}
+"""
+    written = """\
+expect:
+  - mmio: {phys_addr: counter, is_write: false, len: {in: [4, 8]}}
+    reply: counter + 8
+    regs: {rax: 1, rbx: {min: 2}, pc: counter}
+    memory: {"null": {u8: [1, {mask: 0xf0, value: 0x10}]}, counter: {text: "ab"}}
+    then:
+      - write_memory: {counter: 5, a.b$c: {text: "a\\"b\\x00\\u263a"}}
+      - {delete_memslot: 1, errno: EINVAL}
+    repeat: 2
+  - hlt: {}
+    then: []
+  - hlt
+"""
+    serial = {"direction": 1, "size": 1, "port": 0x3F8, "count": 1, "data": 0x41}
+    regs = {"rax": 3, "rbx": 0x77, "pc": 0x5008}
+    failed = Event(0, "error", "EINVAL", {"ioctl": "KVM_SET_USER_MEMORY_REGION"}, 4)
+    read = {"phys_addr": 0x5000, "is_write": False, "len": 8}
+    seen = Event(0, "exit", "mmio", read, 4, regs, {0x5000: b"xy", 0x5010: b"\x07\x1f"}, {"data": 0x5008})
+    events = [
+        replace(failed, op="actions/0"),
+        Event(0, "exit", "io", serial, 4, count=7),
+        seen,
+        # Two addresses are two actions of the Machine.
+        replace(failed, op="actions/3"),
+        seen,
+        replace(failed, op="actions/6"),
+        Event(0, "exit", "hlt", {}, 5, count=2),
+    ]
+    text, _, observation = pasted("x86_64", events, head + written)
+    assert text == (
+        "# a.yaml:16, case default, observed on kvm\n"
+        "expect:\n"
+        "  - mmio: {phys_addr: counter, is_write: false, len: {in: [4, 8]}}\n"
+        "    regs: {rax: 3, rbx: {min: 2}, pc: counter + 8}\n"
+        "    memory:\n"
+        "      counter + 16: {u8: [7, {mask: 0xf0, value: 0x10}]}\n"
+        '      counter: {hex: "7879"}\n'
+        "    reply: counter + 8\n"
+        "    then:\n"
+        '      - write_memory: {counter: 5, a.b$c: {text: "a\\"b\\x00\u263a"}}\n'
+        "      - {delete_memslot: 1, errno: EINVAL}\n"
+        "    repeat: 2\n"
+        "  - hlt: {}\n"
+        "    then: []\n"
+        "  - hlt: {}\n"
+    )
+    diff = Diff(planned("x86_64", head + text)[1].story, observation, LEGENDS["x86_64"], "x86_64", None)
+    assert diff.mismatches(diff.rows()) == ()
