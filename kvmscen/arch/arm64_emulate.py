@@ -81,10 +81,7 @@ def emulate(word: int, read: Read, memory: Any) -> Effect:
     regs = _Registers(read)
     pc = regs.get("pc")
     base = regs.get(form.base)
-    address = base + form.offset
-    if form.indexed is not None:
-        address += _extended(regs.get(form.indexed.reg), form.indexed.bits, form.indexed.signed) << form.indexed.shift
-    address = address & MASK & -form.align
+    address = address_of(form, regs.get)
     by = regs.get(form.update_by) if form.update_by else form.update
     _transfer(form, address, regs, memory)
     if by is not None:
@@ -94,6 +91,15 @@ def emulate(word: int, read: Read, memory: Any) -> Effect:
     if pstate & _DONE:
         regs.put("pstate", pstate & ~_DONE)
     return Effect(form, address, regs.changed)
+
+
+def address_of(form: Form, read: Read) -> int:
+    """Where an instruction accesses memory; `read` gives registers by name, `sp` and `pc` among them."""
+    address = read(form.base) + form.offset
+    if form.indexed is not None:
+        index = 0 if form.indexed.reg == "xzr" else read(form.indexed.reg)
+        address += _extended(index, form.indexed.bits, form.indexed.signed) << form.indexed.shift
+    return address & MASK & -form.align
 
 
 def _transfer(form: Form, address: int, regs: _Registers, memory: Any) -> None:

@@ -15,6 +15,7 @@ from kvmscen.errors import IoctlError
 from kvmscen.kvm import emulation
 from kvmscen.kvm.script import Verdict
 from kvmscen.machine import Action, Vcpu
+from kvmscen.model.arm64_alignment import ZVA, Alignment
 from kvmscen.model.capabilities import ARM64, IPA_BITS
 from kvmscen.model.guest import FETCHES, Blocked, Guest, Unpredicted
 from kvmscen.model.psci import answer
@@ -47,9 +48,10 @@ KNOWN_SYSTEM = frozenset(
         (3, 3, 4, 4, 1),  # fpsr
     )
 )
+SMC = 13  # Unicorn's number of its exception
 # KVM_ARM_VCPU_ features whose guest the model can run.
 FEATURES = frozenset(("psci_0_2", "power_off"))
-EXCEPTIONS = {1: "an undefined instruction", 2: "svc", 3: "a prefetch abort", 7: "brk", 13: "smc"}
+EXCEPTIONS = {1: "an undefined instruction", 2: "svc", 3: "a prefetch abort", 7: "brk"}
 
 
 def _ids() -> dict[str, int]:
@@ -83,6 +85,7 @@ class Arm64(Guest):
         # Unicorn's default, a Cortex-A72, has no LSE atomics.
         self.engine.ctl_set_cpu_model(const.UC_CPU_ARM64_MAX)
         self.off = False
+        self.alignment = Alignment(self.engine, self.word, self._register, self._misaligned)
 
     # --- registers --------------------------------------------------------------------------------------------------
 
@@ -127,6 +130,10 @@ class Arm64(Guest):
         """x0 to x30, 31 is xzr."""
         return 0 if number == 31 else int(self.engine.reg_read(IDS[f"x{number}"]))
 
+    def _register(self, name: str) -> int:
+        """As an instruction names it: `sp` is that in use."""
+        return int(self.engine.reg_read(const.UC_ARM64_REG_SP)) if name == "sp" else self.read_whole(name)
+
     def put(self, number: int, value: int) -> None:
         """Write x0 to x30."""
         if number != 31:
@@ -153,6 +160,7 @@ class Arm64(Guest):
                 word == SELF
                 or (self._simd(word) and self._trapping())
                 or (word & 0xFFF00000 == 0xD5300000 and word >> 5 & 0xFFFF not in KNOWN_SYSTEM)
+                or word & ~0x1F == ZVA
                 or (self.machine.undecoded is not None and word & EXCLUSIVE == 0x08000000)
             ):
                 yield address + 4 * n
@@ -163,7 +171,10 @@ class Arm64(Guest):
             raise Blocked
         if word & 0xFFF00000 == 0xD5300000 and word >> 5 & 0xFFFF not in KNOWN_SYSTEM:
             return self._system(word)
-        if self.machine.undecoded is not None and word & EXCLUSIVE == 0x08000000:
+        exclusive = self.machine.undecoded is not None and word & EXCLUSIVE == 0x08000000
+        if (exclusive or word & ~0x1F == ZVA) and (wrong := self.alignment.wrong(address)) is not None:
+            raise Unpredicted(wrong)
+        if exclusive:
             return self._exclusive(word, address)
         if self._simd(word) and self._trapping():
             self.exception("SIMD and floating point are off in cpacr_el1")
@@ -190,6 +201,8 @@ class Arm64(Guest):
         if number == 1 and self.word(pc) & 0xFFE0001F == HVC:
             self._hypercall(pc)
             return
+        if number == SMC:
+            raise Unpredicted("what smc does depends on the host: KVM answers it as it does hvc from 6.4 on, with -1 before")
         self.exception(EXCEPTIONS.get(number, f"exception {number} of Unicorn"))
 
     @staticmethod
@@ -212,6 +225,11 @@ class Arm64(Guest):
         self.jump(self.read_whole("vbar_el1") + 0x200)
         raise Blocked
 
+    def _misaligned(self, wrong: str) -> None:
+        if self.error is None:
+            self.error = Unpredicted(wrong)
+        self.engine.emu_stop()
+
     # --- accesses ---------------------------------------------------------------------------------------------------
 
     def faulted(self, access: int, address: int, size: int, value: int, pc: int) -> None:
@@ -225,8 +243,9 @@ class Arm64(Guest):
         found = decode(word)
         if found is None:
             raise Unpredicted(f"an access by an instruction that the model does not know ({word:#010x} at {pc:#x})")
-        if address % max(size, 1) and not self.read_whole("sctlr_el1") & 1:
-            raise Unpredicted(f"an unaligned access to {address:#x} with the MMU off: a CPU of silicon takes an alignment fault")
+        wrong = self.alignment.wrong(pc)
+        if wrong is not None:
+            raise Unpredicted(wrong)
         if found.isv:
             self._mmio(found, address, pc)
         else:

@@ -73,6 +73,10 @@ def test_every_form_of_load_and_store(tmp_path: Path) -> None:
             assert seen.regs["x3"] == int.from_bytes(bytes(0x100)[at : at + size], "little"), text
     for (text, iss), word in zip(INVALID.items(), assemble(list(INVALID), tmp_path), strict=True):
         seen = execute(form(word))
+        if text.startswith("dc "):
+            # With the MMU off memory is Device memory, where it is an alignment fault.
+            assert (seen.unpredicted is None, seen.events) == (False, ()), text
+            continue
         assert told(seen) == [("ENOSYS", "KVM_RUN", 12)], text
         seen = execute(form(word, NISV))
         assert [(e.name, e.fields["esr_iss"]) for e in seen.events] == [("arm_nisv", iss)], text
@@ -83,10 +87,61 @@ def test_every_form_of_load_and_store(tmp_path: Path) -> None:
         assert (seen.regs["x5"], [e.kind for e in seen.events]) == (1, ["timeout"]), text
 
 
+# What is aligned enough with the MMU off, and what is not: registers are 0x808 at most, in a slot; 0x4800 more is outside.
+ALIGNED = (
+    "ldr w1, [x2, #4]; ldrh w1, [x2, #6]; ldrb w1, [x2, #7]; str x1, [x2, #-8]!; ldp x3, x4, [x2, #8]; stp w3, w4, [x2, #4]",
+    "ldur q1, [x2, #8]; ldr d1, [x2]; ldp s1, s2, [x2, #4]; ldp d1, d2, [x2]; stp q1, q2, [x4, #32]",
+    "ld1 {v0.2d}, [x2]; ld1 {v0.16b}, [x3]; st1 {v0.s}[1], [x2]; ld2 {v0.8h, v1.8h}, [x2]; ld1r {v0.8b}, [x3]",
+    "ldxr x1, [x2]; stxr w5, x1, [x2]; ldar w1, [x2]; prfm pldl1keep, [x3]; prfm pldl1keep, [sp, #8]",
+    "mov sp, x4; ldr w1, [sp, #4]; str x1, [sp, #-16]!; ldp x3, x5, [sp], #16; mov sp, x2; add sp, sp, #8; ldrb w1, [sp]",
+)
+MISALIGNED = {
+    "ldr w1, [x3]": "an unaligned access to 0x801 with the MMU off",
+    "ldrh w1, [x3]": "an unaligned access to 0x801 with the MMU off",
+    "stur x1, [x2, #4]": "an unaligned access to 0x80c with the MMU off",
+    "ldp x5, x6, [x7]": "an unaligned access to 0x804 with the MMU off",
+    "ldpsw x5, x6, [x3]": "an unaligned access to 0x801 with the MMU off",
+    "ldr q1, [x2]": "an unaligned access to 0x808 with the MMU off",
+    "stp q1, q2, [x2, #16]!": "an unaligned access to 0x818 with the MMU off",
+    "ld1 {v0.8h}, [x3]": "an unaligned access to 0x801 with the MMU off",
+    "ld2 {v0.s, v1.s}[1], [x2]; ld2 {v0.d, v1.d}[1], [x7]": "an unaligned access to 0x804 with the MMU off",
+    "dc zva, x4": "dc zva with the MMU off",
+    "dc zva, x8": "dc zva with the MMU off",
+    "ldr x1, [x8, #4]!": "an unaligned access to 0x5004 with the MMU off",
+    "stp x1, x2, [x9]": "an unaligned access to 0x5004 with the MMU off",
+    "ldr q1, [x8, #8]": "an unaligned access to 0x5008 with the MMU off",
+    "mov sp, x2; ldr w1, [sp, #8]": "an access by sp, which is 0x808",
+    "mov sp, x4; stp x1, x3, [sp, #-8]!; ldr x1, [sp]": "an access by sp, which is 0x7f8",
+    "mov sp, x9; str w1, [sp]": "an access by sp, which is 0x5004",
+    "mrs x5, sctlr_el1; orr x5, x5, #2; msr sctlr_el1, x5; ldr w1, [x3]": "an unaligned access to 0x801 with the MMU off",
+}
+ALIGNMENT_REGS = {"x2": 0x808, "x3": 0x801, "x4": 0x800, "x7": 0x804, "x8": 0x5000, "x9": 0x5004, "cpacr_el1": 3 << 20}
+
+
+@pytest.mark.parametrize("code", ALIGNED)
+def test_accesses_that_are_aligned(code: str) -> None:
+    seen = execute(arm64(code + "; mov w0, #8; movk w0, #0x8400, lsl #16; hvc #0", regs=ALIGNMENT_REGS))
+    assert (seen.unpredicted, [event.name for event in seen.events]) == (None, ["system_event"])
+
+
+@pytest.mark.parametrize("code", MISALIGNED)
+def test_accesses_that_are_not_aligned(code: str) -> None:
+    seen = execute(arm64(code + "; b .", regs=ALIGNMENT_REGS))
+    what = "an SP alignment fault" if " sp, which" in MISALIGNED[code] else "an alignment fault"
+    assert seen.unpredicted == f"{MISALIGNED[code]}: a CPU of silicon takes {what}"
+    assert seen.events == ()
+
+
+def test_sp_is_not_looked_at_where_the_guest_says_so() -> None:
+    code = "mrs x5, sctlr_el1; and x5, x5, #0xfffffffffffffff7; msr sctlr_el1, x5; isb; mov sp, x2; ldr x1, [sp]; b ."
+    seen = execute(arm64(code, regs=ALIGNMENT_REGS))
+    assert (seen.unpredicted, [event.kind for event in seen.events]) == (None, ["timeout"])
+
+
 def form(word: int, enable: tuple[Capability, ...] = ()) -> Machine:
     """SIMD on, then the one instruction on x2 = 0x5100, then a loop."""
     code = b"".join(w.to_bytes(4, "little") for w in (*SIMD_ON, word, 0x14000000))
-    regs = {"x2": 0x5100, "x3": 0x1122334455667788, "x4": 8}
+    regs = {"x2": 0x5100, "x3": 0x1122334455667788, "x4": 16}
     return arm64(code, regs=regs, enable=enable, devices=())
 
 
