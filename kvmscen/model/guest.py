@@ -361,9 +361,9 @@ class Guest:
         engine.emu_stop()
 
     def _on_block(self, engine: Any, address: int, size: int, data: Any) -> None:
-        self.block = address
         if self.passing:
             return
+        self.block = address
         self._blocks += 1
         if not self._blocks & CLOCK and time.monotonic() >= self.alarm:
             self.expired = True

@@ -10,10 +10,12 @@ from unicorn import unicorn_const as uc_const
 from unicorn import x86_const as const
 
 from kvmscen.arch import x86_64
+from kvmscen.arch.registers import base
 from kvmscen.machine import Machine, Vcpu
 from kvmscen.model.capabilities import X86_64
 from kvmscen.model.guest import FETCHES, NOWHERE, Blocked, Guest, Unpredicted
 from kvmscen.model.x86_emulator import parse
+from kvmscen.model.x86_flags import READERS, UNDEFINED, Flags
 from kvmscen.model.x86_mmio import Mmio
 from kvmscen.model.x86_ports import ports
 
@@ -29,7 +31,7 @@ FLUSHES = frozenset(("clflush", "clflushopt", "clwb"))
 OTHER = frozenset(
     ("xsetbv", "syscall", "sysret", "sysenter", "sysexit", "vmcall", "vmmcall", "vmrun", "vmload", "vmsave", "mwait", "monitor")
 )
-SPECIAL = PORTS | HOST | OTHER | FLUSHES | {"rdmsr", "wrmsr"}
+SPECIAL = PORTS | HOST | OTHER | FLUSHES | READERS | {"rdmsr", "wrmsr"}
 SELECTORS = {f"{name}.selector": getattr(const, f"UC_X86_REG_{name.upper()}") for name in ("cs", "ds", "es", "fs", "gs", "ss")}
 _LONG = {name: getattr(const, f"UC_X86_REG_{name.upper()}") for name in x86_64.KVM_REGS}
 _SHORT = {
@@ -61,6 +63,7 @@ class X86(Guest):
         self._held: dict[str, int] = {}  # what Unicorn does not hold
         self.context: Any = None  # registers as they were before the instruction that is under way
         self.mmio = Mmio(self)
+        self.flags = Flags(self)
         self._edge = 0  # the instruction that cannot be fetched, when it lies ahead
         if mode not in _disassemblers:
             _disassemblers[mode] = capstone.Cs(capstone.CS_ARCH_X86, _CAPSTONE[mode])
@@ -109,7 +112,8 @@ class X86(Guest):
         source = self.engine if self.context is None else self.context
         found = self._ids.get(name) or SELECTORS.get(name) or _CONTROL.get(name) or _XMM.get(name)
         if found is not None:
-            return int(source.reg_read(found))
+            value = int(source.reg_read(found))
+            return self.flags.seen(value) if name == "rflags" else value
         if name in x86_64.KVM_REGS:
             return self._held.get(name, 0)  # r8 to r15 outside long mode
         if name == "efer":
@@ -134,6 +138,18 @@ class X86(Guest):
                 self._held[name] = value
             else:
                 raise Unpredicted(f"the model does not set {name}")
+
+    def read(self, names: Iterable[str]) -> dict[str, int]:
+        wanted = tuple(names)
+        # All general registers are read at the end, whether or not somebody looks at them.
+        looked_at = wanted[len(self.GENERAL) :] if wanted[: len(self.GENERAL)] == self.GENERAL else wanted
+        if any(base(self.REGISTERS, name) == "rflags" for name in looked_at):
+            self.flags.looked_at()
+        return super().read(wanted)
+
+    def go(self) -> None:
+        self.flags.entered()
+        super().go()
 
     def pc(self) -> int:
         return self.read_whole("rip")
@@ -167,7 +183,9 @@ class X86(Guest):
     def specials(self, address: int, code: bytes) -> Iterable[int]:
         for at, size, mnemonic, operands in self._disassembler.disasm_lite(code, address):
             offset = at - address
-            if self._is_special(mnemonic.split()[-1], operands, code[offset : offset + size]):
+            name = mnemonic.split()[-1]
+            self.flags.unsure |= name in UNDEFINED
+            if self._is_special(name, operands, code[offset : offset + size]):
                 yield at
 
     @staticmethod
@@ -182,6 +200,10 @@ class X86(Guest):
             return False
         if name == "jmp":
             raise Blocked
+        if name in READERS:
+            self.flags.looked_at()
+            self.step()
+            return True
         if name in PORTS:
             ports(self, parse(self.raw(address), self.bits), size)
             return True
@@ -195,6 +217,20 @@ class X86(Guest):
         else:
             raise Unpredicted(f"{name} {operands}".strip() + f" at {self.pc():#x}: what it does depends on the host or its mode")
         return True
+
+    def step(self) -> None:
+        """Let Unicorn execute one instruction that may access what lies outside the slots."""
+        self.passing = True
+        try:
+            failed = self.emulate(self.start(), 1)
+        finally:
+            self.passing = False
+        if self.fault is not None:
+            self.faulted(*self.fault)
+        elif self.interrupt is not None:
+            self.interrupted(self.interrupt)
+        elif failed is not None:
+            self.refused(failed)
 
     def single(self) -> None:
         """Let Unicorn execute one instruction, special or not."""

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 _LEGACY = frozenset((0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF0, 0xF2, 0xF3))
 _STRINGS = frozenset((0x6C, 0x6D, 0x6E, 0x6F, 0xA4, 0xA5, 0xA6, 0xA7, 0xAA, 0xAB, 0xAC, 0xAD, 0xAE, 0xAF))
-# Two-byte opcodes with a general-purpose operand: group 7 (lgdt and lidt read without end, sgdt and sidt spin) is left out.
+# Two-byte opcodes with a general-purpose operand.
 _TWO = frozenset(
     (
         *range(0x40, 0x50),
@@ -107,6 +107,23 @@ def uncertain(found: Instruction) -> bool:
     if found.map == 1:
         return found.opcode in _UNCERTAIN or (found.opcode == 0xFF and group in (3, 5))
     return found.map == 2 and found.opcode in (0xA0, 0xA1, 0xA8, 0xA9, 0xB2, 0xB4, 0xB5)
+
+
+def system(found: Instruction) -> str | None:
+    """Of the instructions on descriptor tables and the machine status word: what KVM does with a memory operand, if it is known.
+
+    `spins`: it tries again in the kernel until a signal comes; else in words why the model does not follow it.
+    """
+    group = found.modrm >> 3 & 7
+    if found.map != 2 or found.opcode > 1 or found.modrm >= 0xC0:
+        return None
+    if found.opcode == 1 and group in (0, 1):
+        return "spins"
+    if found.opcode == 1 and group in (2, 3):
+        return "lgdt or lidt from outside the slots, which KVM reads without end"
+    if (found.opcode, group) in ((1, 4), (1, 6), (0, 0), (0, 1), (0, 2), (0, 3)):
+        return "smsw, lmsw, sldt, str, lldt or ltr outside the slots"
+    return None
 
 
 def emulated(found: Instruction) -> bool:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from unicorn import unicorn_const as uc_const
 
-from kvmscen.model.guest import Unpredicted
-from kvmscen.model.x86_emulator import Instruction, emulated, parse, reads_flags, uncertain
+from kvmscen.model.guest import Blocked, Unpredicted
+from kvmscen.model.x86_emulator import Instruction, emulated, parse, reads_flags, system, uncertain
 
 if TYPE_CHECKING:
     from kvmscen.model.x86_64 import X86
@@ -46,6 +46,14 @@ class Mmio:
         self.pc = guest.pc()
         raw = guest.raw(guest.start())
         found = parse(raw, guest.bits)
+        known = system(found)
+        if known == "spins":
+            raise Blocked
+        if known is not None:
+            raise Unpredicted(f"{known}, at {self.pc:#x}")
+        if found.map == 2 and found.opcode == 0xC7 and found.modrm >> 3 & 7 == 1 and found.rex & 8:
+            self._exchange_16(address)
+            return
         if not emulated(found):
             guest.exit("internal_error", {"suberror": 1}, self.pc)
             return
@@ -65,6 +73,8 @@ class Mmio:
         self.first = None
         if found.map == 1 and found.opcode in (0xA6, 0xA7):
             self.first = self._compared(found)
+        if found.map == 1 and found.opcode in (0xA6, 0xA7, 0xAE, 0xAF) and found.rep:
+            guest.flags.compares(self.pc)
         try:
             self._step(address, found.string)
         finally:
@@ -73,7 +83,20 @@ class Mmio:
             return
         if found.string:
             self._string(found)
+            if found.rep and guest.pc() == self.pc:
+                guest.flags.written(self.pc)
         self._write_out()
+
+    def _exchange_16(self, address: int) -> None:
+        """cmpxchg16b: KVM's emulator reads its operand before it finds that it lacks the instruction."""
+        if address & 15:
+            raise Unpredicted(f"cmpxchg16b that is not aligned, or partly in a slot, at {self.pc:#x}")
+        try:
+            for at in (address, address + 8):
+                self._ask(at, 8)
+        except _Cut:
+            return
+        self.guest.exit("internal_error", {"suberror": 1}, self.pc)
 
     def _in_limit(self, address: int, size: int) -> bool:
         if self.guest.bits == 32:

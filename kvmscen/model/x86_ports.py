@@ -75,6 +75,8 @@ def _string(guest: X86, found: Instruction, size: int, length: int) -> None:
         moved(1)
         if not found.rep:
             guest.jump(pc + length)
+        else:
+            guest.flags.written(pc)
         fields = {"direction": 1, "size": size, "port": port, "count": 1, "data": int.from_bytes(data, "little")}
         guest.exit("io", fields, guest.pc())
         return
