@@ -61,12 +61,15 @@ def _measured(one: Wanted, rounds: Sequence[Timing]) -> Measured:
     ticks: list[tuple[float, ...]] = []
     for timing in rounds:
         less = 0.0 if one.less is None else median(timing.series[one.less].ticks)
-        ticks.append(tuple((sample - less) / one.per for sample in timing.series[one.name].ticks))
+        # What does not divide by the rounds leaves the last one with fewer.
+        left = one.samples - sum(map(len, ticks))
+        ticks.append(tuple((sample - less) / one.per for sample in timing.series[one.name].ticks[:left]))
     hz = median([timing.hz for timing in rounds])
+    ticks = [samples for samples in ticks if samples]
     all_ticks = [sample for samples in ticks for sample in samples]
     figures = spread(all_ticks)
-    kvm = sum(timing.series[one.name].kvm for timing in rounds)
-    user = sum(timing.series[one.name].user for timing in rounds)
+    kvm = median([timing.series[one.name].kvm for timing in rounds])
+    user = median([timing.series[one.name].user for timing in rounds])
     overhead = median([sample for timing in rounds for sample in timing.overhead])
     return Measured(
         name=one.name,

@@ -27,7 +27,8 @@ _SHOW_EXAMPLE = """example: where does everything lie, and what are the bytes?
 """
 _MEASURE_EXAMPLE = """example: what each access costs here, in multiples of the cheapest
   kvmscen measure scenarios/x86_64-cost.yaml --on kvm --compare
-  kvmscen measure scenarios/x86_64-cost.yaml --report json=cost.json
+  kvmscen measure scenarios/x86_64-cost.yaml --save today
+  kvmscen measure scenarios/x86_64-cost.yaml --against today --report json=cost.json
 """
 _HOSTS_EXAMPLE = """example:
   kvmscen hosts
@@ -183,11 +184,15 @@ def _measure(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     measure.add_argument("--loop", choices=("native", "python"), help=loop)
     measure.add_argument("--compare", action="store_true", help="all kinds side by side, in multiples of the cheapest")
     measure.add_argument("--base", metavar="NAME", help="as --compare, in multiples of this kind")
+    measure.add_argument("--save", metavar="NAME", help="keep the figures as a baseline of this name")
+    measure.add_argument(
+        "--against", metavar="NAME", help="hold the figures against a baseline: a change beyond the noise is status 1"
+    )
     measure.add_argument(
         "--report",
         action="append",
         metavar="FORMAT[=FILE]",
-        help="as for run, to standard output or into a file; json has the figures",
+        help="as for run, and svg, the distributions; to standard output or into a file. json has the figures",
     )
 
 
@@ -210,7 +215,7 @@ def _host_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 def _environment(arguments: argparse.Namespace) -> None:
     """KVMSCEN_<NAME> stands in for an option of `run` or `measure` that is not given; several values are separated by blanks."""
-    for name in ("on", "k", "case", "j", "report", "record", "observed", "rounds", "loop", "base"):
+    for name in ("on", "k", "case", "j", "report", "record", "observed", "rounds", "loop", "base", "save", "against"):
         value = os.environ.get(f"KVMSCEN_{name.upper()}")
         if not value or getattr(arguments, name, True):
             continue

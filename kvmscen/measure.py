@@ -74,13 +74,14 @@ class Measure:
 class Series:
     """The samples of one kind, in ticks of the counter. `came` counts those of the warm-up too.
 
-    `kvm` and `user` are the ticks inside KVM_RUN and between its return and the next one, of all exits of this kind.
+    `kvm` and `user` are the medians of the ticks that a sample took inside KVM_RUN, and in user space: of an exit from its
+    return to the next KVM_RUN, of a span all that lies inside it.
     """
 
     ticks: tuple[int, ...]
     came: int
-    kvm: int
-    user: int
+    kvm: float
+    user: float
 
     def to_json(self) -> Json:
         return {"ticks": list(self.ticks), "came": self.came, "kvm": self.kvm, "user": self.user}

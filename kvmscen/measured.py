@@ -45,6 +45,11 @@ class Spread:
         return Spread(*(getattr(self, name) * factor for name in ("min", "median", "p95", "p99", "mad")))
 
 
+def number(value: float) -> str:
+    """With three digits that say something, and none behind the point where it is large."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
 def quantile(ordered: Sequence[float], q: float) -> float:
     """The smallest value that at least a share `q` of the ordered values does not exceed (nearest rank)."""
     rank = -(-q * len(ordered) // 1)
@@ -72,8 +77,8 @@ class Measured:
     """One kind of access on one host.
 
     `loop` is native or python. `overhead_ns` is the median with a no-op ioctl in place of KVM_RUN, `user` the share of the
-    time that was spent in user space. `rounds` are the samples of each round in ticks, after `per` and `less`; `hz` is the
-    rate of the counter.
+    time that was spent in user space, by medians. `rounds` are the samples of each round in ticks, after `per` and `less`;
+    `hz` is the rate of the counter.
     """
 
     name: str

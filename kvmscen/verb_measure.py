@@ -5,29 +5,53 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
-from kvmscen import engine, noise, rounds, verbs
+from kvmscen import baseline, engine, noise, rounds, verbs
 from kvmscen.errors import HostError, Problem, UsageError
 from kvmscen.hosts import DEFAULT, host
 from kvmscen.measured import Measured
-from kvmscen.reports import FORMATS, prices
+from kvmscen.reports import MEASURED, plot, prices
+from kvmscen.reports.json_report import iso
 from kvmscen.result import Result, Run
 
 _ROUNDS = 10
 
 
 def measure(arguments: argparse.Namespace) -> int:
-    """`kvmscen measure`: 0 all was timed, 1 an exit did not come, 4 nothing was timed."""
-    reports = [verbs.report_of(wanted) for wanted in arguments.report or ()]
+    """`kvmscen measure`: 0 all was timed, 1 an exit did not come or a price has changed, 4 nothing was timed."""
+    reports = [verbs.report_of(wanted, MEASURED) for wanted in arguments.report or ()]
+    if any(name == "svg" for name, _ in reports):
+        plot.check()
     if len(reports) > len({file for _, file in reports}):
         raise UsageError("only one report can go to a file, and to standard output: give the others a file, as json=cost.json")
+    plan = rounds.Plan(arguments.rounds or _ROUNDS, arguments.loop or "native")
+    if (arguments.save or arguments.against) and plan.rounds < baseline.ROUNDS_LEAST:
+        raise UsageError(f"{plan.rounds} rounds are too few for a baseline: write --rounds {baseline.ROUNDS_LEAST} or more")
+    kept = baseline.load(arguments.against) if arguments.against else None
+    if arguments.save:
+        baseline.path_of(arguments.save)
     files, problems, empty = verbs.find(arguments.paths)
     screen = verbs.Screen(sys.stderr if any(file is None for _, file in reports) else sys.stdout)
     for problem in problems:
         screen.problem(problem)
     for folder in empty:
         screen.say(f"{folder}: there are no scenarios (*.yaml) in this folder")
-    made = _timed(arguments, files, problems, screen)
+    try:
+        hosts = _Hosts(arguments)
+        made = hosts.timed(files, plan, screen, problems)
+        if kept is not None:
+            made = _against(arguments.against, kept, made, hosts, plan, screen)
+    except HostError as error:
+        print(f"kvmscen: {error}", file=sys.stderr)
+        made = engine.broken([*problems, Problem("(host)", 0, 0, str(error))])
+    _show(made, arguments, files, screen)
+    for name, file in reports:
+        verbs.write_report(MEASURED[name](made), file)
+    return verbs.INTERRUPTED if made.interrupted else made.exit_status
+
+
+def _show(made: Run, arguments: argparse.Namespace, files: Sequence[str], screen: verbs.Screen) -> None:
     if not made.results and not made.problems and files and not made.interrupted:
         screen.say("no case of these files has `measure`, or none is selected")
     for result in made.results:
@@ -35,29 +59,44 @@ def measure(arguments: argparse.Namespace) -> int:
     if arguments.compare or arguments.base:
         for table in _compared(made.results, arguments.base):
             screen.say("\n" + table)
-    for name, file in reports:
-        verbs.write_report(FORMATS[name](made), file)
-    return verbs.INTERRUPTED if made.interrupted else made.exit_status
+    if arguments.save and not made.interrupted and any(result.measured for result in made.results):
+        screen.say(f"\nkept as {baseline.save(arguments.save, made.results, iso(made.started))}")
 
 
-def _timed(arguments: argparse.Namespace, files: Sequence[str], problems: list[Problem], screen: verbs.Screen) -> Run:
-    named: list[str] = list(dict.fromkeys(arguments.on or ()))
-    selection = engine.Selection(arguments.k, tuple(arguments.case or ()), arguments.assembler)
-    plan = rounds.Plan(arguments.rounds or _ROUNDS, arguments.loop or "native")
-    try:
-        hosts = [host(name) for name in named or DEFAULT]
-        return rounds.measure(files, hosts, bool(named), selection, plan, screen.problem, screen.progress, problems)
-    except HostError as error:
-        print(f"kvmscen: {error}", file=sys.stderr)
-        return engine.broken([*problems, Problem("(host)", 0, 0, str(error))])
+class _Hosts:
+    """The hosts that were named, for one measurement after another."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.named: list[str] = list(dict.fromkeys(arguments.on or ()))
+        self.selection = engine.Selection(arguments.k, tuple(arguments.case or ()), arguments.assembler)
+
+    def timed(self, files: Sequence[str], plan: rounds.Plan, screen: verbs.Screen, problems: Sequence[Problem] = ()) -> Run:
+        """One measurement."""
+        hosts = [host(name) for name in self.named or DEFAULT]
+        return rounds.measure(files, hosts, bool(self.named), self.selection, plan, screen.problem, screen.progress, problems)
+
+
+def _against(name: str, kept: baseline.Baseline, made: Run, hosts: _Hosts, plan: rounds.Plan, screen: verbs.Screen) -> Run:
+    """The run judged against a baseline; what seems to have changed is timed again before it is told."""
+    judged = baseline.judge(name, kept, made.results)
+    for _ in range(baseline.REPEATS - 1):
+        doubtful = list(dict.fromkeys(one.result.file for one in judged if one.changed))
+        if not doubtful or made.interrupted:
+            break
+        screen.say(f"something differs from the baseline {name}: measuring again, to see whether it stays so")
+        again = hosts.timed(doubtful, plan, screen)
+        made = replace(made, interrupted=again.interrupted)
+        judged = baseline.confirmed(judged, baseline.judge(name, kept, again.results))
+    return replace(made, results=tuple(one.result for one in judged))
 
 
 def _told(result: Result, screen: verbs.Screen) -> str:
     from kvmscen.reports import text
 
+    bad = text.failure(result, screen.color, screen.width)
     if result.measured:
-        return "\n" + prices.figures(result)
-    return text.failure(result, screen.color, screen.width) or text.line(result, screen.color)
+        return "\n" + prices.figures(result) + (f"\n{bad}" if bad else "")
+    return bad or text.line(result, screen.color)
 
 
 def _compared(results: Iterable[Result], base: str | None) -> Iterable[str]:

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -129,11 +129,11 @@ def engine_workers(wanted: int | str | None) -> int:
     return int(wanted)
 
 
-def report_of(wanted: str) -> tuple[str, str | None]:
+def report_of(wanted: str, formats: Collection[str] = FORMATS.keys()) -> tuple[str, str | None]:
     """Format and file of a --report, file None for standard output."""
     name, equals, file = wanted.partition("=")
-    if name not in FORMATS:
-        raise UsageError(f"there is no report {name!r}; reports are {', '.join(FORMATS)}")
+    if name not in formats:
+        raise UsageError(f"there is no report {name!r}; reports are {', '.join(formats)}")
     if equals and not file:
         raise UsageError(f"--report {wanted}: write a file name behind the =")
     if file and (os.path.isdir(file) or not os.path.isdir(os.path.dirname(file) or ".")):

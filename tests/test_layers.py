@@ -96,6 +96,7 @@ LIBRARIES = {
     "keystone": ("asm.keystone",),
     "unicorn": ("model",),
     "capstone": ("model",),
+    "matplotlib": ("reports.plot",),
     "elftools": ("asm.gnu", "asm.elf", "asm.elf_lines"),
     "tabulate": ("reports.text", "reports.counts", "reports.prices", "listing", "verbs", "verb_host"),
 }

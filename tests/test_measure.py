@@ -35,8 +35,8 @@ asm: |
 )
 
 
-def kvmscen(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("KVMSCEN_")}
+def kvmscen(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("KVMSCEN_")} | more
     command = [sys.executable, "-m", "kvmscen", *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=120)
 
@@ -222,6 +222,81 @@ def test_a_vm_that_cannot_be_built(tmp_path: Path) -> None:
     text = ROUND + "measure: {a: {mmio: {}}}\nsetup: [{set_memslot: {slot: 1, gpa: 0, size: 0x1000}}]\n"
     _, shown = measured(tmp_path, text, status=1)
     assert "nothing was timed: error: {ioctl: KVM_SET_USER_MEMORY_REGION, errno: EEXIST}" in shown
+
+
+# --- reports and baselines ------------------------------------------------------------------------------------------
+
+ONE = ROUND + "measure: {store: {mmio: {phys_addr: counter, is_write: true}, samples: 500}}\n"
+
+
+@pytest.mark.kvm
+def test_a_picture(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    (tmp_path / "a.yaml").write_text(ONE)
+    done = kvmscen("measure", str(tmp_path / "a.yaml"), "--report", f"svg={tmp_path / 'a.svg'}")
+    assert done.returncode == 0, done.stderr
+    assert "store: " in (tmp_path / "a.svg").read_text()
+
+
+@pytest.mark.kvm
+def test_a_report_to_standard_output_owns_it(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(ONE)
+    done = kvmscen("measure", str(tmp_path / "a.yaml"), "--report", "json", KVMSCEN_ROUNDS="2")
+    (result,) = json.loads(done.stdout)["results"]
+    assert len(result["measured"][0]["rounds_ns"]) == 2
+    assert "native loop, 2 rounds" in done.stderr
+
+
+@pytest.mark.kvm
+@pytest.mark.parametrize("factor", [0.1, 10])
+def test_a_change_is_a_mismatch(factor: float, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(ONE)
+    state = {"XDG_STATE_HOME": str(tmp_path)}
+    done = kvmscen("measure", str(tmp_path / "a.yaml"), "--save", "base", **state)
+    assert done.returncode == 0
+    kept = tmp_path / "kvmscen" / "baselines" / "base.json"
+    assert f"kept as {kept}" in done.stdout
+    data = json.loads(kept.read_text())
+    (kind,) = data["kinds"]
+    kind["medians_ns"] = [median * factor for median in kind["medians_ns"]]
+    kept.write_text(json.dumps(data))
+    report = tmp_path / "r.json"
+    done = kvmscen("measure", str(tmp_path / "a.yaml"), "--against", "base", "--report", f"json={report}", **state)
+    assert done.returncode == 1
+    assert done.stdout.count("measuring again, to see whether it stays so") == 2
+    assert "a.yaml:14: expected measure store: " in done.stdout
+    (result,) = json.loads(report.read_text())["results"]
+    assert result["status"] == "FAIL"
+    assert result["measured"][0]["count"] == 500
+    assert "within 10% (baseline base)" in result["mismatches"][0]["expected"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--against nothing", "there is no baseline nothing: keep one first with --save nothing"),
+        ("--save ../x", "'../x' is no name of a baseline"),
+        ("--save x --rounds 4", "4 rounds are too few for a baseline: write --rounds 5 or more"),
+        ("--rounds 0", "'0' is not a number from 1 to 1024"),
+        ("--loop slow", "invalid choice: 'slow'"),
+        ("--report pdf", "there is no report 'pdf'; reports are text, json, junit, ktap, svg"),
+        ("--report json --report text", "only one report can go to a file, and to standard output"),
+    ],
+)
+def test_what_cannot_be_asked(arguments: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(ONE)
+    done = kvmscen("measure", str(tmp_path / "a.yaml"), *arguments.split(), XDG_STATE_HOME=str(tmp_path))
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.kvm
+def test_a_base_that_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(ONE)
+    done = kvmscen("measure", str(tmp_path / "a.yaml"), "--base", "load")
+    assert done.returncode == 2
+    assert "--base load: nothing of that name was timed on kvm; there are store" in done.stderr
 
 
 # --- hosts and files ------------------------------------------------------------------------------------------------

@@ -21,16 +21,14 @@ from kvmscen.kvm.recorder import Recorder
 from kvmscen.kvm.script import Verdict
 from kvmscen.kvm.slots import Slots
 from kvmscen.machine import Action, Capability, Machine, Memslot, Step
-from kvmscen.measure import Measure, Place, Timing
-from kvmscen.observation import Event, Observation
+from kvmscen.measure import Timing
+from kvmscen.observation import Observation
 
 _EINTR = 4
 _FAULTS = ("EFAULT", "EHWPOISON")
 _MEMORY_FAULT = 39
 # A signal that comes between the last bytecode and the system call is lost, so the timer fires again and again.
 _AGAIN = 0.02
-# While exits are timed, so often is looked whether there is progress: each look spoils a sample.
-_LOOK = 1.0
 _DEBUG = 4
 # A loop of exclusives is shorter; the Arm ARM lets them fail where more lies between (B2.9.5).
 _EXCLUSIVE_STEPS = 64
@@ -49,14 +47,16 @@ class Executor:
         """Build the VM, run it, give everything back. Times are wall time."""
         if machine.arch != self.arch:
             raise HostError(f"KVM on {self.arch} does not run {machine.arch}")
-        run = _Run(self.kvm, machine, self.flavour)
+        run = Run(self.kvm, machine, self.flavour)
         try:
             return run.observe()
         finally:
             run.close()
 
 
-class _Run:
+class Run:
+    """One Machine on its way, from the VM's making to its end."""
+
     def __init__(self, kvm: Kvm, machine: Machine, flavour: str | None) -> None:
         self.kvm = kvm
         self.machine = machine
@@ -90,7 +90,9 @@ class _Run:
         try:
             stopped = self._build()
             if stopped is None and self.machine.measure is not None:
-                stopped = self._measure(self.machine.measure)
+                from kvmscen.kvm.timed import Timed  # here, since most runs time nothing
+
+                self.timing, stopped = Timed(self).measure(self.machine.measure)
             for plan in self.machine.vcpus if stopped is None else ():
                 stopped = self.run_vcpu(self.vcpus[plan.id])
             regs, memory = self._final()
@@ -174,7 +176,7 @@ class _Run:
         elif action.name in ACTIONS:
             self._quietly().act(action.name, args)
         elif action.name == "emulate":
-            emulation.act(self.recorder, self._bus(self.vcpus[action.vcpu]))
+            emulation.act(self.recorder, self.bus(self.vcpus[action.vcpu]))
         else:
             raise HostError(f"this agent has no action {action.name!r}")
 
@@ -184,7 +186,8 @@ class _Run:
             self.quiet = Quiet(self.kvm, self.vm, self.vcpus[self.machine.vcpus[0].id])
         return self.quiet
 
-    def _drain(self) -> None:
+    def drain(self) -> None:
+        """Carry out the writes that KVM has gathered."""
         if self.quiet is not None:
             self.quiet.drain(self.recorder.devices)
 
@@ -201,7 +204,7 @@ class _Run:
 
     def run_vcpu(self, vcpu: Vcpu) -> str:
         """Enter the vCPU until its script, an ending exit or a limit stops it; why, as in kvmscen.observation.STOPPED."""
-        self._arm(None)
+        self.arm(None)
         if self.recorder.scripts[vcpu.number].over():
             return "end"
         while True:
@@ -216,13 +219,13 @@ class _Run:
                 then += verdict.then
                 stop = stop or verdict.stop
             if signed is not None and stop != "exits":
-                emulation.extend(self.recorder, self._bus(vcpu), signed)
+                emulation.extend(self.recorder, self.bus(vcpu), signed)
             if then and stop in (None, "end"):
                 stop = self._perform(vcpu.number, then) or stop
             if stop is not None:
                 return stop
 
-    def _arm(self, seconds: float | None) -> None:
+    def arm(self, seconds: float | None) -> None:
         """Start the timer: for a step, or (None) for what is left of the whole run."""
         left = max(self.deadline - time.monotonic(), 1e-6)
         self.expired = False
@@ -232,33 +235,33 @@ class _Run:
         """KVM_RUN until something happened: the verdict on it, and whether an instruction is left to complete."""
         wait = self.recorder.scripts[vcpu.number].timeout()
         if wait is not None:
-            self._arm(wait)
+            self.arm(wait)
         while True:
             if self.expired:
                 vcpu.immediate_exit = 0
                 late = time.monotonic() >= self.deadline
                 seconds = self.machine.timeout if late or wait is None else wait
-                self._arm(None)
+                self.arm(None)
                 verdict = self._take(vcpu, "timeout", "", {"timeout": seconds})
                 return (verdict._replace(stop="timeout") if late else verdict), False
             vcpu.immediate_exit = 0
-            number = self._step(vcpu) if self.recorder.exclusive == vcpu.number else None
+            number = self.step(vcpu) if self.recorder.exclusive == vcpu.number else None
             if number is None:
                 number = vcpu.run()
             if number != _EINTR:
                 break
         if wait is not None:
-            self._arm(None)
+            self.arm(None)
         return self._returned(vcpu, number)
 
-    def _step(self, vcpu: Vcpu) -> int | None:
+    def step(self, vcpu: Vcpu) -> int | None:
         """From an emulated load-exclusive to its store-exclusive, step by step, and carry that out too.
 
         None where it has come to its end, else what KVM_RUN returned with instead of a step.
         """
         self.recorder.exclusive = None
         for _ in range(_EXCLUSIVE_STEPS):
-            if emulation.store_exclusive(self.recorder, self._bus(vcpu)):
+            if emulation.store_exclusive(self.recorder, self.bus(vcpu)):
                 break
             vcpu.single_step(True)
             number = vcpu.run()
@@ -282,21 +285,22 @@ class _Run:
             if error.errno in _FAULTS and vcpu.exit_reason == _MEMORY_FAULT:
                 fields["memory_fault"] = vcpu.exit(self.machine.arch)[1]
             return self._take(vcpu, "error", error.errno, fields), False
-        self._drain()
+        self.drain()
         name, members = vcpu.exit(self.machine.arch)
         if name == "arm_nisv" and self.machine.undecoded:
             take = partial(self._take, vcpu, "exit", name)
-            return emulation.carry_out(self.recorder, self._bus(vcpu), members, take), False
+            return emulation.carry_out(self.recorder, self.bus(vcpu), members, take), False
         verdict = self._take(vcpu, "exit", name, members)
         reply = self.recorder.reply(verdict, name, members)
         row = exits.BY_NAME.get(name)
         if reply:
-            _write_back(vcpu, name, members, reply)
+            write_back(vcpu, name, members, reply)
         if name == "mmio" and self.machine.undecoded:
-            self.signed = emulation.negative(self._bus(vcpu), members, reply)
+            self.signed = emulation.negative(self.bus(vcpu), members, reply)
         return verdict, row is not None and row.completes
 
-    def _bus(self, vcpu: Vcpu) -> emulation.Bus:
+    def bus(self, vcpu: Vcpu) -> emulation.Bus:
+        """What an access is emulated on."""
         slots, state, recorder = self._slots(), self.state, self.recorder
         return emulation.Bus(
             vcpu.number,
@@ -315,44 +319,6 @@ class _Run:
 
         return self.recorder.take(vcpu.number, kind, name, fields, self.state.pc(vcpu), observe)
 
-    # --- timing -----------------------------------------------------------------------------------------------------
-
-    def _measure(self, measure: Measure) -> str:
-        from kvmscen.kvm import measuring  # here, since most runs time nothing
-
-        self._arm(_LOOK)
-        vcpu = self.vcpus[self.machine.vcpus[0].id]
-        ring = None if self.quiet is None else self.quiet.ring
-        self.timing, stopped = measuring.timed(self.kvm, vcpu, self.machine.arch, measure, self.recorder.devices, ring, self)
-        return stopped
-
-    def answer(self, vcpu: Vcpu, name: str, members: Mapping[str, Any], place: Place | None) -> str | None:
-        """What user space does at an exit while exits are timed; why the vCPU ends there, if it does."""
-        self._drain()
-        row = exits.BY_NAME.get(name)
-        if place is None and (row is None or row.ends or name == "arm_nisv"):
-            self.recorder.add(Event(vcpu.number, "exit", name, members, self.state.pc(vcpu)))
-            return "expected"
-        step = None if place is None else Step(place.exit, place.where, reply=place.reply)
-        reply = self.recorder.reply(Verdict(step, 0, (), None), name, members)
-        if reply:
-            _write_back(vcpu, name, members, reply)
-        return None
-
-    def failed(self, vcpu: Vcpu, number: int) -> str:
-        """A KVM_RUN that failed while exits are timed ends its vCPU."""
-        error = IoctlError("KVM_RUN", number)
-        self.recorder.add(Event(vcpu.number, "error", error.errno, {"ioctl": "KVM_RUN"}, self.state.pc(vcpu)))
-        return "error"
-
-    def late(self, vcpu: Vcpu) -> str | None:
-        """Whether the time of the whole run is over."""
-        vcpu.immediate_exit = 0
-        if time.monotonic() >= self.deadline:
-            return "timeout"
-        self._arm(_LOOK)
-        return None
-
     # --- observing --------------------------------------------------------------------------------------------------
 
     def _memory(self, ranges: Iterable[tuple[int, int]]) -> dict[int, bytes]:
@@ -368,7 +334,7 @@ class _Run:
 
     def _final(self) -> tuple[dict[str, int], dict[int, bytes]]:
         first = self.machine.vcpus[0]
-        self._drain()
+        self.drain()
         memory = self._memory(self.machine.observe_memory)
         if first.id not in self.booted:
             # KVM gives no registers of a vCPU that it could not initialise.
@@ -377,7 +343,7 @@ class _Run:
         return self.state.read(self.vcpus[first.id], names), memory
 
 
-def _write_back(vcpu: Vcpu, name: str, members: Mapping[str, Any], reply: Mapping[str, Any]) -> None:
+def write_back(vcpu: Vcpu, name: str, members: Mapping[str, Any], reply: Mapping[str, Any]) -> None:
     """Put the reply where KVM takes it from at the next KVM_RUN."""
     if name == "io":
         if "data" in reply and members["direction"] == 0:

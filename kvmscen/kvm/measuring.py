@@ -7,6 +7,7 @@ them is in `series`. User space answers as in a run without a script: sections o
 from __future__ import annotations
 
 import ctypes
+import statistics
 import time
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
@@ -131,14 +132,16 @@ class Records:
         """The samples of one kind. Those in which a signal came are left out."""
         to, since = self.bits[kind.name]
         samples: list[int] = []
-        kvm = user = 0
+        within: list[int] = []
+        outside: list[int] = []
         broken = waiting = False
         begun: int | None = None  # the start of the span, behind `since`
         inside = 0  # what of the span was inside KVM_RUN
         left: int | None = None  # when the last sample's KVM_RUN returned
         for start, end, mask in zip(*[iter(self.held)] * 3):
             if left is not None:
-                user, left = user + start - left, None
+                outside.append(start - left)
+                left = None
             if waiting:
                 begun, inside, waiting = start, 0, False
             if mask == BROKEN:
@@ -147,14 +150,21 @@ class Records:
             inside += end - start
             if mask & to and since and begun is not None:
                 samples.append(end - begun)
-                kvm, user, begun = kvm + inside, user + end - begun - inside, None
+                within.append(inside)
+                outside.append(end - begun - inside)
+                begun = None
             elif mask & to and not since and not broken:
                 samples.append(end - start)
-                kvm, left = kvm + end - start, end
+                left = end
             if mask & since:
                 waiting, begun = True, None
             broken = False
-        return Series(tuple(samples[kind.warmup :][: kind.samples]), len(samples), kvm, user)
+        kept = tuple(samples[kind.warmup :][: kind.samples])
+        return Series(kept, len(samples), _median(within if since else samples), _median(outside))
+
+
+def _median(values: list[int]) -> float:
+    return statistics.median(values) if values else 0.0
 
 
 # --- rows -----------------------------------------------------------------------------------------------------------

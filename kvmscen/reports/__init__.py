@@ -27,3 +27,5 @@ FORMATS: dict[str, Callable[[Run], str]] = {
     "junit": _report("junit"),
     "ktap": _report("ktap"),
 }
+# What only `kvmscen measure` has something for.
+MEASURED: dict[str, Callable[[Run], str]] = {**FORMATS, "svg": _report("plot")}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kvmscen.measured import Measured, Spread
+from kvmscen.measured import Measured, Spread, number
 from kvmscen.noise import Interval
 from kvmscen.reports.story import clean, where
 from kvmscen.result import Result
@@ -29,11 +29,6 @@ def _cells(spread: Spread) -> list[str]:
     return [number(getattr(spread, name)) for name in _FIGURES]
 
 
-def number(value: float) -> str:
-    """With three places that say something, and no more behind the point than needed."""
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
-
-
 def _notes(measured: Sequence[Measured]) -> list[str]:
     first = measured[0]
     count = len(first.rounds)
@@ -47,7 +42,7 @@ def _notes(measured: Sequence[Measured]) -> list[str]:
 def ratios(title: str, base: str, rows: Sequence[tuple[str, Measured, Interval]]) -> str:
     """Kinds side by side: each in multiples of the base, with a confidence interval."""
     cells = [
-        (clean(name), number(one.ns.median), f"{ratio.value:.3g}", f"{ratio.low:.3g} to {ratio.high:.3g}")
+        (clean(name), number(one.ns.median), number(ratio.value), f"{number(ratio.low)} to {number(ratio.high)}")
         for name, one, ratio in rows
     ]
     return f"{title}\n" + _table(cells, ("kind", "median ns", f"times {clean(base)}", "95 % of resamples"))
