@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kvmscen.agent import frames
+from kvmscen.errors import HostError
 
 Json = dict[str, Any]
 
@@ -107,4 +108,6 @@ def _answer(handle: Callable[[Json], Json], request: Json) -> Json:
     except Exception as error:
         # This is the border of a process: whatever broke goes to the other side as data, with where it broke on stderr.
         traceback.print_exc(file=sys.stderr)
+        if isinstance(error, HostError):
+            return {"broke": str(error)}
         return {"broke": f"{type(error).__name__}: {error}"}

@@ -104,6 +104,10 @@ def render(run: Run) -> str:
         below = beneath(result, False)
         if result.status in BAD or below:
             parts.append("\n".join([failure(result, False, PAGE) or line(result, False), *below]))
+        if result.measured:
+            from kvmscen.reports import prices  # here, since a run has none
+
+            parts.append(prices.figures(result))
     parts.append(table(run, PAGE))
     return "\n\n".join(parts) + "\n"
 
