@@ -181,7 +181,9 @@ def _compared(name: str, kept: Baseline, result: Result) -> Judged | None:
             changed[one.name] = ratio.value > 1
     if not known:
         return None
-    return Judged(replace(result, status="FAIL", mismatches=tuple(mismatches)) if mismatches else result, changed)
+    if not mismatches:
+        return Judged(result)
+    return Judged(replace(result, status="FAIL", mismatches=tuple(mismatches), options=("--against", name)), changed)
 
 
 def confirmed(before: Sequence[Judged], again: Sequence[Judged]) -> list[Judged]:

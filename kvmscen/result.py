@@ -88,6 +88,7 @@ class Result:
     memory: Mapping[int, Mapping[str, object]] = field(default_factory=dict)
     measured: tuple[Measured, ...] = ()
     verb: str = "run"
+    options: tuple[str, ...] = ()
     accesses: tuple[Tally, ...] = ()
     sources: tuple[str, ...] = ()
 

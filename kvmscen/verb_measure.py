@@ -56,6 +56,8 @@ def _show(made: Run, arguments: argparse.Namespace, files: Sequence[str], screen
         screen.say("no case of these files has `measure`, or none is selected")
     for result in made.results:
         screen.say(_told(result, screen))
+    if made.interrupted:
+        screen.say("interrupted: what had not had all its rounds is left out")
     if arguments.compare or arguments.base:
         for table in _compared(made.results, arguments.base):
             screen.say("\n" + table)

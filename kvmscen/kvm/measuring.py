@@ -1,26 +1,23 @@
 """Times exits of one vCPU: the loop of machine code takes those that it knows by itself, Python handles all others.
 
-Every KVM_RUN leaves a record (start, end, bits): which of the places it is at, or that a signal broke it off. What is made of
-them is in `series`. User space answers as in a run without a script: sections outside every slot hold their bytes.
+What is made of their records is in kvmscen.kvm.tally. User space answers as in a run without a script: sections outside every
+slot hold their bytes.
 """
 
 from __future__ import annotations
 
 import ctypes
-import statistics
 import time
-from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from kvmscen.kvm import exits, loop
 from kvmscen.kvm.fds import Kvm, Vcpu
 from kvmscen.kvm.loop import Row
-from kvmscen.kvm.script import Devices, matches
-from kvmscen.measure import Kind, Measure, Place, Series, Timing
+from kvmscen.kvm.script import Devices
+from kvmscen.kvm.tally import BROKEN, Tallies
+from kvmscen.measure import Measure, Place, Timing
 
-# The record of a KVM_RUN that a signal broke off.
-BROKEN = 1 << 63
 EINTR = 4
 _CHUNK = 1 << 16
 _U64 = (1 << 64) - 1
@@ -70,101 +67,6 @@ class Python:
 
     def take(self) -> bytes:
         return b""
-
-
-class Records:
-    """The records of one run, and how often each place came."""
-
-    def __init__(self, kinds: Sequence[Kind]) -> None:
-        self.places: list[Place] = []
-        self.bits: dict[str, tuple[int, int]] = {}
-        for kind in kinds:
-            self.bits[kind.name] = (self._bit(kind.to), 0 if kind.since is None else self._bit(kind.since))
-        self.kinds = kinds
-        self.held = array("Q")
-        self.counts: dict[int, int] = {}
-
-    def _bit(self, place: Place) -> int:
-        if place not in self.places:
-            self.places.append(place)
-        return 1 << self.places.index(place)
-
-    def fitting(self, name: str, fields: Mapping[str, Any]) -> int:
-        """The bits of the places that an exit is."""
-        bits = 0
-        for n, place in enumerate(self.places):
-            if place.exit == name and all(matches(m, fields.get(key)) for key, m in place.where.items()):
-                bits |= 1 << n
-        return bits
-
-    def answering(self, bits: int) -> Place | None:
-        """The place whose reply counts where an exit is several: the last that has one, as in the loop of machine code."""
-        found = [place for n, place in enumerate(self.places) if bits >> n & 1]
-        return next((place for place in reversed(found) if place.reply is not None), found[-1] if found else None)
-
-    def add(self, packed: bytes) -> None:
-        """Keep records."""
-        more = array("Q")
-        more.frombytes(packed)
-        self.held += more
-        masks = more[2::3]
-        for mask in set(masks):
-            self.counts[mask] = self.counts.get(mask, 0) + masks.count(mask)
-
-    def one(self, start: int, end: int, mask: int) -> None:
-        """Keep one record."""
-        self.held.extend((start, end, mask))
-        self.counts[mask] = self.counts.get(mask, 0) + 1
-
-    def came(self, kind: Kind) -> int:
-        """About how many samples of a kind there are: of `since` to `to` the rarer of both."""
-        return min(self._count(bit) for bit in self.bits[kind.name] if bit)
-
-    def _count(self, bit: int) -> int:
-        return sum(count for mask, count in self.counts.items() if mask & bit)
-
-    def missing(self) -> int:
-        """The most samples that a kind still lacks."""
-        # One more than asked for: the last records may be broken off or without their end.
-        return max(kind.warmup + kind.samples + 2 - self.came(kind) for kind in self.kinds)
-
-    def series(self, kind: Kind) -> Series:
-        """The samples of one kind. Those in which a signal came are left out."""
-        to, since = self.bits[kind.name]
-        samples: list[int] = []
-        within: list[int] = []
-        outside: list[int] = []
-        broken = waiting = False
-        begun: int | None = None  # the start of the span, behind `since`
-        inside = 0  # what of the span was inside KVM_RUN
-        left: int | None = None  # when the last sample's KVM_RUN returned
-        for start, end, mask in zip(*[iter(self.held)] * 3):
-            if left is not None:
-                outside.append(start - left)
-                left = None
-            if waiting:
-                begun, inside, waiting = start, 0, False
-            if mask == BROKEN:
-                broken, begun = True, None
-                continue
-            inside += end - start
-            if mask & to and since and begun is not None:
-                samples.append(end - begun)
-                within.append(inside)
-                outside.append(end - begun - inside)
-                begun = None
-            elif mask & to and not since and not broken:
-                samples.append(end - start)
-                left = end
-            if mask & since:
-                waiting, begun = True, None
-            broken = False
-        kept = tuple(samples[kind.warmup :][: kind.samples])
-        return Series(kept, len(samples), _median(within if since else samples), _median(outside))
-
-
-def _median(values: list[int]) -> float:
-    return statistics.median(values) if values else 0.0
 
 
 # --- rows -----------------------------------------------------------------------------------------------------------
@@ -269,32 +171,32 @@ def timed(
     kvm: Kvm, vcpu: Vcpu, arch: str, measure: Measure, devices: Devices, ring: int | None, hands: Hands
 ) -> tuple[Timing, str]:
     """Enter the guest until every kind has its samples: what was timed, and why it stopped (`end` when all are there)."""
-    records = Records(measure.kinds)
+    tallies = Tallies(measure.kinds)
     made = loop.opened(arch) if measure.loop == "native" else "the loop in Python was asked for"
     if isinstance(made, str):
         noops = loop.python_noops(kvm)
-        stopped = _collect(records, Python(vcpu), vcpu, arch, measure.stall, hands)
-        return _timing("python", 1e9, noops + loop.python_noops(kvm), records, made), stopped
+        stopped = _collect(tallies, Python(vcpu), vcpu, arch, measure.stall, hands)
+        return _timing("python", 1e9, noops + loop.python_noops(kvm), tallies, made), stopped
     try:
         clock = loop.Clock(made, kvm)
         noops = loop.noops(made, kvm)
-        most = min(_CHUNK, records.missing())
-        entry = made.entry(vcpu.fd, vcpu.kvm_run, rows_of(records.places, devices, arch), ring, most)
-        stopped = _collect(records, Native(entry), vcpu, arch, measure.stall, hands)
+        most = min(_CHUNK, tallies.missing)
+        entry = made.entry(vcpu.fd, vcpu.kvm_run, rows_of(tallies.places, devices, arch), ring, most)
+        stopped = _collect(tallies, Native(entry), vcpu, arch, measure.stall, hands)
         noops += loop.noops(made, kvm)
-        return _timing("native", clock.hz(), noops, records, None), stopped
+        return _timing("native", clock.hz(), noops, tallies, None), stopped
     finally:
         made.close()
 
 
-def _collect(records: Records, rounds: Rounds, vcpu: Vcpu, arch: str, stall: float, hands: Hands) -> str:
-    best, since = records.missing(), time.monotonic()
-    while (left := records.missing()) > 0:
+def _collect(tallies: Tallies, rounds: Rounds, vcpu: Vcpu, arch: str, stall: float, hands: Hands) -> str:
+    best, since = tallies.missing, time.monotonic()
+    while (left := tallies.missing) > 0:
         result = rounds.run()
-        records.add(rounds.take())
+        tallies.add(rounds.take())
         stop: str | None = None
         if result == -EINTR:
-            records.one(*rounds.last, BROKEN)
+            tallies.feed([(*rounds.last, BROKEN)])
             stop = hands.late(vcpu)
             now = time.monotonic()
             if left < best:
@@ -305,15 +207,13 @@ def _collect(records: Records, rounds: Rounds, vcpu: Vcpu, arch: str, stall: flo
             return hands.failed(vcpu, -result)
         elif result > 0:
             name, members = vcpu.exit(arch)
-            bits = records.fitting(name, members)
-            records.one(*rounds.last, bits)
-            place = records.answering(bits)
-            stop = hands.answer(vcpu, name, members, place)
+            bits = tallies.fitting(name, members)
+            tallies.feed([(*rounds.last, bits)])
+            stop = hands.answer(vcpu, name, members, tallies.answering(bits))
         if stop is not None:
             return stop
     return "end"
 
 
-def _timing(name: str, hz: float, noops: list[int], records: Records, why: str | None) -> Timing:
-    series = {kind.name: records.series(kind) for kind in records.kinds}
-    return Timing(name, hz, tuple(noops), series, len(records.held) // 3, why)
+def _timing(name: str, hz: float, noops: list[int], tallies: Tallies, why: str | None) -> Timing:
+    return Timing(name, hz, tuple(noops), tallies.series(), tallies.exits, why)

@@ -11,12 +11,16 @@ from kvmscen.load.values import Notes, as_int, as_map, as_text
 from kvmscen.scenario import Place, Timed
 
 SAMPLES, WARMUP = 10_000, 100
+# Each is one or two of the 63 bits of a record.
+KINDS_MAX = 30
 _BESIDE = ("from", "to", "per", "less", "samples", "warmup", "reply")
 
 
 def measure(notes: Notes, value: Any, arch: str) -> tuple[Timed, ...]:
     """What is timed, by name."""
     held = as_map(value)
+    for name in list(held)[KINDS_MAX : KINDS_MAX + 1]:
+        notes.add(held.at_key(name), f"more than {KINDS_MAX} kinds are too many for one run: write several cases")
     out = tuple(one for name in held if (one := _timed(notes, name, as_map(held[name]), held.at_key(name), arch)))
     plain = [one.name for one in out if one.since is None]
     for one in out:

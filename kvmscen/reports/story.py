@@ -71,7 +71,7 @@ def command(result: Result) -> str:
     """The shell command that repeats this case alone, on the same host."""
     # A path may look like an option.
     file = f"./{result.file}" if result.file.startswith("-") else result.file
-    return shlex.join(["kvmscen", result.verb, file, "--case", result.case, "--on", result.host])
+    return shlex.join(["kvmscen", result.verb, file, "--case", result.case, "--on", result.host, *result.options])
 
 
 def rows(result: Result) -> list[Row]:

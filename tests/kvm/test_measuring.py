@@ -4,37 +4,43 @@ from __future__ import annotations
 
 from kvmscen.kvm import loop, measuring
 from kvmscen.kvm.script import Devices
+from kvmscen.kvm.tally import BROKEN, Tallies
 from kvmscen.machine import Bytes
-from kvmscen.measure import Kind, Place
+from kvmscen.measure import Kind, Place, Series
 
 PIO, OTHER, STORE = Place("io", {"port": 0x10}), Place("io", {"port": 0x11}), Place("mmio", {"phys_addr": 0x5000})
 
 
-def records(kind: Kind, *held: tuple[int, int, int]) -> measuring.Records:
-    made = measuring.Records((kind,))
-    for start, end, mask in held:
-        made.one(start, end, mask)
-    return made
+def series(kind: Kind, *held: tuple[int, int, int]) -> Series:
+    """Of records that come in two parts, cut anywhere: it makes no difference."""
+    cuts = []
+    for cut in range(len(held) + 1):
+        made = Tallies((kind,))
+        made.feed(held[:cut])
+        made.add(b"".join(loop.RECORD.pack(*record) for record in held[cut:]))
+        cuts.append(made.series()[kind.name])
+    assert cuts == [cuts[0]] * len(cuts)
+    return cuts[0]
 
 
 def test_a_sample_is_one_kvm_run() -> None:
-    kind = Kind("pio", PIO, None, 2, 1)
-    made = records(kind, (0, 10, 1), (12, 20, 1), (21, 30, 0), (33, 40, 1), (41, 50, 1)).series(kind)
-    assert made.ticks == (8, 7)
+    kind = Kind("pio", PIO, None, 5, 1)
+    made = series(kind, (0, 10, 1), (12, 20, 1), (21, 30, 0), (33, 40, 1), (41, 50, 1))
+    assert made.ticks == (8, 7, 9)
     assert made.came == 4
     assert (made.kvm, made.user) == (8.5, 1)
 
 
 def test_what_a_signal_broke_off_is_no_sample() -> None:
     kind = Kind("pio", PIO, None, 5, 0)
-    made = records(kind, (0, 10, 1), (12, 20, measuring.BROKEN), (21, 30, 1), (33, 40, 1)).series(kind)
+    made = series(kind, (0, 10, 1), (12, 20, BROKEN), (21, 30, 1), (33, 40, 1))
     assert made.ticks == (10, 7)
 
 
 def test_a_span_goes_from_the_entry_after_one_exit_to_the_return_with_the_other() -> None:
     kind = Kind("ram", OTHER, PIO, 5, 0)
     to, since = 1, 2
-    made = records(
+    made = series(
         kind,
         (0, 10, to),  # without its beginning
         (12, 20, since),
@@ -44,28 +50,31 @@ def test_a_span_goes_from_the_entry_after_one_exit_to_the_return_with_the_other(
         (61, 65, 0),
         (68, 80, to),
         (81, 82, since),
-        (83, 84, measuring.BROKEN),
+        (83, 84, BROKEN),
         (85, 90, to),
-    ).series(kind)
+    )
     assert made.ticks == (15, 19)
     assert (made.kvm, made.user) == ((15 + 16) / 2, 3 / 2)
 
 
 def test_a_span_may_begin_and_end_with_the_same_exit() -> None:
     kind = Kind("round", PIO, PIO, 5, 0)
-    assert records(kind, (0, 10, 1), (12, 20, 1), (25, 40, 1)).series(kind).ticks == (8, 15)
+    assert series(kind, (0, 10, 1), (12, 20, 1), (25, 40, 1)).ticks == (8, 15)
 
 
-def test_missing_counts_the_rarer_end() -> None:
-    kind = Kind("ram", OTHER, PIO, 2, 1)
-    made = measuring.Records((kind,))
-    assert made.missing() == 5
-    for _ in range(10):
-        made.one(0, 1, 2)
-    assert made.missing() == 5
-    for _ in range(5):
-        made.one(0, 1, 1)
-    assert made.missing() == 0
+def test_what_is_missing() -> None:
+    kinds = (Kind("ram", OTHER, PIO, 2, 1), Kind("pio", PIO, None, 5, 0))
+    made = Tallies(kinds)
+    assert made.missing == 5
+    made.feed([(n, n + 1, made.of["pio"].to) for n in range(10)])
+    assert (made.of["pio"].missing, made.missing) == (0, 3)
+    made.feed([(20, 21, made.of["ram"].to)])
+    assert made.missing == 2
+    # What has all its samples reads no more, however long the others take.
+    assert len(made.of["pio"].samples) == 10
+    made.feed([(30, 31, made.of["pio"].to)])
+    assert len(made.of["pio"].samples) == 10
+    assert made.exits == 12
 
 
 # --- rows -----------------------------------------------------------------------------------------------------------
@@ -107,9 +116,9 @@ def test_of_several_places_the_one_with_a_reply_answers() -> None:
     made = measuring.rows_of([written, plain], Devices(()), "x86_64")
     assert [row.value for row in made if row.action == loop.REPLY_AT] == [0, 7]
     kinds = (Kind("a", written, None, 1, 0), Kind("b", plain, None, 1, 0))
-    assert measuring.Records(kinds).answering(0b11) == written
-    assert measuring.Records(kinds).answering(0b10) == plain
-    assert measuring.Records(kinds).answering(0) is None
+    assert Tallies(kinds).answering(0b11) == written
+    assert Tallies(kinds).answering(0b10) == plain
+    assert Tallies(kinds).answering(0) is None
 
 
 def test_an_in_is_answered_where_kvm_run_says() -> None:
