@@ -141,6 +141,8 @@ def _mmio(place: Place, bit: int, base: list[tuple[int, int, int, int]], devices
 
 def _io(place: Place, bit: int, base: list[tuple[int, int, int, int]]) -> Iterable[Row]:
     number, direction = exits.BY_NAME["io"].number, place.where.get("direction")
+    if isinstance(direction, dict):
+        return  # it may be either, and only one of them is answered
     if direction != 0:
         yield Row(number, bit, base if direction is not None else [*base, (exits.UNION, 0xFF, 1, 1)])
     value = (place.reply or {}).get("data", 0)

@@ -131,4 +131,5 @@ def test_what_the_loop_cannot_do_is_left_to_python() -> None:
     assert rows(Place("x86_rdmsr", {"index": 5})) == []
     assert rows(Place("mmio", {"phys_addr": {"in": [1, 2]}})) == []
     assert rows(Place("arm_nisv", {})) == []
+    assert rows(Place("io", {"direction": {"min": 0, "max": 1}})) == []
     assert rows(Place("io", {"port": 0x10, "direction": 1, "data": 7})) == []
