@@ -69,7 +69,8 @@ class Action:
     delete_memslot: `slot`, a number. enable: `enable`, an Enable. Their errno stands in the action.
     set_guest_debug: `control`, names, and tuples of Expr by debug register.
     register_coalesced_mmio and its counterpart: `addr` (Expr), `size`, `pio`. ioeventfd: `addr`, `len`, `datamatch` (Expr or
-    None), `flags`, names. emulate: none. `text` is YAML of it.
+    None), `flags`, names. emulate: none. set_guest_debug: `control`, names, and tuples of Expr by debug register.
+    `text` is YAML of it.
     """
 
     name: str

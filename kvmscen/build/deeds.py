@@ -16,6 +16,7 @@ _IOCTL_OF = {
     "register_coalesced_mmio": "KVM_REGISTER_COALESCED_MMIO",
     "unregister_coalesced_mmio": "KVM_UNREGISTER_COALESCED_MMIO",
     "ioeventfd": "KVM_IOEVENTFD",
+    "set_guest_debug": "KVM_SET_GUEST_DEBUG",
 }
 
 
