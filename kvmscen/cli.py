@@ -15,6 +15,11 @@ ASSEMBLERS = ("keystone", "gnu")
 EXIT = """exit status: 0 all that ran passed, 1 a mismatch, 2 a wrong scenario or wrong usage, 3 a host or harness error,
 4 nothing ran, 130 interrupted; of several, 3 goes before 2 before 1"""
 
+ENVIRONMENT = """environment: KVMSCEN_ON, KVMSCEN_K, KVMSCEN_CASE, KVMSCEN_J, KVMSCEN_REPORT, KVMSCEN_RECORD, KVMSCEN_OBSERVED,
+KVMSCEN_ASSEMBLER and, of measure, KVMSCEN_ROUNDS, KVMSCEN_LOOP, KVMSCEN_BASE stand for options that are not given;
+KVMSCEN_SSH is the ssh client of ssh: hosts; also NO_COLOR, FORCE_COLOR, COLUMNS, TERM,
+GITHUB_ACTIONS, XDG_CACHE_HOME (README, "Environment")"""
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _RUN_EXAMPLE = """example: run every scenario on the best host there is, then one case on the model
   kvmscen run scenarios/*.yaml
   kvmscen run scenarios/arm64-mmio.yaml --case nisv-to-user --on model --report json=report.json
@@ -45,25 +50,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         if getattr(sys, name) is None:
             # Whoever started us has closed it; the exit status still counts.
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        # As ^C: what ran is reported, and no child is left behind.
-        signal.signal(number, signal.default_int_handler)
     try:
-        status = _main(sys.argv[1:] if argv is None else argv)
-        sys.stdout.flush()
-    except (UsageError, HostError) as error:
-        _say(f"kvmscen: {error}")
-        status = 2 if isinstance(error, UsageError) else 3
-    except BrokenPipeError:
-        # Whoever read us has gone; Python must not try to flush again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        status = 141
-    except OSError as error:
-        # A report or the screen could not be written; files that are read have their own messages.
-        _say(f"kvmscen: the output could not be written: {error.strerror}")
-        status = 3
+        status = _status(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt:
         status = 130
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     # Worker threads may still wait for children that are gone.
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -71,6 +63,29 @@ def main(argv: Sequence[str] | None = None) -> None:
         except OSError:
             status = status or 3
     os._exit(status)
+
+
+def _status(argv: Sequence[str]) -> int:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in _SIGNALS[1:]:
+        # As ^C: what ran is reported, and no child is left behind.
+        signal.signal(number, signal.default_int_handler)
+    try:
+        status = _main(argv)
+        sys.stdout.flush()
+        return status
+    except (UsageError, HostError) as error:
+        _say(f"kvmscen: {error}")
+        return 2 if isinstance(error, UsageError) else 3
+    except BrokenPipeError:
+        # Whoever read us has gone; Python must not try to flush again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
+    except OSError as error:
+        # A report or the screen could not be written; files that are read have their own messages.
+        _say(f"kvmscen: the output could not be written: {error.strerror}")
+        return 3
 
 
 def _say(text: str) -> None:
@@ -102,7 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="kvmscen",
         description="Run declarative KVM scenarios: memslots, sections, guest code and the exits that are expected.",
-        epilog=_RUN_EXAMPLE + "\n" + EXIT,
+        epilog="\n".join((_RUN_EXAMPLE, EXIT, ENVIRONMENT)),
         formatter_class=raw,
         allow_abbrev=False,
     )
@@ -110,7 +125,11 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
 
     run = verbs.add_parser(
-        "run", help="run scenarios and judge them", epilog=_RUN_EXAMPLE + "\n" + EXIT, formatter_class=raw, allow_abbrev=False
+        "run",
+        help="run scenarios and judge them",
+        epilog="\n".join((_RUN_EXAMPLE, EXIT, ENVIRONMENT)),
+        formatter_class=raw,
+        allow_abbrev=False,
     )
     run.add_argument("paths", nargs="+", metavar="PATH", help="a scenario, or a folder of them")
     run.add_argument(
@@ -123,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("-k", metavar="TEXT", help="only cases with this text in file, name, summary or tags")
     run.add_argument("--case", action="append", metavar="NAME", help="only the case of this name")
     _assembler(run)
-    run.add_argument("-j", type=_count, metavar="N", help="how many run at once (default: the CPUs)")
+    run.add_argument("-j", type=_count, metavar="N", help="how many run at once, 64 at most (default: the CPUs)")
     run.add_argument(
         "--report",
         action="append",

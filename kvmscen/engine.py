@@ -26,6 +26,8 @@ from kvmscen.judge import judge, result
 from kvmscen.result import Result, Run
 
 Json = dict[str, Any]
+# More threads than this gain nothing: each has children of its own.
+MOST_AT_ONCE = 64
 # A file that takes longer to parse and assemble than this has brought its prepare child to a standstill.
 PREPARE_SECONDS = 30.0
 # One prepare child for so many files: starting another costs more than it saves on fewer.
@@ -94,7 +96,7 @@ def run(
         for child in children:
             child.spawn()
         usable = start(hosts, each)
-        _spread(shared, files, children, usable, each, selection, min(workers, 64))
+        _spread(shared, files, children, usable, each, selection, min(workers, MOST_AT_ONCE))
         for item in _in_order(shared, len(files)):
             if isinstance(item, Problem):
                 found.append(item)

@@ -296,6 +296,11 @@ class Machine:
         return Sealed(name, json.dumps(data, separators=(",", ":")), _digest(data), self.arch, self.timeout)
 
 
+def seconds(value: float) -> str:
+    """A time as a scenario takes it: never with an exponent."""
+    return f"{value:.9f}".rstrip("0").rstrip(".")
+
+
 def _digest(data: Json) -> str:
     import hashlib  # here, since it takes a while to import and only who seals a Machine needs it
 

@@ -11,6 +11,7 @@ from typing import Any
 from kvmscen.expectation import Expected
 from kvmscen.job import Legend
 from kvmscen.kvm import exits
+from kvmscen.machine import seconds
 from kvmscen.observation import Event
 
 _ADDRESSES = ("phys_addr", "fault_ipa", "gpa", "fault_addr")
@@ -143,11 +144,6 @@ def seen(check: tuple[int, str, Any], memory: Mapping[int, bytes]) -> tuple[int,
 def elements(raw: bytes, size: int) -> list[int]:
     """Little-endian numbers of `size` bytes each."""
     return [int.from_bytes(raw[n : n + size], "little") for n in range(0, len(raw), size)]
-
-
-def seconds(value: float) -> str:
-    """A time as a scenario takes it: never with an exponent."""
-    return f"{value:.9f}".rstrip("0").rstrip(".")
 
 
 def _hex(value: int) -> str:

@@ -22,6 +22,8 @@ from kvmscen.result import Result, Run
 INTERRUPTED = 130
 # A progress bar is for runs longer than a screen.
 _BAR_FROM = 20
+# A narrower column of notes is no table any more.
+_NOTE_WIDTH = 30
 
 
 # --- which files ----------------------------------------------------------------------------------------------------
@@ -77,6 +79,8 @@ def run(arguments: argparse.Namespace) -> int:
     named: list[str] = list(dict.fromkeys(arguments.on or ()))
     record = _folder(arguments.record) if arguments.record else None
     workers = engine_workers(arguments.j)
+    if arguments.j is not None and workers > engine.MOST_AT_ONCE:
+        print(f"kvmscen: -j {workers}: {engine.MOST_AT_ONCE} run at once, more never do", file=sys.stderr)
     files, problems, empty = find(arguments.paths)
     screen = Screen(
         sys.stderr if arguments.observed or any(file is None for _, file in reports) else sys.stdout, arguments.observed
@@ -293,8 +297,20 @@ def hosts(arguments: argparse.Namespace) -> int:
     """`kvmscen hosts`: each host, whether it can run here, and why not."""
     from tabulate import tabulate
 
+    head = ("host", "runs here", "architectures", "kernel", "note")
     rows = [_host_row(name) for name in HOSTS]
-    print(tabulate(rows, headers=("host", "runs here", "architectures", "kernel", "note"), disable_numparse=True))
+    width = shutil.get_terminal_size((120, 24)).columns
+    # The note is what can be broken into lines: it gets the width that the other columns leave. tabulate widens each by 2.
+    columns = zip(head[:-1], *(row[:-1] for row in rows), strict=True)
+    left = width - sum(max(len(title) + 2, *map(len, cells)) + 2 for title, *cells in columns)
+    if left >= _NOTE_WIDTH:
+        print(tabulate(rows, headers=head, disable_numparse=True, maxcolwidths=[None, None, None, None, left]))
+        return 0
+    import textwrap
+
+    for name, *told, note in rows:
+        print(textwrap.fill(f"{name}: {' '.join(filter(None, told))}", width, subsequent_indent="  "))
+        print(textwrap.fill(note, width, initial_indent="  ", subsequent_indent="  "))
     return 0
 
 

@@ -166,7 +166,7 @@ def test_a_host_that_cannot_run_here_is_a_host_error_and_still_in_the_report(tmp
 
 
 def test_hosts_tells_what_can_run_here() -> None:
-    done = kvmscen("hosts")
+    done = kvmscen("hosts", env={"COLUMNS": "200"})
     assert done.returncode == 0
     assert [line.split()[0] for line in done.stdout.splitlines()[2:]] == [
         "kvm",
@@ -175,6 +175,14 @@ def test_hosts_tells_what_can_run_here() -> None:
         "qemu:ARCH[@KERNEL]",
         "ssh:USER@HOST[:PORT]",
     ]
+
+
+@pytest.mark.parametrize("columns", [40, 80, 100, 200])
+def test_hosts_fits_the_terminal(columns: int) -> None:
+    done = kvmscen("hosts", env={"COLUMNS": str(columns)})
+    assert max(map(len, done.stdout.splitlines())) <= columns
+    assert "ssh:USER@HOST" in done.stdout
+    assert " ".join(done.stdout.split()).count("python3") == 1
 
 
 def test_the_model_predicts_the_kernel_that_is_named() -> None:
@@ -383,6 +391,31 @@ def test_interrupting_reports_what_ran_and_leaves_no_process(tmp_path: Path) -> 
     assert [result["status"] for result in told["results"]] == ["PASS"]
     assert children
     _wait_for(lambda: not any(Path(f"/proc/{child}").exists() for child in children))
+
+
+@pytest.mark.parametrize(("module", "status"), [("argparse", -signal.SIGINT), ("queue", 130)])
+def test_an_interrupt_while_it_starts_is_no_traceback(module: str, status: int, tmp_path: Path) -> None:
+    # At a certain place: while this module is loaded, which is before and after the command line can answer.
+    (tmp_path / f"{module}.py").write_text(
+        f"import os, signal, sys\nos.kill(os.getpid(), signal.SIGINT)\n"
+        f"sys.path.remove({str(tmp_path)!r}); del sys.modules[{module!r}]\nimport {module}\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "kvmscen", "check", "scenarios"],
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (status, "")
+
+
+def test_more_at_once_than_there_can_be_is_said(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(FOUNDING)
+    done = kvmscen("run", tmp_path, "--on", "model", "-j", "100")
+    assert (done.returncode, done.stderr) == (0, "kvmscen: -j 100: 64 run at once, more never do\n")
+    assert kvmscen("run", tmp_path, "--on", "model", "-j", "64").stderr == ""
 
 
 def test_a_closed_pipe_is_no_traceback() -> None:

@@ -11,7 +11,8 @@ from kvmscen.job import Legend
 from kvmscen.kvm import exits
 from kvmscen.load import load_text
 from kvmscen.load.scalars import resolve
-from kvmscen.notation import Notation, seconds, seen
+from kvmscen.machine import seconds
+from kvmscen.notation import Notation, seen
 from kvmscen.observation import Event
 
 SYMBOLS = {

@@ -16,7 +16,7 @@ from kvmscen.errors import ScenarioError
 from kvmscen.expectation import Expectation, Expected, Story
 from kvmscen.facts import Facts
 from kvmscen.kvm import exits
-from kvmscen.machine import Machine, Tables, Vcpu
+from kvmscen.machine import Machine, Tables, Vcpu, seconds
 from kvmscen.machine import Step as ScriptStep
 from kvmscen.measured import Wanted
 from kvmscen.notation import Notation
@@ -201,8 +201,8 @@ class _Maker:
         for step, rounds in _waits(expect, 1):
             before, total = total, total + step.timeout * rounds
             if before <= limit < total:
-                say = f"the timeouts up to here take {total:g} s, and the whole run may take {limit:g} s"
-                self.resolver.problem(step.place, f"{say}: write `limits: {{timeout: {total + _DEFAULT_TIMEOUT:g}}}`")
+                say = f"the timeouts up to here take {seconds(total)} s, and the whole run may take {seconds(limit)} s"
+                self.resolver.problem(step.place, f"{say}: write `limits: {{timeout: {seconds(total + _DEFAULT_TIMEOUT)}}}`")
 
     def tables(self, facts: Facts) -> Tables | None:
         if self.plan.tables is None:

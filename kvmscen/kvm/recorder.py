@@ -10,7 +10,7 @@ from typing import Any, Callable
 from kvmscen.arch.arm64_emulate import Monitors
 from kvmscen.errors import IoctlError
 from kvmscen.kvm.script import EXTRA_LIMIT, Devices, Script, Verdict, reply_of
-from kvmscen.machine import Action, Machine, Step
+from kvmscen.machine import Action, Machine, Step, seconds
 from kvmscen.observation import Event
 
 ZERO_EXTENDED = (
@@ -67,7 +67,7 @@ class Recorder:
             "extra": f"{EXTRA_LIMIT} exits that no step expected",
             "exits": f"the limit of {self.limit} exits was reached (limits: {{exits: ...}})",
             "error": self._reason,
-            "timeout": f"the time limit of {self.timeout:g} s was reached (limits: {{timeout: ...}})",
+            "timeout": f"the time limit of {seconds(self.timeout)} s was reached (limits: {{timeout: ...}})",
         }.get(stopped)
 
     def reply(self, verdict: Verdict, name: str, fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -33,6 +33,12 @@ def render(run: Run) -> str:
         for result in results:
             _case(suite, result)
         _count(suite, [suite], sum(r.elapsed for r in results))
+    if run.interrupted:
+        # Else a run of which half is missing would be green.
+        suite = ET.SubElement(root, "testsuite", name="kvmscen", timestamp=stamp)
+        case = ET.SubElement(suite, "testcase", classname="kvmscen", name="run", time="0.000000")
+        ET.SubElement(case, "error", message="interrupted: the rest did not run", type="Interrupted")
+        _count(suite, [suite], 0.0)
     _count(root, list(root), run.elapsed)
     ET.indent(root)
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
