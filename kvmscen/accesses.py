@@ -5,39 +5,43 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from kvmscen.job import Legend
 from kvmscen.observation import Event, Observation
 from kvmscen.result import Tally
 
-_Key = tuple[int, int, bool]
+
+class _Place(NamedTuple):
+    """Where a section and where a symbol begins, and their names; what is in none comes last."""
+
+    section_at: int = 1 << 64
+    symbol_at: int = 1 << 64
+    section: str | None = None
+    symbol: str | None = None
 
 
 def tally(observation: Observation, legend: Legend) -> tuple[Tally, ...]:
     """The accesses of a run, those to one place of one kind as one, in the order of their places."""
     known = _Places(legend)
-    counts: Counter[tuple[int, int, str | None, str | None, bool, int, bool]] = Counter()
-    places: dict[int, tuple[int, int, str | None, str | None]] = {}
-    for (at, size, is_write), emulated, count in _accesses(observation.events):
-        if at not in places:
-            places[at] = known.of(at)
-        counts[(*places[at], is_write, size, emulated)] += count
+    counts: Counter[tuple[_Place, bool, int, bool]] = Counter()
+    places: dict[tuple[int, int], _Place] = {}
+    for at, size, is_write, emulated, count in _accesses(observation.events):
+        if (at, size) not in places:
+            places[at, size] = known.of(at, size)
+        counts[places[at, size], is_write, size, emulated] += count
     return tuple(
-        Tally(section, symbol, "write" if is_write else "read", size, emulated, count)
-        for (_, _, section, symbol, is_write, size, emulated), count in sorted(counts.items(), key=lambda one: _order(one[0]))
+        Tally(place.section, place.symbol, "write" if is_write else "read", size, emulated, count)
+        for (place, is_write, size, emulated), count in sorted(counts.items(), key=lambda one: (one[0][0][:2], one[0][1:]))
     )
 
 
-def _order(key: tuple[int, int, str | None, str | None, bool, int, bool]) -> tuple[int, int, bool, int, bool]:
-    return key[0], key[1], key[4], key[5], key[6]
-
-
-def _accesses(events: Iterable[Event]) -> Iterator[tuple[_Key, bool, int]]:
+def _accesses(events: Iterable[Event]) -> Iterator[tuple[int, int, bool, bool, int]]:
     for event in events:
         if event.kind == "exit" and event.name == "mmio":
-            yield (event.fields["phys_addr"], event.fields["len"], event.fields["is_write"]), False, event.count
+            yield event.fields["phys_addr"], event.fields["len"], event.fields["is_write"], False, event.count
         for part in event.fields.get("accesses", ()):
-            yield (part["phys_addr"], part["len"], part["is_write"]), True, event.count
+            yield part["phys_addr"], part["len"], part["is_write"], True, event.count
 
 
 class _Places:
@@ -45,20 +49,20 @@ class _Places:
 
     def __init__(self, legend: Legend) -> None:
         self._sections = sorted((at, size, name) for name, at, size in legend.sections)
-        best = legend.best
-        usable = ((name, at) for name, at in legend.symbols.items() if not name.startswith(("__", ".L", "$")))
-        named = sorted((at, name not in best, name) for name, at in usable)
+        mine = {name: at for name, at in legend.symbols.items() if not name.startswith(("__", ".L", "$"))}
+        named = sorted((at, name not in legend.best, name) for name, at in mine.items())
         self._at = [at for at, _, _ in named]
         self._names = [name for _, _, name in named]
 
-    def of(self, address: int) -> tuple[int, int, str | None, str | None]:
-        """Where the section and where the symbol begins, and their names; of what is in none, its own address."""
-        section = next((s for s in self._sections if s[0] <= address < s[0] + s[1]), None)
+    def of(self, address: int, size: int) -> _Place:
+        """The first section that an access touches, and the last symbol of it at or before the access."""
+        section = next((s for s in self._sections if s[0] < address + size and address < s[0] + s[1]), None)
         if section is None:
-            return address, address, None, None
-        index = bisect_right(self._at, address) - 1
+            return _Place()
+        start, _, name = section
+        index = bisect_right(self._at, max(address, start)) - 1
         while index > 0 and self._at[index - 1] == self._at[index]:
             index -= 1
-        if index < 0 or self._at[index] < section[0]:
-            return section[0], section[0], section[2], None
-        return section[0], self._at[index], section[2], self._names[index]
+        if index < 0 or self._at[index] < start:
+            return _Place(start, start, name)
+        return _Place(start, self._at[index], name, self._names[index])

@@ -36,7 +36,9 @@ def test_accesses_are_counted_by_place_size_kind_and_who_carried_them_out() -> N
         mmio(0x5000, 4, True, 2),
         nisv((0x5008, 4, True)),
         mmio(0x6004, 4, True),
-        mmio(0x7000, 1, True),
+        mmio(0x7000, 1, True, 2),
+        mmio(0x8000, 1, True),
+        mmio(0x4FFC, 8, True),
         Event(0, "exit", "arm_nisv", {"fault_ipa": 0x5000}, 0),
         Event(0, "error", "ENOSYS", {"ioctl": "KVM_RUN"}, 0),
     )
@@ -45,9 +47,10 @@ def test_accesses_are_counted_by_place_size_kind_and_who_carried_them_out() -> N
         Tally(".data", "alias", "read", 8, True, 1),
         Tally(".data", "alias", "write", 4, False, 2),
         Tally(".data", "alias", "write", 4, True, 1),
+        Tally(".data", "alias", "write", 8, False, 1),
         Tally(".data", "sum", "read", 8, True, 1),
         Tally(".bss", None, "write", 4, False, 1),
-        Tally(None, None, "write", 1, False, 1),
+        Tally(None, None, "write", 1, False, 3),
     )
 
 

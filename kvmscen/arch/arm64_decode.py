@@ -6,12 +6,15 @@ differ there.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from kvmscen.arch.arm64_forms import Form, Index, Part, Unemulated, base_of, general, unallocated, unpredictable
 from kvmscen.arch.arm64_structures import structures
 
 ZVA = 64  # bytes that DC ZVA zeroes: DCZID_EL0.BS is 4 on every CPU that runs Linux's KVM today
 
 
+@lru_cache(maxsize=4096)
 def decode(word: int) -> Form:
     """What an A64 instruction does to memory. Raises Unemulated."""
     if word & ~0x1F == 0xD50B7420:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import struct
 from collections.abc import Iterable, Mapping
+from typing import Callable
 
 from kvmscen.arch import arm64
 from kvmscen.errors import IoctlError
@@ -85,6 +86,13 @@ def pc(vcpu: Vcpu) -> int:
 def read(vcpu: Vcpu, names: Iterable[str]) -> dict[str, int]:
     """Registers and views of them by name."""
     return one_reg.read(vcpu, arm64.REGISTERS, _ids_of(vcpu), names)
+
+
+def reader(vcpu: Vcpu) -> Callable[[str], int]:
+    """A function that gives one whole register by name: quicker than `read` where they are read one at a time."""
+    one, ids = one_reg.OneReg(vcpu), _ids_of(vcpu)
+    low = (1 << 128) - 1  # v is the low end of z
+    return lambda name: one.get(ids[name]) & low if name[0] == "v" and name[1].isdigit() else one.get(ids[name])
 
 
 def write(vcpu: Vcpu, regs: Mapping[str, int]) -> None:

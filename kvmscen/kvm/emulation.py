@@ -45,6 +45,11 @@ class Bus:
     monitors: Monitors
     _known: dict[str, int] = field(default_factory=dict)
 
+    def fresh(self) -> Bus:
+        """The same with nothing read yet: the guest has run."""
+        self._known.clear()
+        return self
+
     def register(self, name: str) -> int:
         """A register, read once; `sp` is the stack pointer in use."""
         if name not in self._known:

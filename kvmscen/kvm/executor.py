@@ -71,6 +71,7 @@ class Run:
         self.deadline = 0.0
         self.timing: Timing | None = None
         self.quiet: Quiet | None = None
+        self.buses: dict[int, emulation.Bus] = {}
         self.signed: emulation.Signed | None = None  # a load at the last exit whose sign KVM may lose
 
     def close(self) -> None:
@@ -300,18 +301,20 @@ class Run:
         return verdict, row is not None and row.completes
 
     def bus(self, vcpu: Vcpu) -> emulation.Bus:
-        """What an access is emulated on."""
-        slots, state, recorder = self._slots(), self.state, self.recorder
-        return emulation.Bus(
-            vcpu.number,
-            lambda name: int(state.read(vcpu, (name,))[name]),
-            partial(state.write, vcpu),
-            slots.read,
-            slots.write,
-            slots.readonly,
-            recorder.devices,
-            recorder.monitors,
-        )
+        """What an access is emulated on, with nothing read yet."""
+        if vcpu.number not in self.buses:
+            slots, held = self._slots(), self.recorder
+            self.buses[vcpu.number] = emulation.Bus(
+                vcpu.number,
+                self.state.reader(vcpu),
+                partial(self.state.write, vcpu),
+                slots.read,
+                slots.write,
+                slots.readonly,
+                held.devices,
+                held.monitors,
+            )
+        return self.buses[vcpu.number].fresh()
 
     def _take(self, vcpu: Vcpu, kind: str, name: str, fields: Mapping[str, Any]) -> Verdict:
         def observe(step: Step) -> tuple[Mapping[str, int], Mapping[int, bytes]]:

@@ -216,24 +216,35 @@ class Devices:
                 return held, gpa - start
         return None
 
+    def _pieces(self, gpa: int, length: int) -> Iterator[tuple[bytearray | None, int, int, int]]:
+        """What a range is made of: the section (None: none), the place in it, the offset in the range, and how long."""
+        done = 0
+        while done < length:
+            found = self._at(gpa + done)
+            if found is not None:
+                held, at = found
+                size = min(length - done, len(held) - at)
+                yield held, at, done, size
+            else:
+                above = [start - gpa - done for start, _ in self._held if start > gpa + done]
+                size = min([length - done, *above])
+                yield None, 0, done, size
+            done += size
+
     def read(self, gpa: int, length: int) -> bytes:
         """`length` bytes from `gpa`; zero where no section lies."""
-        out = bytearray()
-        for at in range(gpa, gpa + length):
-            found = self._at(at)
-            out.append(found[0][found[1]] if found else 0)
-        return bytes(out)
+        pieces = self._pieces(gpa, length)
+        return b"".join(bytes(size) if held is None else bytes(held[at : at + size]) for held, at, _, size in pieces)
 
     def write(self, gpa: int, data: bytes) -> None:
         """Keep what lies inside a section, drop the rest."""
-        for n, byte in enumerate(data):
-            found = self._at(gpa + n)
-            if found:
-                found[0][found[1]] = byte
+        for held, at, done, size in self._pieces(gpa, len(data)):
+            if held is not None:
+                held[at : at + size] = data[done : done + size]
 
     def put(self, gpa: int, data: bytes) -> None:
         """Write as the host does. Raises IoctlError where not every byte lies in a section outside the slots."""
-        if not all(self.covers(gpa + n) for n in range(len(data))):
+        if any(held is None for held, _, _, _ in self._pieces(gpa, len(data))):
             raise IoctlError("write_memory", EFAULT)
         self.write(gpa, data)
 

@@ -197,7 +197,11 @@ def _accesses(notes: Notes, value: Any, repeats: bool) -> tuple[Value, ...]:
     out: list[Value] = []
     for item in map(as_map, held):
         size = item.get("len")
-        bits = {"phys_addr": 64, "len": 32, "is_write": 8, "data": 8 * size if isinstance(size, int) and 0 < size <= 64 else 128}
+        wide = 8 * size if isinstance(size, int) and 0 < size <= 64 else 128
+        data = item.get("data")
+        if isinstance(data, int) and data < 0 and "len" not in item:
+            notes.add(item.at("data"), "a negative `data` has no width without `len`: write `len` beside it")
+        bits = {"phys_addr": 64, "len": 32, "is_write": 8, "data": wide}
         out.append({key: check(notes, item[key], item.at(key), bits[key], repeats) for key in item if key in bits})
     return tuple(out)
 
