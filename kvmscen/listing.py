@@ -45,7 +45,8 @@ def _map(case: Json) -> list[tuple[str, str, str, str]]:
         load = f", loaded at {section['load']:#x}" if section["load"] != section["gpa"] else ""
         rows.append((section["gpa"], section["size"], 1, f"  section {section['name']}{load}{where}"))
     if case["tables"]:
-        rows.append((case["tables"]["gpa"], case["tables"]["size"], 0, "engine's own memslot: page tables and GDT"))
+        what = "page tables" if case["arch"] == "arm64" else "page tables and GDT"
+        rows.append((case["tables"]["gpa"], case["tables"]["size"], 0, f"engine's own memslot: {what}"))
     rows += [(at, size, 0, "hole") for at, size in _holes([(at, size) for at, size, level, _ in rows if level == 0])]
     return [
         (f"{at:#x}", f"{at + max(size, 1) - 1:#x}", f"{size:#x}", what)

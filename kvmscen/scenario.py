@@ -140,12 +140,13 @@ class Enable:
 
 @dataclass(frozen=True)
 class Vcpu:
-    """One vCPU as written; `mode` and `features` None mean the architecture's default."""
+    """One vCPU as written; `mode` and `features` None mean the architecture's default. `mmu` is `identity`, or None: off."""
 
     mode: str | None
     features: tuple[str, ...] | None
     regs: Mapping[str, Expr]
     place: Place
+    mmu: str | None = None
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 
-from kvmscen.arch import ARCHES
+from kvmscen.arch import ARCHES, arm64_tables
 from kvmscen.build import deeds, measure
 from kvmscen.build.measure import Timing
 from kvmscen.build.plan import Plan, later_slots, mode_of, names_pc
@@ -221,6 +221,8 @@ class _Maker:
             regs = {name: self.resolver.number(value, self.widths.get(name, 64)) for name, value in vcpu.regs.items()}
             if not names_pc(self.case, regs):
                 regs[arch.PC] = self.plan.entry
+            if vcpu.mmu is not None and self.plan.tables is not None:
+                regs = {**arm64_tables.boot(self.plan.tables[0]), **regs}
             features = arch.DEFAULT_FEATURES if vcpu.features is None else vcpu.features
             own = script if index == 0 else ()
             out.append(Vcpu(index, mode_of(self.case, index), regs, tuple(features), own))

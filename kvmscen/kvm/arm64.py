@@ -7,7 +7,7 @@ import struct
 from collections.abc import Iterable, Mapping
 from typing import Callable
 
-from kvmscen.arch import arm64
+from kvmscen.arch import arm64, arm64_tables
 from kvmscen.errors import IoctlError
 from kvmscen.kvm import one_reg, uapi
 from kvmscen.kvm.caps import CAPABILITIES
@@ -76,6 +76,12 @@ def boot(kvm: Kvm, vm: Vm, vcpu: Vcpu, plan: VcpuPlan, machine: Machine) -> None
         vcpu.ioctl("KVM_ARM_VCPU_FINALIZE", feature)
     vcpu.features = plan.features
     write(vcpu, plan.regs)
+
+
+def tables(machine: Machine) -> bytes:
+    """The stage-1 tables of `mmu: identity`."""
+    assert machine.tables is not None
+    return arm64_tables.tables(machine.tables.at, machine.tables.spans)
 
 
 def pc(vcpu: Vcpu) -> int:

@@ -119,7 +119,7 @@ class _Maker:
         def tags(key: str) -> tuple[str, ...]:
             return texts(keys[key][0]) if key in keys else ()
 
-        vcpu_keys = [keys[key][1] for key in ("vcpus", "mode", "features", "regs") if key in keys]
+        vcpu_keys = [keys[key][1] for key in ("vcpus", "mode", "features", "regs", "mmu") if key in keys]
         timeout, exits = get("limits", lambda v, _: limits(v), limits(None))
         how = get("undecoded", lambda v, at: undecoded(notes, v, at, arch), None)
         expect: tuple[Step, ...] | None = get("expect", lambda v, _: steps(notes, v, arch), None)

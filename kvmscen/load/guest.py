@@ -139,9 +139,9 @@ def _address(notes: Notes, value: Any, place: Place) -> int:
 
 
 def vcpus(notes: Notes, keys: dict[str, tuple[Any, Place]], arch: str, place: Place) -> tuple[Vcpu, ...]:
-    """The vCPUs: `mode`, `features` and `regs` hold for all, and each map of `vcpus` is laid over them."""
+    """The vCPUs: `mode`, `features`, `regs` and `mmu` hold for all, and each map of `vcpus` is laid over them."""
     listed, at = keys.get("vcpus", (1, place))
-    base = _vcpu(notes, {key: keys[key] for key in ("mode", "features", "regs") if key in keys}, arch, place)
+    base = _vcpu(notes, {key: keys[key] for key in ("mode", "features", "regs", "mmu") if key in keys}, arch, place)
     count = len(listed) if isinstance(listed, list) else as_int(listed, 1)
     if count > 1:
         notes.add(at, "not yet: several vCPUs")
@@ -155,7 +155,7 @@ def vcpus(notes: Notes, keys: dict[str, tuple[Any, Place]], arch: str, place: Pl
 def _laid_over(notes: Notes, base: Vcpu, held: Map, arch: str, place: Place) -> Vcpu:
     own = _vcpu(notes, {key: (held[key], held.at(key)) for key in held}, arch, place)
     features = base.features if own.features is None else own.features
-    return Vcpu(own.mode or base.mode, features, {**base.regs, **own.regs}, place)
+    return Vcpu(own.mode or base.mode, features, {**base.regs, **own.regs}, place, own.mmu or base.mmu)
 
 
 def _vcpu(notes: Notes, keys: dict[str, tuple[Any, Place]], arch: str, place: Place) -> Vcpu:
@@ -171,8 +171,12 @@ def _vcpu(notes: Notes, keys: dict[str, tuple[Any, Place]], arch: str, place: Pl
     regs = registers(notes, keys["regs"][0], arch, False) if "regs" in keys else {}
     plain = {name: value for name, value in regs.items() if isinstance(value, Expr)}
     listed = texts(features) if isinstance(features, list) else None
+    mmu, mmu_at = keys.get("mmu", (None, place))
+    if mmu is not None and arch != "arm64":
+        notes.add(mmu_at, f"`mmu` is about arm64, which starts without one: on {arch} leave it out")
     # What KVM refuses of a vCPU is mostly a register.
-    return Vcpu(mode if isinstance(mode, str) else None, listed, plain, keys["regs"][1] if "regs" in keys else place)
+    at = keys["regs"][1] if "regs" in keys else place
+    return Vcpu(mode if isinstance(mode, str) else None, listed, plain, at, as_text(mmu) or None)
 
 
 def enables(notes: Notes, value: Any) -> tuple[Enable, ...]:

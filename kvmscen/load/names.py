@@ -11,7 +11,7 @@ from kvmscen.arch import ARCHES
 from kvmscen.kvm import exits, uapi
 
 # Keys of the language that a later version brings.
-LATER_TOP = ("mmu", "catch", "cpuid", "runs", "ioctl", "console")
+LATER_TOP = ("catch", "cpuid", "runs", "ioctl", "console")
 LATER_STEP = ("meet", "follows")
 LATER_ACTIONS = (
     "interrupt",

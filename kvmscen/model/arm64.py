@@ -9,7 +9,7 @@ from typing import Any
 from unicorn import arm64_const as const
 from unicorn import unicorn_const as uc_const
 
-from kvmscen.arch import arm64
+from kvmscen.arch import arm64, arm64_tables
 from kvmscen.arch.arm64_syndrome import Access, decode, esr_iss
 from kvmscen.errors import IoctlError
 from kvmscen.kvm import emulation
@@ -88,6 +88,12 @@ class Arm64(Guest):
         self.alignment = Alignment(self.engine, self.word, self._register, self._misaligned)
 
     # --- registers --------------------------------------------------------------------------------------------------
+
+    def make_tables(self) -> None:
+        tables = self.machine.tables
+        if tables is not None:
+            self.memory.set(tables.slot, tables.at, tables.size, 0)
+            self.memory.write(tables.at, arm64_tables.tables(tables.at, tables.spans))
 
     def boot(self, plan: Vcpu) -> None:
         for feature in plan.features:

@@ -17,8 +17,8 @@ def notes(result: Result) -> list[str]:
 
 
 def accesses(result: Result, asked: bool = False) -> list[str]:
-    """The table of accesses: where one was carried out for the guest, or where it is `asked` for; else nothing."""
-    if not result.accesses or not (asked or any(one.emulated for one in result.accesses)):
+    """The table of accesses: where the host carried one out or put something right, or where it is `asked` for; else nothing."""
+    if not result.accesses or not (asked or notes(result) or any(one.emulated for one in result.accesses)):
         return []
     # Not at the top: the start of the program is measured, and most of a run has no table.
     from tabulate import tabulate

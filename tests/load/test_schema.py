@@ -92,6 +92,7 @@ X86 = "arch: x86_64\nasm: hlt\nexpect: []\n"
 ARM = "arch: arm64\nasm: nop\n"
 ARM_ONLY = {
     "undecoded": ARM + "expect: []\nundecoded: emulate\n",
+    "mmu": ARM + "expect: []\nmmu: identity\nvcpus: [{mmu: identity}]\ncases: {one: {mmu: null}}\n",
     "emulate": ARM + "expect: [{arm_nisv: {}, then: [emulate, {emulate: {}}]}]\n",
 }
 TOP = {
@@ -218,8 +219,8 @@ def with_line(line: str) -> str:
 
 
 def test_top_level_keys_are_read() -> None:
-    assert set(SCHEMA["properties"]) == {*TOP, "undecoded"}
-    assert set(DEFS["case"]["properties"]) == {*TOP, "undecoded"} - {"cases"}
+    assert set(SCHEMA["properties"]) == {*TOP, "undecoded", "mmu"}
+    assert set(DEFS["case"]["properties"]) == {*TOP, "undecoded", "mmu"} - {"cases"}
     for text in ARM_ONLY.values():
         load_text(text, "a.yaml")
     for key, value in TOP.items():
