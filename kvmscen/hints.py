@@ -7,8 +7,8 @@ from kvmscen.observation import Event, Observation
 _NO_SYNDROME = (
     "KVM could not decode this access: its data abort carries no valid syndrome (ESR_EL2.ISV = 0), as pre- and post-indexed, "
     "pair, SIMD&FP, exclusive and atomic accesses outside the memslots have none. KVM_RUN fails with ENOSYS and exit_reason "
-    "keeps its initial 0. Enable KVM_CAP_ARM_NISV_TO_USER to get it as arm_nisv, or access the address with a single "
-    "register and no write-back"
+    "keeps its initial 0. Enable KVM_CAP_ARM_NISV_TO_USER to get it as arm_nisv, write `undecoded: emulate` to "
+    "have it carried out, or access the address with a single register and no write-back"
 )
 _SHUTDOWN = (
     "a triple fault: kvmscen's IDT is empty in long and protected mode, so any exception ends like this. Usual causes: an "
@@ -27,7 +27,9 @@ _RISCV_MISALIGNED = "KVM on riscv64 takes no misaligned access outside the memsl
 _NO_SLOT = "the VM has no memslot that the guest can run from"
 _FAULT = "host memory behind a memslot could not be had, or a guest_memfd range is of the other kind"
 _LOOP = "the guest was still running: an endless loop, or an instruction that waits (wfi, hlt with an irqchip)"
-_NISV_REPEATS = "an arm_nisv that nothing acts upon repeats for ever: add 4 to pc in its then, or let it end the run"
+_NISV_REPEATS = (
+    "an arm_nisv that nothing acts upon repeats for ever: write `emulate` in its then, add 4 to pc there, or let it end the run"
+)
 
 
 def hint(arch: str, observation: Observation, unexpected: list[Event]) -> str | None:

@@ -224,7 +224,7 @@ def carry_out(recorder: Recorder, bus: Bus, fields: Mapping[str, Any], take: Cal
     verdict = take({**fields, "accesses": prepared.accesses, "emulated": True})
     if verdict.stop != "exits":
         commit(bus, prepared)
-        recorder.exclusive = bus.vcpu if prepared.form.monitor else None
+        _behind(recorder, bus, prepared)
     return verdict
 
 
@@ -255,4 +255,8 @@ def act(recorder: Recorder, bus: Bus) -> None:
     prepared = prepare(bus, event.fields["fault_ipa"])
     recorder.amend(bus.vcpu, "arm_nisv", {"accesses": prepared.accesses, "emulated": True})
     commit(bus, prepared)
-    recorder.exclusive = bus.vcpu if prepared.form.monitor else None
+    _behind(recorder, bus, prepared)
+
+
+def _behind(recorder: Recorder, bus: Bus, prepared: Prepared) -> None:
+    (recorder.exclusive.add if prepared.form.monitor else recorder.exclusive.discard)(bus.vcpu)

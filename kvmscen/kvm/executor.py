@@ -246,7 +246,7 @@ class Run:
                 verdict = self._take(vcpu, "timeout", "", {"timeout": seconds})
                 return (verdict._replace(stop="timeout") if late else verdict), False
             vcpu.immediate_exit = 0
-            number = self.step(vcpu) if self.recorder.exclusive == vcpu.number else None
+            number = self.step(vcpu) if vcpu.number in self.recorder.exclusive else None
             if number is None:
                 number = vcpu.run()
             if number != _EINTR:
@@ -260,7 +260,7 @@ class Run:
 
         None where it has come to its end, else what KVM_RUN returned with instead of a step.
         """
-        self.recorder.exclusive = None
+        self.recorder.exclusive.discard(vcpu.number)
         for _ in range(_EXCLUSIVE_STEPS):
             if emulation.store_exclusive(self.recorder, self.bus(vcpu)):
                 break

@@ -30,7 +30,7 @@ class Recorder:
         self.timeout = machine.timeout
         self.total = 0
         self.monitors = Monitors()
-        self.exclusive: int | None = None  # the vCPU that is behind an emulated load-exclusive
+        self.exclusive: set[int] = set()  # the vCPUs that are behind an emulated load-exclusive
         self.corrected = 0  # replies to sign-extending loads that KVM had extended with zeros
         self._reason: str | None = None
         self._performed: Counter[int] = Counter()

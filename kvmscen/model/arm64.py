@@ -14,7 +14,7 @@ from kvmscen.arch.arm64_syndrome import Access, decode, esr_iss
 from kvmscen.errors import IoctlError
 from kvmscen.kvm import emulation
 from kvmscen.kvm.script import Verdict
-from kvmscen.machine import Action, Vcpu
+from kvmscen.machine import Action, Step, Vcpu
 from kvmscen.model.arm64_alignment import ZVA, Alignment
 from kvmscen.model.capabilities import ARM64, IPA_BITS
 from kvmscen.model.guest import FETCHES, Blocked, Guest, Unpredicted
@@ -86,6 +86,8 @@ class Arm64(Guest):
         self.engine.ctl_set_cpu_model(const.UC_CPU_ARM64_MAX)
         self.off = False
         self.alignment = Alignment(self.engine, self.word, self._register, self._misaligned)
+        # A load-exclusive that is carried out takes its store-exclusive with it: then both are.
+        self.emulates = machine.undecoded is not None or any(map(_emulates, machine.vcpus[0].script or ()))
 
     # --- registers --------------------------------------------------------------------------------------------------
 
@@ -167,7 +169,7 @@ class Arm64(Guest):
                 or (self._simd(word) and self._trapping())
                 or (word & 0xFFF00000 == 0xD5300000 and word >> 5 & 0xFFFF not in KNOWN_SYSTEM)
                 or word & ~0x1F == ZVA
-                or (self.machine.undecoded is not None and word & EXCLUSIVE == 0x08000000)
+                or (self.emulates and word & EXCLUSIVE == 0x08000000)
             ):
                 yield address + 4 * n
 
@@ -177,7 +179,7 @@ class Arm64(Guest):
             raise Blocked
         if word & 0xFFF00000 == 0xD5300000 and word >> 5 & 0xFFFF not in KNOWN_SYSTEM:
             return self._system(word)
-        exclusive = self.machine.undecoded is not None and word & EXCLUSIVE == 0x08000000
+        exclusive = self.emulates and word & EXCLUSIVE == 0x08000000
         if (exclusive or word & ~0x1F == ZVA) and (wrong := self.alignment.wrong(address)) is not None:
             raise Unpredicted(wrong)
         if exclusive:
@@ -375,6 +377,10 @@ class Arm64(Guest):
             self.exit("system_event", {"type": reply.event, "ndata": 1, "flags": 0, "data": [0]}, pc + 4)
         elif reply.blocks:
             raise Blocked
+
+
+def _emulates(step: Step) -> bool:
+    return any(action.name == "emulate" for action in step.then or ()) or any(map(_emulates, step.steps))
 
 
 def _cp(name: str) -> tuple[int, int, int, int, int]:
