@@ -11,8 +11,8 @@ from typing import TextIO
 
 from kvmscen.errors import UsageError
 from kvmscen.hosts.qemu import QemuHost
-from kvmscen.qemu import snapshot, store
-from kvmscen.qemu.prepare import Own, need_qemu, prepare
+from kvmscen.qemu import snapshot, store, tools
+from kvmscen.qemu.prepare import Own, prepare
 
 
 class _Progress:
@@ -53,7 +53,7 @@ def _prepare(arguments: argparse.Namespace) -> int:
     try:
         for text in arguments.names:
             name = store.parse(text)
-            need_qemu(name.row)
+            tools.get(name.row, tell)
             entry = prepare(name, own, tell)
             tell(f"booting {entry.name}", None)
             made = QemuHost(entry.name + (f",cpu={name.cpu}" if name.cpu else ""))

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from kvmscen import baseline, engine, noise, rounds, verbs
 from kvmscen.errors import HostError, Problem, UsageError
-from kvmscen.hosts import DEFAULT, host
+from kvmscen.hosts import defaults, host
 from kvmscen.measured import Measured
 from kvmscen.reports import MEASURED, plot, prices
 from kvmscen.reports.json_report import iso
@@ -74,7 +74,7 @@ class _Hosts:
 
     def timed(self, files: Sequence[str], plan: rounds.Plan, screen: verbs.Screen, problems: Sequence[Problem] = ()) -> Run:
         """One measurement."""
-        hosts = [host(name) for name in self.named or DEFAULT]
+        hosts = [host(name) for name in self.named] or defaults()
         return rounds.measure(files, hosts, bool(self.named), self.selection, plan, screen.problem, screen.progress, problems)
 
 

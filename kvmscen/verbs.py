@@ -14,7 +14,7 @@ from typing import TextIO
 
 from kvmscen import engine
 from kvmscen.errors import HostError, Problem, UsageError
-from kvmscen.hosts import DEFAULT, HOSTS, Host, host
+from kvmscen.hosts import HOSTS, Host, defaults, host, prepared
 from kvmscen.hosts.replay import recording
 from kvmscen.reports import FORMATS, text
 from kvmscen.result import Result, Run
@@ -102,7 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     selection = engine.Selection(arguments.k, tuple(arguments.case or ()), arguments.assembler)
     try:
-        hosts = [host(name) for name in named or DEFAULT]
+        hosts = [host(name) for name in named] or defaults()
         made = engine.run(files, hosts, bool(named), selection, workers, on_result, screen.problem, problems)
         if not made.results and not made.problems and files and not made.interrupted:
             screen.say("no case of these files is selected by " + " ".join(_selecting(arguments)))
@@ -298,7 +298,14 @@ def hosts(arguments: argparse.Namespace) -> int:
     from tabulate import tabulate
 
     head = ("host", "runs here", "architectures", "kernel", "note")
-    rows = [_host_row(name) for name in HOSTS]
+    rows = []
+    for kind, row in HOSTS.items():
+        if row.usage == kind or row.usage.startswith(f"{kind}["):
+            rows.append(_host_row(kind, row.usage, row.note))
+        else:
+            # It needs a name of the user's; there is nothing to start, but for those that are prepared.
+            rows.append((row.usage, "yes" if row.place else "not yet", "", "", row.note))
+            rows += [_host_row(made.name, made.name, "prepared", made) for made in (prepared() if kind == "qemu" else ())]
     width = shutil.get_terminal_size((120, 24)).columns
     # The note is what can be broken into lines: it gets the width that the other columns leave. tabulate widens each by 2.
     columns = zip(head[:-1], *(row[:-1] for row in rows), strict=True)
@@ -314,23 +321,18 @@ def hosts(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _host_row(kind: str) -> tuple[str, str, str, str, str]:
-    row = HOSTS[kind]
-    made: Host | None = None
+def _host_row(name: str, usage: str, note: str, made: Host | None = None) -> tuple[str, str, str, str, str]:
     try:
-        if row.usage != kind and not row.usage.startswith(f"{kind}["):
-            # It needs a name of the user's; there is nothing to start.
-            return (row.usage, "yes" if row.place else "not yet", "", "", row.note)
-        made = host(kind)
+        made = made or host(name)
         made.start()
         made.wait()
         archs = " ".join(facts.arch for facts in made.facts)
         kernel = next((facts.kernel for facts in made.facts if facts.kernel), "")
         flavour = next((facts.flavour for facts in made.facts if facts.flavour), None)
-        return (row.usage, "yes", archs, kernel, row.note + (f", flavour {flavour}" if flavour else ""))
+        return (usage, "yes", archs, kernel, note + (f", flavour {flavour}" if flavour else ""))
     except HostError as error:
-        why = str(error).removeprefix(f"host {kind} cannot run here: ")
-        return (row.usage, "no", "", "", f"{row.note}: {why}")
+        why = str(error).removeprefix(f"host {name} cannot run here: ")
+        return (usage, "no", "", "", f"{note}: {why}")
     finally:
         if made is not None:
             made.close()

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import subprocess
+import sys
 from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -33,6 +36,26 @@ def without_qemu() -> str | None:
         if shutil.which(program) is None:
             return f"{QEMU_NEEDED}: there is no {program} (Debian: apt install qemu-system-arm)"
     return None
+
+
+# Prepared machines stay in the user's own cache, so that they are made once; all else is tested as if there were none.
+OWN_CACHE = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _empty_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def qemu_arm64() -> tuple[str, dict[str, str]]:
+    """A prepared arm64 host: its name, and the environment that it is found in."""
+    name, environment = "qemu:arm64@6.1", {**os.environ, "XDG_CACHE_HOME": OWN_CACHE}
+    argv = [sys.executable, "-m", "kvmscen", "host", "prepare", name]
+    done = subprocess.run(argv, capture_output=True, text=True, env=environment, timeout=400, cwd=Path(__file__).parent.parent)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{name}: ready, kernel 6.1.")
+    return name, environment
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -63,8 +63,22 @@ HOSTS: dict[str, Row] = {
     ),
     "ssh": Row("ssh:USER@HOST[:PORT]", "kvmscen.hosts.ssh:SshHost", "real KVM of another machine, which needs python3 only"),
 }
-# What runs a scenario when no --on is given: the first of these that can and that fits its architecture.
-DEFAULT = ("kvm", "model")
+
+
+def defaults() -> list[Host]:
+    """What runs a case when no --on is given: the first of these that can and that fits its architecture."""
+    return [host("kvm"), *prepared(), host("model")]
+
+
+def prepared() -> list[Host]:
+    """The qemu hosts that are prepared: of each architecture the newest."""
+    from kvmscen.qemu import store  # here, since most machines have none
+
+    if not (store.home() / "machines").is_dir():
+        return []
+    from kvmscen.hosts import qemu
+
+    return list(qemu.prepared())
 
 
 def usages() -> str:

@@ -38,6 +38,8 @@ def base(root: Path, modules: Iterable[tuple[str, bytes]]) -> bytes:
     archive = Archive()
     archive.tree(root)
     archive.device("dev/console", 5, 1)
+    # Before the kernel has gathered what it calls random, Python begins with what this gives.
+    archive.device("dev/urandom", 1, 9)
     for number, (name, data) in enumerate(modules):
         archive.file(f"modules/{number:02d}-{name}.ko", data)
     return archive.finish()

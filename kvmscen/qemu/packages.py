@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -21,6 +22,7 @@ Tell = Callable[[str, float | None], None]
 
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _TIMEOUT = 600.0
+_HOUR = 3600.0
 # Debian's suites that name no release.
 _ROLLING = ("sid", "unstable", "testing", "stable", "oldstable")
 
@@ -42,6 +44,12 @@ def release() -> str:
         system = found.get("PRETTY_NAME", "no Debian")
         raise HostError(f"kernels are taken from the package sources of a Debian; this is {system}: give --kernel and --rootfs")
     return codename
+
+
+@cache
+def native() -> str:
+    """Debian's name of this machine's architecture."""
+    return _output(["dpkg", "--print-architecture"], None).strip()
 
 
 @cache
@@ -69,14 +77,18 @@ class Apt:
         self.arch = arch
         self.suite = suite
 
-    def update(self, tell: Tell) -> None:
-        """Get the lists of packages; those that have not changed are not downloaded again."""
+    def update(self, tell: Tell, fresh: bool = False) -> None:
+        """Get the lists of packages, unless they are of this hour and need not be `fresh`; of those only what has changed."""
+        seen = self.folder / "updated"
+        if not fresh and seen.exists() and time.time() - seen.stat().st_mtime < _HOUR:
+            return
         for part in ("lists/partial", "archives/partial", "debs"):
             (self.folder / part).mkdir(parents=True, exist_ok=True)
         (self.folder / "status").touch()
         (self.folder / "debian.sources").write_text(self._sources())
         (self.folder / "apt.conf").write_text(self._configuration())
         self._fetch(["apt-get", "update"], f"lists of packages ({self.suite}, {self.arch})", tell)
+        seen.touch()
 
     def names(self, pattern: str) -> list[str]:
         """The names of packages that match a regular expression."""
@@ -91,7 +103,15 @@ class Apt:
     def download(self, names: Sequence[str], tell: Tell) -> list[Path]:
         """The packages' files. What was downloaded before, whole and right, is not downloaded again."""
         debs = self.folder / "debs"
-        self._fetch(["apt-get", "download", *names], f"{len(names)} packages ({names[0]} ...)", tell, debs)
+        what = names[0] if len(names) == 1 else f"{len(names)} packages ({names[0]} ...)"
+        argv = ["apt-get", "download", *names]
+        debs.mkdir(parents=True, exist_ok=True)
+        try:
+            self._fetch(argv, what, tell, debs)
+        except HostError:
+            # The archive may have gone on since the lists were fetched.
+            self.update(tell, fresh=True)
+            self._fetch(argv, what, tell, debs)
         found = []
         for name in names:
             files = sorted(debs.glob(f"{name}_*.deb"), key=lambda file: file.stat().st_mtime)
@@ -99,6 +119,17 @@ class Apt:
                 raise HostError(f"apt-get download {name} left no file")
             found.append(files[-1])
         return found
+
+    def closure(self, name: str, tell: Tell) -> list[Path]:
+        """The files of a package for this machine, and of those that it needs and that are not installed here."""
+        cache = self.folder / "debs"
+        (cache / "partial").mkdir(parents=True, exist_ok=True)
+        # Without the lock on what is installed, since nothing is: no root is needed.
+        options = {"Dir::State::status": "/var/lib/dpkg/status", "Dir::Cache::archives": str(cache), "Debug::NoLocking": "true"}
+        argv = ["apt-get", *(part for key, value in options.items() for part in ("-o", f"{key}={value}"))]
+        argv += ["install", "--download-only", "--no-install-recommends", "--yes", name]
+        self._fetch(argv, f"{name} and what it needs", tell)
+        return sorted(cache.glob("*.deb"))
 
     def clean(self) -> None:
         """Remove what was downloaded, but for the lists."""
@@ -126,7 +157,7 @@ class Apt:
             "Dir::Etc::sourcelist": f"{where}/debian.sources",
             "Dir::Etc::sourceparts": f"{where}/none",
             "Dir::Etc::preferences": f"{where}/none",
-            "Dir::Etc::preferencesparts": f"{where}/none",
+            "Dir::Etc::preferencesparts": "/dev/null/",
             "Dir::State": str(where),
             "Dir::State::lists": f"{where}/lists",
             "Dir::State::status": f"{where}/status",
@@ -189,4 +220,5 @@ def _output(argv: list[str], environment: dict[str, str] | None) -> str:
 
 def _complaint(errors: str) -> str:
     lines = [line[3:] for line in errors.splitlines() if line.startswith("E: ")] or errors.splitlines()[-1:]
-    return "; ".join(lines) or "it does not say why"
+    # The first is the cause, what follows only that there was one.
+    return lines[0] if lines else "it does not say why"

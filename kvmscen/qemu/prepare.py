@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import gzip
 import os
 import re
 import shutil
-import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kvmscen.errors import HostError
-from kvmscen.qemu import initramfs, store, tools
+from kvmscen.errors import HostError, UsageError
+from kvmscen.qemu import initramfs, store
 from kvmscen.qemu.boards import Board
 from kvmscen.qemu.packages import Apt, Tell, release, unpack
 from kvmscen.qemu.store import Entry, Name
@@ -44,17 +42,26 @@ class _Kernel:
     package: str
     version: str
 
+    @property
+    def modules(self) -> list[str]:
+        """The package of its modules, where they are not with the kernel."""
+        return self.apt.names(rf"^linux-modules-{re.escape(self.package.partition('-binary-')[2] or 'none')}$")
+
 
 def prepare(name: Name, own: Own, tell: Tell) -> Entry:
     """Make the machine that `name` means, unless it is there and whole. Raises HostError."""
-    with store.locked(f"{name.board}@{name.kernel}"):
+    if own.kernel is not None:
+        if name.kernel:
+            raise UsageError(f"{name.entry} has a kernel in its name: with --kernel write qemu:{name.board}")
+        name = Name(name.board, str(own.kernel), name.cpu)
+    with store.locked(store.folder_of(f"qemu:{name.board}@{name.kernel}").name):
         kernel = None
         if not name.kernel or name.kernel == "newest":
             kernel = _choose(name, tell)
             name = Name(name.board, _series(kernel.version), name.cpu)
         folder = store.folder_of(name.entry)
         entry = store.find(name)
-        if entry is not None and entry.damage() is None and entry.changed() is None and own == Own():
+        if entry is not None and entry.damage() is None and entry.changed() is None and not (own.rootfs or own.modules):
             tell(f"{entry.name} is there", None)
             return entry
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -82,7 +89,7 @@ def _sweep(folder: Path) -> None:
 def _build(name: Name, own: Own, kernel: _Kernel | None, made: Path, tell: Tell) -> dict[str, Any]:
     """The files of a machine in `made`; returns its manifest."""
     board = name.row
-    image = own.kernel or (Path(name.kernel) if "/" in name.kernel else None)
+    image = Path(name.kernel) if "/" in name.kernel else None
     packages: list[Path] = []
     with tempfile.TemporaryDirectory(prefix="unpacked-", dir=made) as place:
         root, tree = Path(place) / "root", Path(place) / "kernel"
@@ -90,22 +97,25 @@ def _build(name: Name, own: Own, kernel: _Kernel | None, made: Path, tell: Tell)
         tree.mkdir()
         if image is None:
             kernel = kernel or _choose(name, tell)
-            packages += _fetched(kernel.apt, [kernel.package], tree, tell)
+            packages += _fetched(kernel.apt, [kernel.package, *kernel.modules], tree, tell)
             image = _image(tree, kernel.package)
         if own.rootfs is None:
             packages += _userland(board, root, tell)
         tell("building the first file system", None)
-        (made / "kernel").write_bytes(_plain(_readable(image)))
+        store.write_kernel(image, made)
         loaded = initramfs.modules(own.modules or tree, board.modules)
-        (made / "base").write_bytes(initramfs.base(_rootfs(own.rootfs, root), loaded))
+        base = initramfs.base(_rootfs(own.rootfs, root), loaded)
+        (made / "base").write_bytes(base)
         if board.dtb is not None:
             (made / "dtb").write_bytes(_readable(next(tree.rglob(board.dtb), tree / board.dtb)))
-    given = [path for path in (own.kernel, own.rootfs) if path is not None] or ([image] if "/" in name.kernel else [])
+    given = [Path(name.kernel)] if "/" in name.kernel else []
     return {
         "name": name.entry,
         "board": name.board,
         "series": name.kernel if "/" not in name.kernel else "",
         "kernel": kernel.version if kernel is not None else str(image),
+        # The file system is memory too, and is there twice while it is unpacked.
+        "memory": max(board.memory, (3 * len(base) >> 20) + 128),
         "packages": [{"file": path.name, "sha256": store.sha256(path)} for path in packages],
         "own": {str(path): store.stamp(path) for path in given},
     }
@@ -118,24 +128,29 @@ def _choose(name: Name, tell: Tell) -> _Kernel:
     """The kernel package of a series, of the machine's own release, or the newest."""
     own = release()
     found: list[_Kernel] = []
+    failed: list[str] = []
     if name.kernel == "newest":
         suites = [own, *(suite for suite in _NEWEST if suite != own)]
     elif name.kernel:
         suites = list(dict.fromkeys((_FIRST.get(name.kernel, own), own, *_SUITES)))
     else:
-        suites = [own, *_SUITES]
+        suites = list(dict.fromkeys((own, *_SUITES)))
     for suite in suites:
-        found += _kernels(name.row, suite, name.kernel, tell)
+        try:
+            found += _kernels(name.row, suite, name.kernel, tell)
+        except HostError as error:
+            failed.append(str(error))
         if found and name.kernel != "newest":
             break
     if not found:
         wanted = f"a kernel {name.kernel}" if name.kernel else "a kernel"
-        raise HostError(f"{name.entry}: none of {', '.join(suites)} has {wanted} for {name.row.debian}")
+        why = "".join(f"; {reason}" for reason in failed)
+        raise HostError(f"{name.entry}: none of {', '.join(suites)} has {wanted} for {name.row.debian}{why}")
     return max(found, key=lambda kernel: store.natural(kernel.version))
 
 
 def _kernels(board: Board, suite: str, series: str, tell: Tell) -> list[_Kernel]:
-    """The kernels of a series that a suite has; those of any series where none is named, then only the suite's own choice."""
+    """The kernels of a series that a suite has; where none is named, the suite's own choice."""
     apt = Apt(store.home() / "apt", board.debian, suite)
     apt.update(tell)
     wanted = re.escape(series) if series and series != "newest" else r"[0-9]+\.[0-9]+"
@@ -146,9 +161,10 @@ def _kernels(board: Board, suite: str, series: str, tell: Tell) -> list[_Kernel]
         if re.fullmatch(r"[\d.]+([+-][\w.+]*)?", version) and (version not in versions or "-binary-" in package):
             # From 7.0 on an image package is empty, and the kernel lies in another.
             versions[version] = package
-    if not series:
-        chosen = "".join(apt.depends(f"linux-image-{board.flavour}")[:1])
-        versions = {version: package for version, package in versions.items() if chosen.endswith(f"-{version}-{board.flavour}")}
+    if not series and apt.names(f"^linux-image-{board.flavour}$"):
+        # Of several series in one suite, as backports in its security archive, its own.
+        chosen = apt.depends(f"linux-image-{board.flavour}")
+        versions = {v: package for v, package in versions.items() if f"linux-image-{v}-{board.flavour}" in chosen}
     # A name without its patch level holds others' place only.
     return [_Kernel(apt, package, version) for version, package in versions.items() if len(re.findall(r"\d+", version)) > 2]
 
@@ -171,32 +187,12 @@ def _readable(path: Path) -> bytes:
         raise HostError(f"{path} cannot be read: {os.strerror(error.errno or 0)}") from None
 
 
-def _plain(image: bytes) -> bytes:
-    """An image as QEMU takes it: out of the EFI program that unpacks itself (drivers/firmware/efi/libstub/zboot-header.S)."""
-    if image[4:8] != b"zimg":
-        return image
-    at, size = (int.from_bytes(image[where : where + 4], "little") for where in (8, 12))
-    kind, payload = image[24:32].rstrip(b"\0"), image[at : at + size]
-    if kind == b"gzip":
-        return gzip.decompress(payload)
-    done = subprocess.run([kind.decode("ascii", "replace"), "-dcq"], input=payload, capture_output=True)
-    if done.returncode and not done.stdout:
-        raise HostError(f"the kernel cannot be unpacked: {done.stderr.decode(errors='replace').strip()}")
-    return done.stdout
-
-
 # --- the first file system ------------------------------------------------------------------------------------------
 
 
 def _userland(board: Board, root: Path, tell: Tell) -> list[Path]:
     """Python with what it needs, unpacked and trimmed; returns the packages."""
-    for suite in dict.fromkeys((release(), "trixie", "sid")):
-        apt = Apt(store.home() / "apt", board.debian, suite)
-        apt.update(tell)
-        if apt.names("^python3-minimal$"):
-            break
-    else:
-        raise HostError(f"no suite has python3 for {board.debian}")
+    apt = _with_python(board, tell)
     python = next(name for name in apt.depends("python3-minimal") if re.fullmatch(r"python3\.\d+-minimal", name))
     parts = [python, f"lib{python}", f"lib{python.replace('minimal', 'stdlib')}"]
     needed = {name for part in parts for name in apt.depends(part) if re.fullmatch(_LIBRARIES, name)}
@@ -204,6 +200,20 @@ def _userland(board: Board, root: Path, tell: Tell) -> list[Path]:
     packages = _fetched(apt, [*parts, *sorted(needed)], root, tell)
     initramfs.trim(root)
     return packages
+
+
+def _with_python(board: Board, tell: Tell) -> Apt:
+    """The machine's own release, or a later one where that does not have the architecture."""
+    failed: list[str] = []
+    for suite in dict.fromkeys((release(), "trixie", "sid")):
+        apt = Apt(store.home() / "apt", board.debian, suite)
+        try:
+            apt.update(tell)
+            if apt.names("^python3-minimal$"):
+                return apt
+        except HostError as error:
+            failed.append(str(error))
+    raise HostError(f"no suite has python3 for {board.debian}" + "".join(f"; {reason}" for reason in failed))
 
 
 def _fetched(apt: Apt, names: list[str], into: Path, tell: Tell) -> list[Path]:
@@ -220,11 +230,3 @@ def _rootfs(own: Path | None, root: Path) -> Path:
     if not (own / "usr/bin/python3").exists():
         raise HostError(f"{own} has no usr/bin/python3: --rootfs is the folder of a root file system with Python 3.9 or newer")
     return own
-
-
-# --- what is booted -------------------------------------------------------------------------------------------------
-
-
-def need_qemu(board: Board) -> tools.Qemu:
-    """The QEMU of a board."""
-    return tools.need(board)

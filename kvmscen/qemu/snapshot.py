@@ -16,6 +16,7 @@ from pathlib import Path
 from kvmscen.agent import pack
 from kvmscen.errors import HostError
 from kvmscen.hosts.child import Json
+from kvmscen.qemu.boards import Board
 from kvmscen.qemu.store import Entry, stamp
 from kvmscen.qemu.vm import Image, Saved, Vm, shell
 
@@ -23,6 +24,7 @@ _SAVE_SECONDS = 60.0
 # QEMU saves no EL2 timer (7.2: vmstate_arm_cpu has GTIMER_PHYS and GTIMER_VIRT alone), so what the kernel had set there never
 # comes. It sets it anew when it leaves its idle loop with the tick stopped: it must be in there when it is saved.
 _IDLE_SECONDS = 0.5
+_FORGOTTEN = 600.0
 
 
 def key(entry: Entry, image: Image) -> str:
@@ -32,7 +34,7 @@ def key(entry: Entry, image: Image) -> str:
         pack.digest(),
         os.path.realpath(image.qemu),
         stamp(Path(image.qemu)),
-        (image.options, board.line, board.wire, board.append, board.memory, image.cpu or board.cpu),
+        (image.options, board.line, board.wire, board.append, image.memory, image.cpu or board.cpu),
         entry.manifest["files"],
     )
     return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:16]
@@ -46,6 +48,11 @@ def find(entry: Entry, image: Image) -> tuple[Saved, Json] | None:
     except (OSError, ValueError):
         return None
     return Saved(folder / "memory", folder / "state"), hello
+
+
+def wanted(board: Board) -> bool:
+    """Whether a board can go on from a snapshot."""
+    return board.snapshot
 
 
 def state(entry: Entry) -> str:
@@ -89,6 +96,7 @@ class Making:
             self.close()
             raise
         self.vm.close()
+        (self.folder / "cpu").write_text(self.image.cpu)
         (self.folder / "hello.json").write_text(json.dumps(hello))
         self._keep()
         return hello
@@ -102,6 +110,7 @@ class Making:
             self.folder.rename(place)
         except OSError:
             shutil.rmtree(self.folder, ignore_errors=True)
+        _prune(place, self.image.cpu)
 
     def close(self) -> None:
         """End the machine and drop what there is of the snapshot."""
@@ -109,8 +118,13 @@ class Making:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def prune(entry: Entry, keep: str) -> None:
-    """Remove snapshots of other options of the same agent? No: those of other agents and QEMUs, and what was left half made."""
-    for folder in (entry.folder / "snapshots").iterdir():
-        if folder.name != keep and time.time() - folder.stat().st_mtime > 600:
+def _prune(kept: Path, cpu: str) -> None:
+    """Remove the snapshots for the same CPU that another agent, QEMU or kernel left, and what was not finished long ago.
+
+    A machine that goes on from one of them has its files open and mapped, and keeps them.
+    """
+    for folder in kept.parent.iterdir():
+        known = (folder / "cpu").read_text() if (folder / "hello.json").exists() else None
+        unfinished = known is None and time.time() - folder.stat().st_mtime > _FORGOTTEN
+        if folder != kept and (known == cpu or unfinished):
             shutil.rmtree(folder, ignore_errors=True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import fcntl
+import gzip
 import hashlib
 import json
 import os
 import re
 import shutil
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +20,7 @@ from typing import Any
 from kvmscen.errors import HostError, UsageError
 from kvmscen.qemu.boards import BOARDS, Board
 
-FORMAT, VERSION = "kvmscen-qemu", 1
+FORMAT, VERSION = "kvmscen-qemu", 2
 _OPTIONS = ("cpu",)
 
 
@@ -57,6 +59,10 @@ def parse(text: str) -> Name:
     cpu = given.get("cpu", "")
     if cpu and not re.fullmatch(r"[\w.+,=-]+", cpu):
         raise UsageError(f"{text}: {cpu!r} is no CPU of QEMU")
+    if cpu.partition(",")[0] == "max" and BOARDS[board].arch == "arm64":
+        raise UsageError(
+            f"{text}: cpu=max: QEMU's max is not usable for arm64 (7.2 runs the code of earlier guests): take neoverse-n1"
+        )
     return Name(board, os.path.abspath(kernel) if "/" in kernel else kernel, cpu)
 
 
@@ -161,7 +167,7 @@ def natural(text: str) -> list[Any]:
 
 def write(folder: Path, manifest: dict[str, Any]) -> None:
     """Write the manifest of a folder whose files are all there."""
-    files = sorted(path for path in folder.iterdir() if path.is_file())
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix != ".json")
     whole = {
         "format": FORMAT,
         "version": VERSION,
@@ -169,13 +175,56 @@ def write(folder: Path, manifest: dict[str, Any]) -> None:
         "files": {path.name: {"size": path.stat().st_size, "sha256": sha256(path)} for path in files},
         "made": time.strftime("%Y-%m-%d %H:%M", time.localtime()),
     }
-    (folder / "manifest.json").write_text(json.dumps(whole, indent=1) + "\n")
+    part = folder / "manifest.json.part"
+    part.write_text(json.dumps(whole, indent=1) + "\n")
+    part.rename(folder / "manifest.json")
 
 
 def remove(entry: Entry) -> None:
     """Remove a prepared machine; the manifest goes first, so that half of one is none."""
     (entry.folder / "manifest.json").unlink(missing_ok=True)
     shutil.rmtree(entry.folder, ignore_errors=True)
+
+
+def renewed(entry: Entry) -> Entry:
+    """The same machine with the user's own kernel as it is now; raises HostError where a file of his has gone."""
+    changed = entry.changed()
+    if changed is None:
+        return entry
+    own = entry.manifest["own"]
+    if changed != entry.manifest["kernel"] or not Path(changed).is_file():
+        raise HostError(f"{changed} is not as it was when {entry.name} was prepared: prepare it again")
+    with locked(entry.folder.name):
+        write_kernel(Path(changed), entry.folder)
+        rest = {key: value for key, value in entry.manifest.items() if key not in ("format", "version", "files", "made")}
+        write(entry.folder, {**rest, "own": {**own, changed: stamp(Path(changed))}})
+    return _read(entry.folder) or entry
+
+
+def write_kernel(image: Path, folder: Path) -> None:
+    """Put a kernel image into a machine's folder as QEMU takes it. Raises HostError where it cannot be read."""
+    part = folder / ".kernel"
+    try:
+        part.write_bytes(_plain(image.read_bytes()))
+        part.rename(folder / "kernel")
+    except OSError as error:
+        raise HostError(f"{image} cannot be read: {os.strerror(error.errno or 0)}") from None
+
+
+def _plain(image: bytes) -> bytes:
+    """An image out of the EFI program that unpacks itself (drivers/firmware/efi/libstub/zboot-header.S)."""
+    if image[4:8] != b"zimg":
+        return image
+    at, size = (int.from_bytes(image[where : where + 4], "little") for where in (8, 12))
+    kind, payload = image[24:32].rstrip(b"\0").decode("ascii", "replace"), image[at : at + size]
+    if kind == "gzip":
+        return gzip.decompress(payload)
+    if shutil.which(kind) is None:
+        raise HostError(f"the kernel is packed with {kind}, which is not installed")
+    done = subprocess.run([kind, "-dcq"], input=payload, capture_output=True)
+    if done.returncode and not done.stdout:
+        raise HostError(f"the kernel cannot be unpacked: {done.stderr.decode(errors='replace').strip()}")
+    return done.stdout
 
 
 def clear() -> None:

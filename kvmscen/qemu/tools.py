@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from kvmscen.errors import HostError
 from kvmscen.qemu import store
 from kvmscen.qemu.boards import Board
+from kvmscen.qemu.packages import Apt, Tell, native, release, unpack
 
 
 @dataclass(frozen=True)
@@ -46,3 +48,26 @@ def need(board: Board) -> Qemu:
     if found is None:
         raise HostError(f"{board.binary} is not installed: install Debian's package {board.package}, or prepare the host again")
     return found
+
+
+def get(board: Board, tell: Tell) -> None:
+    """See to it that there is a QEMU for a board: the machine's own, or its package unpacked into the cache, not installed."""
+    if find(board) is not None:
+        return
+    tell(f"{board.binary} is not installed here: getting {board.package}", None)
+    place = unpacked(board)
+    with store.locked(board.package):
+        apt = Apt(store.home() / "apt", native(), release())
+        apt.update(tell)
+        packages = [package for name in (board.package, *board.firmware) for package in apt.closure(name, tell)]
+        place.parent.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
+        try:
+            for package in dict.fromkeys(packages):
+                unpack(package, made)
+            shutil.rmtree(place, ignore_errors=True)
+            made.rename(place)
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+        apt.clean()
+    need(board)

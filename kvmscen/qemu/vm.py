@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kvmscen.agent import frames
-from kvmscen.hosts.child import Child, Json
+from kvmscen.hosts.child import Child, ChildError, Json
 from kvmscen.qemu.boards import Board
 from kvmscen.qemu.qmp import Qmp
 
@@ -26,7 +27,7 @@ _AGAIN = frames.pack('{"id":0,"again":true}')
 
 @dataclass(frozen=True)
 class Image:
-    """What is booted: QEMU, its environment, and the files; `initrd` has the agent in it."""
+    """What is booted: QEMU, its environment, and the files; `initrd` has the agent in it. `memory` is in MiB."""
 
     board: Board
     qemu: str
@@ -36,6 +37,7 @@ class Image:
     environment: Mapping[str, str]
     options: tuple[str, ...] = ()
     dtb: Path | None = None
+    memory: int = 256
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,10 @@ class Saved:
 
     memory: Path
     state: Path
+
+    def drop(self) -> None:
+        """See to it that no other run goes on from it."""
+        (self.memory.parent / "hello.json").unlink(missing_ok=True)
 
 
 class Vm(Child):
@@ -57,6 +63,7 @@ class Vm(Child):
         self.environment = dict(image.environment)
         self._console = -1
         self._monitor: socket.socket | None = None
+        self._watch: subprocess.Popen[bytes] | None = None
 
     @property
     def qmp(self) -> Qmp:
@@ -78,8 +85,18 @@ class Vm(Child):
         return "\n".join(text for text in (super().tail, self.console) if text)
 
     def wait_hello(self, seconds: float = 30.0) -> Json:
-        """The agent's hello, which a boot comes before."""
-        return super().wait_hello(max(seconds, _BOOT_SECONDS))
+        """The agent's hello, after a boot or from a snapshot; where that is of no use any more the machine is booted."""
+        if self.saved is None:
+            return super().wait_hello(max(seconds, _BOOT_SECONDS))
+        try:
+            return super().wait_hello(seconds)
+        except ChildError:
+            if self._closed:
+                raise
+            self.saved.drop()
+            self.saved = None
+            self.greeting = b""
+            return super().wait_hello(_BOOT_SECONDS)
 
     def _start(self) -> subprocess.Popen[bytes]:
         self._drop()
@@ -97,7 +114,9 @@ class Vm(Child):
             if self.saved is not None:
                 # All at once: QEMU takes them one after another, and the agent's answer says that they went well.
                 self._monitor.sendall(b"".join(json.dumps(command).encode() + b"\n" for command in _resume(self.saved)))
-            return super()._start()
+            process = super()._start()
+            self._watch = _watch(process.pid)
+            return process
         finally:
             theirs.close()
             if initrd >= 0:
@@ -106,13 +125,18 @@ class Vm(Child):
     def _line(self, console: int, monitor: int, initrd: int) -> list[str]:
         board, image = self.image.board, self.image
         line = [image.qemu, *image.options, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
-        line += [*board.line, "-cpu", image.cpu or board.cpu, "-accel", "tcg,thread=multi,tb-size=256", "-m", str(board.memory)]
-        line += ["-chardev", f"file,id=console,path=/proc/self/fd/{console}", "-serial", "chardev:console"]
+        cpu = image.cpu or board.cpu
+        line += [*board.line, *(("-cpu", cpu) if cpu else ()), "-m", str(image.memory)]
+        line += ["-accel", "tcg,thread=multi,tb-size=256"]
+        line += [
+            "-chardev",
+            f"file,id=console,path=/proc/self/fd/{console}",
+        ]
         line += ["-chardev", f"socket,id=monitor,fd={monitor}", "-mon", "chardev=monitor,mode=control", *board.wire]
         file = self.saved.memory if self.saved else self.memory
         if file is not None:
             share = "off" if self.saved else "on"
-            memory = f"memory-backend-file,id=ram,size={board.memory}M,mem-path={_escaped(file)},share={share}"
+            memory = f"memory-backend-file,id=ram,size={image.memory}M,mem-path={_escaped(file)},share={share}"
             # Else a machine that was stopped to be saved would still be stopped when it goes on.
             running = "migration.store-global-state=off"
             line += ["-object", memory, "-machine", "memory-backend=ram", "-global", running]
@@ -124,6 +148,10 @@ class Vm(Child):
 
     def kill(self) -> None:
         """End QEMU; the console can still be read until the next start."""
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.kill()
+            watch.communicate()
         super().kill()
         if self._monitor is not None:
             self._monitor.close()
@@ -140,6 +168,13 @@ class Vm(Child):
         if self._console >= 0:
             os.close(self._console)
             self._console = -1
+
+
+def _watch(pid: int) -> subprocess.Popen[bytes]:
+    """A shell that ends QEMU when we have ended without doing so: QEMU goes on when nobody reads it."""
+    null = subprocess.DEVNULL
+    argv = ["/bin/sh", "-c", 'read -r _; kill -9 "$1"', "sh", str(pid)]
+    return subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=null, stderr=null, start_new_session=True)
 
 
 def _escaped(path: Path) -> str:
@@ -169,3 +204,31 @@ def _write(fd: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
+
+
+# What a kernel prints when it is at its end, or not well.
+_PANIC = re.compile(r"Kernel panic - not syncing: .*")
+_OOPS = re.compile(r"(Internal error: |Unable to handle kernel |BUG: |kernel BUG at |Oops|WARNING: |INFO: rcu).*")
+_SHOWN = 20
+
+
+def why(error: ChildError, name: str) -> str:
+    """What a machine that broke died of, with the end of its console behind the first line."""
+    lines = error.tail.splitlines()
+    panic, oops = (next(filter(None, map(wanted.search, lines)), None) for wanted in (_PANIC, _OOPS))
+    if panic is not None:
+        first = f"a probable finding: the kernel of {name} panicked: {panic.group().partition(': ')[2]}"
+    elif oops is not None:
+        first = f"a probable finding: the kernel of {name} is not well, and {error}: {oops.group()}"
+    elif "did not answer in time" in str(error):
+        first = f"a probable finding: the kernel of {name} hangs: it did not answer in time"
+    else:
+        first = str(error)
+    shown = lines[-_SHOWN:] if panic is None else _from_panic(lines)
+    return "\n".join([first, *(["the end of what it printed:", *shown] if shown else [])])
+
+
+def _from_panic(lines: list[str]) -> list[str]:
+    """What stands round the panic: a call trace may be longer than what is shown."""
+    at = next(number for number, line in enumerate(lines) if _PANIC.search(line))
+    return lines[max(0, at - _SHOWN // 2) : at + _SHOWN]
