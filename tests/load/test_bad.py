@@ -50,7 +50,7 @@ def test_none_takes_long() -> None:
     start = time.perf_counter()
     for path in FILES:
         errors_of(path)
-    assert time.perf_counter() - start < 5
+    assert time.perf_counter() - start < 60
 
 
 def test_every_text_has_its_file() -> None:
