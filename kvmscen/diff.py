@@ -278,9 +278,12 @@ class Diff:
         )
 
     def _at(self, event: Event | None, deed: Deed | None) -> str:
-        if deed is not None:
-            return f"{deed.line}: {deed.text}"
-        return "" if event is None else source(event, self.legend, self.arch, self.flavour)
+        where = "" if event is None else source(event, self.legend, self.arch, self.flavour)
+        if deed is None:
+            return where
+        # Of all actions, `emulate` alone is about the guest's instruction.
+        about = f" ({where})" if where and event is not None and event.fields.get("ioctl") == "emulate" else ""
+        return f"{deed.line}: {deed.text}{about}"
 
 
 def holds(matcher: Any, value: Any, nth: int, whole: bool = False) -> bool:

@@ -52,7 +52,7 @@ def test_an_instruction_that_is_no_memory_access(tmp_path: Path) -> None:
     text = HEAD.replace("undecoded: emulate", "enable: [KVM_CAP_ARM_NISV_TO_USER]").replace("      .inst 0xa9400c43\n", "")
     result, shown = run(tmp_path, text + "expect:\n  - arm_nisv: {}\n    then: [set_regs: {pc: 8}, emulate]\n")
     assert result["status"] == "FAIL"
-    assert "at 10: add  x2, x2, #8" in shown
+    assert "at 15: emulate (10: add  x2, x2, #8)" in shown
     assert "the instruction is not a memory access" in result["detail"]
 
 
