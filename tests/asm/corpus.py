@@ -118,7 +118,7 @@ def of_scenarios() -> Iterator[Sample]:
             if (case.arch, case.asm.text, case.sections, macros) in seen:
                 continue
             seen.add((case.arch, case.asm.text, case.sections, macros))
-            placements = tuple(Placement(s.name, s.at, s.after, s.align, s.load) for s in case.sections)
+            placements = tuple(Placement(s.name, s.at, s.after, s.align, s.load, 1, 1) for s in case.sections)
             origin = case.memslots[0].gpa.offset if case.memslots else 0
             bits = ARCHES[case.arch].BITS[mode_of(case)]
             yield Sample(f"{file.stem}:{case.name}", case.arch, bits, case.asm.text, placements, origin, macros)
