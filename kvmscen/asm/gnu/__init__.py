@@ -13,7 +13,7 @@ from elftools.common.exceptions import ELFError
 
 from kvmscen.asm.gnu import bare_names, immediates, link, messages, objects, text, tools
 from kvmscen.asm.items import MAX_SIZE
-from kvmscen.asm.layout import Place, Shape, place, section_symbols
+from kvmscen.asm.layout import STANDARD, Place, Shape, place, section_symbols
 from kvmscen.asm.values import GNU, Placement, Program, Section, Source, Wrong, clip
 from kvmscen.errors import Problem, ScenarioError
 
@@ -43,7 +43,8 @@ def assemble(arch: str, bits: int, source: Source, placements: Sequence[Placemen
             bare_names.check(made, symbols.keys() - made.symbols.keys(), report)
         images, lines = link.link(found, Path(folder), made, places, symbols, report)
     sections = [
-        Section(s.name, places[s.name].gpa, places[s.name].load, images[s.name], s.size, s.name in made.nobits) for s in shapes
+        Section(s.name, places[s.name].gpa, places[s.name].load, images.get(s.name, b""), s.size, s.name in made.nobits)
+        for s in shapes
     ]
     return Program(tuple(sorted(sections, key=lambda section: (section.gpa, section.name))), symbols, lines, GNU)
 
@@ -136,6 +137,9 @@ def _place(
         asked = shape.name not in _ALWAYS or shape.name in placed or shape.name in named
         if shape.size or asked or made.undefined & own.keys():
             shapes.append(shape)
+    # Cases share `sections`, and not each of their programs fills them all.
+    there = {shape.name for shape in made.shapes}
+    shapes += [Shape(name, 0, 1) for name in STANDARD if name in placed and name not in there]
     total = sum(shape.size for shape in shapes)
     for shape in shapes:
         if shape.size > MAX_SIZE or total > MAX_TOTAL:
