@@ -54,13 +54,13 @@ class ReplayHost:
         return self
 
     def execute(self, machine: Sealed) -> Observation:
-        """The recorded Observation of this machine; raises NotRecorded."""
+        """The recorded Observation of this machine. Raises NotRecorded; HostError where its version is another."""
         try:
             return self._found[machine.name, machine.digest]
         except KeyError:
-            recorded = any(name == machine.name for name, _ in self._found)
-            why = "was recorded from another version of it: record it again" if recorded else "was not recorded"
-            raise NotRecorded(f"this case {why}") from None
+            if any(name == machine.name for name, _ in self._found):
+                raise HostError("this case was recorded from another version of it: record it again") from None
+            raise NotRecorded("this case was not recorded") from None
 
     def close(self) -> None:
         """Nothing to close."""
