@@ -122,6 +122,10 @@ class _Maker:
         vcpu_keys = [keys[key][1] for key in ("vcpus", "mode", "features", "regs", "mmu") if key in keys]
         timeout, exits = get("limits", lambda v, _: limits(v), limits(None))
         how = get("undecoded", lambda v, at: undecoded(notes, v, at, arch), None)
+        ignore: tuple[Step, ...] = ()
+        if "ignore" in keys:
+            value, at = keys["ignore"]
+            ignore = self.once(f"ignore {how}", arch, (at,), lambda: ignored(notes, value, arch, how == EMULATE))
         expect: tuple[Step, ...] | None = get("expect", lambda v, _: steps(notes, v, arch), None)
         if how == EMULATE and arch == "arm64":
             once_more(notes, expect or ())
@@ -140,7 +144,7 @@ class _Maker:
             setup=get("setup", lambda v, _: actions(notes, v, arch), ()),
             expect=expect,
             final=get("final", lambda v, at: final(notes, v, at, arch), None),
-            ignore=get("ignore", lambda v, _: ignored(notes, v, arch), ()),
+            ignore=ignore,
             requires=added(*(get(k, lambda v, _: conditions(notes, as_map(v)), Conditions()) for k in ("requires+", "requires"))),
             when=get("when", lambda v, _: overlays(notes, v, arch), ()),
             tags=tuple(dict.fromkeys((*tags("tags+"), *tags("tags")))),

@@ -278,10 +278,17 @@ def _answer(notes: Notes, name: str, key: str, value: Any, place: Place, held: M
     return tuple(expression(notes, item, items.at(n), bits) for n, item in enumerate(items))
 
 
-def ignored(notes: Notes, value: Any, arch: str) -> tuple[Step, ...]:
-    """Exits to answer and record, but not to compare."""
+def ignored(notes: Notes, value: Any, arch: str, carried_out: bool) -> tuple[Step, ...]:
+    """Exits to answer and record, but not to compare; `carried_out`: an arm_nisv is done for the guest."""
     held = as_list(value)
-    return tuple(step for n, item in enumerate(held) if (step := exit_of(notes, item, held.at(n), arch)))
+    found = [step for n, item in enumerate(held) if (step := exit_of(notes, item, held.at(n), arch))]
+    for step in found:
+        if exits.BY_NAME[step.kind].ends:
+            say = "the vCPU ends at it: write it as a step, with `then: []` where the guest is to go on"
+            notes.add(step.place, f"`{step.kind}` cannot be ignored, {say}")
+        elif step.kind == "arm_nisv" and not carried_out:
+            notes.add(step.place, "`arm_nisv` would repeat for ever: write `undecoded: emulate` too, or a step with `then`")
+    return tuple(found)
 
 
 def exit_of(notes: Notes, item: Any, place: Place, arch: str, beside: Collection[str] = ()) -> Step | None:
