@@ -263,7 +263,10 @@ def paragraphs(label: str, text: str, width: int | None) -> list[str]:
 
 def explanation(result: Result, width: int | None, paint: Paint) -> list[str]:
     """Everything about a result that is not as it should be: headline, rows, hint, and the command that repeats it."""
-    lines = [paint(headline(result, full=False), "bold"), *differences(result, width, paint)]
+    lines = [paint(headline(result, full=False), "bold")]
+    if result.summary.strip():
+        lines += paragraphs("summary", one_line(result.summary), width)
+    lines += differences(result, width, paint)
     reason = (result.reason or "").strip()
     if result.status == "ERROR":
         lines += paragraphs("more", "\n".join(reason.splitlines()[1:]), width) if "\n" in reason else []
