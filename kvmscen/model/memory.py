@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import mmap
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,8 @@ LOG_DIRTY, READONLY = 1, 2
 SLOTS_MAX = 32767
 PAGES_MAX = (1 << 31) - 1
 _IOCTL = "KVM_SET_USER_MEMORY_REGION"
+# mmap has a name for it from Python 3.13 on.
+_NORESERVE = 0x4000 if sys.platform == "linux" else 0
 # How far guest physical addresses reach (KVM_CREATE_VM type 0 on arm64; without TDP 52 bits on x86), and the errno beyond.
 REACH = {"arm64": (40, errno.EFAULT), "x86_64": (52, errno.EINVAL)}
 
@@ -86,7 +89,8 @@ class Memory:
     def _backing(self, number: int, size: int) -> mmap.mmap:
         held = self._held.get(number)
         if held is None or len(held) < size:
-            larger = mmap.mmap(-1, size)
+            # A page that nobody touches takes no memory, as with KVM's.
+            larger = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE)
             if held is not None:
                 larger[: len(held)] = held[:]
             held = self._held[number] = larger
