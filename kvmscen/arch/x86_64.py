@@ -108,6 +108,7 @@ TABLES_SIZE = 0x8000
 TABLES_AT = 0xFFFC0000
 # Intel needs three pages for real mode (KVM_SET_TSS_ADDR, KVM API 4.32): they lie so far below the engine's slot.
 TSS_BELOW = 0x4000
+TSS_SIZE = 3 * PAGE
 _PRESENT = 0x63  # P | RW | A | D, preset so that no write to the tables is needed
 _LARGE = 0x80
 

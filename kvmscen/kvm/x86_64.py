@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
+from typing import Any
 
 from kvmscen.arch import x86_64
 from kvmscen.arch.registers import base, get, put
@@ -47,9 +48,31 @@ def create_vm(kvm: Kvm, machine: Machine, flavour: str | None) -> Vm:
     """A VM; on Intel with the three pages that it needs for real mode, below the engine's own slot."""
     vm = kvm.create_vm()
     if flavour == "vmx":
-        at = machine.tables.at if machine.tables is not None else x86_64.TABLES_AT
-        vm.ioctl("KVM_SET_TSS_ADDR", at - x86_64.TSS_BELOW)
+        vm.ioctl("KVM_SET_TSS_ADDR", tss_at(machine))
     return vm
+
+
+def tss_at(machine: Machine) -> int:
+    """Where the pages for Intel lie: below the engine's own slot; without one at the same place, or lower if that is taken."""
+    if machine.tables is not None:
+        return machine.tables.at - x86_64.TSS_BELOW
+    taken = [(slot.gpa, slot.size) for slot in machine.memslots if slot.errno is None]
+    taken += [(part.gpa, part.size) for part in machine.devices]
+    taken += [(args["gpa"], args["size"]) for args in _later_slots(machine)]
+    at = x86_64.TABLES_AT - x86_64.TSS_BELOW
+    while clash := next((t for t in taken if t[0] < at + x86_64.TSS_SIZE and at < t[0] + t[1]), None):
+        at = (clash[0] - x86_64.TSS_SIZE) & ~0xFFFF
+    return max(at, 0)
+
+
+def _later_slots(machine: Machine) -> Iterator[Mapping[str, Any]]:
+    actions = list(machine.setup)
+    steps = [step for vcpu in machine.vcpus for step in vcpu.script or ()]
+    while steps:
+        step = steps.pop()
+        steps += step.steps
+        actions += step.then or ()
+    return (action.args for action in actions if action.name == "set_memslot" and action.errno is None)
 
 
 def tables(machine: Machine) -> bytes:
