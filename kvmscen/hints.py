@@ -7,12 +7,13 @@ from kvmscen.observation import Event, Observation
 _NO_SYNDROME = (
     "KVM could not decode this access: its data abort carries no valid syndrome (ESR_EL2.ISV = 0), as pre- and post-indexed, "
     "pair, SIMD&FP, exclusive and atomic accesses outside the memslots have none. KVM_RUN fails with ENOSYS and exit_reason "
-    "keeps its initial 0. Enable KVM_CAP_ARM_NISV_TO_USER to get it as arm_nisv, write `undecoded: emulate` to "
-    "have it carried out, or access the address with a single register and no write-back"
+    "keeps its initial 0. Enable KVM_CAP_ARM_NISV_TO_USER to get it as arm_nisv, write `undecoded: emulate` to have it carried "
+    "out, or access the address with a single register and no write-back"
 )
 _SHUTDOWN = (
     "a triple fault: kvmscen's IDT is empty in long and protected mode, so any exception ends like this. Usual causes: an "
-    "address above 4 GiB outside every slot and section, an instruction that this CPU or KVM does not have"
+    "address above 4 GiB outside every slot and section, an instruction that this CPU or KVM does not have, an MSR that KVM "
+    "refuses"
 )
 _NO_STACK = "; a push, call or ret without a stack (rsp is 0 at the start: set it with regs: {rsp: ...})"
 _EMULATION = (
