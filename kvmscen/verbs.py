@@ -57,12 +57,12 @@ def _in_folder(path: str) -> tuple[list[str], list[Problem]]:
     def cannot(error: OSError) -> None:
         refused.append(Problem(str(error.filename), 0, 0, f"cannot be read: {os.strerror(error.errno or 0)}"))
 
-    found = [
-        os.path.join(folder, name)
-        for folder, _, names in os.walk(path, onerror=cannot)
-        for name in names
-        if name.endswith(".yaml") and os.path.isfile(os.path.join(folder, name))
-    ]
+    found: list[str] = []
+    for folder, folders, names in os.walk(path, onerror=cannot):
+        # What is hidden belongs to other tools, as in .git and .venv.
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        wanted = (os.path.join(folder, name) for name in names if name.endswith(".yaml") and not name.startswith("."))
+        found += filter(os.path.isfile, wanted)
     return sorted(os.path.normpath(file) if path == "." else file for file in found), refused
 
 
@@ -277,6 +277,8 @@ def check(arguments: argparse.Namespace) -> int:
 
 def show(arguments: argparse.Namespace) -> int:
     """`kvmscen show`: 0, or 2 when the file is wrong."""
+    if os.path.isdir(arguments.path):
+        raise UsageError(f"{arguments.path} is a folder: name one scenario of it")
     if not os.path.isfile(arguments.path):
         raise UsageError(f"{arguments.path}: there is no such file")
     shown = engine.show(arguments.path, arguments.case, arguments.assembler)

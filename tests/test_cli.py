@@ -608,3 +608,30 @@ def test_the_assembler_is_chosen_by_option_variable_and_key(tmp_path: Path) -> N
     assert shown("", "--assembler", "keystone", KVMSCEN_ASSEMBLER="gnu") == "keystone"
     assert "KVMSCEN_ASSEMBLER: 'nasm' is no assembler" in shown("", KVMSCEN_ASSEMBLER="nasm")
     assert kvmscen("run", SCENARIOS / "arm64-mmio.yaml", "--on", "model", "--assembler", "gnu").returncode == 0
+
+
+def test_what_is_hidden_in_a_folder_is_left_alone(tmp_path: Path) -> None:
+    text = "arch: x86_64\nmemslots: [{slot: 0, gpa: 0, size: 0x1000}]\nasm: hlt\nexpect: [hlt]\n"
+    for name in ("a.yaml", ".b.yaml", ".git/c.yaml", "sub/d.yaml", "sub/.venv/e.yaml", "f.yml"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    _, told = report(".", "--on", "model", cwd=tmp_path)
+    assert [one["file"] for one in told["results"]] == ["a.yaml", "sub/d.yaml"]
+    _, told = report(".b.yaml", ".git", "f.yml", "--on", "model", cwd=tmp_path)
+    assert [one["file"] for one in told["results"]] == [".b.yaml", ".git/c.yaml", "f.yml"]
+    shown = kvmscen("show", ".", cwd=tmp_path)
+    assert (shown.returncode, shown.stderr) == (2, "kvmscen: . is a folder: name one scenario of it\n")
+
+
+@pytest.mark.parametrize("name", [b"a\nb", b"a\xff'b", b"\\ \x1b[31m", b"plain", b"a b"])
+def test_the_command_that_repeats_a_case_can_be_copied(name: bytes, tmp_path: Path) -> None:
+    text = "arch: x86_64\nmemslots: [{slot: 0, gpa: 0, size: 0x1000}]\nasm: hlt\nexpect: [mmio]\n"
+    with open(os.path.join(os.fsencode(tmp_path), name + b".yaml"), "w") as file:
+        file.write(text)
+    done = kvmscen("run", os.fsdecode(name + b".yaml"), "--on", "model", cwd=tmp_path)
+    again = next(line.partition("again: kvmscen ")[2] for line in done.stdout.splitlines() if "again: " in line)
+    assert again.isprintable()
+    twice = subprocess.run(
+        ["bash", "-c", f"exec {sys.executable} -m kvmscen {again}"], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert (twice.returncode, "0 wrong" in twice.stdout, "1 failed" in twice.stdout) == (1, False, True)

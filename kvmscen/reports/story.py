@@ -24,7 +24,7 @@ SIDE_BY_SIDE = 100
 
 Paint = Callable[[str, str], str]
 _COLOURS = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "bold": "1", "dim": "2"}
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def painter(color: bool) -> Paint:
@@ -71,7 +71,17 @@ def command(result: Result) -> str:
     """The shell command that repeats this case alone, on the same host."""
     # A path may look like an option.
     file = f"./{result.file}" if result.file.startswith("-") else result.file
-    return shlex.join(["kvmscen", result.verb, file, "--case", result.case, "--on", result.host, *result.options])
+    words = ("kvmscen", result.verb, file, "--case", result.case, "--on", result.host, *result.options)
+    return " ".join(map(_quoted, words))
+
+
+def _quoted(word: str) -> str:
+    if clean(word) == word:
+        return shlex.quote(word)
+    # What cannot be shown is written as the bytes that it is, as bash and zsh read them.
+    named = not re.search("[\ud800-\udc7f\udd00-\udfff]", word)
+    raw = word.encode("utf-8", "surrogateescape" if named else "backslashreplace")
+    return "$'" + "".join(chr(b) if 0x20 <= b < 0x7F and b not in b"'\\" else f"\\x{b:02x}" for b in raw) + "'"
 
 
 def rows(result: Result) -> list[Row]:
