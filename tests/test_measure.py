@@ -330,3 +330,55 @@ def test_a_wrong_file_is_told(tmp_path: Path) -> None:
         assert done.returncode == 2
         assert "a.yaml:14:" in done.stdout + done.stderr
         assert "did you mean counter" in done.stdout + done.stderr
+
+
+# --- another architecture --------------------------------------------------------------------------------------------
+
+ARM64 = """\
+arch: arm64
+memslots: [{slot: 0, gpa: 0, size: 0x10000}]
+sections: {.text: 0, .data: 0x40000}
+undecoded: emulate
+asm: |
+  _start:
+      ldr  x2, =counter
+  again:
+      add  x0, x0, #1
+      mov  x3, x2
+      str  x0, [x2]
+      ldr  x1, [x2]
+      cmp  x0, x1
+      b.ne bad
+      add  x0, x0, #1
+      str  x0, [x3], #8           // carried out by user space
+      ldr  x1, [x2]
+      cmp  x0, x1
+      b.ne bad
+      b    again
+  bad:
+      ldr  w0, =0x84000008
+      hvc  #0
+  .data
+  counter: .quad 0, 0
+measure:
+  store: {mmio: {phys_addr: counter, is_write: true}, samples: 100, warmup: 5}
+  load: {mmio: {phys_addr: counter, is_write: false}, samples: 200, warmup: 5}
+  undecoded: {arm_nisv: {fault_ipa: counter}, samples: 100, warmup: 5}
+  emulated: {from: {mmio: {is_write: false}}, to: {mmio: {is_write: true}}, samples: 100, warmup: 5}
+"""
+
+
+@pytest.mark.qemu
+def test_on_a_real_arm64_kvm(tmp_path: Path) -> None:
+    host = "qemu:arm64@6.1"
+    done = subprocess.run([sys.executable, "-m", "kvmscen", "host", "prepare", host], cwd=ROOT, capture_output=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "a.yaml").write_text(ARM64)
+    report = tmp_path / "r.json"
+    done2 = kvmscen("measure", str(tmp_path / "a.yaml"), "--on", host, "--rounds", "1", "--report", f"json={report}")
+    assert done2.returncode == 0, done2.stdout + done2.stderr
+    kinds = {one["name"]: one for one in json.loads(report.read_text())["results"][0]["measured"]}
+    assert {name: one["count"] for name, one in kinds.items()} == {"store": 100, "load": 200, "undecoded": 100, "emulated": 100}
+    assert {one["loop"] for one in kinds.values()} == {"native"}
+    # What is emulated is emulated outside of KVM_RUN.
+    assert kinds["store"]["user_share"] < 0.5 < kinds["undecoded"]["user_share"]
