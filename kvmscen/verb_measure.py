@@ -45,9 +45,9 @@ def measure(arguments: argparse.Namespace) -> int:
     except HostError as error:
         print(f"kvmscen: {error}", file=sys.stderr)
         made = engine.broken([*problems, Problem("(host)", 0, 0, str(error))])
-    _show(made, arguments, files, screen)
     for name, file in reports:
         verbs.write_report(MEASURED[name](made), file)
+    _show(made, arguments, files, screen)
     return verbs.INTERRUPTED if made.interrupted else made.exit_status
 
 
@@ -110,17 +110,22 @@ def _compared(results: Iterable[Result], base: str | None) -> Iterable[str]:
         for one in result.measured:
             by_host.setdefault(result.host, []).append((f"{result.name}:{one.name}" if several else one.name, one))
     for name, kinds in by_host.items():
-        bases = [
-            (kind, one) for kind, one in kinds if base is not None and kind.split(":")[-len(base.split(":")) :] == base.split(":")
-        ]
-        if base is not None and not bases:
-            raise UsageError(
-                f"--base {base}: nothing of that name was timed on {name}; there are {', '.join(k for k, _ in kinds)}"
-            )
-        # With `less` a kind may cost too little to be told from nothing.
-        firm = [kind for kind in bases or kinds if min(kind[1].medians_ns) > 0]
-        if not firm:
-            raise UsageError(f"--base {base}: on {name} it costs too little to be told from nothing: write a larger `per`")
-        chosen, reference = min(firm, key=lambda kind: kind[1].ns.median)
+        chosen, reference = _base(name, kinds, base)
         rows = [(kind, one, noise.ratio(one.rounds_ns, reference.rounds_ns)) for kind, one in kinds]
         yield prices.ratios(f"on {name}", chosen, rows)
+
+
+def _base(host_name: str, kinds: Sequence[tuple[str, Measured]], base: str | None) -> tuple[str, Measured]:
+    """The kind of that name, or of the end of a name; without one the cheapest. Raises UsageError."""
+    # With `less` a kind may cost too little to be told from nothing.
+    firm = [kind for kind in kinds if min(kind[1].medians_ns) > 0]
+    if base is None:
+        return min(firm or kinds, key=lambda kind: kind[1].ns.median)
+    parts = base.split(":")
+    named = [kind for kind in kinds if kind[0].split(":")[-len(parts) :] == parts]
+    if len(named) != 1:
+        what = f"several are called so on {host_name}" if named else f"nothing of that name was timed on {host_name}"
+        raise UsageError(f"--base {base}: {what}; there are {', '.join(name for name, _ in named or kinds)}")
+    if named[0] not in firm:
+        raise UsageError(f"--base {base}: on {host_name} it costs too little to be told from nothing: write a larger `per`")
+    return named[0]

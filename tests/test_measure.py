@@ -297,6 +297,15 @@ def test_a_base_that_is_not_there(tmp_path: Path) -> None:
     done = kvmscen("measure", str(tmp_path / "a.yaml"), "--base", "load")
     assert done.returncode == 2
     assert "--base load: nothing of that name was timed on kvm; there are store" in done.stderr
+    # What was timed for it is not lost.
+    report = tmp_path / "r.json"
+    (tmp_path / "b.yaml").write_text(ONE)
+    files = (str(tmp_path / "a.yaml"), str(tmp_path / "b.yaml"))
+    done = kvmscen("measure", *files, "--base", "store", "--report", f"json={report}")
+    assert done.returncode == 2
+    assert "--base store: several are called so on kvm; there are a:store, b:store" in done.stderr
+    assert len(json.loads(report.read_text())["results"]) == 2
+    assert kvmscen("measure", *files, "--base", "b:store").returncode == 0
 
 
 # --- hosts and files ------------------------------------------------------------------------------------------------
