@@ -11,11 +11,11 @@ from unicorn import unicorn_const as uc_const
 
 from kvmscen.arch import arm64, arm64_tables
 from kvmscen.arch.arm64_syndrome import Access, decode, esr_iss
-from kvmscen.errors import IoctlError
 from kvmscen.kvm import emulation
 from kvmscen.kvm.script import Verdict
-from kvmscen.machine import Action, Step, Vcpu
+from kvmscen.machine import Action, Vcpu
 from kvmscen.model.arm64_alignment import ZVA, Alignment
+from kvmscen.model.arm64_undecoded import bus_of, emulates, is_exclusive, quietly
 from kvmscen.model.capabilities import ARM64, IPA_BITS
 from kvmscen.model.guest import FETCHES, Blocked, Guest, Unpredicted
 from kvmscen.model.psci import answer
@@ -32,7 +32,6 @@ RESET = {
     **dict.fromkeys(("tpidr_el0", "tpidrro_el0", "tpidr_el1"), _UNKNOWN),
 }
 BTYPE = 0xC00  # set by indirect branches on the CPU that Unicorn models, not on one without BTI
-EXCLUSIVE = 0x3F800000  # these bits are 0x08000000 in ldxr, stxr and their pairs; casp has them too
 HVC, WFI, SELF = 0xD4000002, 0xD503207F, 0x14000000
 # System registers that hold what the guest or the scenario put there: op0 op1 CRn CRm op2 of MRS, bits 20:5.
 KNOWN_SYSTEM = frozenset(
@@ -87,7 +86,7 @@ class Arm64(Guest):
         self.off = False
         self.alignment = Alignment(self.engine, self.word, self._register, self._misaligned)
         # A load-exclusive that is carried out takes its store-exclusive with it: then both are.
-        self.emulates = machine.undecoded is not None or any(map(_emulates, machine.vcpus[0].script or ()))
+        self.emulates = machine.undecoded is not None or any(map(emulates, machine.vcpus[0].script or ()))
 
     # --- registers --------------------------------------------------------------------------------------------------
 
@@ -169,7 +168,7 @@ class Arm64(Guest):
                 or (self._simd(word) and self._trapping())
                 or (word & 0xFFF00000 == 0xD5300000 and word >> 5 & 0xFFFF not in KNOWN_SYSTEM)
                 or word & ~0x1F == ZVA
-                or (self.emulates and word & EXCLUSIVE == 0x08000000)
+                or (self.emulates and is_exclusive(word))
             ):
                 yield address + 4 * n
 
@@ -179,9 +178,11 @@ class Arm64(Guest):
             raise Blocked
         if word & 0xFFF00000 == 0xD5300000 and word >> 5 & 0xFFFF not in KNOWN_SYSTEM:
             return self._system(word)
-        exclusive = self.emulates and word & EXCLUSIVE == 0x08000000
-        if (exclusive or word & ~0x1F == ZVA) and (wrong := self.alignment.wrong(address)) is not None:
+        exclusive, zeroes = self.emulates and is_exclusive(word), word & ~0x1F == ZVA
+        if (exclusive or zeroes) and (wrong := self.alignment.wrong(address)) is not None:
             raise Unpredicted(wrong)
+        if zeroes:
+            return self._zeroes(word, address)
         if exclusive:
             return self._exclusive(word, address)
         if self._simd(word) and self._trapping():
@@ -311,44 +312,33 @@ class Arm64(Guest):
         def take(fields: Mapping[str, Any]) -> Verdict:
             return self.take("exit", "arm_nisv", fields, pc)
 
-        self.verdicts[-1:] = [emulation.carry_out(self.recorder, self._bus(), fields, take)]
+        self.verdicts[-1:] = [emulation.carry_out(self.recorder, bus_of(self), fields, take)]
+
+    def _zeroes(self, word: int, pc: int) -> bool:
+        """dc zva: behind its abort Unicorn would go on for a while."""
+        address = self.general(word & 31)
+        found = decode(word)
+        if self.memory.readonly(address) is False:
+            quietly(self)
+        elif found is not None:
+            self._undecoded(found, address, pc)
+        return True
 
     def _exclusive(self, word: int, pc: int) -> bool:
         """ldxr, stxr and their pairs, with one monitor for the slots and what lies outside them."""
-        bus = self._bus()
+        bus = bus_of(self)
         found = decode(word)
         address = bus.register("sp" if word >> 5 & 31 == 31 else f"x{word >> 5 & 31}")
         outside = self.memory.at(address) is None
         if outside and found is not None and word >> 22 & 1:
             self._undecoded(found, address, pc)
         elif not outside or not emulation.store_exclusive(self.recorder, bus):
-            try:
-                emulation.commit(bus, emulation.prepare(bus, None))
-            except IoctlError as error:
-                raise Unpredicted(error.reason) from None
+            quietly(self)
         return True
-
-    def _bus(self) -> emulation.Bus:
-        memory, recorder = self.memory, self.recorder
-
-        def store(gpa: int, data: bytes) -> None:
-            memory.write(gpa, data)
-            memory.forget_code()
-
-        return emulation.Bus(
-            self.plan.id,
-            self.read_whole,
-            self.write_wholes,
-            memory.read,
-            store,
-            memory.readonly,
-            recorder.devices,
-            recorder.monitors,
-        )
 
     def _act(self, action: Action) -> None:
         if action.name == "emulate":
-            emulation.act(self.recorder, self._bus())
+            emulation.act(self.recorder, bus_of(self))
         else:
             super()._act(action)
 
@@ -377,10 +367,6 @@ class Arm64(Guest):
             self.exit("system_event", {"type": reply.event, "ndata": 1, "flags": 0, "data": [0]}, pc + 4)
         elif reply.blocks:
             raise Blocked
-
-
-def _emulates(step: Step) -> bool:
-    return any(action.name == "emulate" for action in step.then or ()) or any(map(_emulates, step.steps))
 
 
 def _cp(name: str) -> tuple[int, int, int, int, int]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from model_machines import NISV, arm64, assemble
 
-from kvmscen.machine import Action, Memslot, Step
+from kvmscen.machine import Action, Bytes, Memslot, Step
 from kvmscen.model.predict import execute
 from kvmscen.observation import Observation
 
@@ -115,3 +116,26 @@ def test_esr_iss_is_left_out_where_it_cannot_be_known() -> None:
     seen = run("mov x10, #0x40000000; str xzr, [x10, #8]; add x10, x10, #0x2000; str xzr, [x10], #8;" + OFF, memslots=slots)
     assert seen.unpredicted is None
     assert "esr_iss" not in seen.events[0].fields
+
+
+def test_dc_zva_stops_the_guest_where_it_stands() -> None:
+    # Unicorn goes on for a while behind its abort.
+    word = (0xD50B742A).to_bytes(4, "little")  # dc zva, x10
+    mmu = {"sctlr_el1": 0xC5107D, "mair_el1": 0xFF04, "tcr_el1": 0x280803519, "ttbr0_el1": 0x6000, "ttbr1_el1": 0x6000}
+    code = assemble("arm64", "mov x10, #0x5000") + word + assemble("arm64", "add x11, x11, #1; mov x12, #0x800; " + OFF)
+    table = (0x705 | 1 << 10).to_bytes(8, "little")  # one block of 1 GiB, Normal memory
+    slots = (Memslot(0, 0, 0x1000), Memslot(1, 0x6000, 0x1000))
+    more = {"memslots": slots, "regs": mmu, "observe_memory": ((0x5000, 72),), "undecoded": "emulate"}
+    machine = arm64(code, enable=NISV, **more)
+    machine = replace(machine, image=(machine.image[0], Bytes(0x6000, table)))
+    seen = execute(machine)
+    assert parts(seen) == [[(0x5000, 64, True, 0)]]
+    assert (seen.unpredicted, seen.regs["x11"]) == (None, 1)
+    assert seen.memory[0x5000][:64] == bytes(64)
+
+
+def test_casp_is_no_exclusive() -> None:
+    word = (0x48247D46).to_bytes(4, "little")  # casp x4, x5, x6, x7, [x10]
+    code = assemble("arm64", "mov x10, #0x5000") + word + assemble("arm64", OFF)
+    seen = execute(arm64(code, enable=NISV, undecoded="emulate"))
+    assert [len(one) for one in parts(seen)] == [2]

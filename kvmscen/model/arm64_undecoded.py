@@ -1,0 +1,47 @@
+"""arm64: what the model's guest gives kvmscen.kvm.emulation, and what Unicorn cannot be left to do beside it."""
+
+from __future__ import annotations
+
+from kvmscen.errors import IoctlError
+from kvmscen.kvm import emulation
+from kvmscen.machine import Step
+from kvmscen.model.guest import Guest, Unpredicted
+
+
+def bus_of(guest: Guest) -> emulation.Bus:
+    """Registers and memory of a modelled guest."""
+    memory, recorder = guest.memory, guest.recorder
+
+    def store(gpa: int, data: bytes) -> None:
+        memory.write(gpa, data)
+        memory.forget_code()
+
+    return emulation.Bus(
+        guest.plan.id,
+        guest.read_whole,
+        guest.write_wholes,
+        memory.read,
+        store,
+        memory.readonly,
+        recorder.devices,
+        recorder.monitors,
+    )
+
+
+def quietly(guest: Guest) -> None:
+    """Carry out an instruction that does not leave the guest."""
+    bus = bus_of(guest)
+    try:
+        emulation.commit(bus, emulation.prepare(bus, None))
+    except IoctlError as error:
+        raise Unpredicted(error.reason) from None
+
+
+def is_exclusive(word: int) -> bool:
+    """ldxr, stxr and their pairs; casp has the same group of encodings."""
+    return word & 0x3F800000 == 0x08000000 and word & 0x80200000 != 0x00200000
+
+
+def emulates(step: Step) -> bool:
+    """Whether a step, or one in it, has the action `emulate`."""
+    return any(action.name == "emulate" for action in step.then or ()) or any(map(emulates, step.steps))
