@@ -138,7 +138,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         metavar="HOST",
         help="a host that `kvmscen hosts` shows; given several times, each case runs on each host "
-        "(default: kvm where it fits, else model)",
+        "(default: kvm where it fits, else a prepared qemu host, else model)",
     )
     run.add_argument("-k", metavar="TEXT", help="only cases with this text in file, name, summary or tags")
     run.add_argument("--case", action="append", metavar="NAME", help="only the case of this name")

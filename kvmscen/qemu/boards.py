@@ -12,8 +12,8 @@ class Board:
     `arch` is kvmscen's name, `debian` Debian's; `flavour` names its kernels, `package` what holds its QEMU on Debian.
     `line` is QEMU's command line but for memory, kernel and channel, `append` the kernel's. `channel` is the device that frames
     go over inside, `wire` the options that bring it out; `console` which serial line the kernel prints to. `modules` are loaded
-    by the first process, with what they depend on, where the kernel does not have them built in. `memory` is in MiB. `firmware`
-    are packages that QEMU needs besides.
+    by the first process, with what they depend on, where the kernel does not have them built in. `memory` is in MiB. `magic`
+    stands in its kernel images, at that offset (Documentation/arch/*/boot); `firmware` are packages that QEMU needs besides.
     """
 
     arch: str
@@ -28,6 +28,7 @@ class Board:
     wire: tuple[str, ...]
     modules: tuple[str, ...]
     memory: int
+    magic: tuple[int, bytes] = (0x38, b"ARM\x64")
     snapshot: bool = True
     dtb: str | None = None
     firmware: tuple[str, ...] = ()
@@ -92,6 +93,7 @@ BOARDS: dict[str, Board] = {
         wire=(*_SERIAL, "virtio-serial-pci", *_PORT, *_CONSOLE),
         modules=("virtio_pci", "virtio_console", "kvm_amd"),
         memory=256,
+        magic=(0x202, b"HdrS"),
         firmware=("seabios",),
     ),
     "riscv64": Board(
@@ -107,6 +109,7 @@ BOARDS: dict[str, Board] = {
         wire=_MMIO,
         modules=("virtio_mmio", "virtio_console", "kvm"),
         memory=256,
+        magic=(0x38, b"RSC\x05"),
         firmware=("opensbi",),
     ),
 }

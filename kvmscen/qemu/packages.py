@@ -131,10 +131,6 @@ class Apt:
         self._fetch(argv, f"{name} and what it needs", tell)
         return sorted(cache.glob("*.deb"))
 
-    def clean(self) -> None:
-        """Remove what was downloaded, but for the lists."""
-        shutil.rmtree(self.folder / "debs", ignore_errors=True)
-
     def _sources(self) -> str:
         own = [entry for entry in _entries() if entry[1] == self.suite or entry[1].startswith(f"{self.suite}-")]
         # The machine's own release with its updates; of any other its archive alone.

@@ -56,7 +56,7 @@ def prepare(name: Name, own: Own, tell: Tell) -> Entry:
         name = Name(name.board, str(own.kernel), name.cpu)
     with store.locked(store.folder_of(f"qemu:{name.board}@{name.kernel}").name):
         kernel = None
-        if not name.kernel or name.kernel == "newest":
+        if not name.kernel or name.kernel == store.NEWEST:
             kernel = _choose(name, tell)
             name = Name(name.board, _series(kernel.version), name.cpu)
         folder = store.folder_of(name.entry)
@@ -73,6 +73,9 @@ def prepare(name: Name, own: Own, tell: Tell) -> Entry:
                 store.remove(entry)
             shutil.rmtree(folder, ignore_errors=True)
             made.rename(folder)
+            for place in (store.home() / "apt").glob("*/debs"):
+                # What an interrupted prepare goes on with is of no use any more.
+                shutil.rmtree(place, ignore_errors=True)
         finally:
             shutil.rmtree(made, ignore_errors=True)
         entry = store.find(name)
@@ -99,10 +102,10 @@ def _build(name: Name, own: Own, kernel: _Kernel | None, made: Path, tell: Tell)
             kernel = kernel or _choose(name, tell)
             packages += _fetched(kernel.apt, [kernel.package, *kernel.modules], tree, tell)
             image = _image(tree, kernel.package)
+        store.write_kernel(image, made, board)
         if own.rootfs is None:
             packages += _userland(board, root, tell)
         tell("building the first file system", None)
-        store.write_kernel(image, made)
         loaded = initramfs.modules(own.modules or tree, board.modules)
         base = initramfs.base(_rootfs(own.rootfs, root), loaded)
         (made / "base").write_bytes(base)
@@ -129,7 +132,7 @@ def _choose(name: Name, tell: Tell) -> _Kernel:
     own = release()
     found: list[_Kernel] = []
     failed: list[str] = []
-    if name.kernel == "newest":
+    if name.kernel == store.NEWEST:
         suites = [own, *(suite for suite in _NEWEST if suite != own)]
     elif name.kernel:
         suites = list(dict.fromkeys((_FIRST.get(name.kernel, own), own, *_SUITES)))
@@ -140,7 +143,7 @@ def _choose(name: Name, tell: Tell) -> _Kernel:
             found += _kernels(name.row, suite, name.kernel, tell)
         except HostError as error:
             failed.append(str(error))
-        if found and name.kernel != "newest":
+        if found and name.kernel != store.NEWEST:
             break
     if not found:
         wanted = f"a kernel {name.kernel}" if name.kernel else "a kernel"
@@ -153,7 +156,7 @@ def _kernels(board: Board, suite: str, series: str, tell: Tell) -> list[_Kernel]
     """The kernels of a series that a suite has; where none is named, the suite's own choice."""
     apt = Apt(store.home() / "apt", board.debian, suite)
     apt.update(tell)
-    wanted = re.escape(series) if series and series != "newest" else r"[0-9]+\.[0-9]+"
+    wanted = re.escape(series) if series and series != store.NEWEST else r"[0-9]+\.[0-9]+"
     names = apt.names(rf"^linux-(image|binary)-{wanted}([.+-].*)?-{board.flavour}$")
     versions: dict[str, str] = {}
     for package in names:

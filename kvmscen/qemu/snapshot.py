@@ -25,6 +25,8 @@ _SAVE_SECONDS = 60.0
 # comes. It sets it anew when it leaves its idle loop with the tick stopped: it must be in there when it is saved.
 _IDLE_SECONDS = 0.5
 _FORGOTTEN = 600.0
+# Two checkouts that are used in turn shall not boot each time.
+_KEPT = 1
 
 
 def key(entry: Entry, image: Image) -> str:
@@ -119,12 +121,17 @@ class Making:
 
 
 def _prune(kept: Path, cpu: str) -> None:
-    """Remove the snapshots for the same CPU that another agent, QEMU or kernel left, and what was not finished long ago.
+    """Remove older snapshots for the same CPU, of other agents, QEMUs or kernels, and what was left unfinished long ago.
 
     A machine that goes on from one of them has its files open and mapped, and keeps them.
     """
+    others: list[tuple[float, Path]] = []
     for folder in kept.parent.iterdir():
-        known = (folder / "cpu").read_text() if (folder / "hello.json").exists() else None
-        unfinished = known is None and time.time() - folder.stat().st_mtime > _FORGOTTEN
-        if folder != kept and (known == cpu or unfinished):
+        made = folder.stat().st_mtime
+        if (folder / "hello.json").exists():
+            if folder != kept and (folder / "cpu").read_text() == cpu:
+                others.append((made, folder))
+        elif time.time() - made > _FORGOTTEN:
             shutil.rmtree(folder, ignore_errors=True)
+    for _, folder in sorted(others, reverse=True)[_KEPT:]:
+        shutil.rmtree(folder, ignore_errors=True)

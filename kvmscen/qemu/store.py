@@ -20,6 +20,7 @@ from typing import Any
 from kvmscen.errors import HostError, UsageError
 from kvmscen.qemu.boards import BOARDS, Board
 
+NEWEST = "newest"
 FORMAT, VERSION = "kvmscen-qemu", 2
 _OPTIONS = ("cpu",)
 
@@ -145,7 +146,7 @@ def entries() -> list[Entry]:
 
 def find(name: Name) -> Entry | None:
     """The prepared machine that a name means: of several kernels where none is named, the newest."""
-    if name.kernel:
+    if name.kernel and name.kernel != NEWEST:
         return _read(folder_of(name.entry))
     fitting = [entry for entry in entries() if entry.manifest["board"] == name.board and entry.manifest["series"]]
     return max(fitting, key=lambda entry: natural(entry.manifest["series"]), default=None)
@@ -195,17 +196,21 @@ def renewed(entry: Entry) -> Entry:
     if changed != entry.manifest["kernel"] or not Path(changed).is_file():
         raise HostError(f"{changed} is not as it was when {entry.name} was prepared: prepare it again")
     with locked(entry.folder.name):
-        write_kernel(Path(changed), entry.folder)
+        write_kernel(Path(changed), entry.folder, entry.board)
         rest = {key: value for key, value in entry.manifest.items() if key not in ("format", "version", "files", "made")}
         write(entry.folder, {**rest, "own": {**own, changed: stamp(Path(changed))}})
     return _read(entry.folder) or entry
 
 
-def write_kernel(image: Path, folder: Path) -> None:
-    """Put a kernel image into a machine's folder as QEMU takes it. Raises HostError where it cannot be read."""
+def write_kernel(image: Path, folder: Path, board: Board) -> None:
+    """Put a kernel image into a machine's folder as QEMU takes it. Raises HostError where it cannot be read, or is none."""
     part = folder / ".kernel"
     try:
-        part.write_bytes(_plain(image.read_bytes()))
+        made = _plain(image.read_bytes())
+        at, magic = board.magic
+        if made[at : at + len(magic)] != magic and made[:4] != b"\x7fELF":
+            raise HostError(f"{image} is no kernel image for {board.arch}")
+        part.write_bytes(made)
         part.rename(folder / "kernel")
     except OSError as error:
         raise HostError(f"{image} cannot be read: {os.strerror(error.errno or 0)}") from None

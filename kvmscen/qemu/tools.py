@@ -69,5 +69,5 @@ def get(board: Board, tell: Tell) -> None:
             made.rename(place)
         finally:
             shutil.rmtree(made, ignore_errors=True)
-        apt.clean()
+        shutil.rmtree(apt.folder / "debs", ignore_errors=True)
     need(board)

@@ -1,7 +1,7 @@
 """The benchmark: what kvmscen costs, on this machine, beside C programs that run the same guests.
 
     python tests/bench/run.py                   everything: about a minute
-    python tests/bench/run.py --only kvm        one part: start, assemble, check, kvm, model
+    python tests/bench/run.py --only kvm        one part: start, assemble, check, kvm, model, qemu
     python tests/bench/run.py --files 200 --rounds 3
 
 Run it with the Python that kvmscen is installed for. What cannot run here (no /dev/kvm, no gcc) is left out with a reason.
@@ -32,7 +32,7 @@ import guests  # noqa: E402 from beside this file
 
 # Whatever takes longer hangs.
 MOST_SECONDS = 300
-PARTS = ("start", "assemble", "check", "kvm", "model")
+PARTS = ("start", "assemble", "check", "kvm", "model", "qemu")
 # This source tree, where no command is given.
 KVMSCEN = [sys.executable, "-P", "-c", f"import sys; sys.path.insert(0, {str(HERE.parent.parent)!r}); import kvmscen.__main__"]
 
@@ -173,6 +173,34 @@ def model(options: argparse.Namespace, folder: Path) -> Iterator[Row]:
     # The line that counts may be followed by a note on predictions.
     seconds = median(lambda: timed(argv, f"{options.files:,} passed"), options.rounds)
     yield Row(f"{options.files:,} arm64 scenarios of three exits on the model", scaled(options, 3), seconds, " s")
+
+
+def qemu(options: argparse.Namespace, folder: Path) -> Iterator[Row]:
+    """A host that QEMU boots: prepared from nothing in a cache of its own, booted, gone on from its snapshot, and warm."""
+    host, cache = "qemu:arm64@6.1", folder / "cache"
+    if shutil.which("qemu-system-aarch64") is None or shutil.which("apt-get") is None:
+        say("left out: qemu hosts: there is no qemu-system-aarch64 or no apt-get")
+        return
+    os.environ["XDG_CACHE_HOME"] = str(cache)
+    files = guests.write(folder / "qemu", guests.ARM64, 200)
+    seconds = timed(kvmscen(options.command, ["host", "prepare", host]))
+    yield Row("`host prepare` from nothing, the downloads among it", 180, seconds, " s")
+    one = kvmscen(options.command, ["run", "--on", host, files[0]])
+    yield Row("first result on it, from its snapshot", 1, median(lambda: first_line(one, "PASS"), 2 * options.rounds), " s")
+
+    def cold() -> float:
+        for place in cache.glob("kvmscen/qemu/machines/*/snapshots"):
+            shutil.rmtree(place)
+        return first_line(one, "PASS")
+
+    yield Row("first result on it, booted, and a snapshot saved", 5, median(cold, options.rounds), " s")
+    argv = kvmscen(options.command, ["run", "--on", host, str(folder / "qemu")])
+    yield Row(
+        "200 scenarios of three exits on it, from the command",
+        10,
+        median(lambda: timed(argv, "200 passed"), options.rounds),
+        " s",
+    )
 
 
 def scaled(options: argparse.Namespace, seconds: float) -> float | None:
