@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,11 @@ def lists(node: Any) -> Iterator[yaml.SequenceNode]:
 
 def in_place(text: str, line: int, steps: list[str]) -> str | None:
     """The scenario with the list whose first item stands in this line replaced by these lines; None inside a flow map."""
-    node = next(node for node in lists(yaml.compose(text)) if node.value and node.value[0].start_mark.line + 1 == line)
+    node = next(
+        node
+        for node in lists(yaml.compose(text, Loader=yaml.CSafeLoader))
+        if node.value and node.value[0].start_mark.line + 1 == line
+    )
     start, end = node.start_mark, node.end_mark
     before = text[start.index - start.column : start.index]
     if not node.flow_style:
@@ -56,6 +61,7 @@ def again(host: str, tmp_path: Path) -> tuple[int, list[tuple[str, str]]]:
     folder = tmp_path / "again"
     shutil.copytree(SCENARIOS, folder, ignore=shutil.ignore_patterns("*.yaml"))
     made = {}
+    copies: Counter[str] = Counter()
     for block in first.stdout.strip().split("\n\n"):
         head, *steps = block.splitlines()
         match = HEADER.match(head)
@@ -64,7 +70,9 @@ def again(host: str, tmp_path: Path) -> tuple[int, list[tuple[str, str]]]:
         assert steps.pop(0) == "expect:", block
         file = Path(match["file"])
         text = in_place(file.read_text(), int(match["line"]), steps)
-        if (file.name, match["case"]) in passed and text is not None:
+        # Each copy has all cases of its file, and all of them run: a few of each file, or there would be thousands.
+        if (file.name, match["case"]) in passed and text is not None and copies[file.name] < 4:
+            copies[file.name] += 1
             name = f"{file.stem}--{match['case']}.yaml"
             (folder / name).write_text(text)
             made[name, match["case"]] = block

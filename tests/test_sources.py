@@ -58,8 +58,8 @@ def test_it_runs_is_recorded_and_replayed_from_anywhere(copied: Path, tmp_path: 
     # Another program is another machine.
     (copied / "start.s").write_text((copied / "start.s").read_text().replace("#8", "#0"))
     changed = kvmscen("run", "arm64-start.yaml", "--on", f"replay:{tmp_path}/kept", cwd=copied)
-    assert changed.returncode == 4
-    assert "SKIP" in changed.stdout
+    assert changed.returncode == 3
+    assert "ERROR" in changed.stdout
 
 
 def test_reports_name_its_lines(copied: Path) -> None:

@@ -84,7 +84,9 @@ def test_prepared_hosts_are_listed(qemu_arm64: Prepared) -> None:
         line.split() for line in kvmscen("host", "list", env=environment).stdout.splitlines() if line.startswith(f"{name} ")
     )
     assert row[1].startswith("6.1.")
-    assert (row[3], row[-1]) == ("MB", "1")
+    assert row[3] == "MB"
+    # One for each shape of machine that has run: this file uses it with and without -j.
+    assert int(row[-1]) >= 1
     assert any(line.startswith("qemu:arm64@") for line in kvmscen("hosts", env=environment).stdout.splitlines())
 
 
