@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import sys
 import time
 
@@ -15,6 +16,8 @@ _MOUNTS = (("devtmpfs", "/dev"), ("proc", "/proc"), ("sysfs", "/sys"))
 # finit_module(2) has no function in libc.
 _FINIT_MODULE = {"aarch64": 273, "riscv64": 273, "x86_64": 313}
 _REBOOT = {"off": 0x4321FEDC, "restart": 0x1234567}
+# In seconds: longer than a tick of the kernel, so that it stops that meanwhile.
+_TICK = 0.02
 # How long a device may take to come after its driver is there, in seconds.
 _PATIENCE = 20.0
 
@@ -26,7 +29,8 @@ def main() -> None:
         _prepare(libc)
         from kvmscen.agent.main import main as serve
 
-        serve()
+        _wait()
+        serve(_awake)
     except BaseException:
         import traceback
 
@@ -36,6 +40,22 @@ def main() -> None:
     for how in ("off", "restart"):
         libc.reboot(ctypes.c_int(_REBOOT[how]))
     time.sleep(3600)
+
+
+def _wait() -> None:
+    """Before the agent waits: have the next thing that the kernel's timer is set for be ours.
+
+    QEMU (7.2: vmstate_arm_cpu has GTIMER_PHYS and GTIMER_VIRT alone) saves no EL2 timer of arm64. What was set there when a
+    machine was saved never comes when it goes on, and the kernel sets no later time. It does when what it waits for is cancelled.
+    """
+    signal.signal(signal.SIGALRM, lambda number, frame: None)
+    signal.setitimer(signal.ITIMER_REAL, _TICK, _TICK)
+
+
+def _awake() -> None:
+    """Cancel it; and sleep for a moment, so that a machine without a timer does not answer, and is known by that."""
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    time.sleep(0.001)
 
 
 def _prepare(libc: ctypes.CDLL) -> None:

@@ -6,7 +6,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from kvmscen.agent.serve import serve
@@ -113,8 +113,8 @@ def _open() -> Kvm | str:
     return kvm if arch in ARCHES else f"the kvm host does not run {arch} yet"
 
 
-def main() -> None:
-    """Serve until the input ends."""
+def main(awake: Callable[[], None] = lambda: None) -> None:
+    """Serve until the input ends; `awake` is called before what comes is looked at."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     kvm = _open()
     if isinstance(kvm, str):
@@ -126,4 +126,4 @@ def main() -> None:
     def handle(request: dict[str, Any]) -> dict[str, Any]:
         return {"observation": executor.execute(Machine.from_json(request["machine"])).to_json()}
 
-    serve({"facts": [known.to_json()]}, handle)
+    serve({"facts": [known.to_json()]}, handle, awake)

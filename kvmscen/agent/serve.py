@@ -33,8 +33,11 @@ def _send(fd: int, frame: bytes) -> None:
         sys.exit(1)
 
 
-def serve(hello: Json, handle: Callable[[Json], Json]) -> None:
-    """Say `hello`, then answer requests until the input ends. An exception of `handle` is a reply with `broke`."""
+def serve(hello: Json, handle: Callable[[Json], Json], awake: Callable[[], None] = lambda: None) -> None:
+    """Say `hello`, then answer requests until the input ends. An exception of `handle` is a reply with `broke`.
+
+    `awake` is called when there is something to read, before it is looked at.
+    """
     # Whatever prints by mistake must not stand between frames.
     out = os.dup(1)
     os.dup2(2, 1)
@@ -42,7 +45,7 @@ def serve(hello: Json, handle: Callable[[Json], Json]) -> None:
     reader = frames.Reader()
     last = frames.pack(json.dumps({"id": 0, "protocol": frames.VERSION, **hello}))
     _send(out, last)
-    while (text := _next(reader, out)) is not None:
+    while (text := _next(reader, out, awake)) is not None:
         request = _request(text)
         if request is None:
             # It came whole, so asking for it again would go round for ever.
@@ -53,7 +56,7 @@ def serve(hello: Json, handle: Callable[[Json], Json]) -> None:
         _send(out, last)
 
 
-def _next(reader: frames.Reader, out: int) -> str | None:
+def _next(reader: frames.Reader, out: int, awake: Callable[[], None]) -> str | None:
     """The next frame on descriptor 0; None when that has ended. A damaged one is asked for again."""
     while True:
         try:
@@ -68,6 +71,7 @@ def _next(reader: frames.Reader, out: int) -> str | None:
             return text
         # Without Python's own buffering: what came before may have been read by others.
         chunk = os.read(0, 1 << 20)
+        awake()
         if not chunk:
             return None
         reader.feed(chunk)

@@ -57,9 +57,7 @@ class QemuHost(ChildHost):
                 raise HostError(self.explain(error)) from None
             self.take(self._hello)
             found = snapshot.find(making.entry, self.image)
-            if found is None:
-                raise HostError(f"host {self.name}: its snapshot has gone")
-            self._saved = found[0]
+            self._saved = found[0] if found is not None else None
             if self.eager:
                 super().start()
         if self._hello:

@@ -18,12 +18,13 @@ from kvmscen.errors import HostError
 from kvmscen.hosts.child import Json
 from kvmscen.qemu.boards import Board
 from kvmscen.qemu.store import Entry, stamp
-from kvmscen.qemu.vm import Image, Saved, Vm, shell
+from kvmscen.qemu.vm import RESUME_SECONDS, Image, Saved, Vm, shell
 
 _SAVE_SECONDS = 60.0
-# QEMU saves no EL2 timer (7.2: vmstate_arm_cpu has GTIMER_PHYS and GTIMER_VIRT alone), so what the kernel had set there never
-# comes. It sets it anew when it leaves its idle loop with the tick stopped: it must be in there when it is saved.
-_IDLE_SECONDS = 0.5
+# The kernel is idle by then, with its tick stopped (see kvmscen.agent.init).
+_IDLE_SECONDS = 0.3
+# How often a machine is saved until one goes on from it.
+_TRIES = 3
 _FORGOTTEN = 600.0
 # Two checkouts that are used in turn shall not boot each time.
 _KEPT = 1
@@ -76,32 +77,49 @@ class Making:
         self.vm.spawn()
 
     def finish(self) -> Json:
-        """Wait for the agent, save the machine and end it; returns the hello. Raises ChildError, HostError."""
+        """Wait for the agent, save the machine and end it; returns the hello. Raises ChildError, HostError.
+
+        What was saved is kept if a machine goes on from it; that it does not is possible, but rare.
+        """
         try:
-            hello = self.vm.wait_hello()
-            if "unusable" in hello:
-                self.close()
-                return hello
-            time.sleep(_IDLE_SECONDS)
-            qmp = self.vm.qmp
-            qmp.greet()
-            qmp.command("stop")
-            capability = {"capability": "x-ignore-shared", "state": True}
-            qmp.command("migrate-set-capabilities", capabilities=[capability])
-            qmp.command("migrate", uri=f"exec:exec cat > {shell(self.folder / 'state')}")
-            until = time.monotonic() + _SAVE_SECONDS
-            while (seen := qmp.command("query-migrate").get("status")) != "completed":
-                if seen in ("failed", "cancelled") or time.monotonic() > until:
-                    raise HostError(f"QEMU could not save {self.entry.name}: its migration is {seen}")
-                time.sleep(0.02)
+            for _ in range(_TRIES):
+                hello = self.vm.wait_hello()
+                if "unusable" in hello:
+                    break
+                self._save()
+                self.vm.close()
+                if self._goes_on():
+                    (self.folder / "cpu").write_text(self.image.cpu)
+                    (self.folder / "hello.json").write_text(json.dumps(hello))
+                    self._keep()
+                    return hello
+                self.vm = Vm(self.vm.name, self.image, memory=self.folder / "memory")
         except HostError:
             self.close()
             raise
-        self.vm.close()
-        (self.folder / "cpu").write_text(self.image.cpu)
-        (self.folder / "hello.json").write_text(json.dumps(hello))
-        self._keep()
+        self.close()
         return hello
+
+    def _save(self) -> None:
+        time.sleep(_IDLE_SECONDS)
+        qmp = self.vm.qmp
+        qmp.greet()
+        qmp.command("stop")
+        capability = {"capability": "x-ignore-shared", "state": True}
+        qmp.command("migrate-set-capabilities", capabilities=[capability])
+        qmp.command("migrate", uri=f"exec:exec cat > {shell(self.folder / 'state')}")
+        until = time.monotonic() + _SAVE_SECONDS
+        while (seen := qmp.command("query-migrate").get("status")) != "completed":
+            if seen in ("failed", "cancelled") or time.monotonic() > until:
+                raise HostError(f"QEMU could not save {self.entry.name}: its migration is {seen}")
+            time.sleep(0.02)
+
+    def _goes_on(self) -> bool:
+        vm = Vm(self.vm.name, self.image, Saved(self.folder / "memory", self.folder / "state"))
+        try:
+            return vm.resumes(RESUME_SECONDS)
+        finally:
+            vm.close()
 
     def _keep(self) -> None:
         """Put the snapshot where it is looked for. Another kvmscen may have done so first."""

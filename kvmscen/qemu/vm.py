@@ -22,6 +22,8 @@ from kvmscen.qemu.qmp import Qmp
 _CONSOLE_TAIL = 8192
 # Booting takes seconds; on a machine that is busy with other things it may take many.
 _BOOT_SECONDS = 120.0
+# Going on takes a third of one.
+RESUME_SECONDS = 20.0
 _AGAIN = frames.pack('{"id":0,"again":true}')
 
 
@@ -88,15 +90,23 @@ class Vm(Child):
         """The agent's hello, after a boot or from a snapshot; where that is of no use any more the machine is booted."""
         if self.saved is None:
             return super().wait_hello(max(seconds, _BOOT_SECONDS))
-        try:
-            return super().wait_hello(seconds)
-        except ChildError:
+        if self.resumes(min(seconds, RESUME_SECONDS)):
+            return self.hello
+        with self._use:
             if self._closed:
-                raise
+                raise ChildError(f"{self.name} was stopped", "")
             self.saved.drop()
             self.saved = None
             self.greeting = b""
             return super().wait_hello(_BOOT_SECONDS)
+
+    def resumes(self, seconds: float) -> bool:
+        """Whether the agent of a machine that goes on says hello in time."""
+        try:
+            super().wait_hello(seconds)
+        except ChildError:
+            return False
+        return True
 
     def _start(self) -> subprocess.Popen[bytes]:
         self._drop()
