@@ -34,7 +34,12 @@ import guests  # noqa: E402 from beside this file
 MOST_SECONDS = 300
 PARTS = ("start", "assemble", "check", "kvm", "model", "qemu")
 # This source tree, where no command is given.
-KVMSCEN = [sys.executable, "-P", "-c", f"import sys; sys.path.insert(0, {str(HERE.parent.parent)!r}); import kvmscen.__main__"]
+KVMSCEN = [
+    sys.executable,
+    "-P",
+    "-c",
+    f"import sys; sys.path.insert(0, {str(HERE.parent.parent)!r}); from kvmscen.cli import main; main()",
+]
 
 
 class Row(NamedTuple):
