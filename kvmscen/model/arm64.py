@@ -15,7 +15,7 @@ from kvmscen.kvm import emulation
 from kvmscen.kvm.script import Verdict
 from kvmscen.machine import Action, Vcpu
 from kvmscen.model.arm64_alignment import ZVA, Alignment
-from kvmscen.model.arm64_undecoded import bus_of, emulates, is_exclusive, quietly
+from kvmscen.model.arm64_undecoded import bus_of, emulates, is_exclusive, is_signed_atomic, quietly
 from kvmscen.model.capabilities import ARM64, IPA_BITS
 from kvmscen.model.guest import FETCHES, Blocked, Guest, Unpredicted
 from kvmscen.model.psci import answer
@@ -169,6 +169,7 @@ class Arm64(Guest):
                 or (word & 0xFFF00000 == 0xD5300000 and word >> 5 & 0xFFFF not in KNOWN_SYSTEM)
                 or word & ~0x1F == ZVA
                 or (self.emulates and is_exclusive(word))
+                or is_signed_atomic(word)
             ):
                 yield address + 4 * n
 
@@ -185,6 +186,8 @@ class Arm64(Guest):
             return self._zeroes(word, address)
         if exclusive:
             return self._exclusive(word, address)
+        if is_signed_atomic(word):
+            return self._signed_atomic(word, address)
         if self._simd(word) and self._trapping():
             self.exception("SIMD and floating point are off in cpacr_el1")
             return True
@@ -322,6 +325,17 @@ class Arm64(Guest):
             quietly(self)
         elif found is not None:
             self._undecoded(found, address, pc)
+        return True
+
+    def _signed_atomic(self, word: int, pc: int) -> bool:
+        """In a slot it is carried out here; elsewhere it aborts."""
+        base = word >> 5 & 31
+        if (
+            self.memory.readonly(self._register("sp" if base == 31 else f"x{base}")) is not False
+            or self.alignment.wrong(pc) is not None
+        ):
+            return False
+        quietly(self)
         return True
 
     def _exclusive(self, word: int, pc: int) -> bool:

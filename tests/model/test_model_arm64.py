@@ -427,3 +427,23 @@ def test_image_beyond_one_page_and_device_bytes() -> None:
         image=(Bytes(0, arm64("mov x2, #0x5000; ldr x1, [x2, #0x20]; wfi").image[0].data),),
     )
     assert execute(machine).regs["x1"] == int.from_bytes(DEVICE[0x20:0x28], "little")
+
+
+@pytest.mark.parametrize(
+    ("word", "stored", "old"),
+    [
+        (0xB8204041, 5, 0xFFFFFFF0),  # ldsmax w0, w1, [x2]
+        (0xB8205041, 0xFFFFFFF0, 0xFFFFFFF0),  # ldsmin
+        (0x78204041, 0xFFFF0005, 0xFFF0),  # ldsmaxh
+        (0x38205041, 0xFFFFFFF0, 0xF0),  # ldsminb
+        (0xF8204041, 0xFFFFFFF0, 0xFFFFFFF0),  # ldsmax x0, x1, [x2]: positive
+        (0xB8206041, 0xFFFFFFF0, 0xFFFFFFF0),  # ldumax
+    ],
+)
+def test_signed_atomics_compare_with_the_sign(word: int, stored: int, old: int) -> None:
+    code = b"".join(
+        one.to_bytes(4, "little") for one in (word, 0xF9400043, 0xF9000083, 0x14000000)
+    )  # ldr x3, [x2]; str x3, [x4]; b .
+    image = (Bytes(0, code), Bytes(0x800, b"\xf0\xff\xff\xff"))
+    seen = execute(arm64(code, regs={"x0": 5, "x2": 0x800, "x4": 0x5000}, image=image))
+    assert (seen.events[0].fields["data"], seen.regs["x1"]) == (stored, old)
