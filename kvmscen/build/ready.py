@@ -75,6 +75,18 @@ def unmet(conditions: Conditions, facts: Facts, kind: str) -> str | None:
     return None
 
 
+def undecided(overlays: Iterable[Overlay], facts: Facts, kind: str) -> str | None:
+    """Why it cannot be told which overlay applies, where that is so: a flavour of KVM that the host does not show."""
+    for overlay in overlays:
+        asked = overlay.conditions
+        if unmet(asked, facts, kind) is None:
+            return None
+        known = facts.flavour is not None or facts.predicted
+        if asked.kvm and not known and unmet(replace(asked, kvm=()), facts, kind) is None:
+            return f"what is expected is conditional on KVM being {' or '.join(asked.kvm)}, and its flavour cannot be told here"
+    return None
+
+
 def _version(text: str) -> tuple[int, ...]:
     found = re.match(r"\d+(\.\d+)*", text)
     numbers = list(map(int, found[0].split("."))) if found else []
@@ -117,7 +129,7 @@ class _Maker:
             script = own
             expectation = Expectation(base, story, overlay.reason) if overlay.xfail else Expectation(story, None, overlay.reason)
         memory = self.resolver.memory(tuple(check for final in finals if final is not None for check in final.memory))
-        skip = unmet(case.requires, facts, kind) or self.lacking(facts, expect or ())
+        skip = unmet(case.requires, facts, kind) or undecided(case.when, facts, kind) or self.lacking(facts, expect or ())
         made = Machine(
             arch=case.arch,
             memslots=plan.memslots,

@@ -67,7 +67,21 @@ def test_requires_and_when(condition: str, met: dict[str, Any], unmet: dict[str,
     assert skip(requires, **unmet) == words
     when = X86 + HLT + f"when: [{{{condition}, reason: so, expect: [shutdown]}}]\n"
     assert [step.kind for step in steps(when, replace(X, **met))] == ["shutdown"]
+    if unmet == {"flavour": None}:
+        return
     assert [step.kind for step in steps(when, replace(X, **unmet))] == ["hlt"]
+
+
+def test_a_flavour_that_is_not_told_leaves_no_guess() -> None:
+    text = X86 + HLT + "when:\n  - {kernel: {before: '5.0'}, kvm: svm, reason: a, expect: [intr]}\n"
+    assert skip(text, flavour=None) is None
+    text += "  - {kvm: pvm, reason: b, expect: [shutdown]}\n"
+    say = "what is expected is conditional on KVM being pvm, and its flavour cannot be told here"
+    assert skip(text, flavour=None) == say
+    assert skip(text, flavour="vmx") is None
+    assert skip(text, "model", flavour=None, predicted=True) is None
+    text = text.replace("  - {kvm: pvm", "  - {cpu: [], kernel: {from: '5.0'}, reason: first, expect: [hlt]}\n  - {kvm: pvm")
+    assert skip(text, flavour=None) is None
 
 
 def test_kind_of_host() -> None:
