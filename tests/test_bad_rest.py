@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -96,7 +97,9 @@ def test_all_wrong_files_beside_a_good_one(verb: str, tmp_path: Path) -> None:
     # Every error of every file, in full, in the order of the files.
     told = [line for line in shown.splitlines() if line.startswith("tests/bad/")]
     wanted = [line for path in sorted(BAD.glob("*.yaml")) for line in path.with_suffix(".txt").read_text().splitlines()]
-    assert [line for line in told if line not in wanted] == []
+    # Without its binutils a riscv64 program cannot be assembled at all, whatever else is wrong.
+    absent = [] if shutil.which("riscv64-linux-gnu-as") else [line for line in told if "no GNU as for riscv64" in line]
+    assert [line for line in told if line not in wanted and line not in absent] == []
     assert sorted(set(wanted) - set(told)) == []
 
 

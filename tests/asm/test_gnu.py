@@ -77,6 +77,7 @@ def test_lines_inside_macros_and_repetitions() -> None:
 
 
 def test_a_macro_beside_the_program() -> None:
+    reference.tools("arm64")
     macro = Macro("access", "mov x0, #1\n  nop\n", "s.yaml", 3, 11)
     source = Source("start.s", "_start: nop\naccess\nb .\n", macros=(macro,))
     program = assemble("arm64", 64, source, [], 0, "gnu")
