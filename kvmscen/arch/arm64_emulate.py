@@ -180,10 +180,8 @@ def operate(op: str, old: int, operand: int, bits: int) -> int:
         return old | operand
     if op == "swp":
         return operand
-    key: Callable[[int], int] | None = None
-    if op[0] == "s":
-        key = lambda value: _extended(value, bits, True)  # noqa: E731
-    return max(old, operand, key=key) if op.endswith("max") else min(old, operand, key=key)
+    choose = max if op.endswith("max") else min
+    return choose(old, operand, key=lambda value: _extended(value, bits, op[0] == "s"))
 
 
 def _extended(value: int, bits: int, signed: bool) -> int:

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -174,28 +175,30 @@ class Apt:
     def _fetch(self, argv: list[str], what: str, tell: Tell, folder: Path | None = None) -> None:
         """Run apt, telling how far it is."""
         tell(what, None)
-        process = subprocess.Popen(
-            [argv[0], "-q", "-o", "APT::Status-Fd=1", *argv[1:]],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            cwd=folder,
-            env=self._environment(),
-        )
-        assert process.stdout is not None
-        assert process.stderr is not None
-        try:
-            for line in process.stdout:
-                if line.startswith("dlstatus:"):
-                    tell(what, float(line.split(":")[2]))
-            errors = process.stderr.read()
-            status = process.wait(_TIMEOUT)
-        except BaseException:
-            process.terminate()
-            process.wait()
-            raise
+        # A file, not a pipe: nobody reads what apt complains of while it says how far it is.
+        with tempfile.TemporaryFile("w+", errors="replace") as complaints:
+            process = subprocess.Popen(
+                [argv[0], "-q", "-o", "APT::Status-Fd=1", *argv[1:]],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=complaints,
+                text=True,
+                errors="replace",
+                cwd=folder,
+                env=self._environment(),
+            )
+            assert process.stdout is not None
+            try:
+                for line in process.stdout:
+                    if line.startswith("dlstatus:"):
+                        tell(what, float(line.split(":")[2]))
+                status = process.wait(_TIMEOUT)
+            except BaseException:
+                process.terminate()
+                process.wait()
+                raise
+            complaints.seek(0)
+            errors = complaints.read()
         if status:
             raise HostError(f"{' '.join(argv[:2])} ({self.suite}, {self.arch}) failed: {_complaint(errors)}")
 
