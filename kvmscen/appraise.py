@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kvmscen.job import Job
-from kvmscen.judge import result
+from kvmscen.judge.verdict import result
 from kvmscen.measure import Timing
 from kvmscen.measured import Measured, Wanted, median, spread
 from kvmscen.notation import Notation

@@ -22,7 +22,7 @@ from kvmscen.hosts import Executor, Host
 from kvmscen.hosts.child import Child, python
 from kvmscen.hosts.replay import NotRecorded
 from kvmscen.job import Job, Target
-from kvmscen.judge import judge, result
+from kvmscen.judge.verdict import judge, result
 from kvmscen.result import Result, Run
 
 Json = dict[str, Any]

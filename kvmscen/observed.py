@@ -9,12 +9,12 @@ from typing import Any
 
 from kvmscen.expectation import Expectation, Expected
 from kvmscen.job import Legend
+from kvmscen.judge.walk import Taken, taken
 from kvmscen.kvm import exits
 from kvmscen.kvm.script import matches
 from kvmscen.notation import Notation, seen
 from kvmscen.observation import Event
 from kvmscen.result import Result
-from kvmscen.taken import Taken, taken
 
 # What says whether an exit is a read, and so what may stand beside it: a matcher there would say less.
 _PLAIN = ("is_write", "direction")

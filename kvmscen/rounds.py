@@ -13,7 +13,7 @@ from kvmscen.errors import HostError, Problem
 from kvmscen.hosts import Executor, Host
 from kvmscen.hosts.child import Child
 from kvmscen.job import Job, Target
-from kvmscen.judge import result
+from kvmscen.judge.verdict import result
 from kvmscen.observation import Observation
 from kvmscen.result import Result, Run
 

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvmscen.build import Plan, plan, ready
-from kvmscen.diff import Diff
 from kvmscen.expectation import Expectation, Story
 from kvmscen.facts import Facts
+from kvmscen.judge.align import Diff
 from kvmscen.kvm import exits
 from kvmscen.load import load_text, names
 from kvmscen.observation import Event, Observation

@@ -11,12 +11,12 @@ from typing import Any
 
 from kvmscen.expectation import Deed, Expected, Story
 from kvmscen.job import Legend
+from kvmscen.judge.walk import deed_of
 from kvmscen.kvm.script import Script, answered, fits, iteration, matches
 from kvmscen.machine import Step
 from kvmscen.notation import Notation, seen
 from kvmscen.observation import Event, Observation
 from kvmscen.result import Mismatch, Row
-from kvmscen.taken import deed_of
 from kvmscen.whence import source
 
 # After so many states the cheapest alignment is given up, and the rest of a story is paired in order.

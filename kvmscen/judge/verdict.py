@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kvmscen.accesses import tally
-from kvmscen.diff import Diff
 from kvmscen.expectation import Story
-from kvmscen.hints import hint
 from kvmscen.job import Job
+from kvmscen.judge.accesses import tally
+from kvmscen.judge.align import Diff
+from kvmscen.judge.hints import hint
 from kvmscen.notation import seen
 from kvmscen.observation import Event, Observation
 from kvmscen.result import Mismatch, Result, Row

@@ -9,7 +9,7 @@ import pytest
 
 from kvmscen.expectation import Expectation, Expected, Story
 from kvmscen.job import Job, Legend
-from kvmscen.judge import judge
+from kvmscen.judge.verdict import judge
 from kvmscen.machine import Sealed
 from kvmscen.observation import Event, Observation
 

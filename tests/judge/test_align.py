@@ -11,9 +11,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from kvmscen.diff import Diff
 from kvmscen.expectation import Expected, Story
 from kvmscen.job import Legend
+from kvmscen.judge.align import Diff
 from kvmscen.kvm import exits
 from kvmscen.observation import Event, Observation
 from kvmscen.result import Mismatch, Row

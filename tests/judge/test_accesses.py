@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from kvmscen.accesses import tally
 from kvmscen.job import Legend
+from kvmscen.judge.accesses import tally
 from kvmscen.observation import Event, Observation
 from kvmscen.result import Tally
 
