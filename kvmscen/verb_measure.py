@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from kvmscen import baseline, engine, noise, rounds, verbs
+from kvmscen.cli.files import find
+from kvmscen.cli.screen import Screen
 from kvmscen.errors import HostError, Problem, UsageError
 from kvmscen.hosts import defaults, host
 from kvmscen.measured import Measured
@@ -31,8 +33,8 @@ def measure(arguments: argparse.Namespace) -> int:
     kept = baseline.load(arguments.against) if arguments.against else None
     if arguments.save:
         baseline.path_of(arguments.save)
-    files, problems, empty = verbs.find(arguments.paths)
-    screen = verbs.Screen(sys.stderr if any(file is None for _, file in reports) else sys.stdout)
+    files, problems, empty = find(arguments.paths)
+    screen = Screen(sys.stderr if any(file is None for _, file in reports) else sys.stdout)
     for problem in problems:
         screen.problem(problem)
     for folder in empty:
@@ -51,7 +53,7 @@ def measure(arguments: argparse.Namespace) -> int:
     return verbs.INTERRUPTED if made.interrupted else made.exit_status
 
 
-def _show(made: Run, arguments: argparse.Namespace, files: Sequence[str], screen: verbs.Screen) -> None:
+def _show(made: Run, arguments: argparse.Namespace, files: Sequence[str], screen: Screen) -> None:
     if not made.results and not made.problems and files and not made.interrupted:
         screen.say("no case of these files has `measure`, or none is selected")
     for result in made.results:
@@ -72,13 +74,13 @@ class _Hosts:
         self.named: list[str] = list(dict.fromkeys(arguments.on or ()))
         self.selection = engine.Selection(arguments.k, tuple(arguments.case or ()), arguments.assembler)
 
-    def timed(self, files: Sequence[str], plan: rounds.Plan, screen: verbs.Screen, problems: Sequence[Problem] = ()) -> Run:
+    def timed(self, files: Sequence[str], plan: rounds.Plan, screen: Screen, problems: Sequence[Problem] = ()) -> Run:
         """One measurement."""
         hosts = [host(name) for name in self.named] or defaults()
         return rounds.measure(files, hosts, bool(self.named), self.selection, plan, screen.problem, screen.progress, problems)
 
 
-def _against(name: str, kept: baseline.Baseline, made: Run, hosts: _Hosts, plan: rounds.Plan, screen: verbs.Screen) -> Run:
+def _against(name: str, kept: baseline.Baseline, made: Run, hosts: _Hosts, plan: rounds.Plan, screen: Screen) -> Run:
     """The run judged against a baseline; what seems to have changed is timed again before it is told."""
     judged = baseline.judge(name, kept, made.results)
     for _ in range(baseline.REPEATS - 1):
@@ -92,7 +94,7 @@ def _against(name: str, kept: baseline.Baseline, made: Run, hosts: _Hosts, plan:
     return replace(made, results=tuple(one.result for one in judged))
 
 
-def _told(result: Result, screen: verbs.Screen) -> str:
+def _told(result: Result, screen: Screen) -> str:
     from kvmscen.reports import text
 
     bad = text.failure(result, screen.color, screen.width)

@@ -8,62 +8,20 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TextIO
 
 from kvmscen import engine
+from kvmscen.cli.files import find
+from kvmscen.cli.screen import Screen
 from kvmscen.errors import HostError, Problem, UsageError
 from kvmscen.hosts import HOSTS, Host, defaults, host, prepared
 from kvmscen.hosts.replay import recording
 from kvmscen.reports import FORMATS, text
-from kvmscen.result import Result, Run
 
 INTERRUPTED = 130
-# A progress bar is for runs longer than a screen.
-_BAR_FROM = 20
 # A narrower column of notes is no table any more.
 _NOTE_WIDTH = 30
-
-
-# --- which files ----------------------------------------------------------------------------------------------------
-
-
-def find(paths: Sequence[str]) -> tuple[list[str], list[Problem], list[str]]:
-    """The scenario files of the paths, in order and each once; problems of paths; folders that have none."""
-    files: dict[str, None] = {}
-    problems: list[Problem] = []
-    empty: list[str] = []
-    for path in paths:
-        if os.path.isdir(path):
-            found, refused = _in_folder(path)
-            problems += refused
-            if not found and not refused:
-                empty.append(path)
-            files.update(dict.fromkeys(found))
-        elif os.path.isfile(path):
-            files[path] = None
-        elif os.path.exists(path):
-            problems.append(Problem(path, 0, 0, "this is no regular file: save it to one, since several processes read it"))
-        else:
-            problems.append(Problem(path, 0, 0, "there is no such file or folder"))
-    return list(files), problems, empty
-
-
-def _in_folder(path: str) -> tuple[list[str], list[Problem]]:
-    """The scenario files below a folder, sorted, and what could not be looked into."""
-    refused: list[Problem] = []
-
-    def cannot(error: OSError) -> None:
-        refused.append(Problem(str(error.filename), 0, 0, f"cannot be read: {os.strerror(error.errno or 0)}"))
-
-    found: list[str] = []
-    for folder, folders, names in os.walk(path, onerror=cannot):
-        # What is hidden belongs to other tools, as in .git and .venv.
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        wanted = (os.path.join(folder, name) for name in names if name.endswith(".yaml") and not name.startswith("."))
-        found += filter(os.path.isfile, wanted)
-    return sorted(os.path.normpath(file) if path == "." else file for file in found), refused
 
 
 # --- run ------------------------------------------------------------------------------------------------------------
@@ -181,68 +139,6 @@ def write_report(report: str, file: str | None) -> None:
         Path(file).write_text(report, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise HostError(f"{file} could not be written: {os.strerror(error.errno or 0)}") from None
-
-
-class Screen:
-    """The text report while it grows: a line a case, failures, a bar on a terminal, a table at the end."""
-
-    def __init__(self, out: TextIO, asked: bool = False) -> None:
-        self.out = out
-        self.asked = asked  # whether every case shows what it accessed
-        self.color = _color(out)
-        self.width = shutil.get_terminal_size((120, 24)).columns
-        self.bar = ""
-
-    def say(self, line: str) -> None:
-        """One line, whatever the encoding of the stream."""
-        self._clear()
-        print(line.encode(self.out.encoding or "utf-8", "backslashreplace").decode(self.out.encoding or "utf-8"), file=self.out)
-
-    def problem(self, problem: Problem) -> None:
-        """What is wrong in a file."""
-        self.say(text.problem(problem))
-
-    def result(self, result: Result, done: int, known: int) -> None:
-        """A case that is done."""
-        self.say(text.failure(result, self.color, self.width) or text.line(result, self.color))
-        for line in text.beneath(result, self.asked):
-            self.say(line)
-        self.out.flush()
-        self.progress(done, known)
-
-    def end(self, made: Run) -> None:
-        """The table at the end."""
-        self._clear()
-        if made.results:
-            self.say("")
-        self.say(text.table(made, self.width))
-        if os.environ.get("GITHUB_ACTIONS") and (notes := text.annotations(made)):
-            self.say(notes)
-        self.out.flush()
-
-    def progress(self, done: int, known: int) -> None:
-        """The bar, on a terminal."""
-        if known < _BAR_FROM or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
-            return
-        width = max(10, min(40, self.width - 24))
-        full = width * done // max(known, 1)
-        self.bar = f"[{'#' * full}{' ' * (width - full)}] {done}/{known}"
-        sys.stderr.write("\r" + self.bar)
-        sys.stderr.flush()
-
-    def _clear(self) -> None:
-        if self.bar:
-            sys.stderr.write("\r" + " " * len(self.bar) + "\r")
-            sys.stderr.flush()
-            self.bar = ""
-
-
-def _color(out: TextIO) -> bool:
-    if os.environ.get("NO_COLOR"):
-        return False
-    if os.environ.get("FORCE_COLOR"):
-        return True
-    return out.isatty() and os.environ.get("TERM") != "dumb"
 
 
 # --- the other verbs ------------------------------------------------------------------------------------------------

@@ -62,7 +62,7 @@ def test_scenario_is_right(text: str, tmp_path: Path) -> None:
 
 
 def kvmscen(*arguments: str) -> subprocess.CompletedProcess[str]:
-    code = "from kvmscen.cli import main; main()"
+    code = "from kvmscen.cli.main import main; main()"
     return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=ROOT)
 
 

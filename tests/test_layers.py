@@ -146,7 +146,7 @@ def test_the_engine_is_handed_its_hosts() -> None:
 
 def test_main_process_is_light() -> None:
     heavy = ("yaml", "jsonschema", "keystone", "elftools", "unicorn", "capstone", "kvmscen.load", "kvmscen.asm", "kvmscen.build")
-    code = "import json, sys, kvmscen.cli, kvmscen.verbs, kvmscen.hosts.kvm; print(json.dumps(sorted(sys.modules)))"
+    code = "import json, sys, kvmscen.cli.main, kvmscen.verbs, kvmscen.hosts.kvm; print(json.dumps(sorted(sys.modules)))"
     out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=ROOT).stdout
     loaded = json.loads(out)
     assert "kvmscen.verbs" in loaded

@@ -38,7 +38,7 @@ KVMSCEN = [
     sys.executable,
     "-P",
     "-c",
-    f"import sys; sys.path.insert(0, {str(HERE.parent.parent)!r}); from kvmscen.cli import main; main()",
+    f"import sys; sys.path.insert(0, {str(HERE.parent.parent)!r}); from kvmscen.cli.main import main; main()",
 ]
 
 

@@ -1,15 +1,12 @@
-"""The command line: the verbs, what they print, and the exit status. Only this and kvmscen.verbs print."""
+"""The options of the command line, and the variables that stand for them."""
 
 from __future__ import annotations
 
 import argparse
 import os
-import signal
-import sys
-from collections.abc import Sequence
 
 from kvmscen import __version__
-from kvmscen.errors import HostError, UsageError
+from kvmscen.errors import UsageError
 
 ASSEMBLERS = ("keystone", "gnu")
 EXIT = """exit status: 0 all that ran passed, 1 a mismatch, 2 a wrong scenario or wrong usage, 3 a host or harness error,
@@ -20,7 +17,6 @@ KVMSCEN_ASSEMBLER and, of measure, KVMSCEN_ROUNDS, KVMSCEN_LOOP, KVMSCEN_BASE, K
 KVMSCEN_AGAINST stand for options that are not given;
 KVMSCEN_SSH is the ssh client of ssh: hosts; also NO_COLOR, FORCE_COLOR, COLUMNS, TERM,
 GITHUB_ACTIONS, XDG_CACHE_HOME, XDG_STATE_HOME (README, "Environment")"""
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _RUN_EXAMPLE = """example: run every scenario on the best host there is, then one case on the model
   kvmscen run scenarios/*.yaml
   kvmscen run scenarios/arm64-mmio.yaml --case nisv-to-user --on model --report json=report.json
@@ -45,75 +41,7 @@ _HOST_EXAMPLE = """example: real KVM of arm64 on any machine
 """
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """The entry point: parse, do the verb, exit with its status."""
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
-            # Whoever started us has closed it; the exit status still counts.
-            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
-    try:
-        status = _status(sys.argv[1:] if argv is None else argv)
-    except KeyboardInterrupt:
-        status = 130
-    for number in _SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    # Worker threads may still wait for children that are gone.
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:
-            status = status or 3
-    os._exit(status)
-
-
-def _status(argv: Sequence[str]) -> int:
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    for number in _SIGNALS[1:]:
-        # As ^C: what ran is reported, and no child is left behind.
-        signal.signal(number, signal.default_int_handler)
-    try:
-        status = _main(argv)
-        sys.stdout.flush()
-        return status
-    except (UsageError, HostError) as error:
-        _say(f"kvmscen: {error}")
-        return 2 if isinstance(error, UsageError) else 3
-    except BrokenPipeError:
-        # Whoever read us has gone; Python must not try to flush again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 141
-    except OSError as error:
-        # A report or the screen could not be written; files that are read have their own messages.
-        _say(f"kvmscen: the output could not be written: {error.strerror}")
-        return 3
-
-
-def _say(text: str) -> None:
-    try:
-        print(text, file=sys.stderr)
-    except OSError:
-        pass
-
-
-def _main(argv: Sequence[str]) -> int:
-    arguments = _parser().parse_args(argv)
-    verb: str | None = arguments.verb
-    if verb is None:
-        _parser().print_help()
-        return 2
-    if getattr(arguments, "assembler", None) is None and (named := os.environ.get("KVMSCEN_ASSEMBLER")):
-        if named not in ASSEMBLERS:
-            raise UsageError(f"KVMSCEN_ASSEMBLER: {named!r} is no assembler: {' or '.join(ASSEMBLERS)}")
-        arguments.assembler = named
-    if verb in ("run", "measure"):
-        _environment(arguments)
-    from kvmscen import verbs
-
-    return verbs.VERBS[verb](arguments)
-
-
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
         prog="kvmscen",
@@ -233,7 +161,7 @@ def _host_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     remove.add_argument("--all", action="store_true", help="all of them, and what was downloaded")
 
 
-def _environment(arguments: argparse.Namespace) -> None:
+def environment(arguments: argparse.Namespace) -> None:
     """KVMSCEN_<NAME> stands in for an option of `run` or `measure` that is not given; several values are separated by blanks."""
     for name in ("on", "k", "case", "j", "report", "record", "observed", "rounds", "loop", "base", "save", "against"):
         value = os.environ.get(f"KVMSCEN_{name.upper()}")

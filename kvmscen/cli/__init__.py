@@ -1,0 +1,1 @@
+"""The command line: arguments, verbs, what they print, and the exit status."""

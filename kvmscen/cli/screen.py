@@ -1,0 +1,77 @@
+"""The text report while it grows."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from typing import TextIO
+
+from kvmscen.errors import Problem
+from kvmscen.reports import text
+from kvmscen.result import Result, Run
+
+# A progress bar is for runs longer than a screen.
+_BAR_FROM = 20
+
+
+class Screen:
+    """The text report while it grows: a line a case, failures, a bar on a terminal, a table at the end."""
+
+    def __init__(self, out: TextIO, asked: bool = False) -> None:
+        self.out = out
+        self.asked = asked  # whether every case shows what it accessed
+        self.color = _color(out)
+        self.width = shutil.get_terminal_size((120, 24)).columns
+        self.bar = ""
+
+    def say(self, line: str) -> None:
+        """One line, whatever the encoding of the stream."""
+        self._clear()
+        print(line.encode(self.out.encoding or "utf-8", "backslashreplace").decode(self.out.encoding or "utf-8"), file=self.out)
+
+    def problem(self, problem: Problem) -> None:
+        """What is wrong in a file."""
+        self.say(text.problem(problem))
+
+    def result(self, result: Result, done: int, known: int) -> None:
+        """A case that is done."""
+        self.say(text.failure(result, self.color, self.width) or text.line(result, self.color))
+        for line in text.beneath(result, self.asked):
+            self.say(line)
+        self.out.flush()
+        self.progress(done, known)
+
+    def end(self, made: Run) -> None:
+        """The table at the end."""
+        self._clear()
+        if made.results:
+            self.say("")
+        self.say(text.table(made, self.width))
+        if os.environ.get("GITHUB_ACTIONS") and (notes := text.annotations(made)):
+            self.say(notes)
+        self.out.flush()
+
+    def progress(self, done: int, known: int) -> None:
+        """The bar, on a terminal."""
+        if known < _BAR_FROM or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+            return
+        width = max(10, min(40, self.width - 24))
+        full = width * done // max(known, 1)
+        self.bar = f"[{'#' * full}{' ' * (width - full)}] {done}/{known}"
+        sys.stderr.write("\r" + self.bar)
+        sys.stderr.flush()
+
+    def _clear(self) -> None:
+        if self.bar:
+            sys.stderr.write("\r" + " " * len(self.bar) + "\r")
+            sys.stderr.flush()
+            self.bar = ""
+
+
+def _color(out: TextIO) -> bool:
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return out.isatty() and os.environ.get("TERM") != "dumb"
