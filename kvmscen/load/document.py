@@ -33,6 +33,9 @@ from kvmscen.scenario import Place
 SIZE_MAX = 1 << 20
 DEPTH_MAX = 64
 VALUES_MAX = 50_000
+_TOO_DEEP = f"this is nested more than {DEPTH_MAX} deep: a scenario needs no more than a dozen"
+# libyaml has a limit of its own from 0.2.6 on, of 1,000 levels. It reads ahead, so that it may speak before ours does.
+_LIBRARYS_LIMIT = "exceeded maximum nesting depth"
 START = Place(1, 1)
 PROBLEMS_MAX = 50
 # libyaml's Python fallback is twenty times slower, but reads the same.
@@ -141,10 +144,29 @@ def compose(text: str, file: str) -> Document:
     try:
         _build(doc, yaml.parse(text, Loader=_LOADER))
     except yaml.MarkedYAMLError as error:
+        if error.problem == _LIBRARYS_LIMIT and error.problem_mark is not None:
+            return _too_deep(text, file, error.problem_mark)
         doc.problems.append(syntax(error, text, file))
         doc.broken = True
     except yaml.YAMLError as error:
         doc.add((0, 0), "this is not YAML: " + str(error).split("\n")[0].rstrip("."))
+        doc.broken = True
+    return doc
+
+
+def _too_deep(text: str, file: str, mark: yaml.Mark) -> Document:
+    """The problems of a text that has too many levels for libyaml itself, which says so at `mark`, before it gives the events.
+
+    Up to there it has all the levels that libyaml takes, more than ours: read alone, that gives the events.
+    """
+    doc = Document(file, text[: mark.index])
+    try:
+        _build(doc, yaml.parse(doc.text, Loader=_LOADER))
+    except yaml.YAMLError:
+        pass
+    doc.text = text
+    if not doc.broken:
+        doc.add((mark.line, mark.column), _TOO_DEEP)
         doc.broken = True
     return doc
 
@@ -183,7 +205,7 @@ def _build(doc: Document, events: Iterator[Event]) -> None:
             mark = _mark(event)
             _refuse_marks(doc, event, mark)
             if len(stack) >= DEPTH_MAX:
-                doc.add(mark, f"this is nested more than {DEPTH_MAX} deep: a scenario needs no more than a dozen")
+                doc.add(mark, _TOO_DEEP)
                 doc.broken = True
                 return
             held: Map | List = Map() if kind is MappingStartEvent else List()

@@ -265,6 +265,47 @@ def test_floods_end_soon(name: str) -> None:
     assert all(len(problem.message) < 600 for problem in caught.value.problems)
 
 
+# libyaml has a limit of 1,000 levels of its own from 0.2.6 on: what it says first must not depend on which one is installed.
+DEEP = {
+    "lists": ("[", 0, 64),
+    "lists, one a line": ("[\n", 64, 0),
+    "maps": ("{a: ", 0, 256),
+    "maps as keys": ("{? ", 0, 192),
+    "lists and maps": ("[{a: ", 0, 160),
+    "items": ("- ", 0, 128),
+    "keys": ("? ", 0, 128),
+}
+
+
+@pytest.mark.parametrize("levels", [65, 999, 1000, 1001, 5000])
+@pytest.mark.parametrize("name", DEEP)
+def test_too_deep_is_told_where_it_begins(name: str, levels: int) -> None:
+    level, line, column = DEEP[name]
+    doc = compose(level * levels, "a.yaml")
+    message = "this is nested more than 64 deep: a scenario needs no more than a dozen"
+    # A map or a list as a key is told too, once.
+    assert len(doc.problems) == 1 + ("?" in level)
+    assert doc.problems[-1] == Problem("a.yaml", line + 1, column + 1, message)
+    assert doc.broken
+
+
+def test_block_maps_that_are_too_deep() -> None:
+    text = "".join(" " * n + "a:\n" for n in range(1200))
+    assert [(p.line, p.column) for p in compose(text, "a.yaml").problems] == [(65, 65)]
+
+
+def test_too_deep_behind_other_problems() -> None:
+    doc = compose("a: 1\na: 2\nb: é\nc: " + "[" * 1100, "a.yaml")
+    assert [(p.line, p.column) for p in doc.problems] == [(2, 1), (4, 67)]
+
+
+def test_too_deep_where_a_key_is_meant() -> None:
+    """libyaml 0.2.6 finds no key in it either, when it is cut off there; 0.2.5 says that a key is not closed."""
+    doc = compose("a: 1\n" + "[" * 1100, "a.yaml")
+    assert doc.broken
+    assert [p.line for p in doc.problems] == [2]
+
+
 LINES = FOUNDING.splitlines(keepends=True)
 JUNK_WORDS = """
 { } [ ] : # | > " ' ~ & * ! % @ << null hlt mmio reply then regs repeat memory cases steps timeout error x86_64
