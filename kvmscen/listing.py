@@ -7,13 +7,23 @@ from typing import Any
 from tabulate import tabulate
 
 from kvmscen.kvm.uapi import MEM_FLAGS
+from kvmscen.reports.story import clean
 
 Json = dict[str, Any]
 
 
 def render(file: str, shown: Json) -> str:
     """Every case of a file that kvmscen.show described."""
-    return "\n".join(_render(file, case) for case in shown["cases"])
+    return "\n".join(_render(clean(file), _cleaned(case)) for case in shown["cases"])
+
+
+def _cleaned(data: Any) -> Any:
+    """The data with every text of it in one line, as wide as it will be shown."""
+    if isinstance(data, dict):
+        return {clean(key): _cleaned(value) for key, value in data.items()}
+    if isinstance(data, list):
+        return [_cleaned(value) for value in data]
+    return clean(data) if isinstance(data, str) else data
 
 
 def _render(file: str, case: Json) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
+from kvmscen.cli.streams import again
 from kvmscen.errors import UsageError
 from kvmscen.hosts.qemu import QemuHost
 from kvmscen.qemu import snapshot, store, tools
@@ -29,7 +30,7 @@ class _Progress:
             self.step = step
             self.out.write(step if self.live else f"{step}\n")
         if self.live and percent is not None:
-            self.out.write(f"\r{step} {percent:3.0f}%")
+            again(self.out, f"{step} {percent:3.0f}%")
         self.out.flush()
 
     def _end(self) -> None:

@@ -17,7 +17,7 @@ from kvmscen.cli.screen import Screen
 from kvmscen.errors import HostError, Problem, UsageError
 from kvmscen.hosts import HOSTS, Host, defaults, host, prepared
 from kvmscen.hosts.replay import recording
-from kvmscen.reports import FORMATS, text
+from kvmscen.reports import FORMATS, harmless, text
 
 INTERRUPTED = 130
 # A narrower column of notes is no table any more.
@@ -183,7 +183,7 @@ def show(arguments: argparse.Namespace) -> int:
             print(text.problem(Problem(*problem)), file=sys.stderr)
         return 2
     if arguments.json:
-        print(json.dumps({"cases": shown["cases"]}))
+        print(harmless.json(json.dumps({"cases": shown["cases"]})))
     else:
         from kvmscen.listing import render
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from kvmscen.cli.arguments import ASSEMBLERS, environment, parser
+from kvmscen.cli.streams import install
 from kvmscen.errors import HostError, UsageError
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -19,6 +20,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if getattr(sys, name) is None:
             # Whoever started us has closed it; the exit status still counts.
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
+    install()
     try:
         status = _status(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt:

@@ -7,6 +7,7 @@ import shutil
 import sys
 from typing import TextIO
 
+from kvmscen.cli.streams import again
 from kvmscen.errors import Problem
 from kvmscen.reports import text
 from kvmscen.result import Result, Run
@@ -26,9 +27,9 @@ class Screen:
         self.bar = ""
 
     def say(self, line: str) -> None:
-        """One line, whatever the encoding of the stream."""
+        """One line, or several."""
         self._clear()
-        print(line.encode(self.out.encoding or "utf-8", "backslashreplace").decode(self.out.encoding or "utf-8"), file=self.out)
+        print(line, file=self.out)
 
     def problem(self, problem: Problem) -> None:
         """What is wrong in a file."""
@@ -59,12 +60,13 @@ class Screen:
         width = max(10, min(40, self.width - 24))
         full = width * done // max(known, 1)
         self.bar = f"[{'#' * full}{' ' * (width - full)}] {done}/{known}"
-        sys.stderr.write("\r" + self.bar)
+        again(sys.stderr, self.bar)
         sys.stderr.flush()
 
     def _clear(self) -> None:
         if self.bar:
-            sys.stderr.write("\r" + " " * len(self.bar) + "\r")
+            again(sys.stderr, " " * len(self.bar))
+            again(sys.stderr, "")
             sys.stderr.flush()
             self.bar = ""
 

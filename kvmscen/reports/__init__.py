@@ -1,6 +1,7 @@
 """Reports: one module a format, each with `render(run) -> str`, the whole report ending in a newline.
 
-A new format is a module here and a line in FORMATS. The modules are imported at first use, since most runs need one of them.
+A new format is a module here and a line in FORMATS, with the function of kvmscen.reports.harmless that its whole text goes
+through. The modules are imported at first use, since most runs need one of them.
 """
 
 from __future__ import annotations
@@ -9,23 +10,24 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from kvmscen.reports import harmless
+
 if TYPE_CHECKING:
     from kvmscen.result import Run
 
 
-def _report(module: str) -> Callable[[Run], str]:
+def _report(module: str, border: Callable[[str], str]) -> Callable[[Run], str]:
     def render(run: Run) -> str:
-        report: str = import_module(f"kvmscen.reports.{module}").render(run)
-        return report
+        return border(import_module(f"kvmscen.reports.{module}").render(run))
 
     return render
 
 
 FORMATS: dict[str, Callable[[Run], str]] = {
-    "text": _report("text"),
-    "json": _report("json_report"),
-    "junit": _report("junit"),
-    "ktap": _report("ktap"),
+    "text": _report("text", harmless.text),
+    "json": _report("json_report", harmless.json),
+    "junit": _report("junit", harmless.xml),
+    "ktap": _report("ktap", harmless.text),
 }
 # What only `kvmscen measure` has something for.
-MEASURED: dict[str, Callable[[Run], str]] = {**FORMATS, "svg": _report("plot")}
+MEASURED: dict[str, Callable[[Run], str]] = {**FORMATS, "svg": _report("plot", harmless.xml)}

@@ -12,12 +12,10 @@ from datetime import UTC, datetime
 from xml.etree import ElementTree as ET
 
 from kvmscen.errors import Problem
+from kvmscen.reports import harmless
 from kvmscen.reports.counts import accesses, notes
 from kvmscen.reports.story import explanation, headline, one_line, painter, plural, ran_on
 from kvmscen.result import Result, Run
-
-# What XML 1.0 has no way to write (its section 2.2), not even as a reference.
-_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def render(run: Run) -> str:
@@ -89,4 +87,5 @@ def _dotted(file: str) -> str:
 
 
 def _xml(text: str) -> str:
-    return _NOT_XML.sub("", text)
+    # Besides, XML 1.0 has no way to write control characters (its section 2.2), not even as a reference.
+    return harmless.shown(text)

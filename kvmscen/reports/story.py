@@ -11,6 +11,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 
+from kvmscen.reports import harmless
 from kvmscen.result import Result, Row
 
 BAD = ("FAIL", "ERROR", "XPASS")
@@ -24,17 +25,16 @@ SIDE_BY_SIDE = 100
 
 Paint = Callable[[str, str], str]
 _COLOURS = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "bold": "1", "dim": "2"}
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def painter(color: bool) -> Paint:
-    """A function of text and colour's name: with `color` it puts the ANSI codes round the text."""
-    return (lambda text, name: f"\x1b[{_COLOURS[name]}m{text}\x1b[0m" if text else text) if color else (lambda text, name: text)
+    """A function of text and colour's name: with `color` it puts round the text what becomes ANSI codes where it is printed."""
+    return (lambda text, name: harmless.colour(text, _COLOURS[name]) if text else text) if color else (lambda text, name: text)
 
 
 def clean(text: str) -> str:
-    """One line of it, control characters escaped: a terminal must not obey what a guest or a scenario says."""
-    return _CONTROL.sub(lambda m: ascii(m.group())[1:-1], text.replace("\t", "    "))
+    """One line of it, as wide as it will be shown (kvmscen.reports.harmless): what is laid out in columns has to know."""
+    return harmless.shown(text.replace("\t", "    ")).replace("\n", "\\n")
 
 
 def one_line(text: str) -> str:

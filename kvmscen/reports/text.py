@@ -7,6 +7,7 @@ ASCII but for what the user wrote. No function here ends its text in a newline b
 from collections.abc import Iterable, Sequence
 
 from kvmscen.errors import Problem
+from kvmscen.reports import harmless
 from kvmscen.reports.counts import accesses, notes
 from kvmscen.reports.story import BAD, PREDICTED, brief, clean, explanation, one_line, painter, place, plural, what, where
 from kvmscen.result import STATUSES, Result, Run
@@ -124,11 +125,11 @@ def annotations(run: Run) -> str:
 
 def _annotation(file: str, number: int, text: str) -> str:
     at = f"file={_escape(file).replace(':', '%3A').replace(',', '%2C')}" + (f",line={number}" if number else "")
-    return f"::error {at}::{_escape(text)}"
+    return harmless.command(f"::error {at}::{_escape(text)}")
 
 
 def _escape(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return harmless.shown(text).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
 def _seconds(seconds: float) -> str:

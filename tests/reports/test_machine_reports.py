@@ -119,7 +119,7 @@ def test_junit_holds_what_xml_cannot():
     row = Row("+", 0, "", nasty, (), nasty)
     report = FORMATS["junit"](run(x86(nasty, "FAIL", file=nasty, reason=nasty, rows=(row,)), skipped(reason=nasty)))
     root = ET.fromstring(report.encode())
-    assert next(case.get("name") for case in root.iter("testcase")) == "<&>\"']]>@kvm"
+    assert next(case.get("name") for case in root.iter("testcase")) == "\\x00\\x08\\x1b\\ud800\\ufffe<&>\"']]>@kvm"
 
 
 RESULT = re.compile(r"^(ok|not ok) ([0-9]+) ?(- )?([^#]*)( # .*)?$")  # as the kernel's kunit_parser.py has it
