@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Sequence
 
+from kvmscen.asm.advice import advise
 from kvmscen.asm.arm64 import Arm64
 from kvmscen.asm.expressions import Unknown
 from kvmscen.asm.front import Architecture, Front
@@ -138,10 +139,10 @@ class Assembly:
         try:
             data = item.encode(self._front.scope)
         except Wrong as wrong:
-            self._report(statement, str(wrong) + self._hint(statement), isinstance(wrong, Unencoded))
+            self._report(statement, advise(str(wrong), statement, self._arch), isinstance(wrong, Unencoded))
             return
         except Unknown as unknown:
-            self._report(statement, self._undefined(unknown.name) + self._hint(statement))
+            self._report(statement, advise(self._undefined(unknown.name), statement, self._arch))
             return
         if data is not None and data:
             if not item.chunk.nobits:
@@ -178,17 +179,6 @@ class Assembly:
         known = [symbol for symbol in self._front.scope.symbols if "\x02" not in symbol]
         close = difflib.get_close_matches(name[:100], known[:5000], 1)
         return f"undefined symbol {clip(name)}" + (f"; did you mean {close[0]}?" if close else "")
-
-    def _hint(self, statement: Statement) -> str:
-        comment = "//" if self._arch == "arm64" else "#"
-        if statement.separated:
-            return f" (; separates statements; a comment begins with {comment})"
-        if self._arch != "arm64" and "%" in statement.text:
-            return " (Intel syntax writes registers without %; .att_syntax begins AT&T syntax)"
-        for mark in (" # ", "\t# ") if self._arch == "arm64" else (" //", "\t//"):
-            if mark in statement.text:
-                return f" (a comment begins with {comment} here)"
-        return ""
 
     def _program(self, images: dict[str, bytearray], lines: list[Line]) -> Program:
         front = self._front

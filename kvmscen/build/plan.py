@@ -211,7 +211,10 @@ def _check_entry(resolver: Resolver, case: Case, entry: int, slots: Sequence[Mem
     for index, vcpu in enumerate(case.vcpus):
         if names_pc(case, vcpu.regs):
             continue
-        if _inside(slots, entry, 1) is None:
+        if not case.memslots and case.elf is None:
+            slot = f"{{slot: 0, gpa: {entry & -0x1000:#x}, size: 0x1000}}"
+            resolver.problem(case.program_place, f"there is no memslot for the program to run in: write `memslots: [{slot}]`")
+        elif _inside(slots, entry, 1) is None:
             resolver.problem(
                 place,
                 f"{what} is at {entry:#x}, outside every memslot, where no instruction can be fetched: "

@@ -12,6 +12,7 @@ from kvmscen.errors import Problem
 from kvmscen.kvm import exits
 from kvmscen.kvm.caps import CAPABILITIES, ON_VCPU
 from kvmscen.kvm.uapi import GUESTDBG, IOEVENTFD_FLAGS, MEM_FLAGS
+from kvmscen.load.scalars import mistaken
 from kvmscen.machine import Action, Capability, Memslot
 from kvmscen.scenario import Action as ActionWritten
 from kvmscen.scenario import Enable, Expr, Match, MemoryCheck, Place, Step
@@ -42,7 +43,7 @@ class Resolver:
         if expr.symbol is not None:
             if expr.symbol not in self.symbols:
                 close = difflib.get_close_matches(expr.symbol, self.symbols, 1)
-                hint = f"did you mean {close[0]}?" if close else "write one of its labels, or a number"
+                hint = mistaken(expr.symbol) or (f"did you mean {close[0]}?" if close else "write one of its labels, or a number")
                 self.problem(expr.place, f"symbol {expr.symbol} is not defined in the program: {hint}")
                 return 0
             value += self.symbols[expr.symbol]

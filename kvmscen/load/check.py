@@ -18,11 +18,13 @@ from jsonschema.exceptions import ValidationError
 from kvmscen.arch import ARCHES
 from kvmscen.errors import Problem
 from kvmscen.kvm import exits
-from kvmscen.load import names
+from kvmscen.load import names, other_names
 from kvmscen.load.document import Document, List, Map
+from kvmscen.load.examples import otherwise
 from kvmscen.load.names import shorten
-from kvmscen.load.scalars import Float, sized
+from kvmscen.load.scalars import Float, mistaken
 from kvmscen.load.schema import schema
+from kvmscen.load.slips import bar, spaced
 from kvmscen.scenario import Place
 
 ERRORS_MAX = 100
@@ -87,7 +89,15 @@ class _Teller:
 
     def tell(self, error: ValidationError) -> None:
         kind = str(error.validator)
-        if kind == "anyOf":
+        path = list(error.absolute_path)
+        if path and path[-1] == "asm" and self.is_block(error):
+            # The lines of a program were read as a map.
+            place = self.parent(error).at_key("asm")
+            slip = bar(place.column + len("asm"), place.line)
+            self.add(Place(slip.line, slip.column), slip.message)
+        elif kind == "type" and error.instance is None and self.shallow(error):
+            pass  # told at the members, which stand beside their exit
+        elif kind == "anyOf":
             for inner in _branch(error):
                 self.tell(inner)
         elif kind == "additionalProperties":
@@ -95,6 +105,34 @@ class _Teller:
         else:
             place = self.place(error)
             self.add(place, getattr(self, "_" + kind.lower())(error, place))
+
+    def parent(self, error: ValidationError) -> Any:
+        """The map or list that what is wrong stands in."""
+        node = self.doc.root
+        for key in list(error.absolute_path)[:-1]:
+            node = node[key]
+        return node
+
+    def is_block(self, error: ValidationError) -> bool:
+        """Whether a map is written in lines of its own, and is not one that names a file."""
+        held: Any = error.instance
+        if not isinstance(held, Map) or "file" in held:
+            return False
+        return self.doc.lines[held.mark[0]][held.mark[1] : held.mark[1] + 1] != "{"
+
+    def shallow(self, error: ValidationError) -> bool:
+        """Whether an exit is empty since its members are indented no deeper than its name."""
+        comment = error.schema.get("$comment", "") if isinstance(error.schema, dict) else ""
+        held = self.parent(error)
+        return comment.startswith("exit ") and isinstance(held, Map) and any(self.member_of(key, held) for key in held)
+
+    def member_of(self, key: str, held: Map) -> str | None:
+        """The empty exit of a step that has this key as a member."""
+        if key in names.BESIDE:
+            return None
+        archs = ARCHES if self.arch is None else (self.arch,)
+        empty = [name for name in held if held[name] is None and name in exits.BY_NAME]
+        return next((name for name in empty for arch in archs if key in names.members(name, arch)), None)
 
     # --- keys -------------------------------------------------------------------------------------------------------
 
@@ -116,11 +154,18 @@ class _Teller:
         known = list(schema.get("properties", {}))
         if key == "<<":
             return "merge keys are not supported: write the keys out"
+        joined = spaced(key, known)
+        if joined:
+            return joined
         if comment == "top" and _after_program(self.doc, key, error.instance) and not names.closest(key, known):
             return f"`{shown}` is not a key of a scenario: if it is a label of the program, indent it as the lines above"
         if comment in ("top", "case"):
             return _unknown_top(key, shown, known, comment)
         if comment == "step":
+            held: Any = error.instance
+            name = self.member_of(key, held)
+            if name is not None:
+                return f"`{key}` is a member of `{name}`: indent it deeper than `{name}:`"
             return unknown_exit(key, "no exit and no key of a step", (*known, *names.BESIDE))
         if comment == "ignored":
             return unknown_exit(key, "no exit", known)
@@ -129,9 +174,7 @@ class _Teller:
         if comment.startswith("exit "):
             return _unknown_member(key, comment.removeprefix("exit "), self.arch, known)
         if comment == "action":
-            if key in names.LATER_ACTIONS:
-                return f"not yet: the action `{key}`"
-            return f"`{shown}` is no action: {meant(key, known)}"
+            return unknown_action(key)
         if comment == "registers":
             return names.unknown_register(key, self.arch)
         if comment == "section name":
@@ -184,7 +227,8 @@ class _Teller:
             return f"{what} is meant here, not {_text_for_number(value)}"
         if isinstance(value, Float) and "integer" in types and not float(value) % 1:
             return f"{what} is meant here, not `{value.text}`: write {int(value)}"
-        return f"{what} is meant here, not {article(value, self.doc, place)}"
+        how = otherwise(value, types, what, self.arch)
+        return f"{what} is meant here, not {article(value, self.doc, place)}{how}"
 
     def _quotes(self, value: int | float, place: Place) -> str:
         written = self.doc.written(place)
@@ -201,6 +245,12 @@ class _Teller:
             return f"{title} is meant here, not {article(value, self.doc, place)}"
         if title == "an exit":
             return unknown_exit(value, "no exit", choices)
+        if title == "an action that stands alone":
+            if value in names.ACTIONS:
+                return f"`{value}` does not stand alone: write `{value}: ...`"
+            return unknown_action(value)
+        if title == "an architecture" and (told := other_names.arch(value)):
+            return told
         return f"`{shorten(value)}` is not {title}: {meant(value, choices)}"
 
     def _minimum(self, error: ValidationError, place: Place) -> str:
@@ -270,6 +320,15 @@ def _unknown_top(key: str, shown: str, known: list[str], where: str) -> str:
     return f"`{shown}` is not a key of a {'scenario' if where == 'top' else 'case'}: {meant(key, known)}"
 
 
+def unknown_action(key: str) -> str:
+    """What to say of a name that is no action."""
+    told = other_names.action(key, names.LATER_ACTIONS, names.ACTIONS)
+    if told:
+        return told
+    close = names.closest(key, names.ACTIONS)
+    return f"`{shorten(key)}` is no action: " + (f"did you mean `{close}`" if close else f"write {names.either(names.ACTIONS)}")
+
+
 def unknown_exit(key: str, what: str, known: Iterable[str]) -> str:
     """What to say of a key of a step that is none."""
     if key in names.LATER_STEP:
@@ -309,9 +368,5 @@ def _program(value: Any) -> str:
 
 
 def _text_for_number(text: str) -> str:
-    size = sized(text)
-    if size:
-        return f"`{text}`: write {size}"
-    if text and text.strip("+-").isalnum() and text.strip("+-")[0].isdigit():
-        return f'the text "{shorten(text)}": write a number without quotes or letters'
-    return f"`{shorten(text)}`"
+    right = mistaken(text)
+    return f"`{shorten(text)}`: {right}" if right else f"`{shorten(text)}`"

@@ -30,8 +30,16 @@ SLOTS_MAX = 256 << 20
 def memslots(notes: Notes, value: Any) -> tuple[Memslot, ...]:
     """The slots, each checked by itself and against the others; one with `errno` is not."""
     held = as_list(value)
-    slots = [slot for n, item in enumerate(held) if (slot := _memslot(notes, as_map(item), held.at(n)))]
-    checked = [slot for slot in slots if slot.errno is None]
+    slots: list[Memslot] = []
+    checked: list[Memslot] = []
+    for n, item in enumerate(held):
+        before = len(notes.problems)
+        slot = _memslot(notes, as_map(item), held.at(n))
+        if slot is not None:
+            slots.append(slot)
+            # What is wrong by itself is not held against the others.
+            if slot.errno is None and len(notes.problems) == before:
+                checked.append(slot)
     _twice(notes, checked)
     _overlaps(notes, checked)
     total = 0

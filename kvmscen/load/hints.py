@@ -7,6 +7,7 @@ import re
 import yaml
 
 from kvmscen.errors import Problem
+from kvmscen.load.slips import slip
 
 _BLOCK = re.compile(r"^(\s*)(?:- )?[^#]*?:\s*[|>][+-]?\s*(?:#.*)?$")
 _BARE_STEP = re.compile(r"^\s*- +([A-Za-z_]\w*)\s*(?:#.*)?$")
@@ -32,6 +33,11 @@ def syntax(error: yaml.MarkedYAMLError, text: str, file: str) -> Problem:
     if block is not None and problem in ("did not find expected key", "could not find expected ':'"):
         number, say = block
         return Problem(file, number + 1, len(lines[number].rstrip()), say)
+    # Of a key without its colon the parser tells where it begins, and where it gave up.
+    begun = error.context_mark.line if error.context_mark is not None and problem.startswith("could not") else line
+    slipped = None if problem.startswith("found") else slip(lines, begun) or slip(lines, line)
+    if slipped is not None:
+        return Problem(file, slipped.line + 1, slipped.column + 1, slipped.message)
     if problem.startswith("mapping values are not allowed"):
         return Problem(file, line + 1, column + 1, _mapping(lines, line))
     if problem.startswith("found character"):

@@ -9,10 +9,11 @@ from functools import lru_cache
 
 from kvmscen.arch import ARCHES
 from kvmscen.kvm import exits, uapi
+from kvmscen.load import other_names
 
 # Keys of the language that a later version brings.
-LATER_TOP = ("catch", "cpuid", "runs", "ioctl", "console")
-LATER_STEP = ("meet", "follows")
+LATER_TOP = ("catch", "cpuid", "runs", "ioctl", "console", "irqchip", "pit", "devices", "each", "for")
+LATER_STEP = ("meet", "follows", "exception", "keep", "meanwhile", "save", "restore", "console")
 LATER_ACTIONS = (
     "interrupt",
     "nmi",
@@ -50,6 +51,15 @@ LATER_ACTIONS = (
     "arm_vcpu_init",
     "x86_set_msr_filter",
     "pre_fault_memory",
+    "ioctl",
+    "signal",
+    "madvise",
+    "protect_memory",
+    "save",
+    "restore",
+    "get_dirty_ring",
+    "request_interrupt_window",
+    "immediate_exit",
 )
 ACTIONS = (
     *("set_regs", "write_memory", "set_memslot", "delete_memslot", "enable"),
@@ -199,13 +209,27 @@ def unknown_register(key: str, arch: str | None) -> str:
     refused = getattr(module, "REFUSED", {}).get(key)
     if refused:
         return f"`{key}` is refused: {refused}"
+    known = other_names.register(key, arch)
+    if known:
+        later = known.startswith("not yet")
+        return f"`{shown}` {'cannot be written or compared' if later else f'is no register of {arch} here'}: {known}"
     others = [name for name, other in ARCHES.items() if _has_register(other.REGISTERS, key)]
     if others:
         return f"`{shown}` is a register of {others[0]}, not of {arch}: write {either(module.GENERAL, 4)}"
-    close = closest(key, module.REGISTERS)
+    close = _closest_register(key, module.REGISTERS)
     return f"`{shown}` is no register of {arch}: " + (
         f"did you mean `{close}`" if close else f"write {either(module.GENERAL, 4)}"
     )
+
+
+def _closest_register(key: str, table: Mapping[str, object]) -> str | None:
+    folded = key.lower()
+    if f"{folded}_el1" in table:
+        return f"{folded}_el1"
+    close = closest(key, table)
+    # `cr1` is not like `r15`: of short names all letters but one must be right.
+    alike = close is not None and difflib.SequenceMatcher(None, folded, close).ratio() >= 0.75
+    return close if alike or (close is not None and len(folded) >= 4 and (folded in close or close in folded)) else None
 
 
 def _has_register(table: Mapping[str, object], name: str) -> bool:

@@ -112,6 +112,68 @@ def _refused_others(text: str, sign: int, plain: str) -> tuple[Scalar, str | Non
     return text, None
 
 
+_LIKE_DIGITS = str.maketrans("oOlI", "0011")
+_HEX_WORD = re.compile(r"0[xX]([0-9a-zA-Z_]*)")
+_H_SUFFIX = re.compile(r"(?:0[xX])?([0-9][0-9a-fA-F]*)[hH]")
+_PREFIXED = re.compile(r"(?:[$#]|&[hH])(0[xX])?([0-9a-fA-F]+)")
+_C_SUFFIX = re.compile(r"(0[xX][0-9a-fA-F]+|[0-9]+)(?:[uUlL]{1,3})")
+_SUM = re.compile(r"(0[xX][0-9a-fA-F]+|[0-9]+)\s*(<<|[-+*])\s*(0[xX][0-9a-fA-F]+|[0-9]+)")
+_B_SUFFIX = re.compile(r"([01]+)[bB]")
+_D_PREFIX = re.compile(r"0[dD]([0-9]+)")
+
+
+def mistaken(text: str) -> str | None:
+    """How a number that is written another way is written here; None where the text is no such thing."""
+    text = text.strip().strip("'\"")
+    if len(text) > 40:
+        return None
+    size = sized(text)
+    if size:
+        return f"write {size}"
+    number, wrong = resolve(text)
+    if isinstance(number, int) and not isinstance(number, bool):
+        return wrong.rsplit(": ", 1)[-1] if wrong else f"write {text} without quotes"
+    if match := _H_SUFFIX.fullmatch(text):
+        return f"a hex number begins with 0x: write 0x{match[1]}"
+    if match := _C_SUFFIX.fullmatch(text):
+        return f"write {match[1]}"
+    if match := _HEX_WORD.fullmatch(text):
+        return _hex_digits(match[1])
+    if match := _PREFIXED.fullmatch(text):
+        return f"write {'0x' if match[1] or text[0] in '$&' else ''}{match[2]}"
+    if match := _B_SUFFIX.fullmatch(text):
+        return f"a binary number is written in hex: write {int(match[1], 2):#x}"
+    if match := _D_PREFIX.fullmatch(text):
+        return f"write {int(match[1])}"
+    if match := _SUM.fullmatch(text):
+        return _sum(*match.groups())
+    if re.fullmatch("[xX][0-9a-fA-F]{3,}", text):
+        return f"a hex number begins with 0x: write 0{text.lower()}"
+    if text[0:1] in ("o", "O") and _HEX_WORD.fullmatch("0" + text[1:]):
+        return f"it begins with the letter `{text[0]}`: write 0{text[1:]}"
+    joined = "".join(text.split())
+    if joined != text and resolve(joined)[1] is None and isinstance(resolve(joined)[0], int):
+        return f"write {joined} without the space"
+    return None
+
+
+def _hex_digits(digits: str) -> str:
+    if not digits:
+        return "there is no digit behind 0x: write 0x0 or another number"
+    wrong = next((char for char in digits if char not in "0123456789abcdefABCDEF_"), "")
+    right = digits.translate(_LIKE_DIGITS)
+    if set(right) <= set("0123456789abcdefABCDEF"):
+        return f"`{wrong}` is no hex digit: write 0x{right}"
+    return f"`{wrong}` is no hex digit: write 0 to 9 and a to f behind 0x"
+
+
+def _sum(left: str, sign: str, right: str) -> str | None:
+    a, b = (int(part, 16) if part[:2] in ("0x", "0X") else int(part) for part in (left, right))
+    if sign == "<<":
+        return f"nothing is reckoned here: write {a << b:#x}" if b < 64 else None
+    return f"nothing is reckoned here: write {a * b if sign == '*' else a + b if sign == '+' else a - b:#x}"
+
+
 def sized(text: str) -> str | None:
     """`64K` in bytes, as the number to write instead; None where the text is no such thing."""
     match = _SUFFIXED.fullmatch(text)

@@ -7,7 +7,7 @@ from typing import Any
 
 from kvmscen.arch import ARCHES
 from kvmscen.kvm import exits
-from kvmscen.load import names
+from kvmscen.load import names, other_names
 from kvmscen.load.actions import actions, vcpu
 from kvmscen.load.document import Map
 from kvmscen.load.values import (
@@ -116,6 +116,9 @@ def _exists(notes: Notes, name: str, place: Place, arch: str) -> bool:
     if name in _BY_ARCH[arch]:
         return True
     row = exits.BY_NAME[name]
+    if name in other_names.ENDING:
+        notes.add(place, f"`{name}` is an exit of x86_64 only: {other_names.ENDS[arch]}")
+        return False
     here = [one for one in names.offered(arch) if one.archs]
     close = names.closest(name, [one.name for one in here])
     hint = f", did you mean `{close}`" if close else f": {arch} has {names.either(one.name for one in here)} of its own"

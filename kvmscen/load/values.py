@@ -14,7 +14,7 @@ from kvmscen.arch.registers import Register
 from kvmscen.errors import Problem
 from kvmscen.load.document import Document, List, Map
 from kvmscen.load.names import shorten, unknown_register
-from kvmscen.load.scalars import resolve, sized
+from kvmscen.load.scalars import mistaken, resolve
 from kvmscen.scenario import Expr, Match, MemoryCheck, Place, Value
 
 _EXPRESSION = re.compile(r"([A-Za-z_.$][\w.$]*)(?:\s*([+-])\s*(0x[0-9a-fA-F]+|0|[1-9][0-9]*))?", re.ASCII)
@@ -98,9 +98,9 @@ def _no_expression(value: str) -> str:
     number, wrong = resolve(value)
     if isinstance(number, int) and not wrong:
         return f'"{value}" is a text: write the number without quotes'
-    size = sized(value)
-    if size:
-        return f"`{value}` is no number: write {size}"
+    right = mistaken(value)
+    if right:
+        return f"`{shorten(value)}` is no number: {right}"
     return f"`{shorten(value)}` is no number and no symbol: write `symbol`, `symbol + n` or `symbol - n` with a plain n"
 
 

@@ -22,7 +22,8 @@ def test_all_problems_at_their_places() -> None:
     text = "_start:\n  nop\n  ldr x0, =coutner\n  mov x1, #1; frobnicate x1\n  b counter + 1\ncounter: .byte 300\n"
     assert problems("arm64", text, line=10, column=5) == [
         "s.yaml:12:7: undefined symbol coutner; did you mean counter?",
-        "s.yaml:13:19: this does not assemble: frobnicate x1 (; separates statements; a comment begins with //)",
+        "s.yaml:13:19: `;` begins no comment, it separates statements: write `// frobnicate x1` if a comment is meant "
+        "(this does not assemble: frobnicate x1)",
         "s.yaml:14:7: the target 0x15 is not aligned to 4 bytes (b counter + 1 at 0x10)",
         "s.yaml:15:14: the value 0x12c does not fit in 1 byte (-128 to 0xff)",
     ]
@@ -40,7 +41,7 @@ def test_all_problems_at_their_places() -> None:
         ("arm64", "b 1b", "there is no label 1: before this line"),
         ("arm64", "mov x0, #a\n.skip 0x1234\n.byte 0\na: nop", None),
         ("arm64", ".skip 0x12348\na: nop\nmov x0, #a", "write ldr xN, =a"),
-        ("arm64", "mov x0, x1 # comment", "a comment begins with // here"),
+        ("arm64", "mov x0, x1 # comment", "a comment begins with `//` on arm64, not with `#`"),
         ("arm64", "mov x0", "this does not assemble: mov x0"),
         ("arm64", ".macro a", ".macro without its .endm"),
         ("arm64", '.incbin "/etc/passwd"', ".incbin is not allowed"),
@@ -68,8 +69,8 @@ def test_all_problems_at_their_places() -> None:
         ("x86_64", "mov al, 0x1234", "the number 0x1234 does not fit here"),
         ("x86_64", "jmp short a\n.skip 200\na:", "it reaches 127"),
         ("x86_64", "loop a\n.skip 200\na:", "it reaches 127"),
-        ("x86_64", "mov eax, 5 // five", "a comment begins with # here"),
-        ("x86_64", "nop ; comment", "; separates statements"),
+        ("x86_64", "mov eax, 5 // five", "a comment begins with `#` on x86_64, not with `//`"),
+        ("x86_64", "nop ; comment", "`;` begins no comment"),
         ("x86_64", "mov eax, [ebx*3]", "the scale is 1, 2, 4 or 8"),
         ("x86_64", "lea rax, [missing + 4]", "undefined symbol missing"),
         ("x86_64", "mov ah, r8b", "ah, bh, ch and dh"),

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from elftools.common.exceptions import ELFError
 
+from kvmscen.asm.advice import advise
 from kvmscen.asm.gnu import bare_names, immediates, link, messages, objects, text, tools
 from kvmscen.asm.items import MAX_SIZE
 from kvmscen.asm.layout import STANDARD, Place, Shape, place, section_symbols
@@ -32,7 +33,7 @@ def assemble(arch: str, bits: int, source: Source, placements: Sequence[Placemen
     report = messages.Report(source, statements)
     _check(report)
     with tools.folder() as folder:
-        job = _Job(found, bits, Path(folder), report)
+        job = _Job(arch, found, bits, Path(folder), report)
         made = job.object(immediates.provisional(statements) if arch == "arm64" else {})
         shapes, places = _place(made, placements, origin, report)
         symbols = _symbols(made, shapes, places)
@@ -63,8 +64,8 @@ def _check(report: messages.Report) -> None:
 class _Job:
     """One program and the folder that it is assembled in."""
 
-    def __init__(self, found: tools.Tools, bits: int, where: Path, report: messages.Report) -> None:
-        self._found, self._bits, self._where = found, bits, where
+    def __init__(self, arch: str, found: tools.Tools, bits: int, where: Path, report: messages.Report) -> None:
+        self._arch, self._found, self._bits, self._where = arch, found, bits, where
         self._report = report
 
     def object(self, changed: Mapping[int, str]) -> objects.Object:
@@ -117,6 +118,8 @@ class _Job:
                 beside = inside.spot is not None
                 say += f" (in a macro, used in line {use.line})" if beside else f" (line {inside.line} in a macro)"
                 index = index if beside else used
+            if index is not None and used is None:
+                say = advise(say, self._report.statements[index], self._arch)
             self._report.add(index, say)
         self._report.stop()
 
