@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ Json = dict[str, Any]
 class Deed:
     """What the host is told to do, as it is written: `text` is YAML of it, in file line `line`.
 
-    With `errno` it must fail so. An action is carried out as `parts` actions of the Machine.
+    With `errno` it must fail so. An action is carried out as `parts` actions of the Machine, of which each must end so.
     """
 
     text: str
@@ -25,13 +25,18 @@ class Deed:
         return [self.text, self.line, self.errno, self.parts]
 
 
+def parts(deeds: Iterable[Deed]) -> list[Deed]:
+    """One for each action of the Machine, as Event.op counts them."""
+    return [deed for deed in deeds for _ in range(deed.parts)]
+
+
 @dataclass(frozen=True)
 class Expected:
     """One step. `kind`: exit name, `error`, `timeout`, `group`. `fields`, `regs`: name to matcher (plain JSON data).
 
     `where` names the fields that decide whether an exit is this step at all. `memory`: (gpa, unit, values); unit u8 to u64
     with a list of matchers, or `hex` with the bytes' hex. `answer` is YAML of the `reply`, `then` of the actions (None: not
-    written). `implied`: an `errno` elsewhere says it, and no step of the host's script does.
+    written).
     """
 
     kind: str
@@ -47,7 +52,6 @@ class Expected:
     steps: tuple[Expected, ...] = ()
     answer: str = ""
     then: tuple[Deed, ...] | None = None
-    implied: bool = False
 
     def to_json(self) -> Json:
         out: Json = {"kind": self.kind, "at": [self.line, self.column], "vcpu": self.vcpu}
@@ -69,8 +73,6 @@ class Expected:
             out["answer"] = self.answer
         if self.then is not None:
             out["then"] = [deed.to_json() for deed in self.then]
-        if self.implied:
-            out["implied"] = True
         return out
 
     @classmethod
@@ -91,7 +93,6 @@ class Expected:
             tuple(cls.from_json(s) for s in data.get("steps", ())),
             data.get("answer", ""),
             tuple(Deed(*deed) for deed in data["then"]) if "then" in data else None,
-            data.get("implied", False),
         )
 
 

@@ -314,13 +314,14 @@ def _digest(data: Json) -> str:
 
 
 def _deeds(steps: Any) -> list[Any]:
+    """The steps at which something is replied or done, each with the exit that it stands at."""
     out: list[Any] = []
     for step in steps:
-        deed = {key: step[key] for key in ("reply", "then") if key in step}
+        deed = {key: step[key] for key in ("reply", "then", "timeout") if key in step}
         if step.get("steps"):
             deed["steps"] = _deeds(step["steps"])
         if deed.get("steps") != [] and deed:
-            out.append(deed)
+            out.append({**{key: step[key] for key in ("exit", "where", "repeat") if key in step}, **deed})
     return out
 
 

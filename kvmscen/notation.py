@@ -11,6 +11,7 @@ from typing import Any
 from kvmscen.expectation import Expected
 from kvmscen.job import Legend
 from kvmscen.kvm import exits
+from kvmscen.kvm.script import series
 from kvmscen.machine import seconds
 from kvmscen.observation import Event
 
@@ -57,7 +58,7 @@ class Notation:
         if key == "accesses" and isinstance(value, Mapping):
             return self._members("mmio", value)
         if isinstance(value, Mapping):
-            inner = ", ".join(f"{k}: {self.value(exit_name, key, v)}" for k, v in value.items())
+            inner = ", ".join(f"{k}: {self.value(exit_name, key, v)}" for k, v in value.items() if k != "bits")
             return "{" + inner + "}"
         if isinstance(value, list | tuple):
             return "[" + ", ".join(self.value(exit_name, key, v) for v in value) + "]"
@@ -71,18 +72,24 @@ class Notation:
             return self.address(value)
         return str(value) if key in _DECIMAL else _hex(value)
 
-    def expected(self, step: Expected) -> str:
-        """A step; what stands beside its exit key follows behind it."""
+    def expected(self, step: Expected, nth: int | None = None) -> str:
+        """A step, what stands beside its exit key behind it; of a series the value in round `nth`, where that is given."""
+        regs, memory, fields = step.regs, step.memory, step.fields
+        if nth is not None:
+            regs, fields = _in_round(regs, nth), _in_round(fields, nth)
+            memory = tuple((at, unit, _in_round(values, nth)) for at, unit, values in memory)
         if step.kind == "group":
             return f"repeat: {_repeat(step.repeat)}, steps: ..."
         if step.kind == "timeout":
-            return f"timeout: {seconds(step.timeout)}" + self._beside(step.regs, step.memory)
-        return self._exit(step.kind, step.fields) + self._beside(step.regs, step.memory)
+            return f"timeout: {seconds(step.timeout)}" + self._beside(regs, memory)
+        return self._exit(step.kind, fields) + self._beside(regs, memory)
 
     def event(self, event: Event, like: Expected | None = None) -> str:
         """An event; with the members, registers and memory that the step `like` has where it is given."""
         if event.kind == "timeout":
             text = f"timeout: {seconds(event.fields['timeout'])}"
+        elif event.kind == "succeeded":
+            return f"{event.name} succeeded"
         elif event.kind == "error":
             told = {key: value for key, value in event.fields.items() if key != "reason"}
             text = self._exit("error", {**told, "errno": event.name})
@@ -153,6 +160,13 @@ def _hex(value: int) -> str:
 def _repeat(repeat: tuple[int, int]) -> str:
     low, high = repeat
     return str(low) if low == high else f"{{min: {low}, max: {high}}}"
+
+
+def _in_round(value: Any, nth: int) -> Any:
+    """What a series in it, or in a map or list of it, stands for in round `nth`."""
+    if isinstance(value, Mapping):
+        return series(value, nth) if "from" in value else {key: _in_round(member, nth) for key, member in value.items()}
+    return [_in_round(member, nth) for member in value] if isinstance(value, list) else value
 
 
 @cache

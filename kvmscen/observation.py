@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kvmscen.measure import Timing
@@ -11,7 +11,7 @@ from kvmscen.measure import Timing
 Json = dict[str, Any]
 
 # Why a run stopped. `end`: the story was over (the last step was reached, or the script's vCPU ended where it should).
-# `expected`: an exit that ends its vCPU; `error`: a failing ioctl.
+# `expected`: an exit that ends its vCPU; `error`: an ioctl failed, or did not fail though it should.
 STOPPED = ("end", "expected", "error", "timeout", "exits", "extra", "crash")
 
 # Members of exits (of KVM_EXIT_DEBUG and the MSR exits) whose names an event needs for itself.
@@ -23,10 +23,16 @@ class Event:
     """One thing that happened on a vCPU.
 
     `kind` is `exit` (then `name` is the exit's and `fields` its members), `error` (`name` the errno's, `fields` has `ioctl`
-    and maybe `memory_fault` or `reason`) or `timeout` (`fields` has `timeout`, seconds). `pc` is raw, as KVM returns it.
-    `regs` and `memory` (gpa to bytes) are there where the step asked for them, `reply` where the step gave one. `count` equal
-    events in a row are one. `op` is there where an ioctl of a slot, capability or action failed: `enable/N`, `memslots/N`,
-    `vcpus/N` or `actions/N`, N from 0, actions in the order in which they were performed on this vCPU.
+    and maybe `memory_fault` or `reason`), `succeeded` (what `name` says should have failed and did not) or `timeout` (`fields`
+    has `timeout`, seconds). `pc` is raw, as KVM returns it. `regs` and `memory` (gpa to bytes) are there where the step asked
+    for them, `reply` where the step gave one.
+
+    `at` is the step that it took: (index, round) in each list of steps from the outermost in, both from 0. None: it took none,
+    since it was `ignored`, or extra, or no steps are written. `done` of the step's actions ended as written. `count` equal
+    events in a row are one; each took the innermost step in the round after that of the one before.
+
+    `op` names the ioctl of a slot, capability, vCPU or action that failed or succeeded: `enable/N`, `memslots/N`, `vcpus/N`,
+    `setup/N`, or `steps/2/0/then/N` for an action of the step at these indices; N from 0.
     """
 
     vcpu: int
@@ -39,6 +45,15 @@ class Event:
     reply: Mapping[str, Any] | None = None
     count: int = 1
     op: str | None = None
+    at: tuple[tuple[int, int], ...] | None = None
+    ignored: bool = False
+    done: int = 0
+
+    def single(self, nth: int) -> Event:
+        """The event of this one's `count` that came as number `nth`, from 0."""
+        if self.count == 1:
+            return self
+        return replace(self, count=1, at=behind(self.at, nth))
 
     def to_json(self) -> Json:
         out: Json = {"vcpu": self.vcpu}
@@ -59,6 +74,12 @@ class Event:
             out["count_of_equal"] = self.count
         if self.op is not None:
             out["op"] = self.op
+        if self.at is not None:
+            out["step"] = [list(level) for level in self.at]
+        if self.ignored:
+            out["ignored"] = True
+        if self.done:
+            out["done"] = self.done
         return out
 
     @classmethod
@@ -67,26 +88,32 @@ class Event:
         vcpu, pc = rest.pop("vcpu"), rest.pop("pc")
         regs, memory = rest.pop("regs", None), rest.pop("memory", None)
         reply, count, op = rest.pop("reply", None), rest.pop("count_of_equal", 1), rest.pop("op", None)
-        if "exit" in rest or "error" in rest:
-            kind = "exit" if "exit" in rest else "error"
-            name = rest.pop(kind)
+        at, ignored, done = rest.pop("step", None), rest.pop("ignored", False), rest.pop("done", 0)
+        kind = next((kind for kind in ("exit", "error", "succeeded") if kind in rest), "timeout")
+        name = rest.pop(kind) if kind != "timeout" else ""
+        if kind == "exit":
             for member, key in _RENAMED.items():
                 if key in rest:
                     rest[member] = rest.pop(key)
-        else:
-            kind, name = "timeout", ""
         if memory is not None:
             memory = {int(gpa): bytes.fromhex(raw) for gpa, raw in memory.items()}
-        return cls(vcpu, kind, name, rest, pc, regs, memory, reply, count, op)
+        if at is not None:
+            at = tuple((index, nth) for index, nth in at)
+        return cls(vcpu, kind, name, rest, pc, regs, memory, reply, count, op, at, ignored, done)
+
+
+def behind(at: tuple[tuple[int, int], ...] | None, rounds: int) -> tuple[tuple[int, int], ...] | None:
+    """The position of the same step so many rounds later."""
+    return at if at is None else (*at[:-1], (at[-1][0], at[-1][1] + rounds))
 
 
 @dataclass(frozen=True)
 class Observation:
     """Everything that happened: events in order, why it stopped (one of STOPPED), final state, time taken in seconds.
 
-    `regs` holds all general registers of vCPU 0 and those asked for; `memory` maps gpa to bytes. `detail` says more where
-    the run did not end by itself; `unpredicted` is why a model has no prediction; `timing` is there where exits were timed.
-    `notes` say what the host put right.
+    `regs` holds all general registers of vCPU 0 and those asked for; `memory` maps gpa to bytes, none where no memory is.
+    `detail` says more where the run did not end by itself; `unpredicted` is why a model has no prediction; `timing` is there
+    where exits were timed. `notes` say what the host put right.
     """
 
     stopped: str

@@ -9,7 +9,7 @@ from typing import Any
 
 from kvmscen.expectation import Expectation, Expected
 from kvmscen.job import Legend
-from kvmscen.judge.walk import Taken, taken
+from kvmscen.judge.walk import Course, Taken
 from kvmscen.kvm import exits
 from kvmscen.kvm.script import matches
 from kvmscen.notation import Notation, seen
@@ -34,10 +34,10 @@ def observed(result: Result, legend: Legend, expectation: Expectation) -> str:
     if unpredicted is not None:
         return f"# {result.file}, case {result.case}: nothing to paste, the model does not predict this: {unpredicted}\n"
     story = expectation.xfail or expectation.story
-    line = next((f":{step.line}" for step in story.steps or () if not step.implied), "")
+    line = next((f":{step.line}" for step in story.steps or ()), "")
     lines = [f"# {result.file}{line}, case {result.case}, {kind} {result.host}", "expect:"]
-    kept = [one for one in taken(story, result.observation.events) if not one.ignored and not one.told]
-    groups = [list(same) for _, same in groupby(kept, lambda one: (id(one.step), one.event))]
+    kept = [one for one in Course(story).walk(result.observation.events) if not one.ignored and not one.told]
+    groups = [list(same) for _, same in groupby(kept, lambda one: (id(one.step), replace(one.event, at=None, done=0)))]
     for number, same in enumerate(groups):
         lines += _step(notation, same[0], len(same), last=number == len(groups) - 1)
     if not any(line.startswith("  - ") for line in lines):
@@ -83,7 +83,7 @@ def _beside(notation: Notation, event: Event, step: Expected) -> list[str]:
     if regs:
         out.append("    regs: {" + ", ".join(f"{name}: {_register(notation, name, regs[name])}" for name in regs) + "}")
     memory = event.memory or {}
-    looked = [check for check in step.memory if check[0] in memory]
+    looked = [check for check in step.memory if memory.get(check[0])]
     if looked:
         out.append("    memory:")
     for check in looked:

@@ -21,7 +21,8 @@ class Row:
     `mark`: ` ` the same, `!` both there and different, `-` expected and missing, `+` observed and not expected, `~` observed
     and ignored. `line` is the file line of the step (0: none). `expected` and `observed` are in the scenario's own notation,
     empty where there is none. `differs` names what differs (`data`, `regs.x2`). `source` is the guest's source line at the
-    exit's pc as `LINE: TEXT` or `FILE:LINE: TEXT`, of a linked program as `SYMBOL + OFFSET (FILE:LINE)`, or empty.
+    exit's pc as `LINE: TEXT` or `FILE:LINE: TEXT`, of a linked program as `SYMBOL + OFFSET (FILE:LINE)`, or empty. `note` says
+    which reply was not given, or which action not done.
     """
 
     mark: str
@@ -30,6 +31,7 @@ class Row:
     observed: str
     differs: tuple[str, ...] = ()
     source: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)

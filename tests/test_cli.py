@@ -87,7 +87,15 @@ def test_the_founding_scenario_on_the_model() -> None:
     ]
     assert default["events"][2]["ioctl"] == "KVM_RUN"
     source = "17: str  xzr, [x2], #8"
-    assert nisv["events"][2] == {"vcpu": 0, "exit": "arm_nisv", "esr_iss": 0x47, "fault_ipa": 0x5000, "pc": 12, "source": source}
+    assert nisv["events"][2] == {
+        "vcpu": 0,
+        "exit": "arm_nisv",
+        "esr_iss": 0x47,
+        "fault_ipa": 0x5000,
+        "pc": 12,
+        "source": source,
+        "step": [[2, 0]],
+    }
     assert default["predicted"] is True
     assert default["kernel"] is None
     assert default["stopped"] == "error"

@@ -243,10 +243,9 @@ class _Maker:
     # --- steps ------------------------------------------------------------------------------------------------------
 
     def story(self, expect: Iterable[Step] | None, final: Final | None) -> Story:
-        steps = None if expect is None else deeds.before(self.case) + tuple(e for s in expect for e in self.expected(s))
         return Story(
-            steps,
-            tuple(e for step in self.case.ignore for e in self.expected(step)),
+            None if expect is None else tuple(map(self.expected, expect)),
+            tuple(map(self.expected, self.case.ignore)),
             {} if final is None else self.regs(final.regs),
             () if final is None else self.resolver.memory(final.memory),
             0 if final is None else final.place.line,
@@ -258,14 +257,14 @@ class _Maker:
         assert hasattr(regs, "items")
         return {name: self.resolver.matcher(value, self.widths.get(name, 64)) for name, value in regs.items()}
 
-    def expected(self, step: Step) -> Iterable[Expected]:
-        """A step and, behind it, the ioctls of its `then` that must fail."""
+    def expected(self, step: Step) -> Expected:
+        """What must be seen at a step."""
         row = exits.BY_NAME.get(step.kind)
         if step.kind == "error":
             where: tuple[str, ...] = tuple(key for key in ("ioctl", "errno") if key in step.fields)
         else:
             where = tuple(key for key in row.where if key in step.fields) if row is not None else ()
-        made = Expected(
+        return Expected(
             kind=step.kind,
             line=step.place.line,
             column=step.place.column,
@@ -276,16 +275,10 @@ class _Maker:
             regs=self.regs(step.regs),
             memory=self.resolver.memory(step.memory),
             timeout=step.timeout,
-            steps=tuple(e for inner in step.steps for e in self.expected(inner)),
+            steps=tuple(map(self.expected, step.steps)),
             answer=step.answer,
             then=None if step.then is None else deeds.done(step.then),
         )
-        failing = deeds.failing(step.then or ())
-        if failing and step.repeat != (1, 1):
-            yield Expected("group", made.line, made.column, step.vcpu, repeat=step.repeat, steps=(_once(made), *failing))
-        else:
-            yield made
-            yield from failing
 
     def fields(self, step: Step) -> dict[str, object]:
         if step.kind == "error":
@@ -325,10 +318,6 @@ class _Maker:
 
     def ignored(self, step: Step) -> ScriptStep:
         return ScriptStep(exit=step.kind, where=self.fields(step))
-
-
-def _once(step: Expected) -> Expected:
-    return replace(step, repeat=(1, 1))
 
 
 def _ranges(memory: tuple[MemoryExpected, ...]) -> tuple[tuple[int, int], ...]:

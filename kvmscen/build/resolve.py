@@ -61,6 +61,8 @@ class Resolver:
             numbers = {key: self.matcher(number, bits) for key, number in value.numbers.items()}
             if value.kind == "series" and (step := value.numbers["step"]).offset < 0 and step.symbol is None:
                 numbers["step"] = step.offset
+            if value.kind == "series" and bits != 64:
+                numbers["bits"] = bits
             return numbers
         if isinstance(value, tuple | list):
             return [self.matcher(member, bits) for member in value]

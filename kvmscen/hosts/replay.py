@@ -9,10 +9,11 @@ from typing import Any
 
 from kvmscen.errors import HostError
 from kvmscen.facts import Facts
-from kvmscen.machine import Sealed
+from kvmscen.hosts.retrace import retraced
+from kvmscen.machine import Machine, Sealed
 from kvmscen.observation import Observation
 
-FORMAT, VERSION = "kvmscen-observation", 1
+FORMAT, VERSION = "kvmscen-observation", 2
 
 
 class NotRecorded(HostError):
@@ -56,11 +57,15 @@ class ReplayHost:
     def execute(self, machine: Sealed) -> Observation:
         """The recorded Observation of this machine. Raises NotRecorded; HostError where its version is another."""
         try:
-            return self._found[machine.name, machine.digest]
+            seen = self._found[machine.name, machine.digest]
         except KeyError:
             if any(name == machine.name for name, _ in self._found):
                 raise HostError("this case was recorded from another version of it: record it again") from None
             raise NotRecorded("this case was not recorded") from None
+        try:
+            return retraced(Machine.from_json(json.loads(machine.text)), seen)
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+            raise HostError(f"the recording of {machine.name} holds what no host writes: record it again") from None
 
     def close(self) -> None:
         """Nothing to close."""

@@ -1,96 +1,217 @@
-"""Which step each event took: the host's script gone through again, with what was expected and done in place of numbers."""
+"""The way that a host went along a story: which step each event took, and what must still have come.
+
+The host says in each Event which step it took (`at`), and what it replied and did there; the verdict goes by that. `retrace`
+says how a host would have gone whose script was another story.
+"""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
 
-from kvmscen.expectation import Deed, Expected, Story
-from kvmscen.kvm.script import Script, fits
+from kvmscen.expectation import Deed, Expected, Story, parts
+from kvmscen.kvm.script import Position, Script, iteration
 from kvmscen.machine import Action, Step
-from kvmscen.observation import Event
+from kvmscen.observation import Event, behind
 
 
-@dataclass(frozen=True)
-class Taken:
-    """One event (its `count` is 1) and the step that it took, in round `nth` from 0; None: it was extra, or is not compared.
+class Slot(NamedTuple):
+    """One expected occurrence: the step, its round from 0, and the step's number from 1 as it is written."""
 
-    `deed` is the slot, capability or action whose ioctl failed there; `told`: it says itself that it must fail so.
+    step: Expected
+    nth: int
+    number: int
+
+
+class Taken(NamedTuple):
+    """One event (its `count` is 1, and those of one Event are one object), and the step that it took at `at`; None: it took none.
+
+    `deed` is the slot, capability or action whose ioctl it is of. `given` is the step of another story for which the host
+    replied and acted, where it went by that.
     """
 
     event: Event
-    step: Expected | None = None
-    nth: int = 0
-    ignored: bool = False
+    at: Position | None = None
+    slot: Slot | None = None
     deed: Deed | None = None
+    ignored: bool = False
+    given: Slot | None = None
+
+    @property
+    def step(self) -> Expected | None:
+        return None if self.slot is None else self.slot.step
+
+    @property
+    def written(self) -> bool:
+        """Whether the slot, capability or action says itself how its ioctl ends."""
+        return self.deed is not None and self.deed.errno is not None
 
     @property
     def told(self) -> bool:
-        return self.deed is not None and self.deed.errno == self.event.name
+        """Whether it is a failure that is written at the slot, capability or action itself."""
+        return self.deed is not None and self.event.kind == "error" and self.deed.errno == self.event.name
 
 
-def taken(story: Story, events: Sequence[Event]) -> list[Taken]:
-    """Each event of a run, as often as it happened."""
-    walk = _Walk(story)
-    return [walk.take(replace(event, count=1)) for event in events for _ in range(event.count)]
+class Course:
+    """A story as each vCPU goes along it."""
 
-
-def deed_of(story: Story, events: Sequence[Event], wanted: Event) -> Deed | None:
-    """The slot, capability or action whose ioctl an event of these events says has failed."""
-    if wanted.op is None:
-        return None
-    return next((one.deed for one in taken(story, events) if one.event.op == wanted.op and one.event.vcpu == wanted.vcpu), None)
-
-
-class _Walk:
     def __init__(self, story: Story) -> None:
-        self._story = story
-        self._of: dict[int, Expected] = {}
-        self._scripts: dict[int, Script] = {}
-        self._ignore = [Step(step.kind, where=step.fields) for step in story.ignore]
-        self._deeds: defaultdict[int, list[Deed]] = defaultdict(list)
-        self._deeds[0] = _parts(story.setup)
+        self.story = story
+        self._numbers: dict[int, int] = {}
+        _count(story.steps or (), self._numbers)
+        self._own: dict[int, tuple[Expected, ...]] = {}
+        self._mirrors: dict[int, tuple[Step, ...]] = {}
+        self.setup = parts(story.setup)
+        self._slots: dict[tuple[int, Position], Slot | None] = {}
 
-    def _script(self, vcpu: int) -> Script:
-        if vcpu not in self._scripts:
-            steps = self._story.steps
-            own = None if steps is None else self._mirrored([s for s in steps if s.vcpu == vcpu or s.kind == "group"])
-            self._scripts[vcpu] = Script(own)
-        return self._scripts[vcpu]
+    @property
+    def vcpus(self) -> list[int]:
+        """The vCPUs that have steps, in order."""
+        return sorted(_vcpus(self.story.steps or ()))
 
-    def _mirrored(self, steps: Sequence[Expected]) -> tuple[Step, ...]:
-        return tuple(self._mirror(step) for step in steps if not step.implied)
+    def steps(self, vcpu: int) -> tuple[Expected, ...]:
+        """The steps of one vCPU, as its script has them."""
+        if vcpu not in self._own:
+            self._own[vcpu] = _of(self.story.steps or (), vcpu)
+        return self._own[vcpu]
 
-    def _mirror(self, step: Expected) -> Step:
-        where: dict[str, Any] = {key: step.fields[key] for key in step.where}
-        then: tuple[Action, ...] | None = None if step.then is None else ()
-        made = Step(step.kind, where, step.repeat, then=then, timeout=step.timeout, steps=self._mirrored(step.steps))
-        self._of[id(made)] = step
-        return made
+    def script(self, vcpu: int) -> Script:
+        """A script of these steps, as a host's is."""
+        if self.story.steps is None:
+            return Script(None, self._ignored())
+        if vcpu not in self._mirrors:
+            self._mirrors[vcpu] = tuple(map(_mirror, self.steps(vcpu)))
+        return Script(self._mirrors[vcpu], self._ignored())
 
-    def take(self, event: Event) -> Taken:
-        deed = self._deed(event)
-        if deed is not None and deed.errno == event.name:
-            # The script is not asked.
-            return Taken(event, deed=deed)
-        if any(fits(step, event.kind, event.name, event.fields, 0) for step in self._ignore):
-            return Taken(event, ignored=True, deed=deed)
-        verdict = self._script(event.vcpu).take(event.kind, event.name, event.fields)
-        if verdict.step is None:
-            return Taken(event, deed=deed)
-        step = self._of[id(verdict.step)]
-        self._deeds[event.vcpu] += _parts(step.then or ())
-        return Taken(event, step, verdict.nth, deed=deed)
+    def slot(self, vcpu: int, at: Position) -> Slot | None:
+        """The step at a position; None where there is none, as a recording may have it."""
+        if (vcpu, at) not in self._slots:
+            self._slots[vcpu, at] = self._find(vcpu, at)
+        return self._slots[vcpu, at]
 
-    def _deed(self, event: Event) -> Deed | None:
-        kind, _, number = (event.op or "").partition("/")
-        if kind != "actions":
-            return self._story.built.get(event.op or "")
-        done = self._deeds[event.vcpu]
-        return done[int(number)] if int(number) < len(done) else None
+    def _find(self, vcpu: int, at: Position) -> Slot | None:
+        steps, step = self.steps(vcpu), None
+        for index, _ in at:
+            if not 0 <= index < len(steps):
+                return None
+            step = steps[index]
+            steps = step.steps
+        if step is None or step.kind == "group":
+            return None
+        return Slot(step, iteration(at, step.repeat), self._numbers[id(step)])
+
+    def deed(self, event: Event) -> Deed | None:
+        """The slot, capability or action that an event's ioctl is of."""
+        if event.op is None:
+            return None
+        where, _, number = event.op.rpartition("/")
+        if where == "setup":
+            return _at(self.setup, number)
+        if not where.startswith("steps/"):
+            return self.story.built.get(event.op)
+        path = where[len("steps/") : -len("/then")]
+        at = tuple((int(index), 0) for index in path.split("/") if index.isdecimal())
+        slot = self.slot(event.vcpu, at) if at else None
+        return None if slot is None else _at(parts(slot.step.then or ()), number)
+
+    def walk(self, events: Sequence[Event]) -> Iterator[Taken]:
+        """Each event, as often as it happened, with the step that the host says it took."""
+        for whole in events:
+            deed = self.deed(whole)
+            event = whole if whole.count == 1 else replace(whole, count=1)
+            for nth in range(whole.count):
+                at = behind(whole.at, nth)
+                slot = None if at is None else self.slot(whole.vcpu, at)
+                yield Taken(event, None if slot is None else at, slot, deed, event.ignored, slot)
+
+    def retrace(self, given: Iterator[Taken]) -> Iterator[Taken]:
+        """The same events, as a host would have taken them whose script is this story; it ends where that host had stopped."""
+        scripts: dict[int, Script] = {}
+        for one in given:
+            event = one.event
+            deed = self.deed(event)
+            script = scripts.setdefault(event.vcpu, self.script(event.vcpu))
+            if event.kind == "succeeded" or (deed is not None and deed.errno == event.name):
+                yield Taken(event, deed=deed)
+                continue
+            if script.over():
+                return
+            verdict = script.take(event.kind, event.name, event.fields)
+            slot = None if verdict.at is None else self.slot(event.vcpu, verdict.at)
+            yield Taken(event, verdict.at, slot, deed, verdict.ignored, one.slot)
+
+    def owed(self, taken: Sequence[Taken]) -> Iterator[tuple[int, Slot]]:
+        """What must still have come behind these events, by vCPU and in order."""
+        last: dict[int, Position] = {}
+        for one in taken:
+            if one.at is not None:
+                last[one.event.vcpu] = one.at
+        for vcpu in self.vcpus:
+            yield from ((vcpu, slot) for slot in self._behind(vcpu, last.get(vcpu)))
+
+    def _behind(self, vcpu: int, at: Position | None) -> Iterator[Slot]:
+        if at is None:
+            yield from self._must(vcpu, (), self.steps(vcpu), 0)
+            return
+        steps: list[Sequence[Expected]] = [self.steps(vcpu)]
+        for index, _ in at[:-1]:
+            steps.append(steps[-1][index].steps)
+        for depth in range(len(at) - 1, -1, -1):
+            index, nth = at[depth]
+            step = steps[depth][index]
+            yield from self._rounds(vcpu, at[:depth], index, step, nth + 1)
+            yield from self._must(vcpu, at[:depth], steps[depth], index + 1)
+
+    def _must(self, vcpu: int, outer: Position, steps: Sequence[Expected], first: int) -> Iterator[Slot]:
+        for index in range(first, len(steps)):
+            yield from self._rounds(vcpu, outer, index, steps[index], 0)
+
+    def _rounds(self, vcpu: int, outer: Position, index: int, step: Expected, first: int) -> Iterator[Slot]:
+        if _may_be_missing(step):
+            return
+        for nth in range(first, step.repeat[0]):
+            at = (*outer, (index, nth))
+            if step.kind == "group":
+                yield from self._must(vcpu, at, step.steps, 0)
+            else:
+                slot = self.slot(vcpu, at)
+                assert slot is not None
+                yield slot
+
+    def _ignored(self) -> list[Step]:
+        return [Step(step.kind, where=step.fields) for step in self.story.ignore]
 
 
-def _parts(deeds: Sequence[Deed]) -> list[Deed]:
-    return [deed for deed in deeds for _ in range(deed.parts)]
+def _mirror(step: Expected) -> Step:
+    where: Mapping[str, Any] = {key: step.fields[key] for key in step.where}
+    then: tuple[Action, ...] | None = None if step.then is None else ()
+    return Step(step.kind, where, step.repeat, then=then, timeout=step.timeout, steps=tuple(map(_mirror, step.steps)))
+
+
+def _may_be_missing(step: Expected) -> bool:
+    return step.repeat[0] == 0 or (step.kind == "group" and all(map(_may_be_missing, step.steps)))
+
+
+def _of(steps: Sequence[Expected], vcpu: int) -> tuple[Expected, ...]:
+    own = (replace(step, steps=_of(step.steps, vcpu)) if step.kind == "group" else step for step in steps)
+    return tuple(step for step in own if (step.steps if step.kind == "group" else step.vcpu == vcpu))
+
+
+def _vcpus(steps: Sequence[Expected]) -> set[int]:
+    out: set[int] = set()
+    for step in steps:
+        out |= _vcpus(step.steps) if step.kind == "group" else {step.vcpu}
+    return out
+
+
+def _count(steps: Sequence[Expected], numbers: dict[int, int]) -> None:
+    for step in steps:
+        if step.kind == "group":
+            _count(step.steps, numbers)
+        else:
+            numbers[id(step)] = len(numbers) + 1
+
+
+def _at(deeds: Sequence[Deed], number: str) -> Deed | None:
+    return deeds[int(number)] if number.isdecimal() and int(number) < len(deeds) else None

@@ -68,7 +68,7 @@ class Run:
         self.booted: set[int] = set()
         self.flavour = flavour
         self.expired = False
-        self.deadline = 0.0
+        self.deadline = self.armed = 0.0
         self.timing: Timing | None = None
         self.quiet: Quiet | None = None
         self.buses: dict[int, emulation.Bus] = {}
@@ -103,9 +103,7 @@ class Run:
         elapsed = time.monotonic() - start
         detail = self.recorder.detail(stopped or "end") if self.timing is None else None
         notes = self.recorder.notes()
-        return Observation(
-            stopped or "end", tuple(self.recorder.events), regs, memory, elapsed, detail, timing=self.timing, notes=notes
-        )
+        return Observation(stopped or "end", self.recorder.seen(), regs, memory, elapsed, detail, timing=self.timing, notes=notes)
 
     # --- building ---------------------------------------------------------------------------------------------------
 
@@ -114,51 +112,44 @@ class Run:
         self.vm = self.state.create_vm(self.kvm, machine, self.flavour)
         self.slots = Slots(self.vm)
         for n, cap in enumerate(machine.enable):
-            if not cap.on_vcpu and (stop := self._try(partial(self._enable, cap), cap.errno, f"enable/{n}")):
+            if not cap.on_vcpu and (stop := self._try("enable", partial(self._enable, cap), cap.errno, f"enable/{n}")):
                 return stop
         if machine.tables is not None:
             tables = machine.tables
             self.slots.set(Memslot(tables.slot, tables.at, tables.size))
             self.slots.write(tables.at, self.state.tables(machine))
         for n, slot in enumerate(machine.memslots):
-            if stop := self._try(partial(self.slots.set, slot), slot.errno, f"memslots/{n}"):
+            if stop := self._try("set_memslot", partial(self.slots.set, slot), slot.errno, f"memslots/{n}"):
                 return stop
         for part in machine.image:
             self.slots.write(part.gpa, part.data)
         for plan in machine.vcpus:
             self.vcpus[plan.id] = self.vm.create_vcpu(plan.id)
         for n, cap in enumerate(machine.enable):
-            if cap.on_vcpu and (stop := self._try(partial(self._enable, cap), cap.errno, f"enable/{n}")):
+            if cap.on_vcpu and (stop := self._try("enable", partial(self._enable, cap), cap.errno, f"enable/{n}")):
                 return stop
         for plan in machine.vcpus:
-            if stop := self._try(
-                partial(self.state.boot, self.kvm, self.vm, self.vcpus[plan.id], plan, machine), None, f"vcpus/{plan.id}"
-            ):
+            boot = partial(self.state.boot, self.kvm, self.vm, self.vcpus[plan.id], plan, machine)
+            if stop := self._try("boot", boot, None, f"vcpus/{plan.id}"):
                 return stop
             self.booted.add(plan.id)
-        return self._perform(machine.vcpus[0].id, machine.setup)
+        first = machine.vcpus[0].id
+        self.recorder.prepare(first, machine.setup)
+        return self._perform(first)
 
     def _slots(self) -> Slots:
         assert self.slots is not None
         return self.slots
 
-    def _try(self, act: Callable[[], None], wanted: str | None, op: str) -> str | None:
-        try:
-            act()
-        except IoctlError as error:
-            return self.recorder.failed(self.machine.vcpus[0].id, error, None, wanted, op)
-        return None
+    def _try(self, name: str, act: Callable[[], None], wanted: str | None, op: str) -> str | None:
+        return self.recorder.attempt(self.machine.vcpus[0].id, name, act, None, wanted, op)
 
     def _enable(self, cap: Capability, vcpu: int = 0) -> None:
         assert self.vm is not None
         (self.vcpus[vcpu] if cap.on_vcpu else self.vm).enable_cap(cap.number, cap.args)
 
-    def _perform(self, vcpu: int, actions: Iterable[Action]) -> str | None:
-        for action in actions:
-            pc = self.state.pc(self.vcpus[vcpu])
-            if stop := self.recorder.perform(vcpu, action, pc, self._act):
-                return stop
-        return None
+    def _perform(self, vcpu: int) -> str | None:
+        return self.recorder.perform(vcpu, partial(self.state.pc, self.vcpus[vcpu]), self._act)
 
     def _act(self, action: Action) -> None:
         args = action.args
@@ -210,25 +201,25 @@ class Run:
             return "end"
         while True:
             verdict, completes = self._enter(vcpu)
-            then, stop = list(verdict.then), verdict.stop
+            due, stop = self.recorder.due[vcpu.number], verdict.stop
             signed, self.signed = self.signed, None
-            while completes and (then or stop is not None or signed) and stop != "exits":
+            while completes and (due or stop is not None or signed) and stop != "exits":
                 more = self._complete(vcpu)
                 if more is None:
                     break
                 verdict, completes = more
-                then += verdict.then
                 stop = stop or verdict.stop
             if signed is not None and stop != "exits":
                 emulation.extend(self.recorder, self.bus(vcpu), signed)
-            if then and stop in (None, "end"):
-                stop = self._perform(vcpu.number, then) or stop
+            if due and stop in (None, "end"):
+                stop = self._perform(vcpu.number) or stop
             if stop is not None:
                 return stop
 
     def arm(self, seconds: float | None) -> None:
         """Start the timer: for a step, or (None) for what is left of the whole run."""
-        left = max(self.deadline - time.monotonic(), 1e-6)
+        self.armed = time.monotonic()
+        left = max(self.deadline - self.armed, 1e-6)
         self.expired = False
         signal.setitimer(signal.ITIMER_REAL, left if seconds is None else min(left, max(seconds, 1e-6)), _AGAIN)
 
@@ -240,8 +231,10 @@ class Run:
         while True:
             if self.expired:
                 vcpu.immediate_exit = 0
-                late = time.monotonic() >= self.deadline
-                seconds = self.machine.timeout if late or wait is None else wait
+                now = time.monotonic()
+                late = now >= self.deadline
+                # Where the run's own limit came first, the step's time is what had passed of it.
+                seconds = self.machine.timeout if wait is None else min(wait, now - self.armed)
                 self.arm(None)
                 verdict = self._take(vcpu, "timeout", "", {"timeout": seconds})
                 return (verdict._replace(stop="timeout") if late else verdict), False
@@ -325,15 +318,8 @@ class Run:
     # --- observing --------------------------------------------------------------------------------------------------
 
     def _memory(self, ranges: Iterable[tuple[int, int]]) -> dict[int, bytes]:
-        """Bytes of slots and of sections outside them; a range that lies in neither is left out."""
-        out: dict[int, bytes] = {}
-        for gpa, size in ranges:
-            data = self._slots().read(gpa, size)
-            if data is None and self.recorder.devices.covers(gpa):
-                data = self.recorder.devices.read(gpa, size)
-            if data is not None:
-                out[gpa] = data
-        return out
+        """Bytes as they lie, in slots and in sections outside them; none of a range that is not wholly in these."""
+        return {gpa: self.recorder.devices.beside(self._slots().read, gpa, size) or b"" for gpa, size in ranges}
 
     def _final(self) -> tuple[dict[str, int], dict[int, bytes]]:
         first = self.machine.vcpus[0]

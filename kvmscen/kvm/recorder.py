@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Callable
+from functools import partial
+from typing import Any, Callable, NamedTuple
 
 from kvmscen.arch.arm64_emulate import Monitors
 from kvmscen.errors import IoctlError
-from kvmscen.kvm.script import EXTRA_LIMIT, Devices, Script, Verdict, reply_of
+from kvmscen.kvm.script import EXTRA_LIMIT, Devices, Position, Script, Verdict, reply_of
 from kvmscen.machine import Action, Machine, Step, seconds
-from kvmscen.observation import Event
+from kvmscen.observation import Event, behind
 
 ZERO_EXTENDED = (
     "this KVM extends the reply to a load that sign-extends with zeros (it does so before 7.2); undecoded: emulate has put the "
     "sign into the registers"
 )
+
+
+class Due(NamedTuple):
+    """An action that is to be performed, its name as in Event.op, and the number of the event behind which it comes."""
+
+    action: Action
+    op: str
+    event: int | None
 
 
 class Recorder:
@@ -26,6 +34,7 @@ class Recorder:
         self.devices = Devices(machine.devices)
         self.scripts = {vcpu.id: Script(vcpu.script, machine.ignore) for vcpu in machine.vcpus}
         self.events: list[Event] = []
+        self.due: dict[int, list[Due]] = {vcpu.id: [] for vcpu in machine.vcpus}
         self.limit = machine.exits
         self.timeout = machine.timeout
         self.total = 0
@@ -33,7 +42,6 @@ class Recorder:
         self.exclusive: set[int] = set()  # the vCPUs that are behind an emulated load-exclusive
         self.corrected = 0  # replies to sign-extending loads that KVM had extended with zeros
         self._reason: str | None = None
-        self._performed: Counter[int] = Counter()
 
     def take(
         self,
@@ -47,7 +55,7 @@ class Recorder:
     ) -> Verdict:
         """Record one event and return the script's verdict; `observe` reads registers and memory that the step asks for.
 
-        The verdict's stop is `exits` when the limit is reached.
+        The step's actions are `due` then. The verdict's stop is `exits` when the limit is reached.
         """
         verdict = self.scripts[vcpu].take(kind, name, fields)
         regs: Mapping[str, int] | None = None
@@ -56,7 +64,13 @@ class Recorder:
         if step is not None and (step.observe_regs or step.observe_memory):
             regs, memory = observe(step)
         reply = step.reply if step is not None else None
-        self.add(Event(vcpu, kind, name, fields, pc, regs or None, memory or None, reply, op=op))
+        event = Event(
+            vcpu, kind, name, fields, pc, regs or None, memory or None, reply, op=op, at=verdict.at, ignored=verdict.ignored
+        )
+        number = self.add(event)
+        if verdict.then and verdict.at is not None:
+            step_name = op_of(verdict.at)
+            self.due[vcpu] += [Due(action, f"{step_name}/then/{n}", number) for n, action in enumerate(verdict.then)]
         if verdict.stop is None and self.total >= self.limit:
             return verdict._replace(stop="exits")
         return verdict
@@ -86,30 +100,57 @@ class Recorder:
             self._reason = f"{error.ioctl} failed with {error.errno}: {error.reason}"
         return self.take(vcpu, "error", error.errno, fields, pc, lambda step: ({}, {}), op).stop or "error"
 
-    def perform(self, vcpu: int, action: Action, pc: int | None, act: Callable[[Action], None]) -> str | None:
-        """Do one host action; None, or why the run stops."""
-        number = self._performed[vcpu]
-        self._performed[vcpu] += 1
+    def attempt(self, vcpu: int, name: str, act: Callable[[], None], pc: int | None, wanted: str | None, op: str) -> str | None:
+        """Do one ioctl that is written; None if it ended as `wanted` (an errno, None: it succeeds), else why the run stops."""
         try:
-            act(action)
+            act()
         except IoctlError as error:
-            return self.failed(vcpu, error, pc, action.errno, f"actions/{number}")
+            return self.failed(vcpu, error, pc, wanted, op)
+        if wanted is None:
+            return None
+        # What comes behind it would be of another machine than the one that is written.
+        self.add(Event(vcpu, "succeeded", name, {}, pc, op=op))
+        self._reason = f"{name} succeeded, and is written to fail with {wanted}"
+        return "error"
+
+    def prepare(self, vcpu: int, actions: Sequence[Action]) -> None:
+        """Make the actions of `setup` due."""
+        self.due[vcpu] += [Due(action, f"setup/{n}", None) for n, action in enumerate(actions)]
+
+    def perform(self, vcpu: int, pc: Callable[[], int | None], act: Callable[[Action], None]) -> str | None:
+        """Do the actions that are due; None, or why the run stops."""
+        due = self.due[vcpu]
+        while due:
+            action, op, number = due.pop(0)
+            if stop := self.attempt(vcpu, action.name, partial(act, action), pc(), action.errno, op):
+                return stop
+            if number is not None:
+                event = self.events[number]
+                self.events[number] = replace(event, done=event.done + 1)
         return None
 
-    def add(self, event: Event) -> None:
-        """Record an event; an event equal to the one before it is folded into it."""
+    def add(self, event: Event) -> int:
+        """Record an event; its number in `events`, until the next one comes. One equal to those before it is folded into them."""
         self.total += 1
-        self._add(event)
+        self._fold()
+        self.events.append(event)
+        return len(self.events) - 1
+
+    def seen(self) -> tuple[Event, ...]:
+        """All events, once the run is over."""
+        for due in self.due.values():
+            due.clear()
+        self._fold()
+        return tuple(self.events)
 
     def amend(self, vcpu: int, name: str, more: Mapping[str, Any]) -> None:
         """Add members to the last exit of this name: what became of it shows only afterwards."""
         at = next(n for n in range(len(self.events) - 1, -1, -1) if (self.events[n].vcpu, self.events[n].name) == (vcpu, name))
-        later, event = self.events[at + 1 :], self.events[at]
-        del self.events[at + (event.count > 1) :]
+        event = self.events[at]
+        last = event.single(event.count - 1)
+        self.events[at] = replace(last, fields={**last.fields, **more})
         if event.count > 1:
-            self.events[at] = replace(event, count=event.count - 1)
-        for one in (replace(event, count=1, fields={**event.fields, **more}), *later):
-            self._add(one)
+            self.events.insert(at, replace(event, count=event.count - 1))
 
     def last(self, vcpu: int, name: str) -> Event | None:
         """The last exit of a vCPU where it is one of this name."""
@@ -123,10 +164,17 @@ class Recorder:
             (f"{ZERO_EXTENDED} ({self.corrected:,} {'reply' if self.corrected == 1 else 'replies'})",) if self.corrected else ()
         )
 
-    def _add(self, event: Event) -> None:
-        last = self.events[-1] if self.events else None
+    def _fold(self) -> None:
+        """Fold the last event into an equal one before it; not while actions are due, which know it by its number."""
+        if len(self.events) < 2 or any(self.due.values()):
+            return
+        before, last = self.events[-2:]
         # Mostly pc tells them apart; the whole comparison makes a copy.
-        if last is not None and last.pc == event.pc and replace(last, count=1) == event:
-            self.events[-1] = replace(last, count=last.count + 1)
-        else:
-            self.events.append(event)
+        if before.pc == last.pc and last.count == 1 and replace(before, count=1, at=behind(before.at, before.count)) == last:
+            self.events[-2] = replace(before, count=before.count + 1)
+            del self.events[-1]
+
+
+def op_of(at: Position) -> str:
+    """How Event.op names the step at a position: `steps/2/0`."""
+    return "/".join(["steps", *(str(index) for index, _ in at)])

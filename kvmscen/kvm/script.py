@@ -6,7 +6,7 @@ The executor and the model feed it events; diff uses its `matches`. It never see
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 from kvmscen.errors import IoctlError
 from kvmscen.kvm import exits
@@ -15,6 +15,7 @@ from kvmscen.machine import Action, Bytes, Step
 # After so many exits that no step expected, the vCPU stops.
 EXTRA_LIMIT = 16
 EFAULT = 14
+_PAGE = 4096
 
 
 def matches(matcher: Any, value: Any, nth: int = 0) -> bool:
@@ -33,12 +34,22 @@ def matches(matcher: Any, value: Any, nth: int = 0) -> bool:
     if "in" in matcher:
         return value in matcher["in"]
     if "from" in matcher:
-        return bool(value == matcher["from"] + matcher["step"] * nth)
+        return bool(value == series(matcher, nth))
     return bool(matcher.get("min", value) <= value <= matcher.get("max", value))
 
 
+def series(matcher: Mapping[str, int], nth: int) -> int:
+    """The value of a `from` and `step` in round `nth`; it wraps at `bits`, 64 where there are none."""
+    return int(matcher["from"] + matcher["step"] * nth) & ((1 << matcher.get("bits", 64)) - 1)
+
+
+# Where a script stands: (index, count) of the step in each sequence from the outermost in. `count` is how often that step
+# was taken; of a group, how many whole iterations are done.
+Position = tuple[tuple[int, int], ...]
+
+
 class Verdict(NamedTuple):
-    """What to do at an event. `step` None: it is extra or ignored. `nth` is its iteration.
+    """What to do at an event. `step` None: it is extra or ignored. `nth` is its iteration, `at` the step's position.
 
     `stop` is None or a reason of kvmscen.observation.STOPPED: this vCPU enters no more.
     """
@@ -47,11 +58,8 @@ class Verdict(NamedTuple):
     nth: int
     then: tuple[Action, ...]
     stop: str | None
-
-
-# Where a script stands: (index, count) of the step in each sequence from the outermost in. `count` is how often that step
-# was taken; of a group, how many whole iterations are done.
-Position = tuple[tuple[int, int], ...]
+    at: Position | None = None
+    ignored: bool = False
 
 
 class Script:
@@ -88,7 +96,7 @@ class Script:
 
     def options(self) -> Iterator[tuple[Position, Step | None]]:
         """The steps that the next exit may take, in order, with their positions; None is the end of the script."""
-        return self._options(self._at, set())
+        return self._options(self._at, len(self._at))
 
     def move(self, at: Position) -> None:
         """Take the step at a position that `options` gave."""
@@ -101,25 +109,25 @@ class Script:
             steps = steps[index].steps
         return steps
 
-    def _options(self, at: Position, entered: set[tuple[int, ...]]) -> Iterator[tuple[Position, Step | None]]:
-        # `entered` keeps a group of optional steps from going round.
+    def _options(self, at: Position, begun: int) -> Iterator[tuple[Position, Step | None]]:
+        # In the outermost `begun` sequences something of the present round was taken. A round without anything is none: its
+        # end leads nowhere, since the group that it is of can then be passed over as a whole.
         outer, (index, count), steps = at[:-1], at[-1], self._sequence(at)
         if index == len(steps):
-            if outer:
-                group, rounds = outer[-1]
-                yield from self._options((*outer[:-1], (group, rounds + 1)), entered)
-            else:
+            if not outer:
                 yield at, None
+            elif len(at) <= begun:
+                group, rounds = outer[-1]
+                yield from self._options((*outer[:-1], (group, rounds + 1)), len(outer))
             return
         step = steps[index]
         if count < step.repeat[1]:
             if step.exit != "group":
                 yield at, step
-            elif (path := tuple(i for i, _ in at)) not in entered:
-                entered.add(path)
-                yield from self._options((*at, (0, 0)), entered)
+            else:
+                yield from self._options((*at, (0, 0)), begun)
         if count >= step.repeat[0] or _optional(step):
-            yield from self._options((*outer, (index + 1, 0)), entered)
+            yield from self._options((*outer, (index + 1, 0)), begun)
 
     def _plain(self) -> tuple[Position, Step] | None:
         """What `options` gives first, where that is a step outside every group: it is asked for at each exit."""
@@ -133,18 +141,17 @@ class Script:
         step = self.steps[index]
         return (((index, count),), step) if count < step.repeat[1] and step.exit != "group" else None
 
-    def _advance(self, kind: str, name: str, fields: Mapping[str, Any]) -> tuple[Step, int] | None:
+    def _advance(self, kind: str, name: str, fields: Mapping[str, Any]) -> tuple[Step, Position] | None:
         plain = self._plain()
         if plain is not None and fits(plain[1], kind, name, fields, plain[0][0][1]):
             self.move(plain[0])
-            return plain[1], plain[0][0][1]
+            return plain[1], plain[0]
         for at, step in self.options():
             if step is None:
                 return None
-            nth = iteration(at, step)
-            if fits(step, kind, name, fields, nth):
+            if fits(step, kind, name, fields, iteration(at, step.repeat)):
                 self.move(at)
-                return step, nth
+                return step, at
         return None
 
     # --- events -----------------------------------------------------------------------------------------------------
@@ -152,7 +159,7 @@ class Script:
     def take(self, kind: str, name: str, fields: Mapping[str, Any]) -> Verdict:
         """The verdict on one event (`kind` and `name` as in kvmscen.observation.Event)."""
         if any(fits(step, kind, name, fields, 0) for step in self.ignore):
-            return Verdict(None, 0, (), None)
+            return Verdict(None, 0, (), None, ignored=True)
         if self.steps is None:
             return Verdict(None, 0, (), self._end(kind, name, fields, None))
         found = self._advance(kind, name, fields)
@@ -162,11 +169,11 @@ class Script:
             if stop is None and self.extras >= EXTRA_LIMIT and self.steps and not self.ignore:
                 stop = "extra"
             return Verdict(None, 0, (), stop)
-        step, nth = found
+        step, at = found
         stop = self._end(kind, name, fields, step)
         if stop is None and self.over():
             stop = "end"
-        return Verdict(step, nth, step.then or (), stop)
+        return Verdict(step, iteration(at, step.repeat), step.then or (), stop, at)
 
     @staticmethod
     def _end(kind: str, name: str, fields: Mapping[str, Any], step: Step | None) -> str | None:
@@ -187,9 +194,9 @@ def _optional(step: Step) -> bool:
     return step.repeat[0] == 0 or (step.exit == "group" and all(map(_optional, step.steps)))
 
 
-def iteration(at: Position, step: Step) -> int:
-    """Which round of its repeat, from 0, the step at a position is in: its own, else that of the group around it."""
-    return at[-2][1] if step.repeat == (1, 1) and len(at) > 1 else at[-1][1]
+def iteration(at: Position, repeat: tuple[int, int]) -> int:
+    """Which round, from 0, the step at a position is in: of its own `repeat`, else of the group right around it."""
+    return at[-2][1] if repeat == (1, 1) and len(at) > 1 else at[-1][1]
 
 
 def fits(step: Step, kind: str, name: str, fields: Mapping[str, Any], nth: int) -> bool:
@@ -236,6 +243,23 @@ class Devices:
         pieces = self._pieces(gpa, length)
         return b"".join(bytes(size) if held is None else bytes(held[at : at + size]) for held, at, _, size in pieces)
 
+    def beside(self, slots: Callable[[int, int], bytes | None], gpa: int, length: int) -> bytes | None:
+        """What lies in a range of slots (`slots` reads them) and sections; None where any byte lies in neither."""
+        whole = slots(gpa, length)
+        if whole is not None:
+            return whole
+        out: list[bytes] = []
+        while length:
+            # A slot begins and ends with a page, of 4 KiB at least, and hides a section below it.
+            size = min(length, _PAGE - gpa % _PAGE)
+            pieces = list(self._pieces(gpa, size))
+            found = slots(gpa, size)
+            if found is None and any(held is None for held, _, _, _ in pieces):
+                return None
+            out.append(self.read(gpa, size) if found is None else found)
+            gpa, length = gpa + size, length - size
+        return b"".join(out)
+
     def write(self, gpa: int, data: bytes) -> None:
         """Keep what lies inside a section, drop the rest."""
         for held, at, done, size in self._pieces(gpa, len(data)):
@@ -259,10 +283,6 @@ class Devices:
                 at = start + len(held)
         if at < 1 << 64:
             yield at, (1 << 64) - 1, None
-
-    def covers(self, gpa: int) -> bool:
-        """Whether a section outside the slots has a byte at `gpa`."""
-        return self._at(gpa) is not None
 
 
 def reply_of(step: Step | None, name: str, fields: Mapping[str, Any], devices: Devices) -> dict[str, Any]:

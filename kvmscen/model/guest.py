@@ -138,7 +138,7 @@ class Guest:
         stopped = stopped or "end"
         detail = self.recorder.detail(stopped)
         notes = self.recorder.notes()
-        return Observation(stopped, tuple(self.recorder.events), regs, memory, elapsed, detail, unpredicted, notes=notes)
+        return Observation(stopped, self.recorder.seen(), regs, memory, elapsed, detail, unpredicted, notes=notes)
 
     def close(self) -> None:
         """Let go of the engine: its hooks hold this object, and this object holds it."""
@@ -151,31 +151,28 @@ class Guest:
             raise Unpredicted("the model runs one vCPU")
         self._hooks()
         for n, cap in enumerate(machine.enable):
-            if not cap.on_vcpu and (stop := self._try(partial(self._enable, cap), cap.errno, f"enable/{n}")):
+            if not cap.on_vcpu and (stop := self._try("enable", partial(self._enable, cap), cap.errno, f"enable/{n}")):
                 return stop
         self.make_tables()
         for n, slot in enumerate(machine.memslots):
             act = partial(self.memory.set, slot.slot, slot.gpa, slot.size, slot.flags)
-            if stop := self._try(act, slot.errno, f"memslots/{n}"):
+            if stop := self._try("set_memslot", act, slot.errno, f"memslots/{n}"):
                 return stop
         for part in machine.image:
             self.memory.write(part.gpa, part.data)
         for n, cap in enumerate(machine.enable):
-            if cap.on_vcpu and (stop := self._try(partial(self._enable, cap), cap.errno, f"enable/{n}")):
+            if cap.on_vcpu and (stop := self._try("enable", partial(self._enable, cap), cap.errno, f"enable/{n}")):
                 return stop
         self.boot(self.plan)
         self.booted = True
-        return self._perform(machine.setup)
+        self.recorder.prepare(self.plan.id, machine.setup)
+        return self._perform()
 
     def make_tables(self) -> None:
         """The engine's own slot, where the architecture has one."""
 
-    def _try(self, act: Any, wanted: str | None, op: str) -> str | None:
-        try:
-            act()
-        except IoctlError as error:
-            return self.recorder.failed(self.plan.id, error, None, wanted, op)
-        return None
+    def _try(self, name: str, act: Any, wanted: str | None, op: str) -> str | None:
+        return self.recorder.attempt(self.plan.id, name, act, None, wanted, op)
 
     def _run(self) -> str:
         if self.script.over():
@@ -185,20 +182,16 @@ class Guest:
         while True:
             self.verdicts.clear()
             self._enter()
-            then = [action for verdict in self.verdicts for action in verdict.then]
             stop = next((verdict.stop for verdict in self.verdicts if verdict.stop is not None), None)
-            if then and stop in (None, "end"):
-                stop = self._perform(then) or stop
+            if self.recorder.due[self.plan.id] and stop in (None, "end"):
+                stop = self._perform() or stop
             if stop is not None:
                 return stop
 
     # --- host actions -----------------------------------------------------------------------------------------------
 
-    def _perform(self, actions: Iterable[Action]) -> str | None:
-        for action in actions:
-            if stop := self.recorder.perform(self.plan.id, action, self.pc(), self._act):
-                return stop
-        return None
+    def _perform(self) -> str | None:
+        return self.recorder.perform(self.plan.id, self.pc, self._act)
 
     def _act(self, action: Action) -> None:
         args = action.args
@@ -242,14 +235,7 @@ class Guest:
         self.write_wholes(values)
 
     def _memory(self, ranges: Iterable[tuple[int, int]]) -> dict[int, bytes]:
-        out: dict[int, bytes] = {}
-        for gpa, size in ranges:
-            data = self.memory.read(gpa, size)
-            if data is None and self.recorder.devices.covers(gpa):
-                data = self.recorder.devices.read(gpa, size)
-            if data is not None:
-                out[gpa] = data
-        return out
+        return {gpa: self.recorder.devices.beside(self.memory.read, gpa, size) or b"" for gpa, size in ranges}
 
     # --- events -----------------------------------------------------------------------------------------------------
 
@@ -287,7 +273,7 @@ class Guest:
         except Blocked:
             # Nothing can happen before the alarm: there is no need to wait for it.
             late = self.alarm >= self.deadline
-            seconds = self.machine.timeout if late or wait is None else wait
+            seconds = self.machine.timeout if wait is None else min(wait, self.alarm - now)
             if time.monotonic() < self.alarm:
                 self.deadline -= self.alarm - time.monotonic()
             self.take("timeout", "", {"timeout": seconds}, self.pc())

@@ -207,6 +207,8 @@ def _unified(folded: Iterable[Row | str], width: int | None, paint: Paint) -> li
             put(" ", 0, "    at " + row.source, "dim")
         if row.differs and row.differs != ("exit",):
             put(" ", 0, "    differs: " + _names(row), "yellow")
+        if row.note:
+            put(" ", 0, "    " + row.note, "yellow")
     return out
 
 
@@ -231,6 +233,7 @@ def _side_by_side(folded: Iterable[Row | str], width: int, paint: Paint) -> list
         notes += (
             [(part, "yellow") for part in _wrap("  differs: " + _names(row), right)] if row.differs not in ((), ("exit",)) else []
         )
+        notes += [(part, "yellow") for part in _wrap("  " + row.note, right)] if row.note else []
         changed = row.mark in "!-+"
         cells = [(part, "green" if changed else "") for part in observed if part or row.observed] + notes
         for number in range(max(len(expected), len(cells))):

@@ -19,7 +19,11 @@ from kvmscen.observation import Event, Observation
 
 FACTS = Facts("x86_64", "6.18.0", {"KVM_CAP_USER_MEMORY": 1}, 4096, "pvm", ("fpu",), "3.11.2", "kvm")
 MMIO = {"phys_addr": 0x5000, "is_write": True, "len": 8, "data": 0}
-SEEN = Observation("end", (Event(0, "exit", "mmio", MMIO, 4, {"rax": 1}, {0: b"x"}),), {"rax": 1}, {0x5000: b"abc"}, 0.5)
+EVENTS = (
+    Event(0, "exit", "mmio", MMIO, 4, {"rax": 1}, {0: b"x"}, count=3),
+    Event(0, "exit", "hlt", {}, 5, at=((0, 0),)),
+)
+SEEN = Observation("expected", EVENTS, {"rax": 1}, {0x5000: b"abc"}, 0.5)
 
 
 def machine(code: bytes = b"\xf4") -> Machine:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice, product
 from typing import Any
@@ -10,10 +9,11 @@ from typing import Any
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from walked import walked
 
 from kvmscen.expectation import Expected, Story
 from kvmscen.job import Legend
-from kvmscen.judge.align import Diff
+from kvmscen.judge.trial import Trial
 from kvmscen.kvm import exits
 from kvmscen.observation import Event, Observation
 from kvmscen.result import Mismatch, Row
@@ -64,16 +64,16 @@ def judged(
 ) -> tuple[tuple[Row, ...], tuple[Mismatch, ...]]:
     observed = {key: more.pop(key) for key in ("seen_regs", "seen_memory") if key in more}
     story = Story(None if steps is None else tuple(steps), **more)
-    seen = Observation(stopped, tuple(events), observed.get("seen_regs", {}), observed.get("seen_memory", {}), 0.1)
-    diff = Diff(story, seen, LEGEND, "arm64", None)
-    rows = diff.rows()
+    seen = Observation(stopped, walked(story, events), observed.get("seen_regs", {}), observed.get("seen_memory", {}), 0.1)
+    trial = Trial(story, seen, LEGEND, "arm64", None)
+    rows = trial.rows()
     # Each event is in one row, in order, and `judge` pairs them so.
     shown = [row for row in rows if row.observed]
-    assert len(shown) == len(diff.events) == sum(event.count for event in seen.events)
-    for event, row in zip(diff.events, shown, strict=True):
+    assert len(shown) == len(trial.taken) == sum(event.count for event in seen.events)
+    for event, row in zip((one.event for one in trial.taken), shown, strict=True):
         kind = event.name if event.kind == "exit" else event.kind
         assert row.observed.startswith(f"{kind}: ")
-    return rows, diff.mismatches(rows)
+    return rows, trial.mismatches(rows)
 
 
 def marks(steps: Iterable[Expected] | None, events: Iterable[Event], **more: Any) -> str:
@@ -178,7 +178,7 @@ def test_ignored_exits_are_shown_where_they_were() -> None:
     steps = [step(A), step(B), step(HLT)]
     assert marks(steps, [uart, A, uart, device, B, uart, HLT, uart], ignore=ignore) == "~~~ ~~~~ ~~~ ~~~"
     assert judged(steps, [uart, A, B, HLT], ignore=ignore)[1] == ()
-    assert marks(steps, [A, uart, HLT], ignore=ignore) == " -~~~ "
+    assert marks(steps, [A, uart, HLT], ignore=ignore) == " ~~~- "
     # Not one of those: the data is another.
     assert marks(steps, [A, B, mmio(0x9000, 2), HLT], ignore=ignore) == "  + "
     assert marks([], [uart], ignore=ignore) == "~~~"
@@ -220,7 +220,7 @@ def test_final() -> None:
         (0, 30, "final x1: 1", "final x1: 2"),
         (0, 30, "final x3: {in: [1, 2]}", "final x3: nothing"),
         (0, 30, "final counter: {u32: [1, {min: 0x64}]}", "final counter: {u32: [1, 1]}"),
-        (0, 30, 'final counter + 8: {hex: "00ff"}', "final counter + 8: in no memslot and no section"),
+        (0, 30, 'final counter + 8: {hex: "00ff"}', "final counter + 8: no memory there"),
     ]
 
 
@@ -301,8 +301,11 @@ def test_series() -> None:
     assert len(judged([group(once, step(B), repeat=(3, 3))], [right[0], B, right[0], B, right[2], B])[1]) == 1
 
 
-def test_what_an_optional_step_took_may_have_been_the_next_ones() -> None:
-    assert judged([step(A, repeat=(0, 3)), step(A), step(B)], [A, B])[1] == ()
+def test_what_an_optional_step_took_the_next_one_has_not() -> None:
+    # Another alignment would satisfy all members; the host's way does not.
+    rows, found = judged([step(A, repeat=(0, 3)), step(A, 11), step(B, 12)], [A, B])
+    assert [(row.mark, row.line) for row in rows] == [(" ", 10), ("+", 0), ("-", 11), ("-", 12)]
+    assert len(found) == 3
     assert len(judged([group(step(A), step(B), step(HLT), repeat=(0, 1)), step(C)], [A, C])[1]) == 1
 
 
@@ -328,9 +331,8 @@ HALF = MANY // 2
     ids=range(9),
 )
 def test_long_stories_end_soon(steps: list[Expected], events: list[Event], want: int | None) -> None:
-    start = time.process_time()
+    # What takes the square of these numbers does not end.
     _, found = judged(steps, events)
-    assert time.process_time() - start < 4  # 1 s on the machine where this was written
     assert want is None or len(found) == want
 
 

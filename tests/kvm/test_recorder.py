@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 from hypothesis import given
@@ -27,7 +28,7 @@ def test_equal_events_in_a_row_are_one() -> None:
     recorder = Recorder(machine(b"", None, exits=100))
     for data in (1, 1, 1, 2, 1, 1):
         recorder.take(0, "exit", "mmio", write(data), 4, nothing)
-    assert [(event.fields["data"], event.count) for event in recorder.events] == [(1, 3), (2, 1), (1, 2)]
+    assert [(event.fields["data"], event.count) for event in recorder.seen()] == [(1, 3), (2, 1), (1, 2)]
     assert recorder.total == 6
 
 
@@ -36,11 +37,24 @@ def test_nothing_is_lost_by_folding(events: list[tuple[int, int, str]]) -> None:
     recorder = Recorder(machine(b"", None, exits=1000))
     for data, pc, name in events:
         recorder.take(0, "exit", name, write(data) if name == "mmio" else {}, pc, nothing)
-    unfolded = [(e.fields.get("data"), e.pc, e.name) for e in recorder.events for _ in range(e.count)]
+    seen = recorder.seen()
+    unfolded = [(e.fields.get("data"), e.pc, e.name) for e in seen for _ in range(e.count)]
     assert unfolded == [(data if name == "mmio" else None, pc, name) for data, pc, name in events]
-    assert all(
-        (a.fields, a.pc, a.name) != (b.fields, b.pc, b.name) for a, b in zip(recorder.events, recorder.events[1:], strict=False)
-    )
+    assert all((a.fields, a.pc, a.name) != (b.fields, b.pc, b.name) for a, b in pairwise(seen))
+
+
+def test_rounds_of_one_step_are_one_event_and_those_of_a_group_are_not() -> None:
+    steps = (mmio(0x5000, repeat=(1, 5)), Step("group", repeat=(2, 2), steps=(mmio(0x6000),)), mmio(0x5000))
+    recorder = Recorder(machine(b"", steps, exits=100))
+    for at in (0x5000, 0x5000, 0x5000, 0x6000, 0x6000, 0x5000, 0x5000):
+        recorder.take(0, "exit", "mmio", write(1, at), 4, nothing)
+    assert [(event.at, event.count) for event in recorder.seen()] == [
+        (((0, 0),), 3),
+        (((1, 0), (0, 0)), 1),
+        (((1, 1), (0, 0)), 1),
+        (((2, 0),), 1),
+        (None, 1),
+    ]
 
 
 def test_what_was_observed_or_replied_keeps_events_apart() -> None:
@@ -77,15 +91,51 @@ def test_failing_actions() -> None:
     def fail(action: object) -> None:
         raise IoctlError("KVM_SET_REGS", ENOSYS)
 
+    def perform(errno: str | None, act_: Any, pc: int) -> str | None:
+        recorder.prepare(0, [act("set_regs", errno)])
+        return recorder.perform(0, lambda: pc, act_)
+
     recorder = Recorder(machine(b"", (Step("hlt"),)))
-    assert recorder.perform(0, act("set_regs"), 7, lambda action: None) is None
+    assert perform(None, lambda action: None, 7) is None
     assert recorder.events == []
-    assert recorder.perform(0, act("set_regs", "ENOSYS"), 7, fail) is None
-    assert recorder.perform(0, act("set_regs", "EINVAL"), 8, fail) == "error"
-    assert recorder.perform(0, act("set_regs"), 9, fail) == "error"
-    # The first one, which did not fail, counts too.
-    told = [(event.name, event.pc, event.op) for event in recorder.events]
-    assert told == [("ENOSYS", 7, "actions/1"), ("ENOSYS", 8, "actions/2"), ("ENOSYS", 9, "actions/3")]
+    assert perform("ENOSYS", fail, 7) is None
+    assert perform("EINVAL", fail, 8) == "error"
+    assert perform(None, fail, 9) == "error"
+    # What should have failed and did not is an event too, and the run ends: what comes is of another machine.
+    assert perform("EINVAL", lambda action: None, 10) == "error"
+    told = [(event.kind, event.name, event.pc, event.op) for event in recorder.events]
+    assert told == [
+        ("error", "ENOSYS", 7, "setup/0"),
+        ("error", "ENOSYS", 8, "setup/0"),
+        ("error", "ENOSYS", 9, "setup/0"),
+        ("succeeded", "set_regs", 10, "setup/0"),
+    ]
+    assert recorder.detail("error") == "set_regs succeeded, and is written to fail with EINVAL"
+
+
+def test_actions_are_counted_where_they_were_due() -> None:
+    twice = mmio(0x5000, repeat=(1, 3), then=(act("set_regs"), act("delete_memslot", "ENOSYS"), act("set_regs")))
+    inner = Step("group", steps=(mmio(0x6000, then=(act("set_regs"),)),))
+    recorder = Recorder(machine(b"", (twice, inner, Step("hlt")), exits=100))
+
+    def fail(action: Any) -> None:
+        if action.name == "delete_memslot":
+            raise IoctlError("KVM_SET_USER_MEMORY_REGION", ENOSYS)
+
+    def exit_at(at: int) -> None:
+        recorder.take(0, "exit", "mmio", write(1, at), 4, nothing)
+
+    exit_at(0x5000)
+    exit_at(0x5000)  # as the second half of an access does, before the actions of the first
+    assert recorder.perform(0, lambda: 4, fail) is None
+    exit_at(0x6000)
+    assert recorder.perform(0, lambda: 4, fail) is None
+    assert [(event.kind, event.at, event.done, event.op, event.count) for event in recorder.seen()] == [
+        ("exit", ((0, 0),), 3, None, 1),
+        ("exit", ((0, 1),), 3, None, 1),
+        ("error", None, 0, "steps/0/then/1", 2),
+        ("exit", ((1, 0), (0, 0)), 1, None, 1),
+    ]
 
 
 def test_a_wanted_failure_takes_no_step() -> None:

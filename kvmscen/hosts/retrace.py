@@ -1,0 +1,105 @@
+"""A recorded run, gone along the script as it is now: what is expected may have changed since, what the host did may not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from kvmscen.errors import HostError
+from kvmscen.kvm.recorder import op_of
+from kvmscen.kvm.script import EXTRA_LIMIT, Script, Verdict
+from kvmscen.machine import Action, Capability, Machine, Memslot, Step
+from kvmscen.observation import Event, Observation, behind
+
+_AGAIN = "record it again"
+
+
+def retraced(machine: Machine, seen: Observation) -> Observation:
+    """The Observation with each event at the step that it takes now. Raises HostError where the host would have done otherwise.
+
+    It would have, where another reply was due at an event, where it looked at other registers or memory, or where it stopped
+    because a story was over that goes on now.
+    """
+    if machine.measure is not None:
+        return seen
+    trace = _Trace(machine)
+    events = tuple(trace.take(event.single(nth)) for event in seen.events for nth in range(event.count))
+    going_on = any(not script.over() for script in trace.scripts.values())
+    if seen.stopped == "end" and going_on:
+        raise HostError(f"this case was recorded up to the end of a shorter story: {_AGAIN}")
+    if seen.stopped == "extra" and trace.extras < EXTRA_LIMIT:
+        raise HostError(f"this case was recorded up to the exits that no step took then, and steps take them now: {_AGAIN}")
+    if seen.regs and not set(machine.observe_regs) <= set(seen.regs):
+        raise HostError(f"the recording lacks registers that `final` names now: {_AGAIN}")
+    if not _covers(seen.memory, machine.observe_memory):
+        raise HostError(f"the recording lacks memory that `final` names now: {_AGAIN}")
+    return replace(seen, events=tuple(_folded(events)))
+
+
+class _Trace:
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.scripts = {vcpu.id: Script(vcpu.script, machine.ignore) for vcpu in machine.vcpus}
+        # How an Event.op named a step then, and how it does now.
+        self.names: dict[tuple[int, str], str] = {}
+        self.now: dict[tuple[int, str], Step] = {}
+
+    @property
+    def extras(self) -> int:
+        return sum(script.extras for script in self.scripts.values())
+
+    def take(self, event: Event) -> Event:
+        event = replace(event, op=self._op(event))
+        script = self.scripts.get(event.vcpu)
+        if script is None:
+            raise HostError(f"the recording has an event of vCPU {event.vcpu}, which the case has not: {_AGAIN}")
+        if event.kind == "succeeded" or (event.op is not None and self._errno(event) == event.name):
+            return event
+        if script.over() and event.at is not None:
+            raise HostError(f"this case was recorded with a longer story: {_AGAIN}")
+        verdict = script.take(event.kind, event.name, event.fields)
+        self._same(event, verdict)
+        if event.at is not None and verdict.at is not None and verdict.step is not None:
+            self.names[event.vcpu, op_of(event.at)] = op_of(verdict.at)
+            self.now[event.vcpu, op_of(verdict.at)] = verdict.step
+        return replace(event, at=verdict.at, ignored=verdict.ignored)
+
+    def _same(self, event: Event, verdict: Verdict) -> None:
+        step = verdict.step
+        if (None if step is None else step.reply) != event.reply:
+            raise HostError(f"this case was recorded with its replies at other exits: {_AGAIN}")
+        if verdict.at != event.at and event.done != (0 if step is None else len(step.then or ())):
+            raise HostError(f"this case was recorded with its actions at other exits: {_AGAIN}")
+        if step is None:
+            return
+        if not set(step.observe_regs) <= set(event.regs or {}) or not _covers(event.memory or {}, step.observe_memory):
+            raise HostError(f"the recording lacks registers or memory that a step names now: {_AGAIN}")
+
+    def _op(self, event: Event) -> str | None:
+        name, then, number = (event.op or "").rpartition("/then/")
+        return event.op if not then else f"{self.names.get((event.vcpu, name), name)}/then/{number}"
+
+    def _errno(self, event: Event) -> str | None:
+        """The errno that is written at what an event's ioctl is of."""
+        name, _, number = (event.op or "").rpartition("/")
+        step = self.now.get((event.vcpu, name[: -len("/then")]))
+        machine = self.machine
+        written: Mapping[str, Sequence[Action | Capability | Memslot]]
+        written = {"enable": machine.enable, "memslots": machine.memslots, "setup": machine.setup}
+        own = written.get(name, () if step is None else step.then or ())
+        return own[int(number)].errno if number.isdecimal() and int(number) < len(own) else None
+
+
+def _covers(memory: Mapping[int, bytes], ranges: Iterable[tuple[int, int]]) -> bool:
+    """Whether these ranges were looked at; one where there was no memory was kept as nothing."""
+    return all(gpa in memory and (not memory[gpa] or len(memory[gpa]) >= size) for gpa, size in ranges)
+
+
+def _folded(events: Iterable[Event]) -> list[Event]:
+    out: list[Event] = []
+    for event in events:
+        if out and replace(out[-1], count=1, at=behind(out[-1].at, out[-1].count)) == event:
+            out[-1] = replace(out[-1], count=out[-1].count + 1)
+        else:
+            out.append(event)
+    return out
