@@ -13,13 +13,13 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from kvmscen.agent import frames
 from kvmscen.errors import HostError
+from kvmscen.hosts.patience import Patience
 
 Json = dict[str, Any]
 # A console may print for ever without a frame in it.
@@ -109,8 +109,8 @@ class Child:
                 self.spawn()
             if not self.hello:
                 try:
-                    deadline = time.monotonic() + seconds
-                    while (hello := self._reply(deadline)).get("again"):
+                    patience = self._patience(seconds)
+                    while (hello := self._reply(patience)).get("again"):
                         # It asks for a request again that it never had: noise on its input.
                         pass
                     if hello.get("protocol") != frames.VERSION:
@@ -163,17 +163,18 @@ class Child:
     def ask(self, body: str, seconds: float) -> Json:
         """Send the members `body` (JSON text without braces) and return the reply's; raises ChildError.
 
-        A start, where one is needed, has time of its own. After a ChildError the child is gone; the next call starts a new one.
+        The time counts as in kvmscen.hosts.patience; a start, where one is needed, has time of its own. After a ChildError the
+        child is gone; the next call starts a new one.
         """
         with self._use:
             self.wait_hello(max(seconds, 30.0))
-            deadline = time.monotonic() + seconds
+            patience = self._patience(seconds)
             self._id += 1
             self._last = frames.pack(f'{{"id":{self._id},{body}}}')
             tries = 1
             try:
                 self._write(self._last)
-                while (reply := self._reply(deadline)).get("id") != self._id:
+                while (reply := self._reply(patience)).get("id") != self._id:
                     if reply.get("again"):
                         tries += 1
                         if tries > _TRIES:
@@ -200,7 +201,7 @@ class Child:
                 self._write(b"".join(frames.pack(f'{{"id":{first + n},{body}}}') for n, body in enumerate(bodies)))
             for n in range(len(bodies)):
                 with self._use:
-                    reply = self._reply(time.monotonic() + seconds)
+                    reply = self._reply(self._patience(seconds))
                 if reply.get("id") != first + n:
                     raise ChildError(f"{self.name} sent a damaged line", self.tail)
                 yield reply
@@ -230,9 +231,12 @@ class Child:
             # It reads no more; why, its output's end tells.
             self._unsent.clear()
 
-    def _reply(self, deadline: float) -> Json:
+    def _patience(self, seconds: float) -> Patience:
+        return Patience(seconds, self._alive().pid)
+
+    def _reply(self, patience: Patience) -> Json:
         """The next frame as JSON."""
-        text = self._receive(deadline)
+        text = self._receive(patience)
         try:
             reply = json.loads(text)
         except (ValueError, RecursionError):
@@ -241,7 +245,7 @@ class Child:
             raise ChildError(f"{self.name} does not speak our protocol", self.tail)
         return reply
 
-    def _receive(self, deadline: float) -> str:
+    def _receive(self, patience: Patience) -> str:
         """The next frame's text; what is not a frame goes to the tail."""
         process, reader = self._alive(), self._reader
         while True:
@@ -253,17 +257,18 @@ class Child:
                 return text
             if reader.noise > _FLOOD:
                 raise ChildError(f"{self.name} prints without end", self.tail)
-            until = time.monotonic() + _QUIET if reader.damaged else deadline
-            chunk = self._exchange(process, min(until, deadline))
+            left = patience.left()
+            wait = min(_QUIET, left) if reader.damaged else left
+            chunk = self._exchange(process, wait)
             if chunk is not None:
                 reader.feed(chunk)
-            elif until < deadline:
+            elif wait < left:
                 reader.damaged = False
                 self._write(frames.pack('{"id":0,"again":true}'))
-            else:
+            elif not patience.more():
                 raise ChildError(f"{self.name} did not answer in time", self.tail)
 
-    def _exchange(self, process: subprocess.Popen[bytes], until: float) -> bytes | None:
+    def _exchange(self, process: subprocess.Popen[bytes], seconds: float) -> bytes | None:
         """Wait until the child takes or gives bytes: the bytes given, None when it did neither.
 
         Only writing would block when the child does so too.
@@ -275,8 +280,7 @@ class Child:
         poll.register(out, select.POLLIN)
         if self._unsent:
             poll.register(into, select.POLLOUT)
-        left = until - time.monotonic()
-        ready = dict(poll.poll(left * 1000)) if left > 0 else {}
+        ready = dict(poll.poll(seconds * 1000)) if seconds > 0 else {}
         if not ready:
             return None
         if into in ready:

@@ -16,6 +16,7 @@ from kvmscen.arch import of_machine
 from kvmscen.errors import HostError, IoctlError
 from kvmscen.kvm import arm64, emulation, exits, riscv64, x86_64
 from kvmscen.kvm.fds import Kvm, Vcpu, Vm
+from kvmscen.kvm.limits import Clock, Limits
 from kvmscen.kvm.quiet import ACTIONS, Quiet
 from kvmscen.kvm.recorder import Recorder
 from kvmscen.kvm.script import Verdict
@@ -42,12 +43,16 @@ class Executor:
         self.kvm = kvm
         self.flavour = flavour
         self.arch = of_machine(os.uname().machine)
+        self.clock = Clock()
 
     def execute(self, machine: Machine) -> Observation:
-        """Build the VM, run it, give everything back. Times are wall time."""
+        """Build the VM, run it, give everything back. Limits count as in kvmscen.kvm.limits.
+
+        Raises HostError where the time limit was over before the guest's first instruction.
+        """
         if machine.arch != self.arch:
             raise HostError(f"KVM on {self.arch} does not run {machine.arch}")
-        run = Run(self.kvm, machine, self.flavour)
+        run = Run(self.kvm, machine, self.flavour, self.clock)
         try:
             return run.observe()
         finally:
@@ -57,7 +62,7 @@ class Executor:
 class Run:
     """One Machine on its way, from the VM's making to its end."""
 
-    def __init__(self, kvm: Kvm, machine: Machine, flavour: str | None) -> None:
+    def __init__(self, kvm: Kvm, machine: Machine, flavour: str | None, clock: Clock) -> None:
         self.kvm = kvm
         self.machine = machine
         self.state = ARCHES[machine.arch]
@@ -68,7 +73,7 @@ class Run:
         self.booted: set[int] = set()
         self.flavour = flavour
         self.expired = False
-        self.deadline = self.armed = 0.0
+        self.limits = Limits(clock, machine.timeout)
         self.timing: Timing | None = None
         self.quiet: Quiet | None = None
         self.buses: dict[int, emulation.Bus] = {}
@@ -86,10 +91,11 @@ class Run:
 
     def observe(self) -> Observation:
         start = time.monotonic()
-        self.deadline = start + self.machine.timeout
         previous = signal.signal(signal.SIGALRM, self._alarm)
         try:
             stopped = self._build()
+            if stopped is None:
+                self.limits.begin(self.state.pc(self.vcpus[self.machine.vcpus[0].id]))
             if stopped is None and self.machine.measure is not None:
                 from kvmscen.kvm.timed import Timed  # here, since most runs time nothing
 
@@ -218,10 +224,12 @@ class Run:
 
     def arm(self, seconds: float | None) -> None:
         """Start the timer: for a step, or (None) for what is left of the whole run."""
-        self.armed = time.monotonic()
-        left = max(self.deadline - self.armed, 1e-6)
+        self.limits.wait(seconds)
+        self._set_timer()
+
+    def _set_timer(self) -> None:
         self.expired = False
-        signal.setitimer(signal.ITIMER_REAL, left if seconds is None else min(left, max(seconds, 1e-6)), _AGAIN)
+        signal.setitimer(signal.ITIMER_REAL, max(self.limits.left(), 1e-6), _AGAIN)
 
     def _enter(self, vcpu: Vcpu) -> tuple[Verdict, bool]:
         """KVM_RUN until something happened: the verdict on it, and whether an instruction is left to complete."""
@@ -231,10 +239,13 @@ class Run:
         while True:
             if self.expired:
                 vcpu.immediate_exit = 0
-                now = time.monotonic()
-                late = now >= self.deadline
+                if self.limits.left() > 0 or self.limits.lend(vcpu, partial(self.state.pc, vcpu)):
+                    # The wall's time is over, but not that in which this thread could run.
+                    self._set_timer()
+                    continue
+                late = self.limits.late()
                 # Where the run's own limit came first, the step's time is what had passed of it.
-                seconds = self.machine.timeout if wait is None else min(wait, now - self.armed)
+                seconds = self.machine.timeout if wait is None else self.limits.passed()
                 self.arm(None)
                 verdict = self._take(vcpu, "timeout", "", {"timeout": seconds})
                 return (verdict._replace(stop="timeout") if late else verdict), False
@@ -244,6 +255,7 @@ class Run:
                 number = vcpu.run()
             if number != _EINTR:
                 break
+        self.limits.ran = True
         if wait is not None:
             self.arm(None)
         return self._returned(vcpu, number)

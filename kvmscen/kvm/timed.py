@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -74,7 +73,7 @@ class Timed:
     def late(self, vcpu: Vcpu) -> str | None:
         """Whether the time of the whole run is over."""
         vcpu.immediate_exit = 0
-        if time.monotonic() >= self.run.deadline:
+        if self.run.limits.late():
             return "timeout"
         self.run.arm(_LOOK)
         return None

@@ -63,6 +63,7 @@ IOCTLS: dict[str, int] = {
     "KVM_GET_SREGS": _ior(0x83, SREGS_X86),
     "KVM_SET_SREGS": _iow(0x84, SREGS_X86),
     "KVM_SET_CPUID2": _iow(0x90, 8),
+    "KVM_GET_MP_STATE": _ior(0x98, 4),
     "KVM_SET_GUEST_DEBUG": set_guest_debug(of_machine(os.uname().machine)),
     "KVM_ENABLE_CAP": _iow(0xA3, 104),
     "KVM_GET_XSAVE": _ior(0xA4, XSAVE),
@@ -72,6 +73,7 @@ IOCTLS: dict[str, int] = {
     "KVM_ARM_VCPU_INIT": _iow(0xAE, VCPU_INIT_ARM),
     "KVM_ARM_PREFERRED_TARGET": _ior(0xAF, VCPU_INIT_ARM),
     "KVM_ARM_VCPU_FINALIZE": _iow(0xC2, 4),
+    "KVM_GET_STATS_FD": _io(0xCE),
 }
 
 # KVM_SET_USER_MEMORY_REGION flags.

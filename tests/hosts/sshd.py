@@ -62,7 +62,7 @@ class Sshd:
         with open(self.folder / "log", "ab") as log:
             assert SSHD is not None
             self.process = subprocess.Popen([SSHD, "-D", "-e", "-f", self.folder / "conf"], stderr=log, start_new_session=True)
-        end = time.monotonic() + 10
+        end = time.monotonic() + 120
         while True:
             try:
                 socket.create_connection(("127.0.0.1", self.port), 1).close()

