@@ -10,6 +10,7 @@ same direction: the caller measures again as long as there is something to confi
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import re
@@ -18,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from kvmscen.disk import whole
 from kvmscen.errors import HostError, UsageError
 from kvmscen.measured import Measured, number, quantile
 from kvmscen.noise import Interval
@@ -33,6 +35,10 @@ _RESAMPLES = 2000
 _QUARTILE = 0.25
 # In nanoseconds: what is left where `less` takes everything off.
 _NOTHING = 0.01
+# A file of so many bytes holds more than a thousand kinds.
+_MOST = 16 << 20
+# What a name of a file may have, with room for its ending.
+_LONGEST = 200
 
 
 class Kept(NamedTuple):
@@ -49,6 +55,8 @@ Baseline = Mapping[tuple[str, str, str], Kept]
 
 def path_of(name: str) -> Path:
     """Where a baseline lies: $XDG_STATE_HOME/kvmscen/baselines/NAME.json. Raises UsageError for a name that is none."""
+    if len(name) > _LONGEST:
+        raise UsageError(f"the name of a baseline has {_LONGEST} characters at most, this one {len(name):,}")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]*", name):
         raise UsageError(f"{name!r} is no name of a baseline: write letters, digits, `_`, `.`, `+` and `-`")
     state = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
@@ -80,7 +88,7 @@ def save(name: str, results: Sequence[Result], started: str) -> Path:
     data = {"format": FORMAT, "version": VERSION, "started": started, "kinds": kinds}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+        whole.write(path, json.dumps(data, indent=1) + "\n", lasting=True)
     except OSError as error:
         raise HostError(f"the baseline {path} could not be written: {os.strerror(error.errno or 0)}") from None
     return path
@@ -90,16 +98,18 @@ def load(name: str) -> Baseline:
     """A baseline. Raises UsageError where there is none of that name, or what is there is none."""
     path = path_of(name)
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(whole.read(path, _MOST))
     except FileNotFoundError:
         there = sorted(file.stem for file in path.parent.glob("*.json"))
         others = f"there are {', '.join(there)}" if there else f"keep one first with --save {name}"
         raise UsageError(f"there is no baseline {name}: {others}") from None
-    except (OSError, ValueError) as error:
-        raise UsageError(f"the baseline {path} cannot be read: {error}") from None
+    except OSError as error:
+        raise UsageError(f"the baseline {path} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        raise UsageError(f"the baseline {path} cannot be read: it is damaged, save it again") from None
     try:
         return _kinds(data)
-    except (KeyError, TypeError, ValueError):
+    except (LookupError, TypeError, ValueError, OverflowError, AttributeError):
         raise UsageError(f"{path} is no baseline made by kvmscen measure --save: save it again") from None
 
 
@@ -109,7 +119,7 @@ def _kinds(data: Any) -> Baseline:
     out: dict[tuple[str, str, str], Kept] = {}
     for kind in data["kinds"]:
         medians = tuple(float(median) for median in kind["medians_ns"])
-        if len(medians) < ROUNDS_LEAST:
+        if len(medians) < ROUNDS_LEAST or not all(map(math.isfinite, medians)):
             raise ValueError
         texts = [kind[name] for name in ("case", "host", "name", "loop", "machine", "kernel")]
         if not all(isinstance(text, str) for text in texts):

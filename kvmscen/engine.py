@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kvmscen import __version__
+from kvmscen.disk import scratch
 from kvmscen.errors import HostError, Problem
 from kvmscen.facts import Facts
 from kvmscen.hosts import Executor, Host
@@ -96,6 +97,9 @@ def run(
         for child in children:
             child.spawn()
         usable = start(hosts, each)
+        for problem in (problem for host in usable for problem in host.problems):
+            found.append(problem)
+            on_problem(problem)
         _spread(shared, files, children, usable, each, selection, min(workers, MOST_AT_ONCE))
         for item in _in_order(shared, len(files)):
             if isinstance(item, Problem):
@@ -156,9 +160,21 @@ def start(hosts: Sequence[Host], each: bool) -> list[Host]:
     return usable
 
 
+class _PrepareChild(Child):
+    """A child that is killed leaves what it was at: the folder of an assembler."""
+
+    def kill(self) -> None:
+        """End the process, and remove what it has left."""
+        super().kill()
+        scratch.sweep()
+
+
 def prepare_child() -> Child:
     """A prepare child, not started yet."""
-    return Child("the prepare child", python("kvmscen.prepare"))
+    child = _PrepareChild("the prepare child", python("kvmscen.prepare"))
+    # What comes of a file is held against limits of its own, and there are more lines in a program than exits in a run.
+    child.doubted = False
+    return child
 
 
 def ask_prepare(child: Child, **request: Any) -> Any:

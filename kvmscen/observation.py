@@ -9,6 +9,8 @@ from typing import Any
 from kvmscen.measure import Timing
 
 Json = dict[str, Any]
+# Exits of one run are at most 100,000, and an action of each may fail; whoever says more is not to be believed.
+EVENTS_MOST = 250_000
 
 # Why a run stopped. `end`: the story was over (the last step was reached, or the script's vCPU ended where it should).
 # `expected`: an exit that ends its vCPU; `error`: an ioctl failed, or did not fail though it should.
@@ -99,6 +101,8 @@ class Event:
             memory = {int(gpa): bytes.fromhex(raw) for gpa, raw in memory.items()}
         if at is not None:
             at = tuple((index, nth) for index, nth in at)
+        if type(count) is not int or not 1 <= count <= EVENTS_MOST:
+            raise ValueError(f"an event cannot have come {count} times")
         return cls(vcpu, kind, name, rest, pc, regs, memory, reply, count, op, at, ignored, done)
 
 
@@ -147,9 +151,12 @@ class Observation:
     @classmethod
     def from_json(cls, data: Json) -> Observation:
         timing = data.get("timing")
+        events = tuple(map(Event.from_json, data["events"]))
+        if sum(event.count for event in events) > EVENTS_MOST:
+            raise ValueError("more events than a run can have")
         return cls(
             data["stopped"],
-            tuple(Event.from_json(e) for e in data["events"]),
+            events,
             data["regs"],
             {int(gpa): bytes.fromhex(raw) for gpa, raw in data["memory"].items()},
             data["elapsed"],

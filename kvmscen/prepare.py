@@ -6,6 +6,7 @@ nothing else with it; and so that the main process needs none of their libraries
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterable
 from typing import Any, TypeVar
@@ -16,6 +17,7 @@ from kvmscen.build import Plan, plan, plans, ready
 from kvmscen.build.cases import each, resolve
 from kvmscen.build.measure import Timing
 from kvmscen.build.plan import misassembled
+from kvmscen.disk import scratch
 from kvmscen.errors import Problem, ScenarioError
 from kvmscen.job import Job, Legend, Target
 from kvmscen.load import load
@@ -155,4 +157,15 @@ def _job(scenario: Scenario, case: Case, planned: Plan | None, target: Target, t
 def main() -> None:
     """Serve until the input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    serve({}, Preparer().handle)
+    serve({}, Preparer().handle, leave=_leave)
+
+
+def _leave() -> None:
+    """Whoever asked is dead: end the assembler that runs, and this process, and leave no folder."""
+    group = os.getpgrp()
+    if group == os.getpid() and os.fork() == 0:
+        # Out of the group that it ends.
+        os.setsid()
+        os.killpg(group, signal.SIGKILL)
+        scratch.remove_own()
+    os._exit(1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import shutil
 import sys
 from collections.abc import Callable, Collection
@@ -14,9 +13,9 @@ from pathlib import Path
 from kvmscen import engine
 from kvmscen.cli.files import find
 from kvmscen.cli.screen import Screen
+from kvmscen.disk import whole
 from kvmscen.errors import HostError, Problem, UsageError
-from kvmscen.hosts import HOSTS, Host, defaults, host, prepared
-from kvmscen.hosts.replay import recording
+from kvmscen.hosts import HOSTS, Host, defaults, host, prepared, recordings
 from kvmscen.reports import FORMATS, harmless, text
 
 INTERRUPTED = 130
@@ -35,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
         one = "a file" if None not in outputs else "standard output"
         raise UsageError(f"only one report can go to {one} (--observed is one): give the others a file, as junit=report.xml")
     named: list[str] = list(dict.fromkeys(arguments.on or ()))
-    record = _folder(arguments.record) if arguments.record else None
+    record = _Records(arguments.record) if arguments.record else None
     workers = engine_workers(arguments.j)
     if arguments.j is not None and workers > engine.MOST_AT_ONCE:
         print(f"kvmscen: -j {workers}: {engine.MOST_AT_ONCE} run at once, more never do", file=sys.stderr)
@@ -51,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     def on_result(outcome: engine.Outcome, done: int, known: int) -> None:
         screen.result(outcome.result, done, known)
         if record is not None:
-            _record(record, outcome)
+            record.keep(outcome)
         if arguments.observed:
             from kvmscen.observed import observed
 
@@ -68,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     except HostError as error:
         print(f"kvmscen: {error}", file=sys.stderr)
         made = engine.broken([*problems, Problem("(host)", 0, 0, str(error))])
-    failed: HostError | None = None
+    failed = None if record is None else record.failed
     for name, file in reports:
         try:
             write_report(FORMATS[name](made), file)
@@ -103,31 +102,29 @@ def report_of(wanted: str, formats: Collection[str] = FORMATS.keys()) -> tuple[s
     return name, file or None
 
 
-def _folder(path: str) -> Path:
-    try:
-        Path(path).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"--record {path}: {os.strerror(error.errno or 0)}") from None
-    return Path(path)
+class _Records:
+    """The folder of --record. When it cannot be written to, the run goes on, and ends with what `failed` says."""
 
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+        self.failed: HostError | None = None
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            wrong = UsageError if isinstance(error, (FileExistsError, NotADirectoryError)) else HostError
+            raise wrong(f"--record {folder}: {os.strerror(error.errno or 0)}") from None
 
-def _record(folder: Path, outcome: engine.Outcome) -> None:
-    result = outcome.result
-    if result.observation is None or outcome.facts is None or result.machine is None:
-        return
-    # Part of the digest: two files may have one stem, and one name be written in several ways.
-    name = re.sub(r"[^\w.-]+", "-", f"{result.scenario}-{result.case}@{result.host}-{result.machine[7:15]}")
-    kept = recording(
-        f"{result.scenario}:{result.case}",
-        result.host,
-        outcome.facts,
-        result.machine,
-        result.observation,
-    )
-    try:
-        (folder / f"{name}.json").write_text(kept)
-    except OSError as error:
-        raise HostError(f"--record {folder}: {os.strerror(error.errno or 0)}") from None
+    def keep(self, outcome: engine.Outcome) -> None:
+        """Record what was seen of one case."""
+        result = outcome.result
+        if self.failed or result.observation is None or outcome.facts is None or result.machine is None:
+            return
+        name = f"{result.scenario}:{result.case}"
+        try:
+            recordings.keep(self.folder, name, result.host, outcome.facts, result.machine, result.observation)
+        except OSError as error:
+            why = os.strerror(error.errno or 0)
+            self.failed = HostError(f"--record {self.folder}: {why}: {name} and what came behind it was not kept")
 
 
 def write_report(report: str, file: str | None) -> None:
@@ -136,7 +133,7 @@ def write_report(report: str, file: str | None) -> None:
         sys.stdout.write(report)
         return
     try:
-        Path(file).write_text(report, encoding="utf-8", errors="backslashreplace")
+        whole.write(file, report, lasting=True)
     except OSError as error:
         raise HostError(f"{file} could not be written: {os.strerror(error.errno or 0)}") from None
 

@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 
+from kvmscen import machine
 from kvmscen.arch import ARCHES
 from kvmscen.asm import assembly, expand, items
 from kvmscen.build.ready import _DEFAULT_TIMEOUT, _EXITS_ABOVE, _EXITS_MOST
-from kvmscen.kvm import exits, script
-from kvmscen.load import conditions, document, guest, names, steps
+from kvmscen.kvm import exits, recorder, script
+from kvmscen.load import conditions, document, names, steps
 from kvmscen.result import Run
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -175,7 +176,9 @@ def limit_table() -> Iterator[str]:
         "`exits`, by default": f"what the steps sum up to and {_EXITS_ABOVE:,}",
         "`exits` and `repeat`, at most": f"{steps.REPEAT_MAX:,}",
         "extra exits before the vCPU stops": f"{script.EXTRA_LIMIT}",
-        "memslots, all together": f"{guest.SLOTS_MAX // mib} MiB",
+        "memslots, all together, of `setup`, of `then` and with `errno` too": f"{machine.SLOTS_MOST // mib} MiB",
+        "memory that is looked at, in `final` and at each exit": f"{machine.OBSERVED_MOST // mib} MiB",
+        "what is kept of all exits": f"{recorder.WEIGHT_MOST // mib} MiB",
         "a section, all sections": f"{items.MAX_SIZE // mib} MiB, {assembly.MAX_TOTAL // mib} MiB",
         "statements of a program": f"{expand.MAX_STATEMENTS:,}",
         "a scenario's file": f"{document.SIZE_MAX // mib} MiB, nested {document.DEPTH_MAX} deep, {document.VALUES_MAX:,} values",

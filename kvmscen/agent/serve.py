@@ -33,15 +33,25 @@ def _send(fd: int, frame: bytes) -> None:
         sys.exit(1)
 
 
-def serve(hello: Json, handle: Callable[[Json], Json], awake: Callable[[], None] = lambda: None) -> None:
+def _leave() -> None:
+    os._exit(1)
+
+
+def serve(
+    hello: Json,
+    handle: Callable[[Json], Json],
+    awake: Callable[[], None] = lambda: None,
+    leave: Callable[[], None] = _leave,
+) -> None:
     """Say `hello`, then answer requests until the input ends. An exception of `handle` is a reply with `broke`.
 
-    `awake` is called when there is something to read, before it is looked at.
+    `awake` is called when there is something to read, before it is looked at; `leave` in a thread of its own when nobody is
+    there any more who could read a reply: it ends the process.
     """
     # Whatever prints by mistake must not stand between frames.
     out = os.dup(1)
     os.dup2(2, 1)
-    _end_without_reader(out)
+    _end_without_reader(out, leave)
     reader = frames.Reader()
     last = frames.pack(json.dumps({"id": 0, "protocol": frames.VERSION, **hello}))
     _send(out, last)
@@ -77,7 +87,7 @@ def _next(reader: frames.Reader, out: int, awake: Callable[[], None]) -> str | N
         reader.feed(chunk)
 
 
-def _end_without_reader(out: int) -> None:
+def _end_without_reader(out: int, leave: Callable[[], None]) -> None:
     """End this process when nobody can read its replies any more: a guest may run for minutes after its asker was cut off.
 
     The end of the input tells only who reads it. A serial port says that nobody is there also between two who are.
@@ -90,7 +100,7 @@ def _end_without_reader(out: int) -> None:
         # POLLERR (a pipe) and POLLHUP (a socket) are told without being asked for.
         poll.register(out, 0)
         poll.poll()
-        os._exit(1)
+        leave()
 
     # Signals are for the thread that runs the guest.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())

@@ -18,7 +18,6 @@ from kvmscen.scenario import Action as ActionWritten
 from kvmscen.scenario import Enable, Expr, Match, MemoryCheck, Place, Step
 from kvmscen.scenario import Memslot as MemslotWritten
 
-SLOT_MOST = 256 << 20
 MemoryExpected = tuple[int, str, Any]
 
 
@@ -135,9 +134,6 @@ class Resolver:
             checks: tuple[MemoryCheck, ...] = args["memory"]
             return [{"gpa": self.number(check.at), "data": self.bytes_of(check).hex()} for check in checks]
         if action.name == "set_memslot":
-            slot = args["memslot"]
-            if slot.size > SLOT_MOST and action.errno is None:
-                self.problem(action.place, f"a slot of {slot.size:#x} bytes is above the limit of 256 MiB: write a smaller size")
             return [self.memslot(args["memslot"]).to_json()]
         if action.name == "delete_memslot":
             return [{"slot": args["slot"]}]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import NamedTuple, Protocol
 
-from kvmscen.errors import HostError, UsageError
+from kvmscen.errors import HostError, Problem, UsageError
 from kvmscen.facts import Facts
 from kvmscen.machine import Sealed
 from kvmscen.observation import Observation
@@ -26,10 +26,11 @@ class Executor(Protocol):
 
 
 class Host(Protocol):
-    """Where guests run."""
+    """Where guests run. `problems`, after `wait`: what of it is damaged, though the rest can be used."""
 
     name: str
     facts: tuple[Facts, ...]
+    problems: tuple[Problem, ...]
 
     def start(self) -> None:
         """Begin starting; returns at once."""

@@ -19,6 +19,7 @@ from typing import Any
 
 from kvmscen.agent import frames
 from kvmscen.errors import HostError
+from kvmscen.hosts import bounded
 from kvmscen.hosts.patience import Patience
 
 Json = dict[str, Any]
@@ -54,6 +55,8 @@ class Child:
         self.pass_fds: list[int] = []
         self.environment: dict[str, str] | None = None
         self.hello: Json = {}
+        # Whether its replies may be of anybody's making: those of a machine that is not ours.
+        self.doubted = True
         self._process: subprocess.Popen[bytes] | None = None
         self._reader = frames.Reader()
         self._unsent = bytearray()
@@ -238,7 +241,7 @@ class Child:
         """The next frame as JSON."""
         text = self._receive(patience)
         try:
-            reply = json.loads(text)
+            reply = bounded.parse(text) if self.doubted else json.loads(text)
         except (ValueError, RecursionError):
             reply = None
         if not isinstance(reply, dict):

@@ -6,7 +6,7 @@ import threading
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from kvmscen.errors import HostError
+from kvmscen.errors import HostError, Problem
 from kvmscen.facts import Facts
 from kvmscen.hosts.child import Child, ChildError
 from kvmscen.machine import Sealed
@@ -89,6 +89,7 @@ class ChildHost:
     def __init__(self, name: str) -> None:
         self.name = name
         self.facts: tuple[Facts, ...] = ()
+        self.problems: tuple[Problem, ...] = ()
         self.starts = Starts()
         self._first: Child | None = None
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
-from typing import Any
 
-from kvmscen.errors import HostError
+from kvmscen.errors import HostError, Problem
 from kvmscen.facts import Facts
+from kvmscen.hosts import recordings
 from kvmscen.hosts.retrace import retraced
 from kvmscen.machine import Machine, Sealed
 from kvmscen.observation import Observation
 
-FORMAT, VERSION = "kvmscen-observation", 2
+# Bytes of files whose Observations are held; those of others are read when they are asked for.
+_HELD = 32 << 20
 
 
 class NotRecorded(HostError):
@@ -27,7 +27,9 @@ class ReplayHost:
         self.name = name
         self.path = name.partition(":")[2]
         self.facts: tuple[Facts, ...] = ()
-        self._found: dict[tuple[str, str], Observation] = {}
+        self.problems: tuple[Problem, ...] = ()
+        self._found: dict[tuple[str, str], tuple[Path, Observation | None]] = {}
+        self._damaged: list[Path] = []
         if not self.path:
             raise HostError("replay needs a recording: write replay:FILE or replay:FOLDER")
 
@@ -35,20 +37,34 @@ class ReplayHost:
         """Nothing to start."""
 
     def wait(self) -> None:
-        """Read the recordings."""
+        """Read the recordings. One of a folder that is damaged is a problem of its own case; the others count."""
         path = Path(self.path)
-        files = sorted(path.rglob("*.json")) if path.is_dir() else [path]
-        kept: dict[str, list[tuple[Facts, dict[str, Any]]]] = {}
+        # The newer of two recordings of one case is the one that counts.
+        files = sorted(path.rglob("*.json"), key=_age) if path.is_dir() else [path]
+        kept: dict[str, list[tuple[Facts, tuple[str, str], Path, Observation | None]]] = {}
+        held, problems = 0, []
         for file in files:
-            data = _read(file)
-            known = Facts.from_json(data["facts"])
-            kept.setdefault(known.arch, []).append((known, data))
+            try:
+                data = recordings.read(file)
+            except HostError as error:
+                if not path.is_dir():
+                    raise
+                self._damaged.append(file)
+                problems.append((file, error))
+                continue
+            known, size = Facts.from_json(data["facts"]), file.stat().st_size
+            held += size
+            seen = Observation.from_json(data["observation"]) if held <= _HELD else None
+            kept.setdefault(known.arch, []).append((known, (data["name"], data["machine"]), file, seen))
         if not kept:
-            raise HostError(f"there are no recordings in {self.path}")
-        self.facts = tuple(_chosen([known for known, _ in recordings]) for recordings in kept.values())
-        for known, data in (recording for recordings in kept.values() for recording in recordings):
+            raise problems[0][1] if problems else HostError(f"there are no recordings in {self.path}")
+        self.problems = tuple(
+            Problem(str(file), 0, 0, f"this recording is not replayed: {error}", ours=True) for file, error in problems
+        )
+        self.facts = tuple(_chosen([known for known, *_ in found]) for found in kept.values())
+        for known, of, file, seen in (one for found in kept.values() for one in found):
             if known in self.facts:
-                self._found[data["name"], data["machine"]] = Observation.from_json(data["observation"])
+                self._found[of] = (file, seen)
 
     def executor(self) -> ReplayHost:
         """Itself: it only reads."""
@@ -57,51 +73,36 @@ class ReplayHost:
     def execute(self, machine: Sealed) -> Observation:
         """The recorded Observation of this machine. Raises NotRecorded; HostError where its version is another."""
         try:
-            seen = self._found[machine.name, machine.digest]
+            file, seen = self._found[machine.name, machine.digest]
         except KeyError:
-            if any(name == machine.name for name, _ in self._found):
-                raise HostError("this case was recorded from another version of it: record it again") from None
-            raise NotRecorded("this case was not recorded") from None
+            raise self._missing(machine) from None
+        if seen is None:
+            seen = Observation.from_json(recordings.read(file)["observation"])
         try:
             return retraced(Machine.from_json(json.loads(machine.text)), seen)
         except (ValueError, KeyError, TypeError, AttributeError, IndexError):
             raise HostError(f"the recording of {machine.name} holds what no host writes: record it again") from None
 
+    def _missing(self, machine: Sealed) -> HostError:
+        """Why there is no recording of a machine."""
+        for file in self._damaged:
+            if recordings.may_be_of(file, machine.name, machine.digest):
+                return HostError(f"{file}, which may be the recording of this case, is damaged: record it again")
+        if any(name == machine.name for name, _ in self._found):
+            return HostError("this case was recorded from another version of it: record it again")
+        return NotRecorded("this case was not recorded")
+
     def close(self) -> None:
         """Nothing to close."""
+
+
+def _age(file: Path) -> tuple[int, str]:
+    try:
+        return file.stat().st_mtime_ns, str(file)
+    except OSError:
+        return 0, str(file)
 
 
 def _chosen(found: list[Facts]) -> Facts:
     """Of several hosts of one architecture in a folder: the first that is real, else the first."""
     return next((facts for facts in found if not facts.predicted), found[0])
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        data: dict[str, Any] = json.loads(file.read_text())
-        if data["format"] != FORMAT or data["version"] != VERSION:
-            raise HostError(f"{file} is not a recording that this kvmscen reads ({FORMAT} version {VERSION})")
-        facts, seen = Facts.from_json(data["facts"]), Observation.from_json(data["observation"])
-        shapes = ((facts.arch, str), (facts.kernel or "", str), (facts.capabilities, dict), (seen.regs, dict))
-        named = ((data["name"], str), (data["machine"], str), (facts.predicted, bool))
-        if not all(isinstance(value, kind) for value, kind in (*shapes, *named)):
-            raise TypeError
-    except OSError as error:
-        raise HostError(f"{file} cannot be read: {os.strerror(error.errno or 0)}") from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise HostError(f"{file} is not a recording made by kvmscen run --record") from None
-    return data
-
-
-def recording(name: str, host: str, facts: Facts, digest: str, observation: Observation) -> str:
-    """The text of a recording."""
-    data = {
-        "format": FORMAT,
-        "version": VERSION,
-        "name": name,
-        "host": host,
-        "facts": facts.to_json(),
-        "machine": digest,
-        "observation": observation.to_json(),
-    }
-    return json.dumps(data, indent=1) + "\n"

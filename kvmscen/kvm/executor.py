@@ -116,7 +116,7 @@ class Run:
     def _build(self) -> str | None:
         machine = self.machine
         self.vm = self.state.create_vm(self.kvm, machine, self.flavour)
-        self.slots = Slots(self.vm)
+        self.slots = Slots(self.vm, machine.tables.size if machine.tables is not None else 0)
         for n, cap in enumerate(machine.enable):
             if not cap.on_vcpu and (stop := self._try("enable", partial(self._enable, cap), cap.errno, f"enable/{n}")):
                 return stop

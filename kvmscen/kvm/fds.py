@@ -30,6 +30,8 @@ _RUN = IOCTLS["KVM_RUN"]
 
 _PROT_READ_WRITE, _PROT_READ_EXEC = 3, 5
 _MAP_SHARED, _MAP_PRIVATE, _MAP_ANONYMOUS, _MAP_NORESERVE = 1, 2, 0x20, 0x4000
+_PIECE = 1 << 16
+_NOTHING = bytes(_PIECE)
 _FAILED = ctypes.c_void_p(-1).value
 
 
@@ -89,6 +91,13 @@ class Memory:
     def write(self, offset: int, data: bytes) -> None:
         """Put bytes at an offset."""
         ctypes.memmove(self.at + offset, data, len(data))
+
+    def copy(self, other: Memory) -> None:
+        """Take over the bytes of another, smaller memory; pages that hold nothing stay untouched."""
+        for offset in range(0, other.size, _PIECE):
+            piece = other.read(offset, min(_PIECE, other.size - offset))
+            if not _NOTHING.startswith(piece):
+                self.write(offset, piece)
 
     def close(self) -> None:
         """Unmap."""

@@ -13,6 +13,9 @@ from kvmscen.kvm.script import EXTRA_LIMIT, Devices, Position, Script, Verdict, 
 from kvmscen.machine import Action, Machine, Step, seconds
 from kvmscen.observation import Event, behind
 
+# What the events of one run may take as JSON, in bytes, about: their number is limited, and each may hold registers, memory,
+# a reply or the elements of a string instruction.
+WEIGHT_MOST = 64 << 20
 ZERO_EXTENDED = (
     "this KVM extends the reply to a load that sign-extends with zeros (it does so before 7.2); undecoded: emulate has put the "
     "sign into the registers"
@@ -38,6 +41,7 @@ class Recorder:
         self.limit = machine.exits
         self.timeout = machine.timeout
         self.total = 0
+        self.weight = 0
         self.monitors = Monitors()
         self.exclusive: set[int] = set()  # the vCPUs that are behind an emulated load-exclusive
         self.corrected = 0  # replies to sign-extending loads that KVM had extended with zeros
@@ -71,15 +75,19 @@ class Recorder:
         if verdict.then and verdict.at is not None:
             step_name = op_of(verdict.at)
             self.due[vcpu] += [Due(action, f"{step_name}/then/{n}", number) for n, action in enumerate(verdict.then)]
-        if verdict.stop is None and self.total >= self.limit:
+        if verdict.stop is None and (self.total >= self.limit or self.weight > WEIGHT_MOST):
             return verdict._replace(stop="exits")
         return verdict
 
     def detail(self, stopped: str) -> str | None:
         """Why the run stopped, in words, where the guest did not end it."""
+        many = f"the limit of {self.limit} exits was reached (limits: {{exits: ...}})"
+        if self.total < self.limit:
+            what = "what is kept of the exits (members, regs, memory, replies)"
+            many = f"{what} is more than {WEIGHT_MOST >> 20} MiB: look at less, or at fewer exits"
         return {
             "extra": f"{EXTRA_LIMIT} exits that no step expected",
-            "exits": f"the limit of {self.limit} exits was reached (limits: {{exits: ...}})",
+            "exits": many,
             "error": self._reason,
             "timeout": f"the time limit of {seconds(self.timeout)} s was reached (limits: {{timeout: ...}})",
         }.get(stopped)
@@ -133,6 +141,7 @@ class Recorder:
         """Record an event; its number in `events`, until the next one comes. One equal to those before it is folded into them."""
         self.total += 1
         self._fold()
+        self.weight += weight(event)
         self.events.append(event)
         return len(self.events) - 1
 
@@ -173,8 +182,23 @@ class Recorder:
         if before.pc == last.pc and last.count == 1 and replace(before, count=1, at=behind(before.at, before.count)) == last:
             self.events[-2] = replace(before, count=before.count + 1)
             del self.events[-1]
+            self.weight -= weight(last)
 
 
 def op_of(at: Position) -> str:
     """How Event.op names the step at a position: `steps/2/0`."""
     return "/".join(["steps", *(str(index) for index, _ in at)])
+
+
+def weight(event: Event) -> int:
+    """The bytes of an event as JSON, about."""
+    total = 60 + 15 * len(event.fields)
+    for members in (event.fields, event.reply or {}):
+        for value in members.values():
+            if type(value) is list or type(value) is tuple:
+                total += sum(100 if type(item) is dict else 20 for item in value)
+    if event.regs is not None:
+        total += 30 * len(event.regs)
+    for data in (event.memory or {}).values():
+        total += 2 * len(data)
+    return total

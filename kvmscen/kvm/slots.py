@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
-from kvmscen.errors import IoctlError
+from kvmscen.errors import HostError, IoctlError
 from kvmscen.kvm.fds import Memory, Vm
-from kvmscen.machine import Memslot
+from kvmscen.machine import SLOTS_MOST, Memslot
 
 # KVM_MEM_MAX_NR_PAGES: a larger slot is refused, whatever lies behind it.
 _READONLY = 2  # KVM_MEM_READONLY
@@ -16,18 +16,25 @@ _MOST = ((1 << 31) - 1) * os.sysconf("SC_PAGE_SIZE")
 class Slots:
     """Slots by number, as KVM has them now."""
 
-    def __init__(self, vm: Vm) -> None:
+    def __init__(self, vm: Vm, ours: int = 0) -> None:
         self.vm = vm
+        # What the engine's own slot takes comes on top.
+        self._most = SLOTS_MOST + ours
         self._live: dict[int, Memslot] = {}
         self._memory: dict[int, Memory] = {}
 
     def set(self, slot: Memslot) -> None:
         """Create, move or change a slot (KVM API 4.35). Raises IoctlError, then nothing is changed."""
         memory, fresh = self._memory.get(slot.slot), None
+        others = sum(held.size for number, held in self._memory.items() if number != slot.slot)
+        if slot.size <= _MOST and others + slot.size > self._most:
+            # The scenario was held to this; whatever asks for it, no guest gets more.
+            say = f"slot {slot.slot} would bring the slots to {others + slot.size:,} bytes: 256 MiB in all is the limit"
+            raise HostError(say)
         if memory is None or (slot.size > memory.size and slot.slot not in self._live):
             fresh = Memory(max(slot.size, 1) if slot.size <= _MOST else 1)
             if memory is not None and slot.size <= _MOST:
-                fresh.write(0, memory.read(0, memory.size))
+                fresh.copy(memory)
         behind = fresh or memory
         assert behind is not None
         try:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from kvmscen.arch import ARCHES
-from kvmscen.load import guest
+from kvmscen.load import guest, sums
 from kvmscen.load.actions import EMULATE, actions
 from kvmscen.load.conditions import added, conditions, limits
 from kvmscen.load.document import Map
@@ -129,7 +129,7 @@ class _Maker:
         expect: tuple[Step, ...] | None = get("expect", lambda v, _: steps(notes, v, arch), None)
         if how == EMULATE and arch == "arm64":
             once_more(notes, expect or ())
-        return Case(
+        made = Case(
             name=name,
             place=place,
             summary=get("summary", lambda v, _: as_text(v), ""),
@@ -154,6 +154,8 @@ class _Maker:
             measure=get("measure", lambda v, _: measure(notes, v, arch), ()),
             undecoded=how,
         )
+        sums.check(notes, made)
+        return made
 
 
 def undecoded(notes: Notes, value: Any, place: Place, arch: str) -> str | None:

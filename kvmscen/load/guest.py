@@ -21,7 +21,6 @@ from kvmscen.load.values import (
 from kvmscen.scenario import Enable, Expr, Memslot, Place, Section, Vcpu
 
 PAGE = 4096
-SLOTS_MAX = 256 << 20
 
 
 # --- memslots -------------------------------------------------------------------------------------------------------
@@ -42,12 +41,6 @@ def memslots(notes: Notes, value: Any) -> tuple[Memslot, ...]:
                 checked.append(slot)
     _twice(notes, checked)
     _overlaps(notes, checked)
-    total = 0
-    for slot in checked:
-        before, total = total, total + max(slot.size, 0)
-        if before <= SLOTS_MAX < total:
-            say = f"slot {slot.slot} brings the slots to {total:,} bytes: 256 MiB in all is the limit"
-            notes.add(slot.place, say)
     return tuple(slots)
 
 

@@ -15,12 +15,17 @@ from typing import Any
 
 from unicorn import unicorn_const as uc_const
 
-from kvmscen.errors import IoctlError
+from kvmscen.errors import HostError, IoctlError
+from kvmscen.machine import SLOTS_MOST
 
 PAGE = 0x1000
 LOG_DIRTY, READONLY = 1, 2
 SLOTS_MAX = 32767
 PAGES_MAX = (1 << 31) - 1
+_PIECE = 1 << 16
+_NOTHING = bytes(_PIECE)
+# What the engine's own slot may take on top.
+_OURS = 16 << 20
 _IOCTL = "KVM_SET_USER_MEMORY_REGION"
 # mmap has a name for it from Python 3.13 on.
 _NORESERVE = 0x4000 if sys.platform == "linux" else 0
@@ -89,10 +94,16 @@ class Memory:
     def _backing(self, number: int, size: int) -> mmap.mmap:
         held = self._held.get(number)
         if held is None or len(held) < size:
+            others = sum(len(behind) for of, behind in self._held.items() if of != number)
+            if others + size > SLOTS_MOST + _OURS:
+                raise HostError(f"slot {number} would bring the slots to {others + size:,} bytes: 256 MiB in all is the limit")
             # A page that nobody touches takes no memory, as with KVM's.
             larger = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE)
-            if held is not None:
-                larger[: len(held)] = held[:]
+            for at in range(0, len(held or b""), _PIECE):
+                assert held is not None
+                piece = held[at : at + _PIECE]
+                if not _NOTHING.startswith(piece):
+                    larger[at : at + len(piece)] = piece
             held = self._held[number] = larger
         return held
 

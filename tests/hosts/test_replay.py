@@ -13,7 +13,8 @@ import pytest
 from kvmscen.errors import HostError
 from kvmscen.facts import Facts
 from kvmscen.hosts import host
-from kvmscen.hosts.replay import NotRecorded, ReplayHost, recording
+from kvmscen.hosts.recordings import recording
+from kvmscen.hosts.replay import NotRecorded, ReplayHost
 from kvmscen.machine import Bytes, Machine, Memslot, Step, Vcpu
 from kvmscen.observation import Event, Observation
 

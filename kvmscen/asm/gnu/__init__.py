@@ -16,7 +16,8 @@ from kvmscen.asm.gnu import bare_names, immediates, link, messages, objects, tex
 from kvmscen.asm.items import MAX_SIZE
 from kvmscen.asm.layout import STANDARD, Place, Shape, place, section_symbols
 from kvmscen.asm.values import GNU, Placement, Program, Section, Source, Wrong, clip
-from kvmscen.errors import Problem, ScenarioError
+from kvmscen.disk import scratch
+from kvmscen.errors import HostError, Problem, ScenarioError
 
 MAX_STATEMENTS = 65536
 MAX_TOTAL = 4 * MAX_SIZE
@@ -32,17 +33,27 @@ def assemble(arch: str, bits: int, source: Source, placements: Sequence[Placemen
     statements = text.statements(source, arch)
     report = messages.Report(source, statements)
     _check(report)
-    with tools.folder() as folder:
-        job = _Job(arch, found, bits, Path(folder), report)
-        made = job.object(immediates.provisional(statements) if arch == "arm64" else {})
+    for room in scratch.places():
+        try:
+            with scratch.folder(room) as folder:
+                return _program(_Job(arch, found, bits, folder, report), arch, placements, origin)
+        except scratch.Full:
+            # Most programs need little, so memory is tried first, however small it is.
+            continue
+    raise HostError(f"there is no room for the files of GNU as in {' or '.join(scratch.places())}: free some, or set TMPDIR")
+
+
+def _program(job: _Job, arch: str, placements: Sequence[Placement], origin: int) -> Program:
+    report = job.report
+    made = job.object(immediates.provisional(report.statements) if arch == "arm64" else {})
+    shapes, places = _place(made, placements, origin, report)
+    symbols = _symbols(made, shapes, places)
+    if arch == "arm64" and (changed := immediates.changed(made, symbols, report)):
+        made = job.object(changed)
         shapes, places = _place(made, placements, origin, report)
-        symbols = _symbols(made, shapes, places)
-        if arch == "arm64" and (changed := immediates.changed(made, symbols, report)):
-            made = job.object(changed)
-            shapes, places = _place(made, placements, origin, report)
-        if arch == "x86_64":
-            bare_names.check(made, symbols.keys() - made.symbols.keys(), report)
-        images, lines = link.link(found, Path(folder), made, places, symbols, report)
+    if arch == "x86_64":
+        bare_names.check(made, symbols.keys() - made.symbols.keys(), report)
+    images, lines = link.link(job.found, job.where, made, places, symbols, report)
     sections = [
         Section(s.name, places[s.name].gpa, places[s.name].load, images.get(s.name, b""), s.size, s.name in made.nobits)
         for s in shapes
@@ -65,17 +76,17 @@ class _Job:
     """One program and the folder that it is assembled in."""
 
     def __init__(self, arch: str, found: tools.Tools, bits: int, where: Path, report: messages.Report) -> None:
-        self._arch, self._found, self._bits, self._where = arch, found, bits, where
-        self._report = report
+        self.found, self.where, self.report = found, where, report
+        self._arch, self._bits = arch, bits
 
     def object(self, changed: Mapping[int, str]) -> objects.Object:
         """What as makes of the statements, some of them `changed`."""
-        report, where, target = self._report, self._where, self._found.target
+        report, where, target = self.report, self.where, self.found.target
         rendered = text.render(target.prologue.get(self._bits, ""), report.statements, changed)
         body = "\n".join(rendered.lines) + "\n"
         (where / messages.SOURCE).write_bytes(body.encode("utf-8", "surrogatepass"))
         files = ("-o", messages.OBJECT, "--MD", "read.d", messages.SOURCE)
-        ran = tools.run([self._found.assembler, *target.options[self._bits], "-L", *files], where)
+        ran = tools.run([self.found.assembler, *target.options[self._bits], "-L", *files], where)
         if ran.why:
             report.only(report.large(), f"assembling this {ran.why} (GNU as)")
             report.stop()
@@ -101,30 +112,30 @@ class _Job:
     def _complain(self, said: str, rendered: text.Text) -> None:
         for complaint in messages.of_assembler(said):
             if complaint.foreign:
-                self._report.add(None, messages.FOREIGN)
+                self.report.add(None, messages.FOREIGN)
                 continue
             index = rendered.statement(complaint.line)
-            index = self._report.large() if index is None else index
+            index = self.report.large() if index is None else index
             if text.is_mark(complaint.text):
                 # What stands there has eaten a mark, or the line before has.
-                self._report.add(index, "this does not assemble" + self._what(index))
+                self.report.add(index, "this does not assemble" + self._what(index))
                 continue
             about = "" if "`" in complaint.text else self._what(index)
             say = f"{messages.quoted(complaint.text)}{about} (GNU as)"
             used = rendered.statement(complaint.used)
             if used is not None and index is not None:
                 # As the other assembler tells it: at the use, unless the macro stands beside the program.
-                inside, use = self._report.statements[index], self._report.statements[used]
+                inside, use = self.report.statements[index], self.report.statements[used]
                 beside = inside.spot is not None
                 say += f" (in a macro, used in line {use.line})" if beside else f" (line {inside.line} in a macro)"
                 index = index if beside else used
             if index is not None and used is None:
-                say = advise(say, self._report.statements[index], self._arch)
-            self._report.add(index, say)
-        self._report.stop()
+                say = advise(say, self.report.statements[index], self._arch)
+            self.report.add(index, say)
+        self.report.stop()
 
     def _what(self, index: int | None) -> str:
-        return "" if index is None else f": {clip(self._report.statements[index].text)}"
+        return "" if index is None else f": {clip(self.report.statements[index].text)}"
 
 
 def _place(

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import resource
 import selectors
 import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
+from kvmscen.disk import scratch
+
 # Seconds of one run, and what it may take: a program of 64 MiB and its relocations fit.
 SECONDS = 8.0
 _MEMORY = 1 << 30
 _FILE = 256 << 20
 _OUTPUT = 1 << 20
+# What as and ld say themselves: a message of the program's own begins with its line.
+_FULL = re.compile(r"^(?!program\.s:\d+: ).*(?:No space left on device|Disk quota exceeded)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -107,12 +111,6 @@ def absent(arch: str) -> str:
     return f"no GNU as for {arch} is installed here: apt install {package(arch)}"
 
 
-def folder() -> tempfile.TemporaryDirectory[str]:
-    """A private folder for one program, in memory where that is there."""
-    shared = "/dev/shm"
-    return tempfile.TemporaryDirectory(prefix="kvmscen-as-", dir=shared if os.access(shared, os.W_OK) else None)
-
-
 def run(argv: Sequence[str], where: Path) -> Ran:
     """Run a tool in `where`, within SECONDS, and limits of memory and file size. What it prints is in English."""
     environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TMPDIR": str(where)}
@@ -127,6 +125,8 @@ def run(argv: Sequence[str], where: Path) -> Ran:
             raise
         if why:
             child.kill()
+    if _FULL.search(text):
+        raise scratch.Full(str(where))
     status = child.returncode
     if not why and status < 0:
         why = _ended(-status)

@@ -1,0 +1,1 @@
+"""What the program puts on the disk, and what it reads from there of others."""

@@ -1,0 +1,121 @@
+"""Private folders for programs that write files (GNU as and ld): in memory where there is room, and gone afterwards.
+
+A folder is locked (flock) by the process that uses it, for as long as that lives. So whoever can lock one knows that its owner
+is dead, in whichever container that ran, and removes it: `sweep`. kvmscen does so when it starts such a process, and when it has
+ended one.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import secrets
+import shutil
+import stat
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_SHARED = "/dev/shm"
+PREFIX = "kvmscen-gnu-"
+# Of what there is in memory others want some too; a small /dev/shm (a container's has 64 MiB) will do for most programs.
+_ROOM = 16 << 20
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_TRIES, _PAUSE = 100, 0.02
+# Those that this process uses now.
+_own: set[Path] = set()
+
+
+class Full(Exception):
+    """There is no more room where a scratch folder lies."""
+
+
+def places() -> list[str]:
+    """Where scratch folders may lie, the best first: in memory, and in the temporary folder."""
+    try:
+        room = os.statvfs(_SHARED)
+        shared = [_SHARED] if room.f_bavail * room.f_frsize >= _ROOM and os.access(_SHARED, os.W_OK | os.X_OK) else []
+    except OSError:
+        shared = []
+    try:
+        return list(dict.fromkeys([*shared, tempfile.gettempdir()]))
+    except FileNotFoundError:
+        return shared
+
+
+@contextmanager
+def folder(place: str) -> Iterator[Path]:
+    """A new private folder, removed at the end. Raises Full where there is no room, at its making or in what is done in it."""
+    try:
+        path, lock = _made(place)
+        _own.add(path)
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
+            _own.discard(path)
+            os.close(lock)
+    except OSError as error:
+        if error.errno in _FULL:
+            raise Full(place) from None
+        raise
+
+
+def _made(place: str) -> tuple[Path, int]:
+    while True:
+        path = Path(place) / f"{PREFIX}{os.getpid()}-{secrets.token_hex(6)}"
+        path.mkdir(mode=0o700)
+        try:
+            lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # Somebody who swept may have had it before us.
+                if os.stat(path).st_ino == os.fstat(lock).st_ino:
+                    return path, lock
+            except OSError:
+                pass
+            os.close(lock)
+        except FileNotFoundError:
+            pass
+
+
+def remove_own() -> None:
+    """Remove the folders of this process, or of the one that it was forked from; whatever wrote into them is about to end."""
+    for path in list(_own):
+        for _ in range(_TRIES):
+            shutil.rmtree(path, ignore_errors=True)
+            if not path.exists():
+                break
+            time.sleep(_PAUSE)
+
+
+def sweep() -> None:
+    """Remove the scratch folders of this user whose process is dead."""
+    for place in dict.fromkeys((_SHARED, *places())):
+        try:
+            with os.scandir(place) as entries:
+                left = [entry.path for entry in entries if entry.name.startswith(PREFIX)]
+        except OSError:
+            continue
+        for path in left:
+            _remove_dead(path)
+
+
+def _remove_dead(path: str) -> None:
+    try:
+        lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        status = os.fstat(lock)
+        if status.st_uid != os.geteuid() or not stat.S_ISDIR(status.st_mode):
+            return
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(path, ignore_errors=True)
+    except OSError:
+        pass
+    finally:
+        os.close(lock)

@@ -1,0 +1,91 @@
+"""Recordings: the Observation of one case on one host, in a JSON file of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from kvmscen.disk import whole
+from kvmscen.errors import HostError
+from kvmscen.facts import Facts
+from kvmscen.hosts import bounded
+from kvmscen.observation import Observation
+
+FORMAT, VERSION = "kvmscen-observation", 2
+# Bytes of a file: more than --record writes of the largest run that there can be.
+_MOST = 192 << 20
+# Bytes of a file's name.
+_NAME = 255
+_NOT_PLAIN = re.compile(r"[^\w.-]+")
+_OURS = re.compile(r"-[0-9a-f]{8}(?:-[0-9a-f]{8})?")
+
+Json = dict[str, Any]
+
+
+def recording(name: str, host: str, facts: Facts, digest: str, observation: Observation) -> str:
+    """The text of a recording."""
+    data = {
+        "format": FORMAT,
+        "version": VERSION,
+        "name": name,
+        "host": host,
+        "facts": facts.to_json(),
+        "machine": digest,
+        "observation": observation.to_json(),
+    }
+    return json.dumps(data, indent=1) + "\n"
+
+
+def keep(folder: Path, name: str, host: str, facts: Facts, digest: str, observation: Observation) -> None:
+    """Write a recording into a folder; that of the same case, host and Machine is replaced. Raises OSError."""
+    whole.write(folder / file_name(name, host, digest), recording(name, host, facts, digest, observation))
+    old = folder / (_NOT_PLAIN.sub("-", f"{name.replace(':', '-', 1)}@{host}-{digest[7:15]}") + ".json")
+    try:
+        held = read(old)
+        if (held["name"], held["host"], held["machine"]) == (name, host, digest):
+            # As an earlier kvmscen called it.
+            old.unlink()
+    except (HostError, OSError, KeyError, ValueError):
+        pass
+
+
+def file_name(name: str, host: str, digest: str) -> str:
+    """What a recording's file is called: never as that of another case, host or Machine, and never too long.
+
+    `a-b@kvm` and `a+b@kvm` look alike once they are plain, so the end tells what was meant.
+    """
+    exact = hashlib.sha256(json.dumps([name, host]).encode()).hexdigest()[:8]
+    end = f"-{digest[7:15]}-{exact}.json"
+    plain = _NOT_PLAIN.sub("-", f"{name}@{host}").encode()[: _NAME - len(end)]
+    # What is cut may be cut inside a letter.
+    return plain.decode("utf-8", "ignore") + end
+
+
+def may_be_of(file: Path, name: str, digest: str) -> bool:
+    """Whether a file, which cannot be read, may be the recording of this case, as far as its name tells."""
+    if not _OURS.search(file.stem):
+        return True
+    plain = _NOT_PLAIN.sub("-", name)
+    return digest[7:15] in file.stem or file.stem.startswith((f"{plain}-", plain[:100] if len(plain) > 100 else f"{plain}-"))
+
+
+def read(file: Path) -> Json:
+    """A recording's data, held against what one is. Raises HostError."""
+    try:
+        data: Json = bounded.parse(whole.read(file, _MOST).decode())
+        if data["format"] != FORMAT or data["version"] != VERSION:
+            raise HostError(f"{file} is not a recording that this kvmscen reads ({FORMAT} version {VERSION})")
+        facts, seen = Facts.from_json(data["facts"]), Observation.from_json(data["observation"])
+        shapes = ((facts.arch, str), (facts.kernel or "", str), (facts.capabilities, dict), (seen.regs, dict))
+        named = ((data["name"], str), (data["machine"], str), (facts.predicted, bool))
+        if not all(isinstance(value, kind) for value, kind in (*shapes, *named)):
+            raise TypeError
+    except OSError as error:
+        raise HostError(f"{file} cannot be read: {error.strerror or os.strerror(error.errno or 0)}") from None
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError):
+        raise HostError(f"{file} is not a recording made by kvmscen run --record") from None
+    return data
