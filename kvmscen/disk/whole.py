@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import secrets
@@ -44,7 +45,7 @@ def _replace(place: str, data: bytes, there: os.stat_result | None, lasting: boo
     folder = os.path.dirname(place) or "."
     beside = os.path.join(folder, f".kvmscen-{secrets.token_hex(8)}.part")
     if there is not None and not os.access(place, os.W_OK):
-        raise PermissionError(13, os.strerror(13), place)
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), place)
     try:
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     except PermissionError:
@@ -101,10 +102,16 @@ def read(path: str | os.PathLike[str], most: int) -> bytes:
     """All of a regular file of `most` bytes at most. Raises OSError; TooLarge where it is larger, before it is read."""
     # Not a pipe that never ends.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as stream:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(22, "it is no regular file")
-        raw = b"" if os.fstat(descriptor).st_size > most else stream.read(most + 1)
-        if (not raw and os.fstat(descriptor).st_size) or len(raw) > most:
-            raise TooLarge(27, f"it has more than {most:,} bytes")
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file")
+        raw = b""
+        # A file of /proc has no size before it is read.
+        while status.st_size <= most and len(raw) <= most and (piece := os.read(descriptor, most + 1 - len(raw))):
+            raw = raw + piece if raw else piece
+        if max(status.st_size, len(raw)) > most:
+            raise TooLarge(errno.EFBIG, f"it has more than {most:,} bytes")
+    finally:
+        os.close(descriptor)
     return raw

@@ -135,5 +135,5 @@ def test_reading(tmp_path: Path) -> None:
         whole.read(sparse, 1000)
     os.mkfifo(tmp_path / "pipe")
     for other in (tmp_path / "pipe", tmp_path, Path("/dev/zero")):
-        with pytest.raises(OSError, match="no regular file|not permitted|such device"):
+        with pytest.raises(OSError, match="no regular file"):
             whole.read(other, 5)
