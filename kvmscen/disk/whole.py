@@ -11,6 +11,7 @@ import stat
 
 # A link chain longer than this goes round.
 _LINKS = 40
+_PIECE = 1 << 16
 _OPEN = re.compile(r"/dev/std(?:in|out|err)|/dev/fd/\d+|/proc/(?:self|\d+)/fd/\d+")
 _NUMBER = {"/dev/stdout": 1, "/dev/stderr": 2}
 
@@ -104,11 +105,14 @@ def read(path: str | os.PathLike[str], most: int) -> bytes:
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         status = os.fstat(descriptor)
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "it is no regular file")
         raw = b""
         # A file of /proc has no size before it is read.
-        while status.st_size <= most and len(raw) <= most and (piece := os.read(descriptor, most + 1 - len(raw))):
+        wanted = min(most, max(status.st_size, _PIECE)) + 1
+        while status.st_size <= most and len(raw) <= most and (piece := os.read(descriptor, wanted)):
             raw = raw + piece if raw else piece
         if max(status.st_size, len(raw)) > most:
             raise TooLarge(errno.EFBIG, f"it has more than {most:,} bytes")

@@ -134,6 +134,8 @@ def test_reading(tmp_path: Path) -> None:
     with pytest.raises(whole.TooLarge, match="more than 1,000 bytes"):
         whole.read(sparse, 1000)
     os.mkfifo(tmp_path / "pipe")
-    for other in (tmp_path / "pipe", tmp_path, Path("/dev/zero")):
+    for other in (tmp_path / "pipe", Path("/dev/zero")):
         with pytest.raises(OSError, match="no regular file"):
             whole.read(other, 5)
+    with pytest.raises(IsADirectoryError):
+        whole.read(tmp_path, 5)

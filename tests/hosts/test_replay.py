@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ import pytest
 
 from kvmscen.errors import HostError
 from kvmscen.facts import Facts
-from kvmscen.hosts import host
+from kvmscen.hosts import host, recordings
+from kvmscen.hosts import replay as replay_module
 from kvmscen.hosts.recordings import recording
 from kvmscen.hosts.replay import NotRecorded, ReplayHost
 from kvmscen.machine import Bytes, Machine, Memslot, Step, Vcpu
@@ -158,3 +161,99 @@ def test_any_part_replaced_is_a_host_error_or_still_read(tmp_path: Path) -> None
             file.write_text(json.dumps(data))
             with suppress(HostError):
                 started(file).execute(machine().seal("a:default"))
+
+
+# --- folders and names ----------------------------------------------------------------------------------------------
+
+
+def test_one_damaged_recording_is_told_and_the_others_replay(tmp_path: Path) -> None:
+    for name in ("a:default", "b:default"):
+        recordings.keep(tmp_path, name, "kvm", FACTS, machine().digest(), SEEN)
+    damaged = tmp_path / recordings.file_name("a:default", "kvm", machine().digest())
+    damaged.write_text(damaged.read_text()[:-40])
+    (tmp_path / "pipe.json").mkdir()
+    replay = started(tmp_path)
+    assert {Path(problem.file).name for problem in replay.problems} == {damaged.name, "pipe.json"}
+    assert all(problem.ours for problem in replay.problems)
+    assert replay.execute(machine().seal("b:default")) == SEEN
+    # It is an ERROR, not a SKIP.
+    with pytest.raises(HostError, match="may be the recording of this case, is damaged: record it again") as told:
+        replay.execute(machine().seal("a:default"))
+    assert not isinstance(told.value, NotRecorded)
+
+
+def test_a_damaged_recording_of_no_name_may_be_of_any_case(tmp_path: Path) -> None:
+    (tmp_path / "one.json").write_text(text())
+    (tmp_path / "two.json").write_text("{")
+    replay = started(tmp_path)
+    with pytest.raises(HostError, match="is damaged") as told:
+        replay.execute(machine().seal("b:default"))
+    assert not isinstance(told.value, NotRecorded)
+
+
+def test_names_of_files_are_short_and_of_one_case_each() -> None:
+    digest = machine().digest()
+    names = ["a-b:c", "a:b-c", "a+b:c", "a_b:c", "x:" + "c" * 300, "x:" + "c" * 299 + "d", "\udc80:c"]
+    names += ["ö" * 200 + ":c", "ö" * 201 + ":c"]
+    hosts = ("kvm", "qemu:arm64@6.1", "h" * 300)
+    files = [recordings.file_name(name, where, digest) for name in names for where in hosts]
+    assert len(set(files)) == len(files)
+    for file in files:
+        assert len(file.encode()) <= 255
+        assert "/" not in file
+
+
+def test_a_file_of_an_earlier_name_is_found_and_replaced(tmp_path: Path) -> None:
+    old = tmp_path / f"a-b-kvm-{machine().digest()[7:15]}.json"
+    old.write_text(text("a:b"))
+    assert started(tmp_path).execute(machine().seal("a:b")) == SEEN
+    # Another case, which would have had the same name.
+    recordings.keep(tmp_path, "a-b:kvm", "", FACTS, machine().digest(), SEEN)
+    assert old.exists()
+    recordings.keep(tmp_path, "a:b", "kvm", FACTS, machine().digest(), SEEN)
+    assert not old.exists()
+    assert started(tmp_path).execute(machine().seal("a:b")) == SEEN
+
+
+def test_the_newer_of_two_recordings_counts(tmp_path: Path) -> None:
+    for name, at, elapsed in (("a", 1000, 1.0), ("b", 3000, 2.0), ("c", 2000, 3.0)):
+        (tmp_path / f"{name}.json").write_text(recording("a:b", "kvm", FACTS, machine().digest(), replace(SEEN, elapsed=elapsed)))
+        os.utime(tmp_path / f"{name}.json", (at, at))
+    assert started(tmp_path).execute(machine().seal("a:b")).elapsed == 2.0
+
+
+def test_recordings_that_are_too_many_to_hold_are_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replay_module, "_HELD", 0)
+    (tmp_path / "one.json").write_text(text())
+    assert started(tmp_path).execute(machine().seal("a:default")) == SEEN
+
+
+def counted(count: object, times: int = 1) -> str:
+    event = {**GOOD["observation"]["events"][0], "count_of_equal": count}
+    return changed(observation={**GOOD["observation"], "events": [event] * times})
+
+
+TOO_MUCH = {
+    "a count": counted(10**12),
+    "a count in sum": counted(200_000, 2),
+    "a count of nothing": counted(0),
+    "a count that is no number": counted(True),
+    "a number": text().replace('"vcpu": 0', '"vcpu": ' + "9" * 100_000),
+    "containers": '{"a": [' + "{}," * 2_000_001 + "{}]}",
+    "values": '{"a": [' + "1," * 10_000_001 + "1]}",
+    "nesting": "[" * 1_500_000,
+}
+
+
+@pytest.mark.parametrize("what", TOO_MUCH)
+def test_what_no_run_can_have_is_refused(tmp_path: Path, what: str) -> None:
+    (tmp_path / "one.json").write_text(TOO_MUCH[what])
+    with pytest.raises(HostError, match="is not a recording made by kvmscen"):
+        started(tmp_path / "one.json")
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "one.json").open("wb") as out:
+        out.truncate(1 << 40)
+    with pytest.raises(HostError, match="cannot be read: it has more than"):
+        started(tmp_path / "one.json")
