@@ -13,7 +13,7 @@ from kvmscen.asm.values import Line, Section
 # Reading them takes about 10 us a byte.
 _MAX_LINES, _MAX_INFO = 128 << 10, 1 << 20
 _MAX_ROWS = 65536
-_SECONDS = 2.0
+_CPU_SECONDS = 2.0
 _COMPRESSED = 0x800  # SHF_COMPRESSED
 
 
@@ -55,10 +55,10 @@ def _rows(elf: ELFFile) -> list[tuple[int, int, str]]:
     """(address, line, file); line 0 ends a sequence."""
     out: list[tuple[int, int, str]] = []
     dwarf = elf.get_dwarf_info(relocate_dwarf_sections=False, follow_links=False)
-    until = time.monotonic() + _SECONDS
+    until = time.thread_time() + _CPU_SECONDS
     for unit in dwarf.iter_CUs():
         program = dwarf.line_program_for_CU(unit)
-        if time.monotonic() > until:
+        if time.thread_time() > until:
             return []
         if program is None:
             continue
@@ -66,7 +66,7 @@ def _rows(elf: ELFFile) -> list[tuple[int, int, str]]:
             state = entry.state
             if state is not None:
                 out.append((state.address, 0 if state.end_sequence else state.line, _file(program, state.file)))
-        if len(out) > _MAX_ROWS or time.monotonic() > until:
+        if len(out) > _MAX_ROWS or time.thread_time() > until:
             return []
     # A line that begins where another sequence ends counts.
     return sorted(out, key=lambda row: (row[0], row[1] > 0))

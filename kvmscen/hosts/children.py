@@ -60,6 +60,7 @@ class ChildExecutor:
                 raise HostError(f"host {self.host.name} has gone: {starts.why}")
             try:
                 self.child.wait_hello(self.host.seconds)
+                self.host.first(self.child)
                 starts.failed = 0
             except ChildError as error:
                 starts.failed += 1
@@ -96,6 +97,9 @@ class ChildHost:
     def child(self) -> Child:
         """One child, not started yet."""
         raise NotImplementedError
+
+    def first(self, child: Child) -> None:
+        """What a child is asked before its first Machine; raises ChildError."""
 
     def explain(self, error: ChildError) -> str:
         """What a user can do something with: the error and the last that the child printed."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from kvmscen.errors import HostError
-from kvmscen.hosts.child import ChildError, Json
+from kvmscen.hosts.child import Child, ChildError, Json
 from kvmscen.hosts.children import ChildHost
-from kvmscen.qemu import initramfs, snapshot, store, tools, vm
+from kvmscen.qemu import first_guest, initramfs, snapshot, store, tools, vm
 from kvmscen.qemu.vm import Image, Saved, Vm
 
 
@@ -64,6 +64,13 @@ class QemuHost(ChildHost):
             self.take(self._hello)
         else:
             super().wait()
+
+    def first(self, child: Child) -> None:
+        """A guest that is thrown away, where the machine goes on from a snapshot."""
+        if self._saved is not None:
+            guest = first_guest.machine(self.image.board.arch).seal("the first guest")
+            # Whatever becomes of it, the real guests will tell.
+            child.ask('"machine":' + guest.text, first_guest.SECONDS)
 
     def explain(self, error: ChildError) -> str:
         """What broke, and the end of the console."""

@@ -12,9 +12,9 @@ from kvmscen.errors import HostError, IoctlError
 from kvmscen.kvm.fds import Vcpu
 from kvmscen.machine import seconds as written
 
-# A guest that does nothing but `jmp .` leaves it for each tick of the host's clock; one whose first instruction could not be
-# fetched, or that was held up by an interrupt that was due, has left it once or twice without having run.
-_ENTRIES = 3
+# A guest that does nothing but `jmp .` is left at each tick of the host's clock, 100 to 1,000 times a second. One whose first
+# instruction could not be fetched yet, or that was held up by interrupts that were due, has been left a few times all the same.
+_ENTRIES = 10
 # What a guest is given when its limit is over and nothing shows that it ran: as much again, within these bounds in seconds, and
 # again until it has had the most.
 _LEAST, _MOST = 0.02, 3.0

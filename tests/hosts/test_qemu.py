@@ -17,9 +17,11 @@ import pytest
 
 from kvmscen.errors import HostError
 from kvmscen.hosts import qemu
+from kvmscen.hosts.child import Child
 from kvmscen.hosts.children import ChildExecutor
 from kvmscen.hosts.qemu import QemuHost
 from kvmscen.machine import Bytes, Machine, Memslot, Sealed, Vcpu
+from kvmscen.qemu import first_guest
 from kvmscen.qemu.cpio import Archive
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -183,6 +185,61 @@ def test_a_qemu_that_dies_is_told_and_the_next_case_runs(executor: ChildExecutor
     with pytest.raises(HostError, match=r"the machine of qemu:arm64@6.1 was ended by SIGKILL"):
         executor.execute(machine())
     assert executor.execute(machine()).stopped == "timeout"
+
+
+LIMIT = """summary: A store, and nothing else.
+arch: arm64
+memslots: [{slot: 0, gpa: 0, size: 0x1000}]
+asm: |
+  _start: mov x1, #0x5000
+      str xzr, [x1]
+limits: {timeout: 1}
+expect:
+  - mmio: {phys_addr: 0x5000}
+cases:
+  b: {summary: another}
+  c: {summary: a third}
+"""
+
+
+@pytest.mark.qemu
+def test_a_limit_is_not_lost_to_what_comes_from_the_disk(qemu_arm64: Prepared, tmp_path: Path) -> None:
+    """A machine that was just restored reads its kernel's memory page by page: the first guest had no second left."""
+    name, environment = qemu_arm64
+    (tmp_path / "limit.yaml").write_text(LIMIT)
+    for memory in Path(environment["XDG_CACHE_HOME"]).glob("kvmscen/qemu/machines/arm64@6.1/snapshots/*/memory"):
+        with memory.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    done = kvmscen("run", tmp_path / "limit.yaml", "--on", name, "--report", f"json={tmp_path / 'out.json'}", env=environment)
+    results = json.loads((tmp_path / "out.json").read_text())["results"]
+    assert [(one["status"], one["reason"]) for one in results] == [("PASS", None)] * 3, done.stdout + done.stderr
+
+
+@pytest.mark.qemu
+def test_the_first_guest_of_a_restored_machine_is_thrown_away(qemu_arm64: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, environment = qemu_arm64
+    monkeypatch.setenv("XDG_CACHE_HOME", environment["XDG_CACHE_HOME"])
+    asked: list[str] = []
+    ask = Child.ask
+
+    def recorded(self: Child, body: str, seconds: float) -> dict[str, Any]:
+        reply = ask(self, body, seconds)
+        asked.append(body)
+        assert "observation" in reply
+        return reply
+
+    monkeypatch.setattr(Child, "ask", recorded)
+    host = QemuHost(name)
+    host.start()
+    host.wait()
+    executor = host.executor()
+    try:
+        for _ in range(2):
+            assert executor.execute(machine()).stopped == "timeout"
+    finally:
+        executor.close()
+    own = ['"machine":' + one.text for one in (first_guest.machine("arm64").seal("the first guest"), machine(), machine())]
+    assert asked == own
 
 
 @pytest.mark.qemu

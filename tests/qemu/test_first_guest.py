@@ -1,0 +1,36 @@
+"""The guest that pays for what has to come from the disk when a machine was restored."""
+
+from __future__ import annotations
+
+import pytest
+
+from kvmscen.agent.main import facts
+from kvmscen.kvm.executor import Executor
+from kvmscen.kvm.fds import Kvm
+from kvmscen.machine import Machine
+from kvmscen.model.predict import execute
+from kvmscen.qemu import first_guest
+from kvmscen.qemu.boards import BOARDS
+
+SEEN = [("exit", "mmio"), ("timeout", "")]
+
+
+def test_there_is_one_for_each_machine() -> None:
+    for board in BOARDS.values():
+        made = first_guest.machine(board.arch)
+        assert Machine.from_json(made.to_json()) == made
+
+
+def test_it_goes_the_way_of_every_guest_on_the_model() -> None:
+    seen = execute(first_guest.machine("arm64"))
+    assert [(event.kind, event.name) for event in seen.events] == SEEN
+    assert (seen.stopped, seen.regs["x0"]) == ("end", 1)
+
+
+@pytest.mark.kvm
+def test_it_goes_the_way_of_every_guest_on_kvm() -> None:
+    kvm = Kvm()
+    seen = Executor(kvm, facts(kvm).flavour).execute(first_guest.machine("x86_64"))
+    kvm.close()
+    assert [(event.kind, event.name) for event in seen.events] == SEEN
+    assert (seen.stopped, seen.regs["rax"] & 0xFFFF) == ("end", 1)
