@@ -21,8 +21,8 @@ Matcher = Any
 # Bytes of host memory behind the slots of one run, and of memory that is looked at in it.
 SLOTS_MOST = 256 << 20
 OBSERVED_MOST = 16 << 20
-# A slot of more bytes is refused by each KVM (KVM_MEM_MAX_NR_PAGES, with pages of 64 KiB).
-NEVER_A_SLOT = ((1 << 31) - 1) * 65536
+# KVM_MEM_MAX_NR_PAGES: a slot of more pages is refused, whatever lies behind it.
+SLOT_PAGES_MOST = (1 << 31) - 1
 _NOT_IN_DIGEST = ("ignore", "observe_regs", "observe_memory", "timeout", "exits")
 
 

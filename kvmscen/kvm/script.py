@@ -112,22 +112,26 @@ class Script:
     def _options(self, at: Position, begun: int) -> Iterator[tuple[Position, Step | None]]:
         # In the outermost `begun` sequences something of the present round was taken. A round without anything is none: its
         # end leads nowhere, since the group that it is of can then be passed over as a whole.
-        outer, (index, count), steps = at[:-1], at[-1], self._sequence(at)
-        if index == len(steps):
-            if not outer:
-                yield at, None
-            elif len(at) <= begun:
-                group, rounds = outer[-1]
-                yield from self._options((*outer[:-1], (group, rounds + 1)), len(outer))
-            return
-        step = steps[index]
-        if count < step.repeat[1]:
-            if step.exit != "group":
-                yield at, step
-            else:
-                yield from self._options((*at, (0, 0)), begun)
-        if count >= step.repeat[0] or _optional(step):
-            yield from self._options((*outer, (index + 1, 0)), begun)
+        # By a list of what is still to be looked at, the first of it last: thousands of steps may be optional.
+        pending = [(at, begun)]
+        while pending:
+            at, begun = pending.pop()
+            outer, (index, count), steps = at[:-1], at[-1], self._sequence(at)
+            if index == len(steps):
+                if not outer:
+                    yield at, None
+                elif len(at) <= begun:
+                    group, rounds = outer[-1]
+                    pending.append(((*outer[:-1], (group, rounds + 1)), len(outer)))
+                continue
+            step = steps[index]
+            if count >= step.repeat[0] or _optional(step):
+                pending.append(((*outer, (index + 1, 0)), begun))
+            if count < step.repeat[1]:
+                if step.exit == "group":
+                    pending.append(((*at, (0, 0)), begun))
+                else:
+                    yield at, step
 
     def _plain(self) -> tuple[Position, Step] | None:
         """What `options` gives first, where that is a step outside every group: it is asked for at each exit."""

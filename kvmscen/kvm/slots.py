@@ -6,11 +6,10 @@ import os
 
 from kvmscen.errors import HostError, IoctlError
 from kvmscen.kvm.fds import Memory, Vm
-from kvmscen.machine import SLOTS_MOST, Memslot
+from kvmscen.machine import SLOT_PAGES_MOST, SLOTS_MOST, Memslot
 
-# KVM_MEM_MAX_NR_PAGES: a larger slot is refused, whatever lies behind it.
 _READONLY = 2  # KVM_MEM_READONLY
-_MOST = ((1 << 31) - 1) * os.sysconf("SC_PAGE_SIZE")
+_MOST = SLOT_PAGES_MOST * os.sysconf("SC_PAGE_SIZE")
 
 
 class Slots:

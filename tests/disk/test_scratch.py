@@ -66,7 +66,7 @@ def test_what_a_dead_process_left_is_swept_and_what_a_living_one_has_is_not(plac
     assert left(place) == []
 
 
-def test_nothing_but_our_own_dead_folders_is_swept(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_but_our_own_dead_folders_is_swept(place: Path) -> None:
     elsewhere = place / "elsewhere"
     elsewhere.mkdir()
     (place / f"{scratch.PREFIX}link").symlink_to(elsewhere)
@@ -74,13 +74,13 @@ def test_nothing_but_our_own_dead_folders_is_swept(place: Path, monkeypatch: pyt
     os.mkfifo(place / f"{scratch.PREFIX}pipe")
     (place / "kvmscen-other").mkdir()
     (place / f"{scratch.PREFIX}1").mkdir()
-    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    stay = ["file", "link", "pipe"]
+    if os.geteuid() == 0:
+        stay.insert(0, "another-users")
+        (place / f"{scratch.PREFIX}another-users").mkdir()
+        os.chown(place / f"{scratch.PREFIX}another-users", 12345, -1)
     scratch.sweep()
-    assert (place / f"{scratch.PREFIX}1").exists(), "it is another user's"
-    monkeypatch.undo()
-    monkeypatch.setattr(scratch, "_SHARED", str(place))
-    scratch.sweep()
-    assert left(place) == [f"{scratch.PREFIX}{name}" for name in ("file", "link", "pipe")]
+    assert left(place) == [f"{scratch.PREFIX}{name}" for name in stay]
     assert elsewhere.exists()
 
 
@@ -166,3 +166,35 @@ def wait(until):
             return found
         time.sleep(0.01)
     return until()
+
+
+BIG = """\
+arch: x86_64
+assembler: gnu
+memslots: [{slot: 0, gpa: 0, size: 0x4000000}]
+asm: |
+  _start:
+      hlt
+  .fill 0xe00000, 1, 1
+expect: [hlt]
+"""
+
+
+@needs_as
+@pytest.mark.parametrize(
+    ("memory", "disk", "status"), [("20m", "200m", 0), ("17m", "200m", 0), ("1m", "200m", 0), ("17m", "3m", 3), ("1m", "4k", 3)]
+)
+def test_where_memory_has_no_room_the_temporary_folder_is_used(memory: str, disk: str, status: int, tmp_path: Path) -> None:
+    (tmp_path / "big.yaml").write_text(BIG)
+    mounts = f"mount -t tmpfs -o size={memory} none /dev/shm && mount -t tmpfs -o size={disk} none /mnt"
+    own = ["unshare", *([] if os.geteuid() == 0 else ["-r"]), "-m", "sh", "-c"]
+    if subprocess.run([*own, mounts], capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here, not even in a namespace of its own")
+    command = [sys.executable, "-m", "kvmscen", "check", str(tmp_path / "big.yaml")]
+    shell = f'{mounts} && TMPDIR=/mnt "$@"; status=$?; ls -A /dev/shm /mnt >&2; exit $status'
+    done = subprocess.run([*own, shell, "sh", *command], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == status, done.stdout + done.stderr
+    # Nothing is left in either.
+    assert done.stderr.endswith("/dev/shm:\n\n/mnt:\n")
+    if status:
+        assert "there is no room for the files of GNU as in" in done.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,6 +12,7 @@ from kvm_machines import READONLY, TABLES, act, assemble, machine, mmio, story, 
 
 from kvmscen.agent.main import facts
 from kvmscen.arch.x86_64 import KVM_REGS
+from kvmscen.errors import HostError
 from kvmscen.kvm.caps import CAPABILITIES
 from kvmscen.kvm.executor import Executor
 from kvmscen.kvm.fds import Kvm
@@ -395,6 +397,33 @@ def test_a_slot_may_grow_once_it_is_deleted(run: Run) -> None:
     )
     assert story(seen) == [("out", 0x10, 1, 0), ("hlt",)]
     assert seen.memory == {0x5000: b"kept"}
+
+
+def test_no_guest_gets_more_memory_than_its_limit(run: Run) -> None:
+    slots, quarter = (Memslot(0, 0, 0x2000),), 0x4000000
+    four = [act("set_memslot", slot=n, gpa=n << 28, size=quarter, flags=0) for n in (1, 2, 3, 4)]
+    # The scenario is held to the limit when it is read; whatever a Machine says, the executor holds to it too.
+    for setup in (four, [act("set_memslot", "EINVAL", slot=1, gpa=1 << 28, size=1 << 30, flags=0)]):
+        with pytest.raises(HostError, match="256 MiB in all is the limit"):
+            run(machine("hlt", (HLT,), memslots=slots, setup=tuple(setup)))
+    with pytest.raises(HostError, match="256 MiB in all is the limit"):
+        run(machine("hlt", (HLT,), memslots=(*slots, Memslot(1, 1 << 28, 1 << 30, errno="EINVAL"))))
+    # One number is one memory, however often it is deleted and set again.
+    again = []
+    for n in range(8):
+        again += [act("set_memslot", slot=1, gpa=n + 1 << 28, size=0xE000000, flags=0), act("delete_memslot", slot=1)]
+    assert run(machine("hlt", (HLT,), memslots=slots, setup=tuple(again))).stopped == "expected"
+
+
+def test_a_slot_that_grows_takes_what_was_touched_of_it(run: Run) -> None:
+    grow = [act("delete_memslot", slot=1), act("set_memslot", slot=1, gpa=0x10000000, size=0xF000000, flags=0)]
+    slots = (Memslot(0, 0, 0x2000), Memslot(1, 0x10000000, 0x8000000))
+    image = (Bytes(0, assemble("long", "hlt")), Bytes(0x17FFFFF0, b"end"))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    seen = run(machine("hlt", (HLT,), memslots=slots, image=image, setup=tuple(grow), observe_memory=((0x17FFFFF0, 3),)))
+    assert seen.memory == {0x17FFFFF0: b"end"}
+    # In KiB: the 128 MiB that nobody touched were not copied.
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32 << 10
 
 
 def test_memory_is_written_in_slots_and_devices(run: Run) -> None:

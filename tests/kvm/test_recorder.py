@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 from typing import Any
 
@@ -10,8 +11,9 @@ from hypothesis import strategies as st
 from kvm_machines import act, machine, mmio
 
 from kvmscen.errors import IoctlError
-from kvmscen.kvm.recorder import Recorder
+from kvmscen.kvm.recorder import Recorder, weight
 from kvmscen.machine import Step
+from kvmscen.observation import Event
 
 ENOSYS = 38
 
@@ -147,3 +149,34 @@ def test_a_wanted_failure_takes_no_step() -> None:
 
 def test_an_errno_without_a_name_keeps_its_number() -> None:
     assert IoctlError("KVM_RUN", 4711).errno == "4711"
+
+
+def test_what_is_kept_of_the_events_is_limited_too() -> None:
+    recorder = Recorder(machine(b"", None, exits=100_000))
+    data = list(range(4096))
+    stops = []
+    while not stops or stops[-1] is None:
+        stops.append(recorder.take(0, "exit", "io", {"direction": 1, "data": [len(stops), *data]}, 4, nothing).stop)
+    assert stops[-1] == "exits"
+    assert len(stops) < 2000
+    assert str(recorder.detail("exits")).startswith(
+        "what is kept of the exits (members, regs, memory, replies) is more than 64 MiB"
+    )
+
+
+@given(st.sampled_from(["regs", "memory", "reply"]))
+def test_what_was_looked_at_and_answered_counts(what: str) -> None:
+    more: dict[str, dict[str, Any]] = {
+        "regs": {"regs": {f"r{n}": (1 << 64) - 1 for n in range(1000)}},
+        "memory": {"memory": {0x1000: bytes(10_000)}},
+        "reply": {"reply": {"data": [0xFFFFFFFF] * 1000}},
+    }
+    event = Event(0, "exit", "mmio", write(1), 4, **more[what])
+    assert weight(event) > len(json.dumps(event.to_json())) / 2
+    assert weight(event) < 2 * len(json.dumps(event.to_json())) + 100
+    # Equal ones are one.
+    recorder = Recorder(machine(b"", None, exits=100_000))
+    for _ in range(1000):
+        recorder.add(event)
+    recorder.seen()
+    assert recorder.weight == weight(event)

@@ -396,3 +396,10 @@ def test_replies() -> None:
     assert reply_of(Step("hypercall", reply={"ret": 7}), "hypercall", {}, devices) == {"ret": 7}
     assert reply_of(None, "hlt", {}, devices) == {}
     assert reply_of(None, "KVM_EXIT_77", {}, devices) == {}
+
+
+def test_thousands_of_steps_that_may_be_missing() -> None:
+    steps = tuple(Step("io", {"port": n}, repeat=(0, 1)) for n in range(20_000))
+    script = Script((*steps, Step("hlt")))
+    assert script.take("exit", "io", {"port": 19_999}).at == ((19_999, 0),)
+    assert script.take("exit", "hlt", {}).stop == "expected"
