@@ -9,6 +9,7 @@ from functools import cache
 
 from kvmscen.arch import ARCHES, arm64_tables
 from kvmscen.build import deeds, measure
+from kvmscen.build.ambiguity import MOST, TooMany, ambiguous, mistaken
 from kvmscen.build.measure import Timing
 from kvmscen.build.plan import Plan, later_slots, mode_of, names_pc
 from kvmscen.build.resolve import MemoryExpected, Resolver, actions_of, memory_size
@@ -114,6 +115,10 @@ class _Maker:
         base, script = self.story(case.expect, case.final), self.script(case.expect)
         # All of them, so that what is wrong in one is told wherever it is checked.
         told = [(o, self.overlay(o), script if o.expect is None else self.script(o.expect)) for o in case.when]
+        self.told_apart(case.expect, script)
+        for overlay, _, own in told:
+            if overlay.expect is not None:
+                self.told_apart(overlay.expect, own)
         for steps in (case.expect, *(overlay.expect for overlay in case.when)):
             self.in_time(steps or ())
         expect, finals, expectation = case.expect, [case.final], Expectation(base)
@@ -206,6 +211,15 @@ class _Maker:
         if case.undecoded is None or any(enable.cap == _NISV for enable in case.enable):
             return case.enable
         return (*case.enable, Enable(_NISV, (), None, case.place))
+
+    def told_apart(self, expect: tuple[Step, ...] | None, script: tuple[ScriptStep, ...] | None) -> None:
+        """Steps that the host could not tell apart where either may come next."""
+        try:
+            for first, second in ambiguous(expect or (), script or ()):
+                self.resolver.problem(second.place, mistaken(first, second))
+        except TooMany as error:
+            say = f"more than {MOST} steps may come next at one place, this one among them"
+            self.resolver.problem(error.step.place, f"{say}: give some of those before it a `min` of 1 or more")
 
     def in_time(self, expect: Iterable[Step]) -> None:
         """Timeout steps that take longer than the whole run may."""
