@@ -172,7 +172,11 @@ class Final:
 
 @dataclass(frozen=True)
 class Overlay:
-    """One entry of `when`: where its conditions hold, its `expect` and `final` hold instead."""
+    """One entry of `when`: where its conditions hold, its `expect` and `final` hold instead.
+
+    `removed` are those of the two that it takes away. `errno` says how slots, capabilities and actions of `setup` fail there, by
+    their names in an Event's `op`; None: they succeed.
+    """
 
     conditions: Conditions
     reason: str
@@ -180,6 +184,22 @@ class Overlay:
     final: Final | None
     xfail: bool
     place: Place
+    removed: tuple[str, ...] = ()
+    errno: Mapping[str, str | None] = field(default_factory=dict)
+
+    def over(self, case: Case) -> Case:
+        """The case as it is where this entry applies."""
+        return replace(
+            case,
+            expect=None if "expect" in self.removed else case.expect if self.expect is None else self.expect,
+            final=None if "final" in self.removed else case.final if self.final is None else self.final,
+            memslots=tuple(replace(one, errno=self._errno("memslots", n, one)) for n, one in enumerate(case.memslots)),
+            enable=tuple(replace(one, errno=self._errno("enable", n, one)) for n, one in enumerate(case.enable)),
+            setup=tuple(replace(one, errno=self._errno("setup", n, one)) for n, one in enumerate(case.setup)),
+        )
+
+    def _errno(self, kind: str, number: int, written: Memslot | Enable | Action) -> str | None:
+        return self.errno.get(f"{kind}/{number}", written.errno)
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 
 from kvmscen.arch import ARCHES, arm64_tables
 from kvmscen.build import deeds, measure
@@ -112,32 +112,45 @@ class _Maker:
 
     def machine(self, facts: Facts, kind: str) -> Ready:
         case, plan = self.case, self.plan
-        base, script = self.story(case.expect, case.final), self.script(case.expect)
         # All of them, so that what is wrong in one is told wherever it is checked.
-        told = [(o, self.overlay(o), script if o.expect is None else self.script(o.expect)) for o in case.when]
-        self.told_apart(case.expect, script)
-        for overlay, _, own in told:
-            if overlay.expect is not None:
-                self.told_apart(overlay.expect, own)
-        for steps in (case.expect, *(overlay.expect for overlay in case.when)):
-            self.in_time(steps or ())
-        expect, finals, expectation = case.expect, [case.final], Expectation(base)
-        chosen = next((one for one in told if unmet(one[0].conditions, facts, kind) is None), None)
-        if chosen is not None:
-            overlay, story, own = chosen
-            expect = case.expect if overlay.expect is None else overlay.expect
-            finals = [case.final if overlay.final is None else overlay.final]
-            if overlay.xfail:
-                # Whether the known wrong outcome is gone shows only if what should be is looked at too.
-                finals.append(case.final)
-                own = _watching(own, script)
-            script = own
-            expectation = Expectation(base, story, overlay.reason) if overlay.xfail else Expectation(story, None, overlay.reason)
+        overlays = [(overlay, _Maker(self.resolver, overlay.over(case), plan)) for overlay in case.when]
+        for maker in (self, *(maker for _, maker in overlays)):
+            _ = maker.story
+            maker.told_apart()
+            maker.in_time(maker.case.expect or ())
+        chosen = next(((one, maker) for one, maker in overlays if unmet(one.conditions, facts, kind) is None), None)
+        if chosen is None:
+            made = self.run(facts, [case.final], self.script, Expectation(self.story))
+        else:
+            overlay, there = chosen
+            finals, script = [there.case.final, case.final], _watching(there.script, self.script)
+            expectation = Expectation(self.story, there.story, overlay.reason)
+            if not overlay.xfail:
+                # Whether a known wrong outcome is gone shows only if what should be is looked at too.
+                finals, script, expectation = [there.case.final], there.script, Expectation(there.story, None, overlay.reason)
+            made = there.run(facts, finals, script, expectation)
+        skip = unmet(case.requires, facts, kind) or undecided(case.when, facts, kind) or made.skip
+        return Ready(skip) if skip else made
+
+    def run(
+        self,
+        facts: Facts,
+        finals: Sequence[Final | None],
+        script: tuple[ScriptStep, ...] | None,
+        expectation: Expectation,
+    ) -> Ready:
+        """What the host is given; `script` also looks at what another story looks at, `finals` are those of both."""
+        case, plan = self.case, self.plan
+        if case.when and case.expect is None and case.final is None:
+            return Ready("only entries of `when` have something to check, and none of them applies here")
+        skip = self.lacking(facts, case.expect or ())
+        if skip is not None:
+            return Ready(skip)
         memory = self.resolver.memory(tuple(check for final in finals if final is not None for check in final.memory))
-        skip = unmet(case.requires, facts, kind) or undecided(case.when, facts, kind) or self.lacking(facts, expect or ())
+        errnos = [slot.errno for slot in case.memslots]
         made = Machine(
             arch=case.arch,
-            memslots=plan.memslots,
+            memslots=tuple(replace(slot, errno=errno) for slot, errno in zip(plan.memslots, errnos, strict=True)),
             image=plan.image,
             devices=plan.devices,
             vcpus=self.vcpus(script),
@@ -149,9 +162,9 @@ class _Maker:
             observe_memory=_ranges(memory),
             timeout=case.timeout or _DEFAULT_TIMEOUT,
             undecoded=case.undecoded,
-            exits=case.exits or min(_EXITS_MOST, _most(expect or ()) + _EXITS_ABOVE),
+            exits=case.exits or min(_EXITS_MOST, _most(case.expect or ()) + _EXITS_ABOVE),
         )
-        return Ready(skip) if skip else Ready(None, made, expectation)
+        return Ready(None, made, expectation)
 
     def timed(self, made: Ready, facts: Facts, timing: Timing | None) -> Ready:
         """What `measure` makes of a case; its names are looked up whether or not it is timed."""
@@ -168,13 +181,6 @@ class _Maker:
         bare = replace(made.machine, vcpus=vcpus, ignore=(), observe_regs=(), observe_memory=())
         machine = replace(bare, timeout=_MEASURE, measure=told)
         return Ready(None, machine, None, measure.wanted(self.case, self, Notation(self.plan.legend, self.case.arch)))
-
-    def overlay(self, overlay: Overlay) -> Story:
-        case = self.case
-        return self.story(
-            case.expect if overlay.expect is None else overlay.expect,
-            case.final if overlay.final is None else overlay.final,
-        )
 
     def lacking(self, facts: Facts, expect: Iterable[Step]) -> str | None:
         """A capability that the case enables and the host lacks, or a page size that its slots do not suit."""
@@ -212,10 +218,10 @@ class _Maker:
             return case.enable
         return (*case.enable, Enable(_NISV, (), None, case.place))
 
-    def told_apart(self, expect: tuple[Step, ...] | None, script: tuple[ScriptStep, ...] | None) -> None:
+    def told_apart(self) -> None:
         """Steps that the host could not tell apart where either may come next."""
         try:
-            for first, second in ambiguous(expect or (), script or ()):
+            for first, second in ambiguous(self.case.expect or (), self.script or ()):
                 self.resolver.problem(second.place, mistaken(first, second))
         except TooMany as error:
             say = f"more than {MOST} steps may come next at one place, this one among them"
@@ -256,16 +262,24 @@ class _Maker:
 
     # --- steps ------------------------------------------------------------------------------------------------------
 
-    def story(self, expect: Iterable[Step] | None, final: Final | None) -> Story:
+    @cached_property
+    def story(self) -> Story:
+        """What must be seen."""
+        case, final = self.case, self.case.final
         return Story(
-            None if expect is None else tuple(map(self.expected, expect)),
-            tuple(map(self.expected, self.case.ignore)),
+            None if case.expect is None else tuple(map(self.expected, case.expect)),
+            tuple(map(self.expected, case.ignore)),
             {} if final is None else self.regs(final.regs),
             () if final is None else self.resolver.memory(final.memory),
             0 if final is None else final.place.line,
-            deeds.built(self.case),
-            deeds.done(self.case.setup),
+            deeds.built(case),
+            deeds.done(case.setup),
         )
+
+    @cached_property
+    def script(self) -> tuple[ScriptStep, ...] | None:
+        """Where the host stands in it, and what it does there."""
+        return None if self.case.expect is None else tuple(map(self.step, self.case.expect))
 
     def regs(self, regs: object) -> dict[str, object]:
         assert hasattr(regs, "items")
@@ -304,9 +318,6 @@ class _Maker:
         if step.kind not in exits.BY_NAME:
             return {}
         return self.resolver.fields(step.kind, step.fields, self.case.arch, step.place)
-
-    def script(self, expect: Iterable[Step] | None) -> tuple[ScriptStep, ...] | None:
-        return None if expect is None else tuple(map(self.step, expect))
 
     def step(self, step: Step) -> ScriptStep:
         """Where the host stands at this step, and what it does there; nothing of what the exit should hold."""

@@ -56,7 +56,7 @@ def _story(keys: Keys) -> bool:
     overlays = as_list(keys["when"][0]) if "when" in keys else ()
     if any(key in keys for key in ("expect", "final", "measure")):
         return True
-    return any("expect" in as_map(o) or "final" in as_map(o) for o in overlays)
+    return any(as_map(o).get(key) is not None for o in overlays for key in ("expect", "final"))
 
 
 def _lacking(notes: Notes, keys: Keys, place: Place, what: str) -> None:
@@ -155,6 +155,8 @@ class _Maker:
             undecoded=how,
         )
         sums.check(notes, made)
+        if "when" in keys:
+            _errno_names(notes, keys["when"][0], made)
         return made
 
 
@@ -184,6 +186,9 @@ def final(notes: Notes, value: Any, place: Place, arch: str) -> Final:
     )
 
 
+_CONDITIONS = ("capabilities", "kernel", "kvm", "cpu", "host")
+
+
 def overlays(notes: Notes, value: Any, arch: str) -> tuple[Overlay, ...]:
     """The entries of `when`."""
     held = as_list(value)
@@ -195,14 +200,35 @@ def _overlay(notes: Notes, held: Map, place: Place, arch: str) -> Overlay:
     reason = as_text(held.get("reason"))
     if xfail and "reason" not in held:
         notes.add(held.at("xfail"), "`xfail: true` needs a `reason`: write why the outcome is known to be wrong")
-    if "expect" not in held and "final" not in held and place != NOWHERE:
-        need = "`xfail: true`" if xfail else "this entry"
-        notes.add(held.at("xfail") if xfail else place, f"{need} says nothing that holds there: write `expect` or `final`")
+    if not {"expect", "final", "errno"} & set(held) and place != NOWHERE:
+        say = ("`xfail: true`" if xfail else "this entry") + " says nothing that holds there"
+        notes.add(held.at("xfail") if xfail else place, f"{say}: write `expect`, `final` or `errno`")
+    asked = conditions(notes, held)
+    # What the schema refuses is there, though it asks nothing.
+    if asked == Conditions() and place != NOWHERE and not any(held.get(key) for key in _CONDITIONS):
+        say = "an entry of `when` without a condition would hold everywhere"
+        notes.add(place, f"{say}: write one, as `kvm: pvm`, or write what holds into the case itself")
+    errno = as_map(held.get("errno"))
     return Overlay(
-        conditions(notes, held),
+        asked,
         reason,
         steps(notes, held["expect"], arch) if isinstance(held.get("expect"), list) else None,
         final(notes, held["final"], held.at("final"), arch) if isinstance(held.get("final"), Map) else None,
         xfail,
         place,
+        tuple(key for key in ("expect", "final") if key in held and held[key] is None),
+        {name: as_text(value) or None for name, value in errno.items()},
     )
+
+
+def _errno_names(notes: Notes, entries: Any, case: Case) -> None:
+    """The names under `errno` in the entries of `when`: each is that of something that the case has."""
+    there = {"memslots": len(case.memslots), "enable": len(case.enable), "setup": len(case.setup)}
+    known = {f"{key}/{n}" for key, count in there.items() for n in range(count)}
+    for entry in as_list(entries):
+        errno = as_map(as_map(entry).get("errno"))
+        for name in errno:
+            if name not in known:
+                has = ", ".join(f"{count} of `{key}`" for key, count in there.items() if count)
+                say = f"`{name}` is nothing that can fail here: the case has {has or 'none of these'}"
+                notes.add(errno.at_key(name), f"{say}; write `memslots/N`, `enable/N` or `setup/N`, N from 0")

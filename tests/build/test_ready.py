@@ -328,7 +328,7 @@ def test_what_does_not_resolve(step: str, wrong: str) -> None:
 
 
 def test_timeouts_that_the_run_cannot_wait_for() -> None:
-    text = X86 + "asm: hlt\nexpect:\n  - timeout: 2\n  - {steps: [timeout: 1], repeat: {min: 2, max: 9}}\n  - timeout: 1.5\n"
+    text = X86 + "asm: hlt\nexpect:\n  - timeout: 2\n  - {steps: [timeout: 1], repeat: 2}\n  - timeout: 1.5\n"
     assert errors(text) == [
         "7:5: the timeouts up to here take 5.5 s, and the whole run may take 5 s: write `limits: {timeout: 10.5}`"
     ]
@@ -476,3 +476,55 @@ def test_the_digest_is_of_the_guest_and_not_of_what_is_expected() -> None:
     assert machine(X86 + "asm: hlt\nexpect: [shutdown, hlt]\nfinal: {regs: {rax: 1}}\n").digest() == one.digest()
     assert machine(X86 + "asm: nop\nexpect: [hlt]\n").digest() != one.digest()
     assert machine(X86 + HLT + "regs: {rax: 1}\n").digest() != one.digest()
+
+
+# --- steps that a host cannot tell apart --------------------------------------------------------------------------------
+
+
+def test_steps_that_are_not_told_apart_are_refused_at_the_second() -> None:
+    text = (
+        X86 + "asm: hlt\nexpect:\n"
+        "  - io: {direction: in, port: 0x64}\n    reply: 1\n    repeat: {min: 0, max: 10}\n"
+        "  - io: {direction: in, port: 0x64}\n    reply: 0\n"
+        "  - repeat: {min: 1, max: 3}\n    steps:\n      - mmio: {}\n        repeat: {min: 1, max: 2}\n"
+        "  - hlt\n"
+    )
+    line = text.splitlines().index("  - io: {direction: in, port: 0x64}") + 1
+    found = errors(text)
+    assert [place(error) for error in found] == [(line + 3, 5), (line + 7, 9)]
+    assert f"the step of line {line} may still come here" in found[0]
+    assert "by port and direction alone" in found[0]
+    assert "next round of either" in found[1]
+    assert errors(text.replace("{min: 0, max: 10}", "10").replace("{min: 1, max: 2}", "2")) == []
+    # In an entry of `when` too, whether or not it applies.
+    overlay = X86 + HLT + "when: [{kvm: vmx, reason: so, expect: [{hlt: {}, repeat: {min: 0, max: 1}, then: []}, hlt]}]\n"
+    assert len(errors(overlay)) == 1
+
+
+def place(error: str) -> tuple[int, int]:
+    line, column, _ = error.split(":", 2)
+    return int(line), int(column)
+
+
+# --- when ----------------------------------------------------------------------------------------------------------------
+
+
+def test_an_entry_of_when_takes_away_and_changes_how_ioctls_end() -> None:
+    text = (
+        X86 + "asm: hlt\nexpect: [hlt]\nfinal: {regs: {rax: 1}}\n"
+        "setup: [{set_memslot: {slot: 5, gpa: 0, size: 0x1000}, errno: EEXIST}]\n"
+        "when: [{kvm: svm, reason: so, final: null, errno: {setup/0: EINVAL}}, {kvm: vmx, reason: so, expect: null}]\n"
+    )
+    box, told = machine(text), story(text)
+    assert [action.errno for action in box.setup] == ["EINVAL"]
+    assert [deed.errno for deed in told.setup] == ["EINVAL"]
+    assert (told.regs, told.steps is None, box.observe_regs) == ({}, False, ())
+    other = replace(FACTS["x86_64"], flavour="vmx")
+    assert (story(text, other).regs, story(text, other).steps) == ({"rax": 1}, None)
+    assert [deed.errno for deed in story(text, other).setup] == ["EEXIST"]
+
+
+def test_where_only_when_has_something_to_check_and_none_applies() -> None:
+    text = X86 + "asm: hlt\nwhen: [{kvm: vmx, reason: so, expect: [hlt]}]\n"
+    assert skip(text) == "only entries of `when` have something to check, and none of them applies here"
+    assert skip(text, flavour="vmx") is None
