@@ -118,7 +118,7 @@ def test_start_outside_every_slot() -> None:
     assert errors(text.replace("asm: hlt", 'asm: "_start: hlt"'))[0].startswith("3:19: _start is at 0x8000")
     for pc in ("pc", "rip", "eip"):
         assert errors(text + f"regs: {{{pc}: 0x8000}}\n") == []
-    assert errors("arch: x86_64\n" + HLT)[0].startswith("2:6: the first instruction is at 0x0, outside every memslot")
+    assert errors("arch: x86_64\n" + HLT)[0].startswith("2:6: there is no memslot for the program to run in")
 
 
 def test_real_mode_begins_low() -> None:
