@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kvmscen import __version__
-from kvmscen.disk import scratch
 from kvmscen.errors import HostError, Problem
 from kvmscen.facts import Facts
-from kvmscen.hosts import Executor, Host
-from kvmscen.hosts.child import Child, python
+from kvmscen.hosts import Executor, Host, confinement
+from kvmscen.hosts.child import Child
+from kvmscen.hosts.preparing import PrepareChild
 from kvmscen.hosts.replay import NotRecorded
 from kvmscen.job import Job, Target
 from kvmscen.judge.verdict import judge, result
@@ -86,9 +86,10 @@ def run(
     `each`: every case on every host; else on the first that fits. `on_outcome(outcome, done, known)` and `on_problem` are
     called in the order of the files. `problems` are those found before. Raises HostError when a host of `each` cannot run here.
     """
+    confinement.check()
     started, clock = time.time(), time.monotonic()
     shared = _Shared()
-    children = [prepare_child() for _ in range(max(1, min(os.cpu_count() or 1, -(-len(files) // _FILES_A_CHILD))))]
+    children = [prepare_child(files) for _ in range(max(1, min(os.cpu_count() or 1, -(-len(files) // _FILES_A_CHILD))))]
     shared.children += children
     results: list[Result] = []
     found: list[Problem] = list(problems)
@@ -160,21 +161,9 @@ def start(hosts: Sequence[Host], each: bool) -> list[Host]:
     return usable
 
 
-class _PrepareChild(Child):
-    """A child that is killed leaves what it was at: the folder of an assembler."""
-
-    def kill(self) -> None:
-        """End the process, and remove what it has left."""
-        super().kill()
-        scratch.sweep()
-
-
-def prepare_child() -> Child:
-    """A prepare child, not started yet."""
-    child = _PrepareChild("the prepare child", python("kvmscen.prepare"))
-    # What comes of a file is held against limits of its own, and there are more lines in a program than exits in a run.
-    child.doubted = False
-    return child
+def prepare_child(files: Sequence[str]) -> Child:
+    """A prepare child for these files and no others, not started yet."""
+    return PrepareChild(files)
 
 
 def ask_prepare(child: Child, **request: Any) -> Any:
@@ -319,8 +308,9 @@ def _in_order(shared: _Shared, files: int) -> Iterator[Problem | tuple[Outcome, 
 
 def check(files: Sequence[str], assembler: str | None, on_file: Callable[[str, int, list[Problem]], None]) -> list[Problem]:
     """Everything short of running, file by file; `on_file(file, cases, problems)` in the order of the files."""
+    confinement.check()
     count = max(1, min(os.cpu_count() or 1, -(-len(files) // _FILES_A_CHILD)))
-    children = [prepare_child() for _ in range(count)]
+    children = [prepare_child(files) for _ in range(count)]
     waiting: queue.SimpleQueue[tuple[int, str]] = queue.SimpleQueue()
     done: queue.SimpleQueue[tuple[int, int, list[Problem]]] = queue.SimpleQueue()
     for numbered in enumerate(files):
@@ -364,7 +354,8 @@ def _checking(file: str, assembler: str | None) -> str:
 
 def show(file: str, case: str | None, assembler: str | None) -> Any:
     """What `kvmscen show` prints of one file, as data, through a prepare child: `{"cases": ...}` or `{"problems": ...}`."""
-    child = prepare_child()
+    confinement.check()
+    child = prepare_child([file])
     try:
         return ask_prepare(child, show=file, case=case, assembler=assembler)
     finally:

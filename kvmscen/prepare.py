@@ -6,13 +6,17 @@ nothing else with it; and so that the main process needs none of their libraries
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import sys
+import sysconfig
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from kvmscen.agent.serve import serve
 from kvmscen.asm import absent
+from kvmscen.asm.gnu import confined, tools
 from kvmscen.build import Plan, plan, plans, ready
 from kvmscen.build.cases import each, resolve
 from kvmscen.build.measure import Timing
@@ -22,6 +26,7 @@ from kvmscen.errors import Problem, ScenarioError
 from kvmscen.job import Job, Legend, Target
 from kvmscen.load import load
 from kvmscen.measured import Wanted
+from kvmscen.sandbox import landlock, policies
 from kvmscen.scenario import Case, Scenario
 
 Json = dict[str, Any]
@@ -155,9 +160,52 @@ def _job(scenario: Scenario, case: Case, planned: Plan | None, target: Target, t
 
 
 def main() -> None:
-    """Serve until the input ends."""
+    """Serve until the input ends. First comes what it will be asked for: afterwards it can open nothing else."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    serve({}, Preparer().handle, leave=_leave)
+    told = _told()
+    held = policies.confine(policies.PREPARE, _rules(told["files"], scratch.settle()))
+    serve({"sandbox": held.to_json()}, Preparer().handle, leave=_leave)
+
+
+def _told() -> Json:
+    """`{"files": [...]}`: the scenarios that there are to prepare."""
+    head = b""
+    while head[-1:] != b"\n":
+        byte = os.read(0, 1)
+        if not byte:
+            sys.exit()  # nobody asks for anything any more
+        head += byte
+    body = b""
+    while len(body) < int(head):
+        chunk = os.read(0, int(head) - len(body))
+        if not chunk:
+            sys.exit()
+        body += chunk
+    told: Json = json.loads(body)
+    return told
+
+
+def _rules(files: Iterable[str], own: Iterable[str]) -> list[landlock.Rule]:
+    """What preparing may open: Python, as and ld, the folders of the scenarios and what lies below, its own folders."""
+    rules = [(folder, landlock.OWN) for folder in own]
+    # That its own can go at the end, it may remove folders beside them that are empty.
+    rules += [(os.path.dirname(folder), landlock.REMOVE_DIR) for folder in own]
+    rules += [(os.devnull, landlock.READ_FILE | landlock.WRITE_FILE)]
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    paths = sysconfig.get_paths()
+    for folder in (*sys.path, paths["stdlib"], paths["platstdlib"], paths["purelib"], paths["platlib"]):
+        # Where kvmscen runs from a checkout, what lies beside its sources is none of its business.
+        rules += [(folder, landlock.READ)] if folder and folder != root else []
+    rules += [(os.path.join(root, part), landlock.READ) for part in ("kvmscen", "schema")]
+    rules += [(folder, landlock.READ_FILE) for folder in ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib")]
+    for found in filter(None, map(tools.find, tools.TARGETS)):
+        rules += confined.rules(found.assembler) + confined.rules(found.linker)
+    there: dict[str, None] = {}
+    for file in files:
+        # A scenario that is a link is read where it points; what lies beside it is looked for where the link lies.
+        there[os.path.realpath(os.path.dirname(file) or ".")] = None
+        there[os.path.realpath(file)] = None
+    return rules + [(path, landlock.READ) for path in there]
 
 
 def _leave() -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from kvmscen import __version__, engine
 from kvmscen.appraise import appraise, lacking
 from kvmscen.errors import HostError, Problem
-from kvmscen.hosts import Executor, Host
+from kvmscen.hosts import Executor, Host, confinement
 from kvmscen.hosts.child import Child
 from kvmscen.job import Job, Target
 from kvmscen.judge.verdict import result
@@ -49,9 +49,12 @@ def measure(
 
     `on_round(done, of)` is called after each execution.
     """
+    confinement.check()
     started, clock = time.time(), time.monotonic()
+    for host in hosts:
+        host.timing = True
     found, timed, interrupted = list(problems), list[_Timed](), False
-    child, executors = engine.prepare_child(), dict[str, Executor]()
+    child, executors = engine.prepare_child(files), dict[str, Executor]()
     try:
         child.spawn()
         usable = engine.start(hosts, each)

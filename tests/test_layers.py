@@ -42,7 +42,7 @@ def imports(module: str) -> frozenset[str]:
     return frozenset(name if name.split(".")[0] == "kvmscen" else name.split(".")[0] for name in found)
 
 
-SENT = ("errors", "facts", "machine", "measure", "observation", "kvm", "arch", "agent")
+SENT = ("errors", "facts", "machine", "measure", "observation", "sandbox", "kvm", "arch", "agent")
 
 
 def ours(module: str) -> set[str]:

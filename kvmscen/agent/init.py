@@ -30,7 +30,8 @@ def main() -> None:
         from kvmscen.agent.main import main as serve
 
         _wait()
-        serve(_awake)
+        # This machine is made for the agent, which has to switch it off: nothing in it is a stranger's.
+        serve(_awake, "off")
     except BaseException:
         import traceback
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from kvmscen import sandbox
 from kvmscen.agent.serve import serve
 from kvmscen.arch import of_machine
 from kvmscen.errors import IoctlError
@@ -18,6 +19,7 @@ from kvmscen.kvm.executor import ARCHES, Executor
 from kvmscen.kvm.fds import Kvm
 from kvmscen.kvm.uapi import API_VERSION
 from kvmscen.machine import Machine
+from kvmscen.sandbox import policies
 
 _FLAVOURS = {"kvm_pvm": "pvm", "kvm_amd": "svm", "kvm_intel": "vmx"}
 
@@ -113,9 +115,14 @@ def _open() -> Kvm | str:
     return kvm if arch in ARCHES else f"the kvm host does not run {arch} yet"
 
 
-def main(awake: Callable[[], None] = lambda: None) -> None:
-    """Serve until the input ends; `awake` is called before what comes is looked at."""
+def main(awake: Callable[[], None] = lambda: None, asked: str | None = None) -> None:
+    """Serve until the input ends; `awake` is called before what comes is looked at.
+
+    `asked` is how it is confined (kvmscen.sandbox.MODES), by default the command line's first argument, or the environment's.
+    `timing` behind a comma leaves system calls unfiltered, since a filter's time would be in every figure.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    asked, _, timing = (asked or (sys.argv[1] if len(sys.argv) > 1 else sandbox.mode())).partition(",")
     kvm = _open()
     if isinstance(kvm, str):
         serve({"unusable": kvm}, lambda request: {"broke": str(kvm)})
@@ -126,4 +133,10 @@ def main(awake: Callable[[], None] = lambda: None) -> None:
     def handle(request: dict[str, Any]) -> dict[str, Any]:
         return {"observation": executor.execute(Machine.from_json(request["machine"])).to_json()}
 
-    serve({"facts": [known.to_json()]}, handle, awake)
+    # What Python would import at some time in the life of an agent: afterwards it can open no file.
+    import tokenize  # noqa: F401
+
+    if timing:
+        import kvmscen.kvm.timed  # noqa: F401
+    held = policies.confine(policies.AGENT, filtered=not timing, asked=asked)
+    serve({"facts": [known.to_json()], "sandbox": held.to_json()}, handle, awake)

@@ -24,6 +24,7 @@ MODULES = (
     "measure",
     "observation",
     "kvm/*",
+    "sandbox/*",
     "arch/*",
     "agent/__init__",
     "agent/frames",

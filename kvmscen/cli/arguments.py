@@ -7,16 +7,17 @@ import os
 
 from kvmscen import __version__
 from kvmscen.errors import UsageError
+from kvmscen.sandbox import MODES
 
 ASSEMBLERS = ("keystone", "gnu")
 EXIT = """exit status: 0 all that ran passed, 1 a mismatch, 2 a wrong scenario or wrong usage, 3 a host or harness error,
 4 nothing ran, 130 interrupted; of several, 3 goes before 2 before 1"""
 
 ENVIRONMENT = """environment: KVMSCEN_ON, KVMSCEN_K, KVMSCEN_CASE, KVMSCEN_J, KVMSCEN_REPORT, KVMSCEN_RECORD, KVMSCEN_OBSERVED,
-KVMSCEN_ASSEMBLER and, of measure, KVMSCEN_ROUNDS, KVMSCEN_LOOP, KVMSCEN_BASE, KVMSCEN_SAVE,
+KVMSCEN_ASSEMBLER, KVMSCEN_SANDBOX and, of measure, KVMSCEN_ROUNDS, KVMSCEN_LOOP, KVMSCEN_BASE, KVMSCEN_SAVE,
 KVMSCEN_AGAINST stand for options that are not given;
 KVMSCEN_SSH is the ssh client of ssh: hosts; also NO_COLOR, FORCE_COLOR, COLUMNS, TERM,
-GITHUB_ACTIONS, XDG_CACHE_HOME, XDG_STATE_HOME (README, "Environment")"""
+GITHUB_ACTIONS, XDG_CACHE_HOME, XDG_STATE_HOME, TMPDIR (README, "Environment")"""
 _RUN_EXAMPLE = """example: run every scenario on the best host there is, then one case on the model
   kvmscen run scenarios/*.yaml
   kvmscen run scenarios/arm64-mmio.yaml --case nisv-to-user --on model --report json=report.json
@@ -70,7 +71,7 @@ def parser() -> argparse.ArgumentParser:
     )
     run.add_argument("-k", metavar="TEXT", help="only cases with this text in file, name, summary or tags")
     run.add_argument("--case", action="append", metavar="NAME", help="only the case of this name")
-    _assembler(run)
+    _preparing(run)
     run.add_argument("-j", type=_count, metavar="N", help="how many run at once, 64 at most (default: the CPUs)")
     run.add_argument(
         "--report",
@@ -86,14 +87,14 @@ def parser() -> argparse.ArgumentParser:
     )
     check.add_argument("paths", nargs="+", metavar="PATH", help="a scenario, or a folder of them")
 
-    _assembler(check)
+    _preparing(check)
 
     show = verbs.add_parser(
         "show", help="the memory map, the symbols and the listing", epilog=_SHOW_EXAMPLE, formatter_class=raw, allow_abbrev=False
     )
     show.add_argument("path", metavar="PATH", help="a scenario")
     show.add_argument("--case", metavar="NAME", help="only the case of this name")
-    _assembler(show)
+    _preparing(show)
     show.add_argument("--json", action="store_true", help="as JSON")
 
     _measure(verbs)
@@ -102,12 +103,18 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _assembler(parser: argparse.ArgumentParser) -> None:
+def _preparing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--assembler",
         choices=ASSEMBLERS,
         help="what assembles every program, whatever the scenario says (default: keystone, and gnu for a program with an "
         "instruction that Keystone cannot encode)",
+    )
+    parser.add_argument(
+        "--sandbox",
+        choices=MODES,
+        help="keep what reads scenario files from everything else: as far as this kernel can (auto, the default), or not at all "
+        "without all of it (require, status 3); off does without (docs/security.md)",
     )
 
 
@@ -127,7 +134,7 @@ def _measure(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     )
     measure.add_argument("-k", metavar="TEXT", help="only cases with this text in file, name, summary or tags")
     measure.add_argument("--case", action="append", metavar="NAME", help="only the case of this name")
-    _assembler(measure)
+    _preparing(measure)
     measure.add_argument("--rounds", type=_count, metavar="N", help=many)
     measure.add_argument("--loop", choices=("native", "python"), help=loop)
     measure.add_argument("--compare", action="store_true", help="all kinds side by side, in multiples of the cheapest")

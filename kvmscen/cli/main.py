@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from kvmscen.cli.arguments import ASSEMBLERS, environment, parser
 from kvmscen.cli.streams import install
 from kvmscen.errors import HostError, UsageError
+from kvmscen.sandbox import MODES
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -78,6 +79,13 @@ def _main(argv: Sequence[str]) -> int:
         arguments.assembler = named
     if verb in ("run", "measure"):
         environment(arguments)
+    # The children inherit it.
+    os.environ["KVMSCEN_SANDBOX"] = asked = getattr(arguments, "sandbox", None) or os.environ.get("KVMSCEN_SANDBOX") or "auto"
+    if asked not in MODES:
+        raise UsageError(f"KVMSCEN_SANDBOX: {asked!r} is none of its values: write {', '.join(MODES)}")
     from kvmscen import verbs
+    from kvmscen.hosts import confinement
+
+    confinement.tell.append(lambda told: _say(f"kvmscen: {told}"))
 
     return verbs.VERBS[verb](arguments)

@@ -7,6 +7,7 @@ ended one.
 
 from __future__ import annotations
 
+import atexit
 import errno
 import fcntl
 import os
@@ -25,8 +26,9 @@ PREFIX = "kvmscen-gnu-"
 _ROOM = 16 << 20
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _TRIES, _PAUSE = 100, 0.02
-# Those that this process uses now.
+# Those that this process uses now, and those of them that others are made in.
 _own: set[Path] = set()
+_rooms: list[str] = []
 
 
 class Full(Exception):
@@ -35,15 +37,43 @@ class Full(Exception):
 
 def places() -> list[str]:
     """Where scratch folders may lie, the best first: in memory, and in the temporary folder."""
-    try:
-        room = os.statvfs(_SHARED)
-        shared = [_SHARED] if room.f_bavail * room.f_frsize >= _ROOM and os.access(_SHARED, os.W_OK | os.X_OK) else []
-    except OSError:
-        shared = []
+    shared = [_SHARED] if _has_room() and os.access(_SHARED, os.W_OK | os.X_OK) else []
     try:
         return list(dict.fromkeys([*shared, tempfile.gettempdir()]))
     except FileNotFoundError:
         return shared
+
+
+def _has_room() -> bool:
+    try:
+        room = os.statvfs(_SHARED)
+    except OSError:
+        return False
+    return room.f_bavail * room.f_frsize >= _ROOM
+
+
+def settle() -> list[str]:
+    """Folders of this process alone, to make scratch folders in: one in each place, the best first.
+
+    A process that may write nowhere else has them made beforehand. They are gone when it ends.
+    """
+    if not _rooms:
+        for place in places():
+            try:
+                path, _ = _made(place)
+            except OSError:
+                continue
+            _own.add(path)
+            _rooms.append(str(path))
+        atexit.register(remove_own)
+    return _rooms
+
+
+def rooms() -> list[str]:
+    """Those of `settle` that have room now."""
+    settle()
+    shared = _has_room()
+    return [room for room in _rooms if shared or os.path.dirname(room) != _SHARED] or _rooms
 
 
 @contextmanager

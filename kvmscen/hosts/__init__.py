@@ -31,6 +31,8 @@ class Host(Protocol):
     name: str
     facts: tuple[Facts, ...]
     problems: tuple[Problem, ...]
+    # Whether exits will be timed there: set before `start`.
+    timing: bool
 
     def start(self) -> None:
         """Begin starting; returns at once."""

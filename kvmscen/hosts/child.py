@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,8 @@ class Child:
         self.hello: Json = {}
         # Whether its replies may be of anybody's making: those of a machine that is not ours.
         self.doubted = True
+        # Called with each hello; what it raises, `wait_hello` raises.
+        self.heard: Callable[[Json], None] = lambda hello: None
         self._process: subprocess.Popen[bytes] | None = None
         self._reader = frames.Reader()
         self._unsent = bytearray()
@@ -123,6 +125,7 @@ class Child:
                     self.kill()
                     raise
                 self.hello = hello
+                self.heard(hello)
             return self.hello
 
     def kill(self) -> None:

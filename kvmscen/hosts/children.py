@@ -91,6 +91,7 @@ class ChildHost:
         self.name = name
         self.facts: tuple[Facts, ...] = ()
         self.problems: tuple[Problem, ...] = ()
+        self.timing = False
         self.starts = Starts()
         self._first: Child | None = None
 

@@ -6,6 +6,7 @@ import sys
 
 from kvmscen.agent import pack
 from kvmscen.errors import UsageError
+from kvmscen.hosts import confinement
 from kvmscen.hosts.child import Child
 from kvmscen.hosts.children import ChildHost
 
@@ -22,4 +23,7 @@ class KvmHost(ChildHost):
 
     def child(self) -> Child:
         """One agent, not started yet."""
-        return Child("the agent of kvm", [sys.executable, "-I", "-S", "-c", pack.BOOT], pack.greeting(compiled=True))
+        argv = [sys.executable, "-I", "-S", "-c", pack.BOOT, confinement.asked(self.timing)]
+        child = Child("the agent of kvm", argv, pack.greeting(compiled=True))
+        child.heard = confinement.heard
+        return child

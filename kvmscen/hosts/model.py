@@ -7,6 +7,7 @@ from typing import Any
 
 from kvmscen.errors import UsageError
 from kvmscen.facts import Facts
+from kvmscen.hosts import confinement
 from kvmscen.hosts.child import Child, python
 from kvmscen.hosts.children import ChildHost
 from kvmscen.model import ARCHES, facts
@@ -39,4 +40,6 @@ class ModelHost(ChildHost):
 
     def child(self) -> Child:
         """One model, not started yet."""
-        return Child("the model", python("kvmscen.model.child", self.kernel))
+        child = Child("the model", python("kvmscen.model.child", self.kernel))
+        child.heard = confinement.heard
+        return child

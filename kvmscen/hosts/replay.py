@@ -30,6 +30,7 @@ class ReplayHost:
         self.problems: tuple[Problem, ...] = ()
         self._found: dict[tuple[str, str], tuple[Path, Observation | None]] = {}
         self._damaged: list[Path] = []
+        self.timing = False
         if not self.path:
             raise HostError("replay needs a recording: write replay:FILE or replay:FOLDER")
 

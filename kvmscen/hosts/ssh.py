@@ -10,9 +10,11 @@ import os
 import re
 import shlex
 import threading
+from functools import partial
 
 from kvmscen.agent import pack
 from kvmscen.errors import HostError, UsageError
+from kvmscen.hosts import confinement
 from kvmscen.hosts.child import Child, ChildError
 from kvmscen.hosts.children import ChildHost, Starts
 
@@ -74,7 +76,10 @@ class SshHost(ChildHost):
         except ValueError as error:
             raise HostError(f"KVMSCEN_SSH is not a command: {error}") from None
         *port, to = self.to
-        return Child(f"the agent of {self.name}", [*client, *OPTIONS, *port, "--", to, command(self.python)], pack.greeting())
+        there = f"{command(self.python)} {confinement.asked(self.timing)}"
+        child = Child(f"the agent of {self.name}", [*client, *OPTIONS, *port, "--", to, there], pack.greeting())
+        child.heard = partial(confinement.heard, where=self.name)
+        return child
 
     def explain(self, error: ChildError) -> str:
         """What ssh, the shell or Python there said, and what to do about it."""

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import signal
 import sys
 from typing import Any
 
+from unicorn import Uc  # type: ignore[attr-defined]
+from unicorn import unicorn_const as uc
+
+from kvmscen import model
 from kvmscen.agent.serve import serve
 from kvmscen.machine import Machine
 from kvmscen.model.predict import execute
+from kvmscen.sandbox import policies
 
 
 def main() -> None:
     """Serve until the input ends. The first argument is the kernel to predict, empty for none."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     kernel = sys.argv[1] or None
+    import tokenize  # noqa: F401
+
+    for module in pkgutil.iter_modules(model.__path__):
+        # Afterwards it can open no file. Unicorn imports what it has of an architecture when an engine of it is made.
+        importlib.import_module(f"kvmscen.model.{module.name}")
+    for engine in ((uc.UC_ARCH_ARM64, uc.UC_MODE_ARM), (uc.UC_ARCH_X86, uc.UC_MODE_64)):
+        Uc(*engine)  # type: ignore[no-untyped-call]
+    held = policies.confine(policies.MODEL)
 
     def handle(request: dict[str, Any]) -> dict[str, Any]:
         return {"observation": execute(Machine.from_json(request["machine"]), kernel).to_json()}
 
-    serve({}, handle)
+    serve({"sandbox": held.to_json()}, handle)

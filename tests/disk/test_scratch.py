@@ -133,7 +133,7 @@ def test_an_ended_run_leaves_no_folder_and_no_assembler(number: signal.Signals, 
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         folders = wait(lambda: ours(process.pid))
-        assert folders, "as did not start"
+        assert wait(lambda: at_work(folders)), "as did not start"
         process.send_signal(number)
         process.wait(60)
     finally:
@@ -147,14 +147,14 @@ def test_an_ended_run_leaves_no_folder_and_no_assembler(number: signal.Signals, 
 
 
 def at_work(folders: set[str]) -> list[str]:
-    """Processes whose working folder is one of these, removed or not."""
+    """Processes whose working folder is in one of these, removed or not."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             where = os.readlink(process / "cwd").removesuffix(" (deleted)")
         except OSError:
             continue
-        if where in folders:
+        if where.startswith(tuple(folders)):
             found.append(process.name)
     return found
 

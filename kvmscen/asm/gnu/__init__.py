@@ -33,7 +33,7 @@ def assemble(arch: str, bits: int, source: Source, placements: Sequence[Placemen
     statements = text.statements(source, arch)
     report = messages.Report(source, statements)
     _check(report)
-    for room in scratch.places():
+    for room in scratch.rooms():
         try:
             with scratch.folder(room) as folder:
                 return _program(_Job(arch, found, bits, folder, report), arch, placements, origin)
@@ -46,6 +46,7 @@ def assemble(arch: str, bits: int, source: Source, placements: Sequence[Placemen
 def _program(job: _Job, arch: str, placements: Sequence[Placement], origin: int) -> Program:
     report = job.report
     made = job.object(immediates.provisional(report.statements) if arch == "arm64" else {})
+    link.check_names(made, report)
     shapes, places = _place(made, placements, origin, report)
     symbols = _symbols(made, shapes, places)
     if arch == "arm64" and (changed := immediates.changed(made, symbols, report)):
@@ -88,10 +89,12 @@ class _Job:
         files = ("-o", messages.OBJECT, "--MD", "read.d", messages.SOURCE)
         ran = tools.run([self.found.assembler, *target.options[self._bits], "-L", *files], where)
         if ran.why:
+            self._unsure()
             report.only(report.large(), f"assembling this {ran.why} (GNU as)")
             report.stop()
         self._complain(ran.messages, rendered)
         if ran.status:
+            self._unsure()
             report.add(
                 None,
                 f"assembling ended with status {ran.status}: {messages.shorten(ran.messages) or 'nothing was said'} (GNU as)",
@@ -100,6 +103,7 @@ class _Job:
         # A macro may have put `.incbin` together where nobody saw it.
         read = (where / "read.d").read_text("utf-8", "replace").replace("\\\n", " ").partition(":")[2].split()
         if read != [messages.SOURCE]:
+            self._unsure()
             report.add(None, messages.FOREIGN)
             report.stop()
         try:
@@ -110,10 +114,16 @@ class _Job:
             raise
 
     def _complain(self, said: str, rendered: text.Text) -> None:
-        for complaint in messages.of_assembler(said):
+        complaints = list(messages.of_assembler(said))
+        if complaints:
+            self._unsure()
+        for complaint in complaints:
+            # Of such a program nothing else is told: it might tell of what is in the file.
             if complaint.foreign:
-                self.report.add(None, messages.FOREIGN)
-                continue
+                at = rendered.statement(complaint.used)
+                self.report.add(rendered.statement(complaint.line) if at is None else at, messages.FOREIGN)
+        self.report.stop()
+        for complaint in complaints:
             index = rendered.statement(complaint.line)
             index = self.report.large() if index is None else index
             if text.is_mark(complaint.text):
@@ -133,6 +143,13 @@ class _Job:
                 say = advise(say, self.report.statements[index], self._arch)
             self.report.add(index, say)
         self.report.stop()
+
+    def _unsure(self) -> None:
+        """Say the same of a program that may have read a file, whatever came of that."""
+        if not tools.confined_from_files(self.found.assembler):
+            for index in text.composed(self.report.statements):
+                self.report.add(index, messages.UNSURE)
+            self.report.stop()
 
     def _what(self, index: int | None) -> str:
         return "" if index is None else f": {clip(self.report.statements[index].text)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -24,6 +25,28 @@ _OPTIONS = (
     "--unresolved-symbols=ignore-all",
     "-N",
 )
+
+
+_PLAIN = re.compile(r"[A-Za-z_.$][\w.$]*\Z", re.ASCII)
+# What a name may be told by that the program does not hold as it is.
+_NAMING = (".section", ".pushsection")
+
+
+def check_names(made: objects.Object, report: messages.Report) -> None:
+    """Refuse names that would be more than a name in a linker script: a quote in one ends the name there."""
+    for name in (*(shape.name for shape in made.shapes), *made.undefined):
+        if _PLAIN.match(name):
+            continue
+        kind = "symbol" if name in made.undefined else "section"
+        index = next((n for n, s in enumerate(report.statements) if name in s.text), None)
+        if index is None and kind == "section":
+            index = next((n for n, s in enumerate(report.statements) if s.word in _NAMING and not _plainly(s.rest)), None)
+        report.add(index, f"`{clip(name)}` is no name of a {kind}: write letters, digits, `_`, `.` and `$`, no digit first")
+    report.stop()
+
+
+def _plainly(operands: str) -> bool:
+    return bool(_PLAIN.match(operands.partition(",")[0].strip().strip('"')))
 
 
 def script(made: objects.Object, places: Mapping[str, Place], symbols: Mapping[str, int]) -> str:

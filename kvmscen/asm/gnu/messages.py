@@ -13,6 +13,12 @@ from kvmscen.errors import Problem, ScenarioError
 
 SOURCE, OBJECT = "program.s", "program.o"
 FOREIGN = "this program reads another file: .include and .incbin are not allowed, since a scenario may not read files of the host"
+UNSURE = (
+    "this program does not assemble, or reads another file, which is not allowed: directives are put together here, and where "
+    "Landlock does not keep GNU as from other files, no more is said, since it might tell of one"
+)
+# What as says of a file that it tried to open: whether that is there, and why it cannot be read, is nobody's business.
+_OPENED = re.compile(r"(?:can't open|file not found|can't read from|unable to include|seek to end of \.incbin)\b")
 _LINE = re.compile(
     r"(?P<file>[^:]+)(?::(?P<line>\d+))?:\s+(?P<kind>Error|Warning|Fatal error|Info|Internal error)\b[^:]*: (?P<text>.*)"
 )
@@ -61,9 +67,10 @@ def _complaints(message: str) -> Iterator[Complaint]:
     if found:
         kind, text = found.group("kind"), found.group("text")
         if kind != "Info" and not (kind == "Warning" and _HARMLESS.search(text)):
-            yield Complaint(int(found.group("line") or 0), _memory(text), found.group("file") != SOURCE)
+            inside = found.group("file") == SOURCE
+            yield Complaint(int(found.group("line") or 0) * inside, _memory(text), not inside or bool(_OPENED.match(text)))
     elif fatal := _FATAL.match(message):
-        yield Complaint(0, _memory(fatal.group(1)))
+        yield Complaint(0, _memory(fatal.group(1)), bool(_OPENED.match(fatal.group(1))))
     elif _MEMORY.search(message):
         yield Complaint(0, _memory(message))
 

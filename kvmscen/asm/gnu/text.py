@@ -72,6 +72,14 @@ def check(statement: Statement) -> None:
         raise Wrong(f"{word} repeats at most {_MAX_REPEAT} times")
 
 
+def composed(statements: Sequence[Statement]) -> list[int]:
+    """The statements that may become any directive once macros are expanded."""
+    loose = any(statement.word == ".altmacro" for statement in statements)
+    return [
+        n for n, s in enumerate(statements) if "\\" in s.word or (loose and s.word in (".altmacro", ".macro", ".irp", ".irpc"))
+    ]
+
+
 def render(prologue: str, statements: Sequence[Statement], changed: Mapping[int, str]) -> Text:
     """The text for as, with marks; `changed` are statements to be written otherwise."""
     lines, owners = [prologue], [None]  # type: list[str], list[int | None]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import platform
 import re
-import resource
 import selectors
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Sequence
@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
+from kvmscen import sandbox
+from kvmscen.asm.gnu import confined
 from kvmscen.disk import scratch
 
 # CPU seconds of one run, and what it may take: a program of 64 MiB and its relocations fit. By the wall's clock it is only ended
@@ -24,6 +26,7 @@ WALL_SECONDS = 240.0
 _MEMORY = 1 << 30
 _FILE = 256 << 20
 _OUTPUT = 1 << 20
+_LOOK = 0.5
 # What as and ld say themselves: a message of the program's own begins with its line.
 _FULL = re.compile(r"^(?!program\.s:\d+: ).*(?:No space left on device|Disk quota exceeded)", re.MULTILINE)
 
@@ -115,18 +118,18 @@ def absent(arch: str) -> str:
 
 def run(argv: Sequence[str], where: Path) -> Ran:
     """Run a tool in `where`, within SECONDS of CPU, and limits of memory and file size. What it prints is in English."""
-    environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TMPDIR": str(where)}
-    with subprocess.Popen(
-        argv, cwd=where, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    ) as child:
-        try:
-            _limit(child.pid)
-            text, why = _read(child, time.monotonic() + WALL_SECONDS)
-        except BaseException:
-            child.kill()
-            raise
-        if why:
-            child.kill()
+    child = _starter(argv[0], sandbox.mode(), tuple(scratch.settle())).start(argv, where)
+    try:
+        with child:
+            try:
+                text, why = _read(child, time.monotonic() + WALL_SECONDS)
+            except BaseException:
+                child.kill()
+                raise
+            if why:
+                child.kill()
+    finally:
+        confined.Starter.ended(child)
     if _FULL.search(text):
         raise scratch.Full(str(where))
     status = child.returncode
@@ -135,19 +138,23 @@ def run(argv: Sequence[str], where: Path) -> Ran:
     return Ran(status, text, why)
 
 
-def _limit(process: int) -> None:
-    limits = (
-        (resource.RLIMIT_AS, _MEMORY, _MEMORY),
-        (resource.RLIMIT_FSIZE, _FILE, _FILE),
-        # At the first it gets SIGXCPU, by which `_ended` knows; were both alike it would be SIGKILL at once.
-        (resource.RLIMIT_CPU, SECONDS, SECONDS + 1),
-        (resource.RLIMIT_CORE, 0, 0),
-    )
+@lru_cache(maxsize=16)
+def _starter(program: str, asked: str, own: tuple[str, ...]) -> confined.Starter:
+    limits = {"RLIMIT_AS": _MEMORY, "RLIMIT_FSIZE": _FILE, "RLIMIT_CPU": SECONDS, "RLIMIT_CORE": 0}
+    return confined.Starter([program], own, limits)
+
+
+def confined_from_files(program: str) -> bool:
+    """Whether the kernel keeps a program from all files but its own."""
+    return _starter(program, sandbox.mode(), tuple(scratch.settle())).landlock > 0
+
+
+def _used(process: int) -> float:
+    """The CPU seconds that a process has taken, by the clock that clock_getcpuclockid(3) names."""
     try:
-        for what, soft, hard in limits:
-            resource.prlimit(process, what, (soft, hard))
-    except (ProcessLookupError, AttributeError):
-        pass
+        return time.clock_gettime(~process << 3 | 2)
+    except OSError:
+        return 0.0
 
 
 def _read(child: subprocess.Popen[bytes], deadline: float) -> tuple[str, str]:
@@ -158,7 +165,12 @@ def _read(child: subprocess.Popen[bytes], deadline: float) -> tuple[str, str]:
         selector.register(child.stderr, selectors.EVENT_READ)
         while True:
             left = deadline - time.monotonic()
-            if left <= 0 or not selector.select(left):
+            if left > 0 and not selector.select(min(left, _LOOK)):
+                # Its own limit is this process's time more, which it inherits.
+                if _used(child.pid) > SECONDS:
+                    return said.decode("utf-8", "replace"), _ended(signal.SIGXCPU)
+                continue
+            if left <= 0:
                 return said.decode("utf-8", "replace"), f"hangs: it took {WALL_SECONDS:g} s, most of which it slept"
             piece = os.read(child.stderr.fileno(), 65536)
             if not piece:
@@ -169,8 +181,6 @@ def _read(child: subprocess.Popen[bytes], deadline: float) -> tuple[str, str]:
 
 
 def _ended(number: int) -> str:
-    import signal
-
     if number == signal.SIGXFSZ:
         return f"makes more than {_FILE >> 20} MiB"
     if number == signal.SIGXCPU:

@@ -1,0 +1,202 @@
+"""as and ld, started so that they can open their own files alone, and end when whoever started them does.
+
+Whatever a program's macros put together, the kernel refuses the open. What a thread has given up, the processes that it starts do
+not have either: so a thread that is confined starts them. Between fork and exec it would take 2 ms more of each run, in which the
+kernel copies Python's memory. docs/security.md has the table of what they may.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import queue
+import resource
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+
+from kvmscen import sandbox
+from kvmscen.errors import HostError
+from kvmscen.sandbox import landlock, policies, seccomp
+
+_FOLDERS = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib")
+_PT_INTERP = 3
+
+Popen = subprocess.Popen[bytes]
+
+
+def rules(program: str) -> tuple[landlock.Rule, ...]:
+    """What a process must keep that will start `program`: to run it and its loader, and to read libraries."""
+    loader = _loader(program)
+    folders = tuple((folder, landlock.READ_FILE) for folder in _FOLDERS)
+    return ((program, landlock.RUN), *(((loader, landlock.RUN), *folders) if loader else ()))
+
+
+@lru_cache(maxsize=8)
+def _loader(program: str) -> str | None:
+    """The dynamic loader that an ELF file names, None where it needs none, or is no ELF file."""
+    with Path(program).open("rb") as stream:
+        header = stream.read(64)
+        if header[:5] != b"\x7fELF\x02":
+            return None
+        at, size, count = (int.from_bytes(header[start : start + n], "little") for start, n in ((32, 8), (54, 2), (56, 2)))
+        stream.seek(at)
+        table = stream.read(size * count)
+        for entry in (table[n * size : (n + 1) * size] for n in range(count)):
+            if int.from_bytes(entry[:4], "little") == _PT_INTERP:
+                stream.seek(int.from_bytes(entry[8:16], "little"))
+                return os.fsdecode(stream.read(int.from_bytes(entry[32:40], "little")).rstrip(b"\0"))
+    return None
+
+
+def _libraries(program: str) -> tuple[str, ...]:
+    """The shared libraries of a program, as its loader finds them; the folders of libraries where it does not tell."""
+    asked = {"LD_TRACE_LOADED_OBJECTS": "1", "LC_ALL": "C"}
+    quiet = subprocess.DEVNULL
+    done = subprocess.run([program, "--version"], env=asked, stdin=quiet, stdout=subprocess.PIPE, stderr=quiet, check=False)
+    lines = done.stdout.decode("utf-8", "replace").splitlines()
+    return tuple(line.split(" => ")[1].rpartition(" (")[0] for line in lines if " => " in line) or _FOLDERS
+
+
+class Starter:
+    """Starts `programs`, which may use the folders `own` and nothing else; `limits` are theirs, by resource and most.
+
+    Raises HostError where the kernel lacks what --sandbox require asks for, or a program cannot be confined.
+    """
+
+    def __init__(self, programs: Sequence[str], own: Sequence[str], limits: Mapping[str, int]) -> None:
+        self._limits = {getattr(resource, name): most for name, most in limits.items()}
+        self._environment = {"LC_ALL": "C"}
+        self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        self._asked: queue.SimpleQueue[Callable[[], Popen]] = queue.SimpleQueue()
+        self._started: queue.SimpleQueue[Popen | BaseException | None] = queue.SimpleQueue()
+        found, made = sandbox.InForce(0, False), -1
+        if sandbox.mode() != "off":
+            found = policies.means()
+            if sandbox.mode() == "require":
+                sandbox.require(found)
+        self.landlock = found.landlock
+        """The version of Landlock that holds them, 0 where nothing keeps them from files of the host."""
+        if found.landlock:
+            made = self._ruleset(programs, own)
+        policies.load_for_threads()
+        code = seccomp.program(os.uname().machine, policies.TOOL.calls, policies.TOOL.checks) if found.seccomp else b""
+        threading.Thread(target=self._serve, args=(made, code), daemon=True).start()
+        if isinstance(failed := self._started.get(), BaseException):
+            raise HostError(f"GNU as cannot be confined: {failed}")
+
+    def _ruleset(self, programs: Sequence[str], own: Sequence[str]) -> int:
+        libraries: dict[str, None] = {}
+        allowed = [(folder, landlock.OWN) for folder in own]
+        for program in programs:
+            loader = _loader(program)
+            allowed.append((program, landlock.RUN))
+            if loader:
+                allowed.append((loader, landlock.RUN))
+                libraries.update(dict.fromkeys(_libraries(program)))
+        folders = dict.fromkeys(path if path in _FOLDERS else os.path.dirname(path) for path in libraries)
+        if folders:
+            # The loader's own list of them lies in /etc, where they may not look.
+            self._environment["LD_LIBRARY_PATH"] = ":".join(folders)
+        return landlock.ruleset(self.landlock, [*allowed, *((path, landlock.READ_FILE) for path in libraries)])
+
+    def _serve(self, made: int, code: bytes) -> None:
+        """The thread."""
+        try:
+            if made >= 0 or code:
+                seccomp.no_new_privileges()
+            if made >= 0:
+                landlock.restrict(made)
+                os.close(made)
+            if code:
+                seccomp.install(code)
+        except OSError as error:
+            self._started.put(error)
+            return
+        self._started.put(None)
+        while True:
+            start = self._asked.get()
+            try:
+                self._started.put(start())
+            except BaseException as error:
+                self._started.put(error)
+
+    def _taken(self, program: str) -> Popen:
+        got = self._started.get()
+        if isinstance(got, OSError) and self.landlock and Path(program).read_bytes()[:2] == b"#!":
+            say = "which cannot be kept from files of the host: put the real one on PATH, or run with --sandbox off"
+            raise HostError(f"{program} is no program but a script, {say}")
+        if not isinstance(got, subprocess.Popen):
+            raise HostError(f"{program} cannot be started: {got}")
+        return got
+
+    def start(self, argv: Sequence[str], where: Path) -> Popen:
+        """Start a program in a folder, with its complaints in a pipe. It is killed when this process ends, however that is."""
+        environment = {**self._environment, "TMPDIR": str(where)}
+        line, end = os.pipe2(os.O_CLOEXEC)
+
+        def start() -> Popen:
+            return subprocess.Popen(
+                argv,
+                cwd=where,
+                env=environment,
+                stdin=line,
+                stdout=self._null,
+                stderr=subprocess.PIPE,
+                # All that Python opens is closed by exec; to look for more takes longer than as does.
+                close_fds=False,
+            )
+
+        try:
+            with _limited(self._limits):
+                self._asked.put(start)
+                child = self._taken(argv[0])
+            _tie(line, child.pid)
+        except BaseException:
+            os.close(end)
+            raise
+        finally:
+            os.close(line)
+        _ENDS[child.pid] = end
+        return child
+
+    @staticmethod
+    def ended(child: Popen) -> None:
+        """To be called when it has been waited for."""
+        if (end := _ENDS.pop(child.pid, None)) is not None:
+            os.close(end)
+
+
+# What each of them is tied to, by its process.
+_ENDS: dict[int, int] = {}
+
+
+def _tie(line: int, process: int) -> None:
+    """Have the kernel kill a process when the other end of its standard input is closed, if only by the death of who holds it.
+
+    PR_SET_PDEATHSIG would have to be asked for by the process itself.
+    """
+    fcntl.fcntl(line, fcntl.F_SETOWN, process)
+    fcntl.fcntl(line, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(line, fcntl.F_SETFL, fcntl.fcntl(line, fcntl.F_GETFL) | os.O_ASYNC)
+
+
+@contextmanager
+def _limited(limits: Mapping[int, int]) -> Iterator[None]:
+    """Limits of this process for as long as another is started, which inherits them: it is never without."""
+    before = {what: resource.getrlimit(what) for what in limits}
+    try:
+        for what, most in limits.items():
+            # What this process has used itself must not end it.
+            most += int(time.process_time()) * (what == resource.RLIMIT_CPU)
+            hard = before[what][1]
+            resource.setrlimit(what, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+        yield
+    finally:
+        for what, soft in before.items():
+            resource.setrlimit(what, soft)

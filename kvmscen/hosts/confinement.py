@@ -1,0 +1,51 @@
+"""What the main process hears of how its children are confined, and what it says of it: once, whatever many of them say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from kvmscen import sandbox
+from kvmscen.errors import HostError
+from kvmscen.sandbox import InForce
+
+Json = dict[str, Any]
+_told: set[str] = set()
+tell: list[Callable[[str], None]] = []
+"""Called with what a user should know; the command line adds what prints it."""
+
+
+def heard(hello: Json, where: str = "") -> None:
+    """Take in a child's hello; `where` names another machine than this one. Raises HostError where `require` is not met."""
+    held = in_force(hello)
+    if held is None or sandbox.mode() == "off" or not held.lacking:
+        return
+    machine = f"{where}: the kernel there" if where else "this kernel"
+    if sandbox.mode() == "require":
+        raise HostError(f"--sandbox require: {machine} has no {held.lacking}")
+    say = f"{machine} has no {held.lacking}: what runs there is confined by what it has (docs/security.md)"
+    if say not in _told:
+        _told.add(say)
+        for told in tell:
+            told(say)
+
+
+def in_force(hello: Json) -> InForce | None:
+    """What a child's hello says of it, None where it says nothing."""
+    said = hello.get("sandbox")
+    if not isinstance(said, dict) or said.get("off"):
+        return None
+    return InForce(int(said.get("landlock") or 0), bool(said.get("seccomp")))
+
+
+def check() -> None:
+    """Raise HostError where `require` asks for more than this machine's kernel has: before anything is started."""
+    if sandbox.mode() == "require":
+        from kvmscen.sandbox import policies  # here, since most runs do not ask
+
+        sandbox.require(policies.means())
+
+
+def asked(timing: bool) -> str:
+    """What an agent is told: how to confine itself; its system calls are not filtered where it times exits."""
+    return sandbox.mode() + (",timing" if timing else "")
