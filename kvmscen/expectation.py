@@ -35,8 +35,8 @@ class Expected:
     """One step. `kind`: exit name, `error`, `timeout`, `group`. `fields`, `regs`: name to matcher (plain JSON data).
 
     `where` names the fields that decide whether an exit is this step at all. `memory`: (gpa, unit, values); unit u8 to u64
-    with a list of matchers, or `hex` with the bytes' hex. `answer` is YAML of the `reply`, `then` of the actions (None: not
-    written).
+    with a list of matchers, or `hex` with the bytes' hex. `reply` are the members that user space must have written back (None:
+    none of the step's own), `answer` is YAML of them. `then` are the actions (None: not written).
     """
 
     kind: str
@@ -52,6 +52,7 @@ class Expected:
     steps: tuple[Expected, ...] = ()
     answer: str = ""
     then: tuple[Deed, ...] | None = None
+    reply: Mapping[str, Any] | None = None
 
     def to_json(self) -> Json:
         out: Json = {"kind": self.kind, "at": [self.line, self.column], "vcpu": self.vcpu}
@@ -73,6 +74,8 @@ class Expected:
             out["answer"] = self.answer
         if self.then is not None:
             out["then"] = [deed.to_json() for deed in self.then]
+        if self.reply is not None:
+            out["reply"] = dict(self.reply)
         return out
 
     @classmethod
@@ -93,6 +96,7 @@ class Expected:
             tuple(cls.from_json(s) for s in data.get("steps", ())),
             data.get("answer", ""),
             tuple(Deed(*deed) for deed in data["then"]) if "then" in data else None,
+            data.get("reply"),
         )
 
 

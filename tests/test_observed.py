@@ -117,7 +117,7 @@ def exit_events(draw: st.DrawFn, arch: str, name: str | None = None) -> Event:
         bits = 8 * fields.get("len", fields.get("size", 8))
         number = st.integers(0, (1 << bits) - 1)
         if fields.get("count", 1) > 1:
-            reply = {"data": draw(st.lists(number, min_size=1, max_size=fields["count"]))}
+            reply = {"data": draw(st.lists(number, min_size=2, max_size=max(2, fields["count"])))}
         else:
             reply = {"data": draw(number)}
     return Event(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
@@ -10,6 +9,7 @@ from functools import cache, cached_property
 from kvmscen.arch import ARCHES, arm64_tables
 from kvmscen.build import deeds, measure
 from kvmscen.build.ambiguity import MOST, TooMany, ambiguous, mistaken
+from kvmscen.build.conditions import undecided, unmet
 from kvmscen.build.measure import Timing
 from kvmscen.build.plan import Plan, later_slots, mode_of, names_pc
 from kvmscen.build.resolve import MemoryExpected, Resolver, actions_of, memory_size
@@ -21,7 +21,7 @@ from kvmscen.machine import Machine, Tables, Vcpu, seconds
 from kvmscen.machine import Step as ScriptStep
 from kvmscen.measured import Wanted
 from kvmscen.notation import Notation
-from kvmscen.scenario import Case, Conditions, Enable, Final, Overlay, Step
+from kvmscen.scenario import Case, Enable, Final, Step
 
 _DEFAULT_TIMEOUT = 5.0
 # A round that is timed ends when it has its samples, or when none comes; this is for one in which they hardly come.
@@ -51,50 +51,6 @@ def ready(file: str, case: Case, plan: Plan, facts: Facts, kind: str, timing: Ti
     if resolver.problems:
         raise ScenarioError(dict.fromkeys(resolver.problems))
     return made
-
-
-def unmet(conditions: Conditions, facts: Facts, kind: str) -> str | None:
-    """Which condition a host does not meet, in words; None when it meets all."""
-    for name in conditions.capabilities:
-        if not facts.capabilities.get(name):
-            return f"the host has no {name}"
-    if conditions.kernel_from or conditions.kernel_before:
-        if facts.kernel is None:
-            return "the condition is on the kernel, and this host has none of its own"
-        have = _version(facts.kernel)
-        if conditions.kernel_from and have < _version(conditions.kernel_from):
-            return f"kernel {facts.kernel} is older than {conditions.kernel_from}"
-        if conditions.kernel_before and have >= _version(conditions.kernel_before):
-            return f"kernel {facts.kernel} is not before {conditions.kernel_before}"
-    if conditions.kvm and facts.flavour not in conditions.kvm:
-        return f"KVM is {facts.flavour or 'of a flavour that cannot be told'}, not {' or '.join(conditions.kvm)}"
-    for feature in conditions.cpu:
-        if feature not in facts.cpu:
-            return f"the CPU has no {feature}"
-    if conditions.host and kind not in conditions.host:
-        return f"the host is {kind}, not {' or '.join(conditions.host)}"
-    return None
-
-
-def undecided(overlays: Iterable[Overlay], facts: Facts, kind: str) -> str | None:
-    """Why it cannot be told which overlay applies, where that is so: a flavour of KVM that the host does not show."""
-    for overlay in overlays:
-        asked = overlay.conditions
-        if unmet(asked, facts, kind) is None:
-            return None
-        known = facts.flavour is not None or facts.predicted
-        if asked.kvm and not known and unmet(replace(asked, kvm=()), facts, kind) is None:
-            return f"what is expected is conditional on KVM being {' or '.join(asked.kvm)}, and its flavour cannot be told here"
-    return None
-
-
-def _version(text: str) -> tuple[int, ...]:
-    found = re.match(r"\d+(\.\d+)*", text)
-    numbers = list(map(int, found[0].split("."))) if found else []
-    while numbers and not numbers[-1]:
-        # 6.4 and 6.4.0 are one.
-        numbers.pop()
-    return tuple(numbers)
 
 
 @cache
@@ -306,6 +262,7 @@ class _Maker:
             steps=tuple(map(self.expected, step.steps)),
             answer=step.answer,
             then=None if step.then is None else deeds.done(step.then),
+            reply=self.reply(step),
         )
 
     def fields(self, step: Step) -> dict[str, object]:
@@ -324,22 +281,25 @@ class _Maker:
         row = exits.BY_NAME.get(step.kind)
         telling = ("ioctl", "errno") if step.kind == "error" else row.where if row is not None else ()
         fields = self.fields(step)
-        reply = None
-        if step.reply is not None:
-            # A reply is as wide as the exit's length says, which the step need not know.
-            reply = self.resolver.fields(step.kind, {**step.fields, **step.reply}, self.case.arch, step.place)
-            reply = {key: reply[key] for key in step.reply}
         return ScriptStep(
             exit=step.kind,
             where={key: fields[key] for key in telling if key in fields},
             repeat=step.repeat,
-            reply=reply,
+            reply=self.reply(step),
             then=None if step.then is None else self.resolver.actions(step.then, self.widths),
             observe_regs=tuple(step.regs),
             observe_memory=_ranges(self.resolver.memory(step.memory)),
             timeout=step.timeout,
             steps=tuple(map(self.step, step.steps)),
         )
+
+    def reply(self, step: Step) -> dict[str, object] | None:
+        """The members that user space writes back."""
+        if step.reply is None:
+            return None
+        # A reply is as wide as the exit's length says, which the step need not know.
+        found = self.resolver.fields(step.kind, {**step.fields, **step.reply}, self.case.arch, step.place)
+        return {key: found[key] for key in step.reply}
 
     def ignored(self, step: Step) -> ScriptStep:
         return ScriptStep(exit=step.kind, where=self.fields(step))

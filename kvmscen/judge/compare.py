@@ -18,7 +18,7 @@ _LENGTH = {"mmio": "len", "io": "size"}
 def differences(step: Expected, event: Event, nth: int) -> tuple[str, ...]:
     """What of a step an event does not hold in round `nth`: names of members, `regs.x2`, `memory.0x5000`, `timeout`, `reply`.
 
-    `exit` alone, where it is another exit. Whether the host took it as this step, and what was done then, is not looked at.
+    `exit` alone, where it is another exit. `reply` also where it did not get the step's reply, or could not.
     """
     if step.kind != (event.name if event.kind == "exit" else event.kind):
         return ("exit",)
@@ -30,7 +30,7 @@ def differences(step: Expected, event: Event, nth: int) -> tuple[str, ...]:
     regs = event.regs or {}
     out += [f"regs.{name}" for name, matcher in step.regs.items() if not matches(matcher, regs.get(name), nth)]
     out += [f"memory.{check[0]:#x}" for check in step.memory if not memory_holds(check, event.memory or {}, nth)]
-    if event.reply and not answered(event.name, event.fields, event.reply):
+    if event.reply != step.reply or (event.reply and not answered(event.name, event.fields, event.reply)):
         out.append("reply")
     return tuple(out)
 

@@ -105,8 +105,7 @@ class Trial:
         step, given = slot.step, None if one.given is None else one.given.step
         if given is step:
             return ("then",) if undone(step, one.event) else ()
-        out = ("reply",) * (step.answer != ("" if given is None else given.answer))
-        return out + ("then",) * (_texts(step) != _texts(given) or (given is not None and undone(given, one.event)))
+        return ("then",) * (_texts(step) != _texts(given) or (given is not None and undone(given, one.event)))
 
     # --- the end ----------------------------------------------------------------------------------------------------
 
