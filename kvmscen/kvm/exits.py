@@ -269,8 +269,9 @@ EXITS: tuple[Exit, ...] = (
 )
 
 # struct kvm_debug_exit_arch, by architecture.
+DR7 = 24
 DEBUG_FIELDS: dict[str, tuple[Field, ...]] = {
-    "x86_64": (F("exception", 0, "I"), F("pc", 8, "Q"), F("dr6", 16, "Q"), F("dr7", 24, "Q")),
+    "x86_64": (F("exception", 0, "I"), F("pc", 8, "Q"), F("dr6", 16, "Q"), F("dr7", DR7, "Q")),
     "arm64": (F("hsr", 0, "I"), F("hsr_high", 4, "I"), F("far", 8, "Q")),
     "riscv64": (),
 }
@@ -326,7 +327,36 @@ def decode(reason: int, union: bytes, data_at: Any, arch: str) -> tuple[str, dic
         values["is_write"] = bool(values["is_write"])
     if "ndata" in values:
         values["data"] = values["data"][: min(values["ndata"], 16)]
+    for member in _unwritten(row.name, values, data_at, arch):
+        values.pop(member, None)
     return row.name, values
+
+
+# What stands in dr7 of a debug exit before KVM_RUN, so that it can be told whether KVM wrote there.
+UNTOUCHED = 0x6B766D7363656E21
+_RUN_FLAGS = 14
+_HSR_HIGH_VALID = 1
+_WATCHPOINTS = (0x34, 0x35)
+_BREAKPOINT = 3
+_FAR_NOT_VALID, _GPA_VALID = 1 << 10, 1
+
+
+def _unwritten(name: str, values: Mapping[str, Any], data_at: Any, arch: str) -> tuple[str, ...]:
+    """The members of an exit that KVM leaves as the last exit or reply left them."""
+    if name == "debug" and arch == "arm64":
+        # far: kvm_handle_guest_debug. hsr_high: ("KVM: arm64: Treat ESR_EL2 as a 64-bit register") (in v5.19).
+        far = () if values["hsr"] >> 26 in _WATCHPOINTS else ("far",)
+        valid = int.from_bytes(data_at(_RUN_FLAGS, 2), "little") & _HSR_HIGH_VALID
+        return far if valid else (*far, "hsr_high")
+    if name == "debug" and arch == "x86_64":
+        # A #BP writes pc and exception; a step that KVM emulates (kvm_vcpu_do_singlestep) dr6 too.
+        if values["exception"] == _BREAKPOINT:
+            return ("dr6", "dr7")
+        return ("dr7",) if values["dr7"] == UNTOUCHED else ()
+    if name == "arm_sea":
+        gva = ("gva",) if values["esr"] & _FAR_NOT_VALID else ()
+        return gva if values["flags"] & _GPA_VALID else (*gva, "gpa")
+    return ()
 
 
 def _decode_io(union: bytes, data_at: Any) -> dict[str, Value]:

@@ -151,6 +151,7 @@ def _enable_cap(number: int, args: tuple[int, ...]) -> ctypes.Array[ctypes.c_cha
     return ctypes.create_string_buffer(struct.pack("=II4Q", number, 0, *padded), 104)
 
 
+_UNTOUCHED = struct.pack("=Q", exits.UNTOUCHED)
 _STEP = 3  # KVM_GUESTDBG_ENABLE and KVM_GUESTDBG_SINGLESTEP
 
 
@@ -162,6 +163,7 @@ class Vcpu(Descriptor):
         self.number = number
         self.run_size = run_size
         self._debug = bytes(8 + GUEST_DEBUG[of_machine(os.uname().machine)][0])
+        self._watched = False  # whether a debug exit may come whose dr7 KVM may not write
         self.features: tuple[str, ...] = ()  # what KVM_ARM_VCPU_INIT was given
         try:
             self.kvm_run = _map(run_size, _MAP_SHARED, fd)
@@ -173,6 +175,8 @@ class Vcpu(Descriptor):
 
     def run(self) -> int:
         """KVM_RUN (KVM API 4.10): 0, or the errno with which it failed."""
+        if self._watched:
+            self.put(exits.UNION + exits.DR7, _UNTOUCHED)
         return ctypes.get_errno() if _ioctl(self.fd, _RUN, None) < 0 else 0
 
     @property
@@ -215,6 +219,7 @@ class Vcpu(Descriptor):
             struct.pack_into(f"={len(values)}Q", buffer, 8 + offset, *values)
         self.ioctl("KVM_SET_GUEST_DEBUG", buffer)
         self._debug = buffer.raw
+        self._watched = arch == "x86_64" and args["control"] != 0
 
     def single_step(self, on: bool) -> None:
         """Have KVM_RUN return after one instruction, or go back to what was set before."""

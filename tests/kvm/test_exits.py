@@ -8,6 +8,7 @@ import re
 import shutil
 import struct
 import subprocess
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -252,8 +253,27 @@ def test_internal_error_has_as_many_data_as_ndata_says() -> None:
 def test_debug_is_the_architectures() -> None:
     raw = struct.pack("=IIQQQ", 1, 0, 0x1234, 0xFFFF0FF0, 0x400)
     assert decode(4, raw) == ("debug", {"exception": 1, "pc": 0x1234, "dr6": 0xFFFF0FF0, "dr7": 0x400})
-    raw = struct.pack("=IIQ", 0xF2000000, 1, 0x4000)
-    assert decode(4, raw, arch="arm64")[1] == {"hsr": 0xF2000000, "hsr_high": 1, "far": 0x4000}
+    raw = struct.pack("=IIQ", 0xD2000000, 1, 0x4000)
+    assert decode(4, raw, lambda offset, length: b"\1\0", "arm64")[1] == {"hsr": 0xD2000000, "hsr_high": 1, "far": 0x4000}
+
+
+def test_what_kvm_did_not_write_is_not_there() -> None:
+    def flags(value: int) -> Callable[[int, int], bytes]:
+        return lambda offset, length: value.to_bytes(length, "little")
+
+    # arm64: far at watchpoints alone (their EC is 0x34 or 0x35), hsr_high where a flag says so.
+    step = struct.pack("=IIQ", 0xCA000022, 7, 0x1234)
+    assert decode(4, step, flags(0), "arm64") == ("debug", {"hsr": 0xCA000022})
+    assert decode(4, step, flags(1), "arm64") == ("debug", {"hsr": 0xCA000022, "hsr_high": 7})
+    # x86: dr6 and dr7 are not those of a #BP; dr7 is not written by a step that KVM emulates.
+    assert decode(4, struct.pack("=IIQQQ", 3, 0, 0x10, 0x4000, 0x400))[1] == {"exception": 3, "pc": 0x10}
+    stepped = struct.pack("=IIQQQ", 1, 0, 0x10, 0x4000, exits.UNTOUCHED)
+    assert decode(4, stepped)[1] == {"exception": 1, "pc": 0x10, "dr6": 0x4000}
+    # arm_sea: gva and gpa only where they are known.
+    sea = struct.pack("=QQQQ", 0, 0x400, 0x1111, 0x2222)
+    assert decode(41, sea, arch="arm64")[1] == {"flags": 0, "esr": 0x400}
+    sea = struct.pack("=QQQQ", 1, 0, 0x1111, 0x2222)
+    assert decode(41, sea, arch="arm64")[1] == {"flags": 1, "esr": 0, "gva": 0x1111, "gpa": 0x2222}
 
 
 def test_a_reason_without_a_row_keeps_its_number() -> None:
