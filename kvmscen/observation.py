@@ -117,7 +117,8 @@ class Observation:
 
     `regs` holds all general registers of vCPU 0 and those asked for; `memory` maps gpa to bytes, none where no memory is.
     `detail` says more where the run did not end by itself; `unpredicted` is why a model has no prediction; `timing` is there
-    where exits were timed. `notes` say what the host put right.
+    where exits were timed. `notes` say what the host put right. `exception` are the registers that tell of the last exception
+    that the guest took, where it hangs; with `again` they are of a second run (kvmscen.kvm.vectors).
     """
 
     stopped: str
@@ -129,6 +130,7 @@ class Observation:
     unpredicted: str | None = None
     timing: Timing | None = None
     notes: tuple[str, ...] = ()
+    exception: Mapping[str, int] | None = None
 
     def to_json(self) -> Json:
         out: Json = {
@@ -146,6 +148,8 @@ class Observation:
             out["timing"] = self.timing.to_json()
         if self.notes:
             out["notes"] = list(self.notes)
+        if self.exception is not None:
+            out["exception"] = dict(self.exception)
         return out
 
     @classmethod
@@ -164,4 +168,5 @@ class Observation:
             data.get("unpredicted"),
             None if timing is None else Timing.from_json(timing),
             tuple(data.get("notes", ())),
+            data.get("exception"),
         )

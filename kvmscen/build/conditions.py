@@ -14,7 +14,7 @@ def unmet(conditions: Conditions, facts: Facts, kind: str) -> str | None:
     """Which condition a host does not meet, in words; None when it meets all."""
     for name in conditions.capabilities:
         if not facts.capabilities.get(name):
-            return f"the host has no {name}"
+            return f"the host has no {name}{other_cpu(name, kind)}"
     if conditions.kernel_from or conditions.kernel_before:
         if facts.kernel is None:
             return "the condition is on the kernel, and this host has none of its own"
@@ -27,7 +27,7 @@ def unmet(conditions: Conditions, facts: Facts, kind: str) -> str | None:
         return f"KVM is {facts.flavour or 'of a flavour that cannot be told'}, not {' or '.join(conditions.kvm)}"
     for feature in conditions.cpu:
         if feature not in facts.cpu:
-            return f"the CPU has no {feature}"
+            return f"the CPU has no {feature}{other_cpu(feature, kind)}"
     if conditions.host and kind not in conditions.host:
         return f"the host is {kind}, not {' or '.join(conditions.host)}"
     return None
@@ -52,3 +52,13 @@ def _version(text: str) -> tuple[int, ...]:
         # 6.4 and 6.4.0 are one.
         numbers.pop()
     return tuple(numbers)
+
+
+# Which of QEMU's processors has what its usual one (boards.BOARDS) lacks.
+_CPUS = {"KVM_CAP_ARM_SVE": "a64fx", "sve": "a64fx"}
+
+
+def other_cpu(name: str, kind: str) -> str:
+    """How a host that QEMU boots gets a capability or CPU feature, where one of its processors has it."""
+    cpu = _CPUS.get(name) if kind == "qemu" else None
+    return f": add `,cpu={cpu}` to the host's name, as QEMU's {cpu} has it" if cpu else ""

@@ -9,7 +9,7 @@ from functools import cache, cached_property
 from kvmscen.arch import ARCHES, arm64_tables
 from kvmscen.build import deeds, measure
 from kvmscen.build.ambiguity import MOST, TooMany, ambiguous, mistaken
-from kvmscen.build.conditions import undecided, unmet
+from kvmscen.build.conditions import other_cpu, undecided, unmet
 from kvmscen.build.measure import Timing
 from kvmscen.build.plan import Plan, later_slots, mode_of, names_pc
 from kvmscen.build.resolve import MemoryExpected, Resolver, actions_of, memory_size
@@ -145,7 +145,7 @@ class _Maker:
         enables += [action.args["enable"] for action in actions if action.name == "enable"]
         for enable in enables:
             if not facts.capabilities.get(enable.cap) and not _expects_error(expect, "KVM_ENABLE_CAP"):
-                return f"the host has no {enable.cap}"
+                return f"the host has no {enable.cap}{other_cpu(enable.cap, facts.kind)}"
         feature = self.unknown_feature(facts)
         if feature is not None and not _expects_error(expect, "KVM_ARM_VCPU_INIT"):
             return feature
@@ -164,7 +164,8 @@ class _Maker:
         needs = ARCHES[self.case.arch].FEATURE_CAPABILITIES
         for name in (name for vcpu in self.case.vcpus for name in vcpu.features or ()):
             if name in needs and not facts.capabilities.get(needs[name]):
-                return f"the host has no {needs[name]}, which the vCPU feature {name} needs"
+                other = other_cpu(needs[name], facts.kind)
+                return f"the host has no {needs[name]}, which the vCPU feature {name} needs{other}"
         return None
 
     def enables(self) -> tuple[Enable, ...]:

@@ -1,8 +1,21 @@
-"""What is known of an outcome: one clause of cause and remedy, for the outcomes that puzzle people."""
+"""What is known of an outcome: cause and remedy, for the outcomes that puzzle people. A hint says no more than was seen."""
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from kvmscen.expectation import Expected, Story
+from kvmscen.job import Job, Legend
+from kvmscen.judge import exceptions, sregs
+from kvmscen.machine import Action, Machine, Memslot, Step
+from kvmscen.notation import Notation
 from kvmscen.observation import Event, Observation
+from kvmscen.result import Mismatch, Row
+from kvmscen.whence import source
 
 _NO_SYNDROME = (
     "KVM could not decode this access: its data abort carries no valid syndrome (ESR_EL2.ISV = 0), as pre- and post-indexed, "
@@ -10,12 +23,17 @@ _NO_SYNDROME = (
     "keeps its initial 0. Enable KVM_CAP_ARM_NISV_TO_USER to get it as arm_nisv, write `undecoded: emulate` to have it carried "
     "out, or access the address with a single register and no write-back"
 )
-_SHUTDOWN = (
+_EMPTY_IDT = (
     "a triple fault: kvmscen's IDT is empty in long and protected mode, so any exception ends like this. Usual causes: an "
     "address above 4 GiB outside every slot and section, an instruction that this CPU or KVM does not have, an MSR that KVM "
     "refuses"
 )
-_NO_STACK = "; a push, call or ret without a stack (rsp is 0 at the start: set it with regs: {rsp: ...})"
+_OWN_IDT = (
+    "a triple fault: an exception whose handler could not be entered. The IDT is the scenario's own: look at the limit of `idt`, "
+    "its gate for that exception, the code segment that the gate names, and the stack"
+)
+_REAL_IDT = "a triple fault: in real mode an exception whose vector could not be read, or whose handler raised another"
+_RESET = "SVM has reset the vCPU by then, so pc and the registers are those of a reset, not of the fault"
 _EMULATION = (
     "KVM's emulator does not know the instruction, or there is none: it fetches from outside the memslots, or this KVM "
     "(pvm emulates all code at CPL 0) lacks it"
@@ -31,36 +49,257 @@ _LOOP = "the guest was still running: an endless loop, or an instruction that wa
 _NISV_REPEATS = (
     "an arm_nisv that nothing acts upon repeats for ever: write `emulate` in its then, add 4 to pc there, or let it end the run"
 )
+_ENDS = {
+    "arm64": "end it with PSCI SYSTEM_OFF (`ldr w0, =0x84000008`, `hvc #0`), which is the exit system_event",
+    "riscv64": (
+        "end it with SBI's system reset (`li a7, 0x53525354`, `li a6, 0`, `li a0, 0`, `ecall`), which is the exit system_event"
+    ),
+    "x86_64": "end it with `hlt`",
+}
+# Instructions that use the stack, as they are written in a source line `LINE: TEXT`.
+_STACK = re.compile(r"\s*(?:\w+:\s*)*(push\w*|pop\w*|call\w*|ret\w*|enter\w*|leave\w*|int|iret\w*)\b", re.IGNORECASE)
+# Where a stack pointer that began as 0 has gone down to, at most.
+_BELOW = 0x1000
+_SVM_RESET_PC = 0xFFF0
 
 
-def hint(arch: str, observation: Observation, unexpected: list[Event]) -> str | None:
-    """The hint for the first event that was not expected and has a known cause; None where nothing is known."""
-    for event in unexpected:
-        found = _of(arch, event, observation)
-        if found is not None:
-            return found
-    return _LOOP if observation.stopped == "timeout" else None
+@dataclass(frozen=True)
+class Case:
+    """One outcome that is not as it should be: the Job, what was seen, and what of it was not expected."""
+
+    job: Job
+    story: Story
+    seen: Observation
+    unexpected: Sequence[Event] = ()
+    mismatches: Sequence[Mismatch] = ()
+    rows: Sequence[Row] = ()
+
+    @cached_property
+    def machine(self) -> Machine | None:
+        """What the host was told."""
+        return None if self.job.machine is None else Machine.from_json(json.loads(self.job.machine.text))
+
+    @property
+    def legend(self) -> Legend:
+        """The names of addresses and lines."""
+        return self.job.legend or Legend({}, ())
+
+    def source(self, event: Event) -> str:
+        """Where an event comes from, `LINE: TEXT`."""
+        return source(event, self.legend, self.job.arch, self.job.flavour)
+
+    def actions(self) -> Iterator[Action]:
+        """All host actions, in the order in which they are written."""
+        if self.machine is None:
+            return
+        yield from self.machine.setup
+        for vcpu in self.machine.vcpus:
+            yield from _actions(vcpu.script or ())
+
+    @cached_property
+    def slots(self) -> tuple[Memslot, ...] | None:
+        """The memslots, None where an action changes them."""
+        moved = any(action.name in ("set_memslot", "delete_memslot") for action in self.actions())
+        if self.machine is None or moved:
+            return None
+        return tuple(slot for slot in self.machine.memslots if slot.errno is None)
+
+    def slot(self, gpa: int) -> Memslot | None:
+        """The memslot that has an address."""
+        return next((s for s in self.slots or () if s.gpa <= gpa < s.gpa + s.size), None)
 
 
-def _of(arch: str, event: Event, observation: Observation) -> str | None:
+def _actions(steps: Sequence[Step]) -> Iterator[Action]:
+    for step in steps:
+        yield from step.then or ()
+        yield from _actions(step.steps)
+
+
+def hint(case: Case) -> str | None:
+    """The hint for what is missing, else for the first event that was not expected; None where no cause is known."""
+    found = _in_a_slot(case) or next((said for event in case.unexpected if (said := _of(case, event)) is not None), None)
+    if found is None and case.seen.stopped == "timeout":
+        found = _still_running(case)
+    return found or _inherited(case)
+
+
+def _of(case: Case, event: Event) -> str | None:
     if event.kind == "timeout":
-        return _LOOP
+        return _still_running(case)
     if event.kind == "error":
-        if arch == "arm64" and event.name == "ENOSYS" and event.fields.get("ioctl") == "KVM_RUN":
-            return _NO_SYNDROME
-        known = {"ENOSPC": _NO_SLOT, "EFAULT": _FAULT}
-        if arch == "riscv64":
-            known = {**known, "EOPNOTSUPP": _RISCV_UNDECODED, "EIO": _RISCV_MISALIGNED}
-        return known.get(event.name) if event.fields.get("ioctl") == "KVM_RUN" else None
+        return _error(case, event)
     if event.name == "shutdown":
-        stack = observation.regs.get("rsp", 0)
-        return _SHUTDOWN + (_NO_STACK if stack == 0 or stack > 1 << 63 else "")
+        return _shutdown(case, event)
     if event.name == "internal_error" and event.fields.get("suberror") == 1:
-        return _EMULATION
-    return _NISV_REPEATS if event.name == "arm_nisv" and _again(event, observation) else None
+        return _ran_off(case, event.pc) or _EMULATION
+    if event.name == "mmio":
+        return _stack_as_mmio(case, event)
+    return _NISV_REPEATS if event.name == "arm_nisv" and _again(event, case.seen) else None
+
+
+# --- events that were not expected ----------------------------------------------------------------------------------
+
+
+def _error(case: Case, event: Event) -> str | None:
+    arch, ioctl = case.job.arch, event.fields.get("ioctl")
+    if ioctl == "KVM_SET_SREGS" and event.name == "EINVAL" and arch == "x86_64" and case.machine is not None:
+        return sregs.refused(case.machine, event.op, _written(case, event.op))
+    if ioctl != "KVM_RUN":
+        return None
+    if arch == "arm64" and event.name == "ENOSYS":
+        return _NO_SYNDROME
+    known = {"ENOSPC": _NO_SLOT, "EFAULT": _FAULT}
+    if arch == "riscv64":
+        off = _ran_off(case, event.pc) if event.name == "EOPNOTSUPP" else None
+        if off is not None:
+            return f"{off}. {before}" if (before := _exception(case)) else off
+        known = {**known, "EOPNOTSUPP": _RISCV_UNDECODED, "EIO": _RISCV_MISALIGNED}
+    return known.get(event.name)
+
+
+def _written(case: Case, op: str | None) -> Mapping[str, int]:
+    """The registers of the set_regs that an event's `op` names."""
+    machine = case.machine
+    *path, kind, number = (op or "").split("/") if "/" in (op or "") else ("", "")
+    if machine is None or not number.isdigit():
+        return {}
+    actions: Sequence[Action] = machine.setup if kind == "setup" else ()
+    if kind == "then" and path[:1] == ["steps"]:
+        steps: Sequence[Step] = machine.vcpus[0].script or ()
+        for index in map(int, path[1:]):
+            actions, steps = steps[index].then or (), steps[index].steps
+    # An action of several parts (write_memory) is several of the Machine's: look for the registers from there on.
+    later = [action.args for action in actions[int(number) :] if action.name == "set_regs"]
+    return later[0] if later else {}
+
+
+def _shutdown(case: Case, event: Event) -> str:
+    machine = case.machine
+    plan = machine.vcpus[0] if machine is not None and machine.vcpus else None
+    regs = plan.regs if plan is not None else {}
+    mode = plan.mode if plan is not None else "long"
+    reset = case.job.flavour == "svm" and event.pc == _SVM_RESET_PC
+    own = any(name.startswith("idt") for name in regs) or any(
+        name.startswith("idt") for action in case.actions() if action.name == "set_regs" for name in action.args
+    )
+    say = _REAL_IDT if mode == "real" else _OWN_IDT if own else _EMPTY_IDT
+    stack = _no_stack(case, event, regs, reset)
+    return say + (f"; {stack}" if stack else "") + (f". {_RESET}" if reset else "")
+
+
+def _no_stack(case: Case, event: Event, regs: Mapping[str, int], reset: bool) -> str | None:
+    if any(name in regs for name in ("rsp", "esp", "sp")):
+        return None
+    if not reset:
+        # 0, or just below the end of the addresses.
+        rsp = case.seen.regs.get("rsp", 0)
+        told = case.source(event)
+        used = _STACK.match(told.partition(":")[2])
+        if used and (rsp == 0 or rsp >= (1 << 64) - _BELOW):
+            return f"line {told}: `{used[1]}` needs a stack, and rsp is {rsp:#x}: write `regs: {{rsp: ...}}`"
+        return None
+    using = [(line, text) for _, _, line, text in case.legend.lines if line and _STACK.match(text)]
+    if not using:
+        return None
+    line, text = min(using)
+    return f"there is no stack (rsp is 0 at the start), and line {line} uses one: {text.strip()}: write `regs: {{rsp: ...}}`"
+
+
+def _ran_off(case: Case, pc: int | None) -> str | None:
+    """The guest fetches where no memslot is: behind the end of one, or somewhere else."""
+    slots = case.slots
+    if pc is None or not slots or case.slot(pc) is not None:
+        return None
+    ended = next((slot for slot in slots if slot.gpa + slot.size == pc), None)
+    if ended is not None:
+        return f"the guest ran off the end of slot {ended.slot} (at {pc:#x}): {_ENDS[case.job.arch]}"
+    return (
+        f"the guest went to {pc:#x}, where no memslot is and nothing can be fetched: look at the jump, call or ret that led there"
+    )
+
+
+def _stack_as_mmio(case: Case, event: Event) -> str | None:
+    """x86: a push of a stack pointer that began as 0."""
+    plan = case.machine.vcpus[0] if case.machine is not None and case.machine.vcpus else None
+    if case.job.arch != "x86_64" or plan is None or any(name in plan.regs for name in ("rsp", "esp", "sp")):
+        return None
+    top = {"real": 1 << 16, "protected": 1 << 32}.get(plan.mode, 1 << 64)
+    at = event.fields["phys_addr"]
+    if not top - _BELOW <= at < top or not event.fields.get("is_write"):
+        return None
+    using = [(line, text.strip()) for _, _, line, text in case.legend.lines if line and _STACK.match(text)]
+    if not using:
+        return None
+    line, text = min(using)
+    say = f"there is no stack: its pointer is 0 at the start, and line {line} ({text}) pushes below it"
+    return f"{say}: write `regs: {{rsp: ...}}`"
 
 
 def _again(event: Event, observation: Observation) -> bool:
     """Whether the same exit came at the same instruction more than once."""
     same = (one for one in observation.events if one.name == event.name and one.fields == event.fields and one.pc == event.pc)
     return sum(one.count for one in same) > 1
+
+
+def _still_running(case: Case) -> str:
+    return _exception(case) or _LOOP
+
+
+def _exception(case: Case) -> str | None:
+    """The exception that a guest took which hangs, and where in its program."""
+    found = exceptions.taken(case.job.arch, case.seen)
+    if found is None:
+        return None
+    told = None if found.at is None else case.legend.source(found.at, False)
+    where = f" at line {told}" if told and told[:1].isdigit() else f" at {told}" if told else f" at pc {found.at:#x}"
+    off = _ran_off(case, found.at) if found.fetch else _no_end(case, found.at, told)
+    return found.text(where if found.at is not None else "") + (f". {off[0].upper()}{off[1:]}" if off else "")
+
+
+def _no_end(case: Case, at: int | None, told: str | None) -> str | None:
+    """The guest has run on behind its last instruction, or was to end by arm64's hlt, which is for a debugger."""
+    if at is None:
+        return None
+    if told is not None:
+        word = told.partition(":")[2].split(":")[-1].split()[:1]
+        return f"arm64's hlt is for a debugger: {_ENDS['arm64']}" if word == ["hlt"] and case.job.arch == "arm64" else None
+    before = case.legend.source(at - 1, False)
+    return f"it ran on behind line {before}: {_ENDS[case.job.arch]}" if before is not None and before[:1].isdigit() else None
+
+
+# --- what is missing ------------------------------------------------------------------------------------------------
+
+
+def _in_a_slot(case: Case) -> str | None:
+    """An mmio that was expected at an address that a memslot has."""
+    missing = {row.line for row in case.rows if row.mark in "!-" and row.expected}
+    for step in _steps(case.story.steps or ()):
+        at = step.fields.get("phys_addr", step.fields.get("fault_ipa"))
+        if step.line not in missing or step.kind not in ("mmio", "arm_nisv") or not isinstance(at, int):
+            continue
+        slot = case.slot(at)
+        # A write to a read-only slot exits.
+        if slot is None or (slot.flags & 2 and step.fields.get("is_write") is not False):
+            continue
+        name = Notation(case.legend, case.job.arch).address(at)
+        section = next((s for s, start, size in case.legend.sections if start <= at < start + size), None)
+        remedy = "write an address outside every slot"
+        if section:
+            remedy = f"place {section} outside every slot (`sections: {{{section}: 0x...}}`)"
+        return f"`{name}` lies in slot {slot.slot}, where no access exits: {remedy}"
+    return None
+
+
+def _steps(steps: Sequence[Expected]) -> Iterator[Expected]:
+    for step in steps:
+        yield step
+        yield from _steps(step.steps)
+
+
+def _inherited(case: Case) -> str | None:
+    """A final state that a case has from the scenario."""
+    first = next(iter(case.mismatches), None)
+    above = first is not None and first.step == 0 and 0 < first.line < case.job.line
+    if first is None or case.job.case == "default" or not above or not (first.expected or "").startswith("final"):
+        return None
+    return f"`final` is the scenario's (line {first.line}), and the case has none: write its own, or `final: null`"

@@ -8,7 +8,7 @@ from typing import Any
 from kvmscen.expectation import Story
 from kvmscen.job import Job
 from kvmscen.judge.accesses import tally
-from kvmscen.judge.hints import hint
+from kvmscen.judge.hints import Case, hint
 from kvmscen.judge.trial import Trial
 from kvmscen.notation import seen
 from kvmscen.observation import Observation
@@ -45,14 +45,15 @@ def _judged(job: Job, status: str, reason: str | None, observation: Observation,
     if status != "FAIL":
         return result(job, status, reason, observation=observation, memory=_memory(trial.story, observation))
     rows = trial.rows()
+    mismatches = trial.mismatches(rows)
     return result(
         job,
         status,
         reason,
         observation=observation,
-        mismatches=trial.mismatches(rows),
+        mismatches=mismatches,
         rows=rows,
-        hint=hint(job.arch, observation, trial.unexpected(rows)),
+        hint=hint(Case(job, trial.story, observation, trial.unexpected(rows), mismatches, rows)),
         memory=_memory(trial.story, observation),
     )
 

@@ -14,7 +14,7 @@ from typing import Any, Callable
 
 from kvmscen.arch import of_machine
 from kvmscen.errors import HostError, IoctlError
-from kvmscen.kvm import arm64, emulation, exits, riscv64, x86_64
+from kvmscen.kvm import arm64, emulation, exits, riscv64, vectors, x86_64
 from kvmscen.kvm.fds import Kvm, Vcpu, Vm
 from kvmscen.kvm.limits import Clock, Limits
 from kvmscen.kvm.quiet import ACTIONS, Quiet
@@ -52,6 +52,10 @@ class Executor:
         """
         if machine.arch != self.arch:
             raise HostError(f"KVM on {self.arch} does not run {machine.arch}")
+        seen = self._run(machine)
+        return seen if seen.exception is None else vectors.first(machine, seen, self._run)
+
+    def _run(self, machine: Machine) -> Observation:
         run = Run(self.kvm, machine, self.flavour, self.clock)
         try:
             return run.observe()
@@ -103,13 +107,24 @@ class Run:
             for plan in self.machine.vcpus if stopped is None else ():
                 stopped = self.run_vcpu(self.vcpus[plan.id])
             regs, memory = self._final()
+            exception = vectors.look(self, stopped)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, previous)
         elapsed = time.monotonic() - start
         detail = self.recorder.detail(stopped or "end") if self.timing is None else None
         notes = self.recorder.notes()
-        return Observation(stopped or "end", self.recorder.seen(), regs, memory, elapsed, detail, timing=self.timing, notes=notes)
+        return Observation(
+            stopped or "end",
+            self.recorder.seen(),
+            regs,
+            memory,
+            elapsed,
+            detail,
+            timing=self.timing,
+            notes=notes,
+            exception=exception,
+        )
 
     # --- building ---------------------------------------------------------------------------------------------------
 
