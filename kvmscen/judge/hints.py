@@ -183,7 +183,9 @@ def _shutdown(case: Case, event: Event) -> str:
         name.startswith("idt") for action in case.actions() if action.name == "set_regs" for name in action.args
     )
     say = _REAL_IDT if mode == "real" else _OWN_IDT if own else _EMPTY_IDT
-    stack = _no_stack(case, event, regs, reset)
+    stack = None if mode == "real" else _no_stack(case, event, regs, reset)
+    if stack is not None and stack.startswith("line"):
+        return f"a triple fault: {stack}"
     return say + (f"; {stack}" if stack else "") + (f". {_RESET}" if reset else "")
 
 
@@ -193,16 +195,20 @@ def _no_stack(case: Case, event: Event, regs: Mapping[str, int], reset: bool) ->
     if not reset:
         # 0, or just below the end of the addresses.
         rsp = case.seen.regs.get("rsp", 0)
+        if 0 < rsp < (1 << 64) - _BELOW:
+            return None
         told = case.source(event)
-        used = _STACK.match(told.partition(":")[2])
-        if used and (rsp == 0 or rsp >= (1 << 64) - _BELOW):
-            return f"line {told}: `{used[1]}` needs a stack, and rsp is {rsp:#x}: write `regs: {{rsp: ...}}`"
-        return None
-    using = [(line, text) for _, _, line, text in case.legend.lines if line and _STACK.match(text)]
+        line, _, text = told.partition(": ")
+        used = _STACK.match(text)
+        if used:
+            return f"line {line} ({text.strip()}) needs a stack, and rsp is {rsp:#x}: write `regs: {{rsp: ...}}`"
+        # Where the instruction is not known it may be one.
+        known = bool(text) and line.rpartition(":")[2].isdigit()
+        return None if known else f"or a push, call or ret without a stack: rsp is {rsp:#x}, set it with `regs: {{rsp: ...}}`"
+    using = [(number, text.strip()) for _, _, number, text in case.legend.lines if number and _STACK.match(text)]
     if not using:
         return None
-    line, text = min(using)
-    return f"there is no stack (rsp is 0 at the start), and line {line} uses one: {text.strip()}: write `regs: {{rsp: ...}}`"
+    return "or that of line {} ({}), which needs a stack: rsp is 0 at the start, write `regs: {{rsp: ...}}`".format(*min(using))
 
 
 def _ran_off(case: Case, pc: int | None) -> str | None:

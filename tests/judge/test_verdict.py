@@ -11,7 +11,7 @@ from walked import walked
 from kvmscen.expectation import Expectation, Expected, Story
 from kvmscen.job import Job, Legend
 from kvmscen.judge.verdict import judge as judge_walked
-from kvmscen.machine import Sealed
+from kvmscen.machine import Machine, Memslot, Sealed, Vcpu
 from kvmscen.observation import Event, Observation
 from kvmscen.result import Result
 
@@ -31,7 +31,9 @@ RIGHT, WRONG = story("mmio", "hlt"), story("mmio", "error")
 
 
 def job(expectation: Expectation, arch: str = "arm64") -> Job:
-    sealed = Sealed("a:default", "{}", "sha256:00", arch, 5.0)
+    plan = Vcpu(0, {"arm64": "el1", "x86_64": "long", "riscv64": "s"}[arch], {}, (), ())
+    text = Machine(arch, (Memslot(0, 0, 0x1000),), (), (), (plan,)).seal("a:default").text
+    sealed = Sealed("a:default", text, "sha256:00", arch, 5.0)
     return Job("a.yaml", "a", "default", 1, "", arch, "kvm", "6.1", None, False, None, sealed, expectation, Legend({}, ()))
 
 
