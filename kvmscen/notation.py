@@ -17,8 +17,9 @@ from kvmscen.observation import Event
 
 _ADDRESSES = ("phys_addr", "fault_ipa", "gpa", "fault_addr")
 _DECIMAL = ("len", "size", "count", "ndata", "suberror", "cpu", "slot")
-# How far from its symbol an address is still named by it.
+# How far from its symbol an address is still named by it, and how far behind its section.
 _NEAR = 0x1000
+_BEHIND = 64
 # What a scenario can write as a symbol; these words are something else in YAML.
 _SYMBOL = re.compile(r"(?!(?:~|null|true|false|\.inf|\.nan)$)[a-z_.$][\w.$]*", re.IGNORECASE | re.ASCII)
 
@@ -42,10 +43,17 @@ class Notation:
         # Of several symbols at one address the first written name is as good as any: take the first by alphabet.
         while index > 0 and self._at[index - 1] == self._at[index]:
             index -= 1
-        if index < 0 or value - self._at[index] >= _NEAR:
+        if index < 0 or value - self._at[index] >= _NEAR or not self._together(self._at[index], value):
             return _hex(value)
         offset = value - self._at[index]
         return self._names[index] + (f" + {offset}" if offset else "")
+
+    def _together(self, symbol: int, value: int) -> bool:
+        """Whether an address lies in the section of a symbol, or just behind it; where no sections are known it may."""
+        here = next(((at, size) for _, at, size in self.legend.sections if at <= symbol <= at + size), None)
+        if here is None or value < sum(here):
+            return True
+        return value < sum(here) + _BEHIND and not any(at <= value < at + size for _, at, size in self.legend.sections)
 
     def value(self, exit_name: str, key: str, value: Any) -> str:
         """One number, matcher or list, as it may be written for a member of an exit."""
@@ -110,7 +118,7 @@ class Notation:
         if like is None:
             return text
         regs = {name: value for name, value in (event.regs or {}).items() if name in like.regs}
-        memory = [seen(check, event.memory or {}) for check in like.memory]
+        memory = [] if event.memory is None else [seen(check, event.memory) for check in like.memory]
         return text + self._beside(regs, memory)
 
     def _exit(self, name: str, fields: Mapping[str, Any]) -> str:

@@ -53,9 +53,10 @@ def _step(notation: Notation, one: Taken, count: int, last: bool) -> list[str]:
     if event.kind == "exit" and event.name not in exits.BY_NAME:
         times = f", {count} times" if count > 1 else ""
         return [f"  # {event.name}{times}: kvmscen does not know this exit"]
+    varied = _varied(notation, event, step) if step is not None and step.kind == event.name else []
     if step is not None and step.kind == event.name:
         event = replace(event, fields=_as_written(step.fields, event.fields))
-    lines = [f"  - {notation.event(event)}"]
+    lines = [*varied, f"  - {notation.event(event)}"]
     lines += [f"    vcpu: {event.vcpu}"] * (event.vcpu > 0)
     if step is not None:
         lines += _beside(notation, event, step)
@@ -97,7 +98,24 @@ def _beside(notation: Notation, event: Event, step: Expected) -> list[str]:
 
 
 def _register(notation: Notation, name: str, value: Any) -> str:
-    return notation.address(value) if name in ("pc", "rip") and isinstance(value, int) else notation.register(value)
+    # As a pc may be written: by its label.
+    return notation.value("", "fault_addr", value) if name in ("pc", "rip") else notation.register(value)
+
+
+def _varied(notation: Notation, event: Event, step: Expected) -> list[str]:
+    """What was seen where a matcher of the step is kept, as a comment."""
+    out = [
+        f"{name} {notation.value(event.name, name, event.fields[name])}"
+        for name, matcher in step.fields.items()
+        if name not in _PLAIN and _holds(matcher, event.fields.get(name))
+    ]
+    regs, memory = event.regs or {}, event.memory or {}
+    out += [f"{name} {_register(notation, name, regs[name])}" for name in step.regs if _holds(step.regs[name], regs.get(name))]
+    for check in step.memory:
+        at, unit, values = seen(check, memory)
+        if unit != "hex" and any(map(_holds, check[2], values)):
+            out.append(notation.memory((at, unit, values)))
+    return [f"  # observed: {', '.join(out)}"] if out else []
 
 
 def _as_written(written: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:

@@ -80,10 +80,10 @@ def test_both_sides_read_alike() -> None:
     text += ', memory: {0x9000: {hex: "00ff"}}'
     assert NOTATION.expected(step) == NOTATION.event(event, step) == text
     assert NOTATION.event(event) == "mmio: {phys_addr: counter + 8, is_write: true, len: 8, data: 7}"
-    assert (
-        NOTATION.event(Event(0, "exit", "hlt", {}, 4), step)
-        == 'hlt: {}, memory: {counter: {u16: []}}, memory: {0x9000: {hex: ""}}'
-    )
+    # What was not read is not shown as if it were empty; where it was looked for, and no memory is, it is.
+    assert NOTATION.event(Event(0, "exit", "hlt", {}, 4), step) == "hlt: {}"
+    looked = Event(0, "exit", "hlt", {}, 4, {}, {0x5000: b"", 0x9000: b""})
+    assert NOTATION.event(looked, step) == 'hlt: {}, memory: {counter: {u16: []}}, memory: {0x9000: {hex: ""}}'
     assert NOTATION.event(Event(0, "exit", "mmio", observed, 4), Expected("mmio", 1, 1)) == "mmio: {}"
 
 

@@ -267,6 +267,7 @@ expect:
     assert text == (
         "# a.yaml:16, case default, observed on kvm\n"
         "expect:\n"
+        "  # observed: len 8, rbx 0x77, counter + 16: {u8: [7, 0x1f]}\n"
         "  - mmio: {phys_addr: counter, is_write: false, len: {in: [4, 8]}}\n"
         "    regs: {rax: 3, rbx: {min: 2}, pc: counter + 8}\n"
         "    memory:\n"

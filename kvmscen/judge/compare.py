@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import repeat
 from typing import Any
 
@@ -27,9 +28,12 @@ def differences(step: Expected, event: Event, nth: int) -> tuple[str, ...]:
     if step.kind == "timeout" and event.fields["timeout"] < step.timeout:
         # The run's own time was over first.
         out.append("timeout")
-    regs = event.regs or {}
-    out += [f"regs.{name}" for name, matcher in step.regs.items() if not matches(matcher, regs.get(name), nth)]
-    out += [f"memory.{check[0]:#x}" for check in step.memory if not memory_holds(check, event.memory or {}, nth)]
+    # What was not read, since the host did not take the exit as this step, differs only where nothing else does.
+    regs, unread = event.regs or {}, bool(out)
+    if not (unread and event.regs is None):
+        out += [f"regs.{name}" for name, matcher in step.regs.items() if not matches(matcher, regs.get(name), nth)]
+    if not (unread and event.memory is None):
+        out += [f"memory.{check[0]:#x}" for check in step.memory if not memory_holds(check, event.memory or {}, nth)]
     if event.reply != step.reply or (event.reply and not answered(event.name, event.fields, event.reply)):
         out.append("reply")
     return tuple(out)
@@ -38,6 +42,14 @@ def differences(step: Expected, event: Event, nth: int) -> tuple[str, ...]:
 def undone(step: Expected, event: Event) -> bool:
     """Whether not all actions of the step ended as written behind an event that the host took as this step."""
     return event.done != len(parts(step.then or ()))
+
+
+def at_width(step: Expected, event: Event) -> Expected:
+    """The step with a series of `data` as wide as the access was, as it is compared."""
+    if "data" not in step.fields or step.kind != event.name or event.name not in _LENGTH:
+        return step
+    data = _narrowed(step.fields["data"], 8 * event.fields[_LENGTH[event.name]])
+    return replace(step, fields={**step.fields, "data": data})
 
 
 def _member(event: Event, key: str, matcher: Any, value: Any, nth: int) -> bool:

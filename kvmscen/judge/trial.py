@@ -13,7 +13,7 @@ from itertools import islice
 from kvmscen.expectation import Deed, Expected, Story
 from kvmscen.job import Legend
 from kvmscen.judge.align import aligned
-from kvmscen.judge.compare import counts_rounds, differences, memory_holds, undone
+from kvmscen.judge.compare import at_width, counts_rounds, differences, memory_holds, undone
 from kvmscen.judge.walk import Course, Slot, Taken
 from kvmscen.kvm.script import answered, matches
 from kvmscen.notation import Notation, seen
@@ -222,7 +222,7 @@ class Trial:
         return Row(
             "!" if differs else " ",
             step.line,
-            self.notation.expected(step, slot.nth),
+            self.notation.expected(at_width(step, event), slot.nth),
             self.notation.event(event, step),
             tuple(dict.fromkeys(differs)),
             self._at(event, one.deed),

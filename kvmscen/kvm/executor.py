@@ -278,8 +278,11 @@ class Run:
     def step(self, vcpu: Vcpu) -> int | None:
         """From an emulated load-exclusive to its store-exclusive, step by step, and carry that out too.
 
-        None where it has come to its end, else what KVM_RUN returned with instead of a step.
+        None where it has come to its end, else what KVM_RUN returned with instead of a step. Where the scenario steps the guest
+        itself, each step is an exit of its own.
         """
+        if vcpu.stepping:
+            return emulation.step_on(self.recorder, self.bus(vcpu), vcpu)
         self.recorder.exclusive.discard(vcpu.number)
         for _ in range(_EXCLUSIVE_STEPS):
             if emulation.store_exclusive(self.recorder, self.bus(vcpu)):

@@ -221,6 +221,11 @@ class Vcpu(Descriptor):
         self._debug = buffer.raw
         self._watched = arch == "x86_64" and args["control"] != 0
 
+    @property
+    def stepping(self) -> bool:
+        """Whether what was set has KVM_RUN return after each instruction."""
+        return int.from_bytes(self._debug[:4], "little") & _STEP == _STEP
+
     def single_step(self, on: bool) -> None:
         """Have KVM_RUN return after one instruction, or go back to what was set before."""
         whole = struct.pack("=II", _STEP, 0).ljust(len(self._debug), b"\0") if on else self._debug

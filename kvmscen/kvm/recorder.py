@@ -167,6 +167,10 @@ class Recorder:
         event = next(events, None)
         return event if event is not None and event.name == name else None
 
+    def latest(self, vcpu: int, name: str) -> Event | None:
+        """The last exit of this name of a vCPU, whatever came behind it."""
+        return next((e for e in reversed(self.events) if e.vcpu == vcpu and e.kind == "exit" and e.name == name), None)
+
     def notes(self) -> tuple[str, ...]:
         """What the host put right, in words."""
         return (

@@ -20,6 +20,8 @@ PREDICTED = "predicted by the model, not run on KVM"
 # Equal steps shown on either side of a difference, and how many rows of one other kind are shown before they are folded.
 CONTEXT = 3
 LONGEST = 12
+# Differences shown of a story that has more, beside the last CONTEXT of them.
+MOST = 9
 # Below this a terminal has no room for two columns of steps.
 SIDE_BY_SIDE = 100
 
@@ -168,7 +170,22 @@ def fold(story: Sequence[Row]) -> list[Row | str]:
         out.extend(group[:head])
         out.append(_folded(kind, group[head : len(group) - tail]))
         out.extend(group[len(group) - tail :])
-    return out
+    return _capped(out)
+
+
+def _capped(rows: list[Row | str]) -> list[Row | str]:
+    """The rows up to so many differences, and the last of them: what lies between is counted."""
+    wrong = [n for n, row in enumerate(rows) if isinstance(row, Row) and row.mark in "!-+"]
+    if len(wrong) <= MOST + CONTEXT + 1:
+        return rows
+    start, end = wrong[MOST - 1] + 1, wrong[-CONTEXT]
+    # A row that is the same belongs to the difference behind it.
+    while end > start and isinstance(rows[end - 1], Row) and rows[end - 1].mark in " ~":  # type: ignore[union-attr]
+        end -= 1
+    left_out = rows[start:end]
+    differ = sum(isinstance(row, Row) and row.mark in "!-+" for row in left_out)
+    note = f"... {differ:,} more that differ, in {len(left_out):,} lines that are left out ..."
+    return [*rows[:start], note, *rows[end:]]
 
 
 def _folded(kind: str, folded: Sequence[Row]) -> str:
