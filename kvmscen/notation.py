@@ -50,10 +50,12 @@ class Notation:
 
     def _together(self, symbol: int, value: int) -> bool:
         """Whether an address lies in the section of a symbol, or just behind it; where no sections are known it may."""
-        here = next(((at, size) for _, at, size in self.legend.sections if at <= symbol <= at + size), None)
-        if here is None or value < sum(here):
+        spans = [(at, at + size) for _, at, size in self.legend.sections if size]
+        # At its end too: a label may stand behind all that is in a section.
+        within = [end for at, end in spans if at <= symbol < end] or [end for at, end in spans if symbol == end]
+        if not within or value == symbol or value < within[0]:
             return True
-        return value < sum(here) + _BEHIND and not any(at <= value < at + size for _, at, size in self.legend.sections)
+        return value < within[0] + _BEHIND and not any(at <= value < end for at, end in spans)
 
     def value(self, exit_name: str, key: str, value: Any) -> str:
         """One number, matcher or list, as it may be written for a member of an exit."""
