@@ -25,6 +25,7 @@ from kvmscen.hosts.replay import NotRecorded
 from kvmscen.job import Job, Target
 from kvmscen.judge.verdict import judge, result
 from kvmscen.result import Result, Run
+from kvmscen.room import SEEN_MOST, Room
 
 Json = dict[str, Any]
 # More threads than this gain nothing: each has children of its own.
@@ -68,6 +69,7 @@ class _Shared:
     done: queue.SimpleQueue[tuple[Any, ...]] = field(default_factory=queue.SimpleQueue)
     children: list[Child] = field(default_factory=list)
     executors: list[Executor] = field(default_factory=list)
+    room: Room = field(default_factory=Room)
     stopped: threading.Event = field(default_factory=threading.Event)
 
 
@@ -239,6 +241,11 @@ def _prepared(shared: _Shared, number: int, file: str, reply: Json) -> None:
         shared.done.put((number, len(jobs)))
         for index, job in enumerate(jobs):
             shared.jobs.put((number, index, job))
+        shared.room.wait(sum(map(_size, jobs)), shared.stopped)
+
+
+def _size(job: Job) -> int:
+    return len(job.machine.text) if job.machine is not None else 0
 
 
 def why(error: Exception) -> str:
@@ -257,6 +264,10 @@ def _execute_all(shared: _Shared, hosts: dict[str, Host]) -> None:
     while (item := shared.jobs.get()) is not None and not shared.stopped.is_set():
         number, index, job = item
         found = _execute(shared, hosts, executors, job)
+        shared.room.taken(_size(job))
+        if found.observation is not None and not shared.room.keep(found.observation):
+            say = f"what the cases of this run saw takes more than {SEEN_MOST >> 30} GiB: run fewer at once, or look at less"
+            found = result(job, "ERROR", say)
         facts = next((known for known in hosts[job.host].facts if known.arch == job.arch), None)
         shared.done.put((number, index, Outcome(job, found, facts)))
 

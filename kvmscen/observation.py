@@ -111,6 +111,20 @@ def behind(at: tuple[tuple[int, int], ...] | None, rounds: int) -> tuple[tuple[i
     return at if at is None else (*at[:-1], (at[-1][0], at[-1][1] + rounds))
 
 
+def weight(event: Event) -> int:
+    """The bytes of an event as JSON, about."""
+    total = 60 + 15 * len(event.fields)
+    for members in (event.fields, event.reply or {}):
+        for value in members.values():
+            if type(value) is list or type(value) is tuple:
+                total += sum(100 if type(item) is dict else 20 for item in value)
+    if event.regs is not None:
+        total += 30 * len(event.regs)
+    for data in (event.memory or {}).values():
+        total += 2 * len(data)
+    return total
+
+
 @dataclass(frozen=True)
 class Observation:
     """Everything that happened: events in order, why it stopped (one of STOPPED), final state, time taken in seconds.

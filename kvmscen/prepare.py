@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from kvmscen.agent.serve import serve
 from kvmscen.asm import absent
 from kvmscen.asm.gnu import confined, tools
-from kvmscen.build import Plan, plan, plans, ready
+from kvmscen.build import Plan, budget, plan, plans, ready
 from kvmscen.build.cases import each, resolve
 from kvmscen.build.measure import Timing
 from kvmscen.build.plan import misassembled
@@ -33,10 +33,6 @@ Json = dict[str, Any]
 Made = TypeVar("Made")
 
 
-# Bytes that the images of a file's cases may take together: each case carries its own.
-_MOST = 64 << 20
-
-
 class Preparer:
     """Answers requests: `targets` once, then files."""
 
@@ -45,7 +41,7 @@ class Preparer:
         self.each = False
         self.assembler: str | None = None
         self.timing: Timing | None = None
-        self._held = 0
+        self._budget = budget.Budget("")
 
     def handle(self, request: Json) -> Json:
         """`{"targets": [...], "each": bool, "assembler", "timing"}`, `{"run": FILE, "text", "cases"}`, `{"check": FILE,
@@ -72,7 +68,7 @@ class Preparer:
         cases = [case for case in scenario.cases if selected(scenario, case, request["text"], request["cases"])]
         if self.timing is not None:
             cases = [case for case in cases if case.measure]
-        self._held = 0
+        self._budget = budget.Budget(scenario.file)
         return [job for jobs in each(scenario.file, cases, lambda case: self._of(scenario, case)) for job in jobs]
 
     def _of(self, scenario: Scenario, case: Case) -> list[Job]:
@@ -82,16 +78,15 @@ class Preparer:
             # Nobody runs it here, so nobody needs to install an assembler for it.
             return [_job(scenario, case, None, target, self.timing) for target in targets]
         planned = plan(scenario.file, case)
-        size = sum(len(part.data) for part in (*planned.image, *planned.devices))
-        self._held += len(targets) * size
-        if self._held > _MOST and self._held - len(targets) * size <= _MOST:
-            message = "the programs of this file's cases take more than 64 MiB together: write several files"
-            raise ScenarioError([Problem(scenario.file, case.place.line, case.place.column, message)])
-        if self._held > _MOST:
+        if not self._budget.take(case, len(targets) * budget.size(planned)):
             return []
         if elsewhere:
             resolve(scenario, case, planned)
-        return [_job(scenario, case, planned, target, self.timing) for target in targets]
+        made = [_job(scenario, case, planned, target, self.timing) for target in targets]
+        program = 2 * sum(len(part.data) for part in (*planned.image, *planned.devices))
+        # What is expected takes about as much as the script that is in the Machine.
+        steps = sum(2 * (len(job.machine.text) - program) for job in made if job.machine is not None)
+        return made if self._budget.take(case, steps) else []
 
     def _targets(self, case: Case) -> Iterable[Target]:
         if self.each:

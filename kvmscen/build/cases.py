@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
+from kvmscen.build import budget
 from kvmscen.build.plan import Plan, lay_out
 from kvmscen.build.ready import ready
 from kvmscen.errors import Problem, ScenarioError
@@ -30,12 +31,14 @@ def plan(file: str, case: Case) -> Plan:
 def plans(scenario: Scenario, cases: Iterable[Case]) -> list[tuple[Case, Plan]]:
     """Every case laid out; raises ScenarioError with the problems of all, each once however many cases share it."""
 
-    def planned(case: Case) -> tuple[Case, Plan]:
+    left = budget.Budget(scenario.file)
+
+    def planned(case: Case) -> list[tuple[Case, Plan]]:
         made = plan(scenario.file, case)
         resolve(scenario, case, made)
-        return case, made
+        return [(case, made)] if left.take(case, budget.size(made)) else []
 
-    return each(scenario.file, cases, planned)
+    return [one for made in each(scenario.file, cases, planned) for one in made]
 
 
 def resolve(scenario: Scenario, case: Case, planned: Plan) -> None:

@@ -11,7 +11,7 @@ from kvmscen.arch.arm64_emulate import Monitors
 from kvmscen.errors import IoctlError
 from kvmscen.kvm.script import EXTRA_LIMIT, Devices, Position, Script, Verdict, reply_of
 from kvmscen.machine import Action, Machine, Step, seconds
-from kvmscen.observation import Event, behind
+from kvmscen.observation import Event, behind, weight
 
 # What the events of one run may take as JSON, in bytes, about: their number is limited, and each may hold registers, memory,
 # a reply or the elements of a string instruction.
@@ -192,17 +192,3 @@ class Recorder:
 def op_of(at: Position) -> str:
     """How Event.op names the step at a position: `steps/2/0`."""
     return "/".join(["steps", *(str(index) for index, _ in at)])
-
-
-def weight(event: Event) -> int:
-    """The bytes of an event as JSON, about."""
-    total = 60 + 15 * len(event.fields)
-    for members in (event.fields, event.reply or {}):
-        for value in members.values():
-            if type(value) is list or type(value) is tuple:
-                total += sum(100 if type(item) is dict else 20 for item in value)
-    if event.regs is not None:
-        total += 30 * len(event.regs)
-    for data in (event.memory or {}).values():
-        total += 2 * len(data)
-    return total

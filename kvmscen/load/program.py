@@ -138,15 +138,21 @@ def beside(notes: Notes, name: str, place: Place, most: int) -> tuple[str, bytes
                 kind = "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
                 notes.add(place, f"`{shown}` is {kind}: write the name of a file")
                 return None
-            with os.fdopen(descriptor, "rb", closefd=False) as stream:
-                raw = stream.read(most + 1)
+            held = notes.files.get(real)
+            total = sum(map(len, notes.files.values())) + status.st_size
+            if held is None and status.st_size <= most and total > MAX_FILE:
+                notes.add(place, f"`{shown}` brings the files of this scenario to {total:,} bytes: 64 MiB in all is the limit")
+                return None
+            if held is None and status.st_size <= most:
+                with os.fdopen(descriptor, "rb", closefd=False) as stream:
+                    held = notes.files[real] = stream.read(most + 1)
         finally:
             os.close(descriptor)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         notes.add(place, f"`{shown}` cannot be read from the scenario's folder: {reason}")
         return None
-    if len(raw) > most:
+    if held is None or len(held) > most:
         notes.add(place, f"`{shown}` has more than {most:,} bytes: that is the limit")
         return None
-    return path, raw
+    return path, held

@@ -43,6 +43,8 @@ class Notes:
     def __init__(self, doc: Document) -> None:
         self.doc = doc
         self.problems: dict[Problem, None] = {}
+        # The files beside it that were read, each once.
+        self.files: dict[str, bytes] = {}
 
     def add(self, place: Place, message: str) -> None:
         self.problems[Problem(self.doc.file, place.line, place.column, message)] = None

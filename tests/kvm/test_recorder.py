@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from kvm_machines import act, machine, mmio
 
 from kvmscen.errors import IoctlError
-from kvmscen.kvm.recorder import Recorder, weight
+from kvmscen.kvm.recorder import Recorder
 from kvmscen.machine import Step
-from kvmscen.observation import Event
+from kvmscen.observation import Event, weight
 
 ENOSYS = 38
 
