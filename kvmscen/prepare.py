@@ -19,14 +19,16 @@ from kvmscen.asm import absent
 from kvmscen.asm.gnu import confined, tools
 from kvmscen.build import Plan, budget, plan, plans, ready
 from kvmscen.build.cases import each, resolve
+from kvmscen.build.effects import forbidden
 from kvmscen.build.measure import Timing
 from kvmscen.build.plan import misassembled
+from kvmscen.build.ready import Ready
 from kvmscen.disk import scratch
 from kvmscen.errors import Problem, ScenarioError
 from kvmscen.job import Job, Legend, Target
 from kvmscen.load import load
 from kvmscen.measured import Wanted
-from kvmscen.sandbox import landlock, policies
+from kvmscen.sandbox import effects_allowed, landlock, policies
 from kvmscen.scenario import Case, Scenario
 
 Json = dict[str, Any]
@@ -132,6 +134,8 @@ def _job(scenario: Scenario, case: Case, planned: Plan | None, target: Target, t
         skip = f"the scenario is {case.arch}, the host runs {runs}"
     else:
         made = ready(scenario.file, case, planned, facts, facts.kind, timing)
+        if not effects_allowed() and made.skip is None and (why := forbidden(case, facts.kind)):
+            made = Ready(why)
         skip, expectation, wanted = made.skip, made.expectation, made.wanted
         if made.machine is not None:
             sealed = made.machine.seal(f"{scenario.name}:{case.name}")

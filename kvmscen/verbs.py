@@ -15,7 +15,7 @@ from kvmscen.cli.files import find
 from kvmscen.cli.screen import Screen
 from kvmscen.disk import whole
 from kvmscen.errors import HostError, Problem, UsageError
-from kvmscen.hosts import HOSTS, Host, defaults, host, prepared, recordings
+from kvmscen.hosts import HOSTS, Host, confinement, defaults, host, prepared, recordings
 from kvmscen.reports import FORMATS, harmless, text
 
 INTERRUPTED = 130
@@ -207,12 +207,14 @@ def hosts(arguments: argparse.Namespace) -> int:
     left = width - sum(max(len(title) + 2, *map(len, cells)) + 2 for title, *cells in columns)
     if left >= _NOTE_WIDTH:
         print(tabulate(rows, headers=head, disable_numparse=True, maxcolwidths=[None, None, None, None, left]))
+        print(f"\n{confinement.here()}")
         return 0
     import textwrap
 
     for name, *told, note in rows:
         print(textwrap.fill(f"{name}: {' '.join(filter(None, told))}", width, subsequent_indent="  "))
         print(textwrap.fill(note, width, initial_indent="  ", subsequent_indent="  "))
+    print(textwrap.fill(confinement.here(), width))
     return 0
 
 

@@ -31,7 +31,7 @@ def main() -> None:
 
         _wait()
         # This machine is made for the agent, which has to switch it off: nothing in it is a stranger's.
-        serve(_awake, "off")
+        serve(_awake, "off,effects")
     except BaseException:
         import traceback
 

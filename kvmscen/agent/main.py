@@ -119,16 +119,17 @@ def main(awake: Callable[[], None] = lambda: None, asked: str | None = None) -> 
     """Serve until the input ends; `awake` is called before what comes is looked at.
 
     `asked` is how it is confined (kvmscen.sandbox.MODES), by default the command line's first argument, or the environment's.
-    `timing` behind a comma leaves system calls unfiltered, since a filter's time would be in every figure.
+    `timing` behind a comma leaves system calls unfiltered, since a filter's time would be in every figure; `effects` lets a
+    guest have capabilities that reach beyond its VM.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    asked, _, timing = (asked or (sys.argv[1] if len(sys.argv) > 1 else sandbox.mode())).partition(",")
+    asked, *others = (asked or (sys.argv[1] if len(sys.argv) > 1 else sandbox.mode())).split(",")
     kvm = _open()
     if isinstance(kvm, str):
         serve({"unusable": kvm}, lambda request: {"broke": str(kvm)})
         return
     known = facts(kvm)
-    executor = Executor(kvm, known.flavour)
+    executor = Executor(kvm, known.flavour, "effects" in others)
 
     def handle(request: dict[str, Any]) -> dict[str, Any]:
         return {"observation": executor.execute(Machine.from_json(request["machine"])).to_json()}
@@ -136,7 +137,7 @@ def main(awake: Callable[[], None] = lambda: None, asked: str | None = None) -> 
     # What Python would import at some time in the life of an agent: afterwards it can open no file.
     import tokenize  # noqa: F401
 
-    if timing:
+    if "timing" in others:
         import kvmscen.kvm.timed  # noqa: F401
-    held = policies.confine(policies.AGENT, filtered=not timing, asked=asked)
+    held = policies.confine(policies.AGENT, filtered="timing" not in others, asked=asked)
     serve({"facts": [known.to_json()], "sandbox": held.to_json()}, handle, awake)

@@ -14,7 +14,8 @@ EXIT = """exit status: 0 all that ran passed, 1 a mismatch, 2 a wrong scenario o
 4 nothing ran, 130 interrupted; of several, 3 goes before 2 before 1"""
 
 ENVIRONMENT = """environment: KVMSCEN_ON, KVMSCEN_K, KVMSCEN_CASE, KVMSCEN_J, KVMSCEN_REPORT, KVMSCEN_RECORD, KVMSCEN_OBSERVED,
-KVMSCEN_ASSEMBLER, KVMSCEN_SANDBOX and, of measure, KVMSCEN_ROUNDS, KVMSCEN_LOOP, KVMSCEN_BASE, KVMSCEN_SAVE,
+KVMSCEN_ASSEMBLER, KVMSCEN_SANDBOX,
+KVMSCEN_ALLOW_HOST_EFFECTS and, of measure, KVMSCEN_ROUNDS, KVMSCEN_LOOP, KVMSCEN_BASE, KVMSCEN_SAVE,
 KVMSCEN_AGAINST stand for options that are not given;
 KVMSCEN_SSH is the ssh client of ssh: hosts; also NO_COLOR, FORCE_COLOR, COLUMNS, TERM,
 GITHUB_ACTIONS, XDG_CACHE_HOME, XDG_STATE_HOME, TMPDIR (README, "Environment")"""
@@ -72,6 +73,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("-k", metavar="TEXT", help="only cases with this text in file, name, summary or tags")
     run.add_argument("--case", action="append", metavar="NAME", help="only the case of this name")
     _preparing(run)
+    _effects(run)
     run.add_argument("-j", type=_count, metavar="N", help="how many run at once, 64 at most (default: the CPUs)")
     run.add_argument(
         "--report",
@@ -118,6 +120,14 @@ def _preparing(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _effects(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--allow-host-effects",
+        action="store_true",
+        help="run cases too that enable a capability which changes the host beyond the VM (docs/security.md)",
+    )
+
+
 def _measure(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     measure = verbs.add_parser(
         "measure",
@@ -135,6 +145,7 @@ def _measure(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     measure.add_argument("-k", metavar="TEXT", help="only cases with this text in file, name, summary or tags")
     measure.add_argument("--case", action="append", metavar="NAME", help="only the case of this name")
     _preparing(measure)
+    _effects(measure)
     measure.add_argument("--rounds", type=_count, metavar="N", help=many)
     measure.add_argument("--loop", choices=("native", "python"), help=loop)
     measure.add_argument("--compare", action="store_true", help="all kinds side by side, in multiples of the cheapest")

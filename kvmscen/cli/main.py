@@ -83,6 +83,8 @@ def _main(argv: Sequence[str]) -> int:
     os.environ["KVMSCEN_SANDBOX"] = asked = getattr(arguments, "sandbox", None) or os.environ.get("KVMSCEN_SANDBOX") or "auto"
     if asked not in MODES:
         raise UsageError(f"KVMSCEN_SANDBOX: {asked!r} is none of its values: write {', '.join(MODES)}")
+    if getattr(arguments, "allow_host_effects", False):
+        os.environ["KVMSCEN_ALLOW_HOST_EFFECTS"] = "1"
     from kvmscen import verbs
     from kvmscen.hosts import confinement
 

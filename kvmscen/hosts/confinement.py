@@ -47,5 +47,18 @@ def check() -> None:
 
 
 def asked(timing: bool) -> str:
-    """What an agent is told: how to confine itself; its system calls are not filtered where it times exits."""
-    return sandbox.mode() + (",timing" if timing else "")
+    """What an agent is told: how to confine itself, whether it times exits, whether it may change the host beyond a VM."""
+    return sandbox.mode() + (",timing" if timing else "") + (",effects" if sandbox.effects_allowed() else "")
+
+
+def here() -> str:
+    """What holds the processes of this machine that read scenario files, in a sentence for people."""
+    if sandbox.mode() == "off":
+        return "sandbox: off, what reads scenario files may do what you may"
+    from kvmscen.sandbox import policies  # here, since most runs do not ask
+
+    found = policies.means()
+    parts = [f"Landlock (ABI {found.landlock})"] if found.landlock else []
+    parts += ["seccomp"] if found.seccomp else []
+    lacking = f"; this kernel has no {found.lacking}" if found.lacking else ""
+    return f"sandbox: what reads scenario files is confined by {' and '.join(parts) or 'limits alone'}{lacking}"

@@ -18,6 +18,7 @@ from kvmscen.kvm import arm64, emulation, exits, riscv64, vectors, x86_64
 from kvmscen.kvm.fds import Kvm, Vcpu, Vm
 from kvmscen.kvm.limits import Clock, Limits
 from kvmscen.kvm.quiet import ACTIONS, Quiet
+from kvmscen.kvm.reach import beyond
 from kvmscen.kvm.recorder import Recorder
 from kvmscen.kvm.script import Verdict
 from kvmscen.kvm.slots import Slots
@@ -39,9 +40,10 @@ ARCHES: dict[str, Any] = {"arm64": arm64, "riscv64": riscv64, "x86_64": x86_64}
 class Executor:
     """One open /dev/kvm that runs Machines one after another."""
 
-    def __init__(self, kvm: Kvm, flavour: str | None) -> None:
+    def __init__(self, kvm: Kvm, flavour: str | None, effects: bool = False) -> None:
         self.kvm = kvm
         self.flavour = flavour
+        self.effects = effects  # whether a guest may have capabilities that reach beyond its VM
         self.arch = of_machine(os.uname().machine)
         self.clock = Clock()
 
@@ -57,6 +59,7 @@ class Executor:
 
     def _run(self, machine: Machine) -> Observation:
         run = Run(self.kvm, machine, self.flavour, self.clock)
+        run.effects = self.effects
         try:
             return run.observe()
         finally:
@@ -71,6 +74,7 @@ class Run:
         self.machine = machine
         self.state = ARCHES[machine.arch]
         self.recorder = Recorder(machine)
+        self.effects = False
         self.slots: Slots | None = None
         self.vm: Vm | None = None
         self.vcpus: dict[int, Vcpu] = {}
@@ -167,6 +171,8 @@ class Run:
 
     def _enable(self, cap: Capability, vcpu: int = 0) -> None:
         assert self.vm is not None
+        if not self.effects and (reach := beyond(cap.number)):
+            raise HostError(reach)
         (self.vcpus[vcpu] if cap.on_vcpu else self.vm).enable_cap(cap.number, cap.args)
 
     def _perform(self, vcpu: int) -> str | None:

@@ -20,6 +20,11 @@ def mode() -> str:
     return os.environ.get("KVMSCEN_SANDBOX") or "auto"
 
 
+def effects_allowed() -> bool:
+    """Whether a scenario may change the host beyond its VM: what --allow-host-effects or KVMSCEN_ALLOW_HOST_EFFECTS says."""
+    return os.environ.get("KVMSCEN_ALLOW_HOST_EFFECTS", "").lower() not in ("", "0", "no", "false")
+
+
 @dataclass(frozen=True)
 class InForce:
     """What holds a process: the version of Landlock's ABI (0: none), and whether seccomp does."""
