@@ -148,6 +148,18 @@ REPLIES = {
     "half an observation": ("frame(id=id, observation={'stopped': 'end'})", "sent a reply that is no observation"),
     "an observation of numbers": ("frame(id=id, observation=5)", "sent a reply that is no observation"),
     "odd memory": ("frame(id=id, observation=good | {'memory': {'x': 'zz'}})", "sent a reply that is no observation"),
+    "a count that is too large": (
+        "frame(id=id, observation=good | {'events': [{'vcpu': 0, 'pc': 0, 'exit': 'hlt', 'count_of_equal': 10**12}]})",
+        "sent a reply that is no observation",
+    ),
+    "counts that are too large together": (
+        "frame(id=id, observation=good | {'events': [{'vcpu': 0, 'pc': 0, 'exit': 'hlt', 'count_of_equal': 200000}] * 2})",
+        "sent a reply that is no observation",
+    ),
+    "more values than a run can have": (
+        "frame(id=id, observation=good | {'events': [{}] * 2_100_000})",
+        "does not speak our protocol",
+    ),
     "odd events": ("frame(id=id, observation=good | {'events': [[1]]})", "sent a reply that is no observation"),
     "broke": ("frame(id=id, broke='it is Monday')", "it is Monday"),
     "too large": ("frame(id=0, broke='the request is too large')", "cannot take the request: the request is too large"),
