@@ -108,7 +108,7 @@ class Event:
 
 def behind(at: tuple[tuple[int, int], ...] | None, rounds: int) -> tuple[tuple[int, int], ...] | None:
     """The position of the same step so many rounds later."""
-    return at if at is None else (*at[:-1], (at[-1][0], at[-1][1] + rounds))
+    return (*at[:-1], (at[-1][0], at[-1][1] + rounds)) if at else at
 
 
 def weight(event: Event) -> int:

@@ -44,8 +44,11 @@ class Trial:
         self.arch = arch
         self.flavour = flavour
         self.course = Course(story)
-        walk = (Course(other) if other is not None else self.course).walk(observation.events)
-        self.taken = list(walk if other is None else self.course.retrace(walk))
+        host = Course(other) if other is not None else self.course
+        walk = list(host.walk(observation.events))
+        self.taken = walk if other is None else list(self.course.retrace(walk))
+        # Whether the host went otherwise than its script goes; then nothing can be said.
+        self.astray = any(map(_apart, walk, host.retrace(walk, whole=True)))
         self._numbers: list[int] = []
         self._shown: list[Event | None] = []
         self._counting: dict[int, bool] = {}
@@ -54,7 +57,7 @@ class Trial:
 
     def holds(self) -> bool:
         """Whether nothing differs; cheaper than `mismatches`, since nothing is written down."""
-        if any(True for _ in self._ending()) or any(True for _ in self._final()):
+        if self.astray or any(True for _ in self._ending()) or any(True for _ in self._final()):
             return False
         return self.begins() and not any(True for _ in self._owed())
 
@@ -263,6 +266,10 @@ class Trial:
         # Of all actions, `emulate` alone is about the guest's instruction.
         about = f" ({where})" if where and event.fields.get("ioctl") == "emulate" else ""
         return f"{deed.line}: {deed.text}{about}"
+
+
+def _apart(one: Taken, other: Taken) -> bool:
+    return (one.event.at is None) != (one.at is None) or (one.at, one.ignored) != (other.at, other.ignored)
 
 
 def _texts(step: Expected | None) -> list[str]:

@@ -30,6 +30,9 @@ def judge(job: Job, observation: Observation) -> Result:
     # The host goes by the known wrong outcome, where there is one.
     base = Trial(story, observation, job.legend, job.arch, job.flavour, known)
     overlay = None if known is None else Trial(known, observation, job.legend, job.arch, job.flavour)
+    if base.astray:
+        reason = "the host took other steps than its script takes: the recording is damaged, or kvmscen is wrong"
+        return result(job, "ERROR", reason, observation=observation)
     if observation.unpredicted is not None and any(trial is not None and trial.begun() for trial in (base, overlay)):
         return result(job, "SKIP", f"the model does not predict this: {observation.unpredicted}", observation=observation)
     if base.holds():

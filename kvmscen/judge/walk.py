@@ -6,7 +6,7 @@ says how a host would have gone whose script was another story.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -125,8 +125,8 @@ class Course:
                 slot = None if at is None else self.slot(whole.vcpu, at)
                 yield Taken(event, None if slot is None else at, slot, deed, event.ignored, slot)
 
-    def retrace(self, given: Iterator[Taken]) -> Iterator[Taken]:
-        """The same events, as a host would have taken them whose script is this story; it ends where that host had stopped."""
+    def retrace(self, given: Iterable[Taken], whole: bool = False) -> Iterator[Taken]:
+        """The same events, as a host takes them whose script is this story; without `whole` only as far as it would have gone."""
         scripts: dict[int, Script] = {}
         for one in given:
             event = one.event
@@ -135,7 +135,7 @@ class Course:
             if event.kind == "succeeded" or (deed is not None and deed.errno == event.name):
                 yield Taken(event, deed=deed)
                 continue
-            if script.over():
+            if script.over() and not whole:
                 return
             verdict = script.take(event.kind, event.name, event.fields)
             slot = None if verdict.at is None else self.slot(event.vcpu, verdict.at)
