@@ -52,7 +52,7 @@ def qemu_arm64() -> tuple[str, dict[str, str]]:
     """A prepared arm64 host: its name, and the environment that it is found in."""
     name, environment = "qemu:arm64@6.1", {**os.environ, "XDG_CACHE_HOME": OWN_CACHE}
     argv = [sys.executable, "-m", "kvmscen", "host", "prepare", name]
-    done = subprocess.run(argv, capture_output=True, text=True, env=environment, timeout=400, cwd=Path(__file__).parent.parent)
+    done = subprocess.run(argv, capture_output=True, text=True, env=environment, timeout=600, cwd=Path(__file__).parent.parent)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"{name}: ready, kernel 6.1.")
     return name, environment

@@ -86,7 +86,7 @@ def test_all_wrong_files_beside_a_good_one(verb: str, tmp_path: Path) -> None:
     good.write_text(GOOD)
     command = [sys.executable, "-m", "kvmscen", verb, "tests/bad", str(good)]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("KVMSCEN_")}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=600)
     assert done.returncode == 2
     shown = done.stdout + done.stderr
     assert "Traceback" not in shown

@@ -84,7 +84,7 @@ def compiled(folder: Path, arch: str, *more: str) -> Path:
     flags = [*FLAGS, *OWN[arch]]
     flags = [flag for flag in flags if arch == "x86_64" or not flag.startswith("-fcf")]
     command = [compiler, *flags, "-Wl,-Ttext=0x1000,-Tdata=0x8000", *more, "-o", "guest.elf", "guest.c"]
-    subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=60)
+    subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=600)
     return folder / "guest.elf"
 
 
@@ -92,7 +92,7 @@ def kvmscen(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("KVMSCEN_")}
     command = [sys.executable, "-m", "kvmscen", *arguments]
     environment["PYTHONPATH"] = str(ROOT)
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=600)
 
 
 @pytest.mark.parametrize("arch", ["x86_64", "arm64"])
@@ -169,7 +169,7 @@ def test_without_debug_information_and_without_symbols(tmp_path: Path) -> None:
 def test_what_gcc_makes_besides(flags: list[str], message: str, tmp_path: Path) -> None:
     compiled(tmp_path, "arm64")
     kept = [flag for flag in FLAGS if flag not in ("-static", "-no-pie", "-fcf-protection=none")]
-    subprocess.run([COMPILERS["arm64"], *kept, *flags, "-o", "guest.elf", "guest.c"], cwd=tmp_path, check=True, timeout=60)
+    subprocess.run([COMPILERS["arm64"], *kept, *flags, "-o", "guest.elf", "guest.c"], cwd=tmp_path, check=True, timeout=600)
     (tmp_path / "s.yaml").write_text(scenario("arm64"))
     done = kvmscen("check", "s.yaml", cwd=tmp_path)
     assert done.returncode == 2

@@ -38,7 +38,7 @@ asm: |
 def kvmscen(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("KVMSCEN_")} | more
     command = [sys.executable, "-m", "kvmscen", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=600)
 
 
 def measured(tmp_path: Path, text: str, *arguments: str, status: int = 0) -> tuple[dict[str, Any], str]:
@@ -380,7 +380,7 @@ measure:
 @pytest.mark.qemu
 def test_on_a_real_arm64_kvm(tmp_path: Path) -> None:
     host = "qemu:arm64@6.1"
-    done = subprocess.run([sys.executable, "-m", "kvmscen", "host", "prepare", host], cwd=ROOT, capture_output=True, timeout=300)
+    done = subprocess.run([sys.executable, "-m", "kvmscen", "host", "prepare", host], cwd=ROOT, capture_output=True, timeout=600)
     assert done.returncode == 0, done.stderr
     (tmp_path / "a.yaml").write_text(ARM64)
     report = tmp_path / "r.json"

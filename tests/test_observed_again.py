@@ -21,7 +21,7 @@ HEADER = re.compile(r"# (?P<file>[^:]+)(?::(?P<line>\d+))?, case (?P<case>[\w.-]
 
 def kvmscen(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "kvmscen", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
 
 
 def statuses(report: Path) -> dict[tuple[str, str], str]:

@@ -75,7 +75,7 @@ FIRST = {
 def test_the_line_of_what_failed(host: str, tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(TEXT)
     command = [sys.executable, "-m", "kvmscen", "run", "a.yaml", "--on", host, "--report", "json"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False)
     results = {one["case"]: one for one in json.loads(done.stdout)["results"]}
     first = {case: one["mismatches"][0] for case, one in results.items()}
     assert {case: (m["step"], m["line"], m["expected"], m["observed"]) for case, m in first.items()} == FIRST
@@ -93,5 +93,5 @@ def test_registers_that_kvm_refuses(tmp_path: Path) -> None:
     text = head + "regs:\n  cr0: 1\n  efer: 0x500\nexpect: [hlt]\n"
     (tmp_path / "a.yaml").write_text(text)
     command = [sys.executable, "-m", "kvmscen", "run", "a.yaml", "--on", "kvm"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False)
     assert "a.yaml:6: observed, not expected: error: {ioctl: KVM_SET_SREGS, errno: EINVAL}\n" in done.stdout

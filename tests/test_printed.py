@@ -25,7 +25,7 @@ def kvmscen(*arguments: object, cwd: Path = ROOT, **environment: str) -> subproc
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("KVMSCEN_", "GITHUB"))}
     kept |= {"PYTHONPATH": str(ROOT), "COLUMNS": "80", **environment}
     command = [sys.executable, "-m", "kvmscen", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, env=kept, capture_output=True, stdin=subprocess.DEVNULL, timeout=300)
+    return subprocess.run(command, cwd=cwd, env=kept, capture_output=True, stdin=subprocess.DEVNULL, timeout=600)
 
 
 def obeyed(printed: bytes) -> list[bytes]:

@@ -26,7 +26,7 @@ def kvmscen(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("KVMSCEN_")}
     command = [sys.executable, "-m", "kvmscen", *arguments]
     return subprocess.run(
-        command, capture_output=True, text=True, cwd=cwd, env={**environment, "PYTHONPATH": str(ROOT)}, timeout=60
+        command, capture_output=True, text=True, cwd=cwd, env={**environment, "PYTHONPATH": str(ROOT)}, timeout=600
     )
 
 

@@ -65,7 +65,7 @@ class Talk:
         self.process.stderr.close()
         assert self.stdout.read() == b""
         self.stdout.close()
-        return self.process.wait(5), text
+        return self.process.wait(600), text
 
 
 @pytest.fixture

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import io
-import time
 from dataclasses import replace
 
 import pytest
+from effort import calls
 from elf_files import BSS, DATA, EM, GOOD, SYMBOLS, TEXT, File, Part
 from elftools.elf.elffile import ELFFile
 from hypothesis import given, settings
@@ -156,7 +156,6 @@ def test_message(raw: bytes, message: str) -> None:
 
 
 def survives(raw: bytes, arch: str) -> None:
-    start = time.process_time()
     try:
         program = read(raw, arch=arch)
     except ScenarioError as error:
@@ -165,7 +164,6 @@ def survives(raw: bytes, arch: str) -> None:
         said = ""
         assert all(s.nobits or len(s.data) == s.size for s in program.sections)
     assert "\n" not in said
-    assert time.process_time() - start < 10
 
 
 @settings(max_examples=200, deadline=None)
@@ -191,7 +189,8 @@ def test_a_file_that_is_all_one_string_is_soon_refused() -> None:
     start = raw.index(bytes(24) + b"\0\0\0\0")
     for index in range(60000):
         raw[start + 24 * index : start + 24 * index + 4] = (1000 + index).to_bytes(4, "little")
-    survives(bytes(raw), "arm64")
+    made = calls(lambda: survives(bytes(raw), "arm64"))
+    assert made < 1_000_000
 
 
 def test_the_files_made_by_hand_are_elf_files() -> None:

@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 Prepared = tuple[str, dict[str, str]]
 
 
-def kvmscen(*arguments: object, env: dict[str, str] | None = None, seconds: float = 300) -> subprocess.CompletedProcess[str]:
+def kvmscen(*arguments: object, env: dict[str, str] | None = None, seconds: float = 600) -> subprocess.CompletedProcess[str]:
     argv = [sys.executable, "-m", "kvmscen", *map(str, arguments)]
     return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=seconds, env=env, stdin=subprocess.DEVNULL)
 

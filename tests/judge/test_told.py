@@ -19,7 +19,7 @@ def results(tmp_path: Path, *arguments: str, env: dict[str, str] | None = None) 
     """The results of a run by `file stem` or `stem:case`, and the text report."""
     report = tmp_path / "report.json"
     argv = [sys.executable, "-m", "kvmscen", "run", *arguments, "--report", f"json={report}"]
-    done = subprocess.run(argv, cwd=CASES, capture_output=True, text=True, timeout=300, env=env)
+    done = subprocess.run(argv, cwd=CASES, capture_output=True, text=True, timeout=600, env=env)
     assert report.exists(), done.stderr
     found = json.loads(report.read_text())["results"]
     return {f"{r['scenario']}:{r['case']}".removesuffix(":default"): r for r in found}, done.stdout
@@ -122,7 +122,7 @@ def test_when_takes_the_final_state_away(tmp_path: Path) -> None:
 
 def test_an_action_that_comes_later_is_told(tmp_path: Path) -> None:
     argv = [sys.executable, "-m", "kvmscen", "check", "not-yet-alone.yaml"]
-    done = subprocess.run(argv, cwd=CASES, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(argv, cwd=CASES, capture_output=True, text=True, timeout=600)
     assert "not-yet-alone.yaml:7:9: not yet: the action `create_irqchip`" in done.stdout + done.stderr
 
 

@@ -6,10 +6,10 @@ To change a message: change it, run `python tests/load/test_bad.py`, and read th
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from effort import calls
 
 from kvmscen.errors import ScenarioError
 from kvmscen.load import load
@@ -47,10 +47,8 @@ def test_style() -> None:
 
 
 def test_none_takes_long() -> None:
-    start = time.perf_counter()
-    for path in FILES:
-        errors_of(path)
-    assert time.perf_counter() - start < 60
+    # It is 413,000.
+    assert calls(lambda: [errors_of(path) for path in FILES]) < 2_000_000
 
 
 def test_every_text_has_its_file() -> None:

@@ -52,7 +52,7 @@ CASES = "".join(
 def results(host: str, folder: Path) -> dict[str, Any]:
     (folder / "a.yaml").write_text(TEXT + CASES)
     command = [sys.executable, "-m", "kvmscen", "run", "a.yaml", "--on", host, "--report", "json"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, check=False)
     found = {}
     for one in json.loads(done.stdout)["results"]:
         # What an internal error holds besides its kind is KVM's own.

@@ -40,7 +40,7 @@ class Cache:
 
     def run(self, *arguments: object, status: int = 0) -> tuple[str, str]:
         process = self.start(*arguments)
-        out, err = process.communicate(timeout=400)
+        out, err = process.communicate(timeout=600)
         assert process.returncode == status, out + err
         assert "Traceback" not in err
         return out, err
@@ -52,7 +52,7 @@ class Cache:
             if line.startswith(at):
                 break
         os.killpg(process.pid, signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=600)
         assert process.returncode == 130, out + err
         assert "Traceback" not in err
 
@@ -165,7 +165,7 @@ def test_all_is_removed(cache: Cache) -> None:
 )
 def test_what_cannot_be_prepared(arguments: tuple[str, ...], said: str, tmp_path: Path) -> None:
     process = Cache(tmp_path).start("host", "prepare", *arguments)
-    out, err = process.communicate(timeout=200)
+    out, err = process.communicate(timeout=600)
     assert process.returncode in (2, 3)
     assert (out, "Traceback" in err) == ("", False)
     assert said in err
