@@ -17,6 +17,7 @@ from kvmscen.disk import whole
 from kvmscen.errors import HostError, Problem, UsageError
 from kvmscen.hosts import HOSTS, Host, confinement, defaults, host, prepared, recordings
 from kvmscen.reports import FORMATS, harmless, text
+from kvmscen.result import Result
 
 INTERRUPTED = 130
 # A narrower column of notes is no table any more.
@@ -39,16 +40,15 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.j is not None and workers > engine.MOST_AT_ONCE:
         print(f"kvmscen: -j {workers}: {engine.MOST_AT_ONCE} run at once, more never do", file=sys.stderr)
     files, problems, empty = find(arguments.paths)
-    screen = Screen(
-        sys.stderr if arguments.observed or any(file is None for _, file in reports) else sys.stdout, arguments.observed
-    )
+    taken = arguments.observed or any(file is None for _, file in reports)
+    screen = Screen(sys.stderr if taken else sys.stdout, arguments.observed, arguments.quiet, arguments.verbose)
     for problem in problems:
         screen.problem(problem)
     for folder in empty:
         screen.say(f"{folder}: there are no scenarios (*.yaml) in this folder")
 
     def on_result(outcome: engine.Outcome, done: int, known: int) -> None:
-        screen.result(outcome.result, done, known)
+        screen.result(_whole(outcome) if arguments.verbose else outcome.result, done, known)
         if record is not None:
             record.keep(outcome)
         if arguments.observed:
@@ -76,6 +76,12 @@ def run(arguments: argparse.Namespace) -> int:
     if failed is not None:
         raise failed
     return INTERRUPTED if made.interrupted else made.exit_status
+
+
+def _whole(outcome: engine.Outcome) -> Result:
+    from kvmscen.judge.verdict import told  # here, since most runs do not ask for it
+
+    return told(outcome.job, outcome.result)
 
 
 def _selecting(arguments: argparse.Namespace) -> list[str]:

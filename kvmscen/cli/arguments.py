@@ -14,7 +14,7 @@ EXIT = """exit status: 0 all that ran passed, 1 a mismatch, 2 a wrong scenario o
 4 nothing ran, 130 interrupted; of several, 3 goes before 2 before 1"""
 
 ENVIRONMENT = """environment: KVMSCEN_ON, KVMSCEN_K, KVMSCEN_CASE, KVMSCEN_J, KVMSCEN_REPORT, KVMSCEN_RECORD, KVMSCEN_OBSERVED,
-KVMSCEN_ASSEMBLER, KVMSCEN_SANDBOX,
+KVMSCEN_QUIET, KVMSCEN_VERBOSE, KVMSCEN_ASSEMBLER, KVMSCEN_SANDBOX,
 KVMSCEN_ALLOW_HOST_EFFECTS and, of measure, KVMSCEN_ROUNDS, KVMSCEN_LOOP, KVMSCEN_BASE, KVMSCEN_SAVE,
 KVMSCEN_AGAINST stand for options that are not given;
 KVMSCEN_SSH is the ssh client of ssh: hosts; also NO_COLOR, FORCE_COLOR, COLUMNS, TERM,
@@ -83,6 +83,9 @@ def parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--record", metavar="DIR", help="keep every observation there, for replay:DIR")
     run.add_argument("--observed", action="store_true", help="print what happened as expect: YAML")
+    how = run.add_mutually_exclusive_group()
+    how.add_argument("-q", "--quiet", action="store_true", help="only what is not as it should be, and the summary")
+    how.add_argument("-v", "--verbose", action="store_true", help="every case with all its exits and source lines")
 
     check = verbs.add_parser(
         "check", help="everything short of running", epilog=_CHECK_EXAMPLE, formatter_class=raw, allow_abbrev=False
@@ -179,9 +182,12 @@ def _host_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     remove.add_argument("--all", action="store_true", help="all of them, and what was downloaded")
 
 
+_FLAGS = ("observed", "quiet", "verbose")
+
+
 def environment(arguments: argparse.Namespace) -> None:
     """KVMSCEN_<NAME> stands in for an option of `run` or `measure` that is not given; several values are separated by blanks."""
-    for name in ("on", "k", "case", "j", "report", "record", "observed", "rounds", "loop", "base", "save", "against"):
+    for name in ("on", "k", "case", "j", "report", "record", *_FLAGS, "rounds", "loop", "base", "save", "against"):
         value = os.environ.get(f"KVMSCEN_{name.upper()}")
         if not value or getattr(arguments, name, True):
             continue
@@ -192,8 +198,8 @@ def environment(arguments: argparse.Namespace) -> None:
                 raise UsageError(f"KVMSCEN_{name.upper()}: {error}") from None
         elif name == "loop" and value not in ("native", "python"):
             raise UsageError(f"KVMSCEN_LOOP: {value!r} is no loop: write native or python")
-        elif name == "observed":
-            arguments.observed = value.lower() not in ("0", "no", "false")
+        elif name in _FLAGS:
+            setattr(arguments, name, value.lower() not in ("0", "no", "false"))
         else:
             setattr(arguments, name, value.split() if name in ("on", "case", "report") else value)
 

@@ -10,6 +10,7 @@ from typing import TextIO
 from kvmscen.cli.streams import again
 from kvmscen.errors import Problem
 from kvmscen.reports import text
+from kvmscen.reports.story import BAD
 from kvmscen.result import Result, Run
 
 # A progress bar is for runs longer than a screen.
@@ -19,9 +20,12 @@ _BAR_FROM = 20
 class Screen:
     """The text report while it grows: a line a case, failures, a bar on a terminal, a table at the end."""
 
-    def __init__(self, out: TextIO, asked: bool = False) -> None:
+    def __init__(self, out: TextIO, asked: bool = False, quiet: bool = False, verbose: bool = False) -> None:
         self.out = out
         self.asked = asked  # whether every case shows what it accessed
+        self.quiet = quiet  # only what is not as it should be
+        self.verbose = verbose  # every case with its whole story
+        self.told: dict[tuple[str, str], Result] = {}  # the failures so far, since hosts often fail alike
         self.color = _color(out)
         self.width = shutil.get_terminal_size((120, 24)).columns
         self.bar = ""
@@ -37,18 +41,26 @@ class Screen:
 
     def result(self, result: Result, done: int, known: int) -> None:
         """A case that is done."""
-        self.say(text.failure(result, self.color, self.width) or text.line(result, self.color))
-        for line in text.beneath(result, self.asked):
-            self.say(line)
+        if not self.quiet or result.status in BAD:
+            self.say(self._shown(result))
+            for line in text.beneath(result, self.asked):
+                self.say(line)
         self.out.flush()
         self.progress(done, known)
 
+    def _shown(self, result: Result) -> str:
+        if result.status not in BAD:
+            whole = self.verbose and result.rows
+            return text.passed(result, self.color, self.width) if whole else text.line(result, self.color)
+        before = self.told.setdefault((result.file, result.case), result)
+        return text.failure(result, self.color, self.width, None if before is result else before)
+
     def end(self, made: Run) -> None:
-        """The table at the end."""
+        """The hosts side by side, where there are several, and the summary."""
         self._clear()
-        if made.results:
+        if made.results and not self.quiet:
             self.say("")
-        self.say(text.table(made, self.width))
+        self.say(text.summary(made, self.width) if self.quiet else text.end(made, self.width))
         if os.environ.get("GITHUB_ACTIONS") and (notes := text.annotations(made)):
             self.say(notes)
         self.out.flush()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from kvmscen.expectation import Story
@@ -42,6 +43,15 @@ def judge(job: Job, observation: Observation) -> Result:
     if overlay is not None and overlay.holds():
         return _judged(job, "XFAIL", expectation.reason, observation, overlay)
     return _judged(job, "FAIL", None, observation, base)
+
+
+def told(job: Job, result: Result) -> Result:
+    """A result with its whole story side by side, also where nothing differs."""
+    if result.observation is None or result.rows or job.expectation is None or job.legend is None:
+        return result
+    known = job.expectation.xfail if result.status == "XFAIL" else None
+    trial = Trial(known or job.expectation.story, result.observation, job.legend, job.arch, job.flavour)
+    return replace(result, rows=trial.rows())
 
 
 def _judged(job: Job, status: str, reason: str | None, observation: Observation, trial: Trial) -> Result:
@@ -85,6 +95,7 @@ def result(job: Job, status: str, reason: str | None, **more: Any) -> Result:
         arch=job.arch,
         host=job.host,
         kernel=job.kernel,
+        flavour=job.flavour,
         predicted=job.predicted,
         status=status,
         reason=reason,

@@ -56,6 +56,7 @@ def _result(result: Result) -> Json:
         "arch": result.arch,
         "host": result.host,
         "kernel": result.kernel,
+        "kvm": result.flavour,
         "predicted": result.predicted,
         "machine": result.machine,
         "status": result.status,

@@ -34,7 +34,7 @@ def _subtest(file: str, results: Sequence[Result], many: bool) -> list[str]:
     for number, result in enumerate(results, 1):
         if result.status in BAD:
             out += [f"# {line}" for line in explanation(result, None, painter(False))]
-        elif result.predicted:
+        if result.status not in BAD or not result.predicted:
             out.append(f"# host: {ran_on(result)}")
         name = f"{result.case}@{result.host}" if many else result.case
         out.append(_line(number, result.status not in BAD, name, _directive(result)))

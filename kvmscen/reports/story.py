@@ -20,6 +20,8 @@ PREDICTED = "predicted by the model, not run on KVM"
 # Equal steps shown on either side of a difference, and how many rows of one other kind are shown before they are folded.
 CONTEXT = 3
 LONGEST = 12
+# Equal steps shown at either end of a story that is told though nothing differs.
+WHOLE = 20
 # Differences shown of a story that has more, beside the last CONTEXT of them.
 MOST = 9
 # Below this a terminal has no room for two columns of steps.
@@ -56,10 +58,11 @@ def plural(count: int, noun: str) -> str:
 
 
 def where(result: Result) -> str:
-    """The host and what it is: `kvm, kernel 6.1.0`, `model, predicted`."""
+    """The host and what it is: `kvm, kernel 6.1.0, svm`, `model, predicted`."""
     if result.predicted:
         return f"{clean(result.host)}, predicted" + (f" for kernel {clean(result.kernel)}" if result.kernel else "")
-    return f"{clean(result.host)}, kernel {clean(result.kernel)}" if result.kernel else clean(result.host)
+    kernel = f", kernel {clean(result.kernel)}" if result.kernel else ""
+    return clean(result.host) + kernel + (f", {clean(result.flavour)}" if result.flavour else "")
 
 
 def ran_on(result: Result) -> str:
@@ -142,25 +145,25 @@ def _names(row: Row) -> str:
     return one_line(", ".join(row.differs))
 
 
-def differences(result: Result, width: int | None, paint: Paint) -> list[str]:
+def differences(result: Result, width: int | None, paint: Paint, context: int = CONTEXT) -> list[str]:
     """Expected against observed, side by side where `width` columns have room, else (or with None) one above the other."""
     story = rows(result)
     if not any(row.expected or row.observed for row in story):
         return []
-    folded = fold(story)
+    folded = fold(story, context)
     return _side_by_side(folded, width, paint) if width and width >= SIDE_BY_SIDE else _unified(folded, width, paint)
 
 
-def fold(story: Sequence[Row]) -> list[Row | str]:
+def fold(story: Sequence[Row], context: int = CONTEXT) -> list[Row | str]:
     """The rows, with long stretches of one kind replaced by a note that says how many are left out."""
     out: list[Row | str] = []
     groups = [(kind, list(group)) for kind, group in groupby(story, lambda row: "=" if row.mark in " ~" else row.mark)]
     for number, (kind, group) in enumerate(groups):
         if kind == "=":
-            head = CONTEXT if number else 0
-            tail = CONTEXT if number + 1 < len(groups) else 0
+            head = context if number else 0
+            tail = context if number + 1 < len(groups) else 0
             if len(groups) == 1:
-                head = tail = CONTEXT
+                head = tail = context
         else:
             head, tail = LONGEST - CONTEXT, CONTEXT
         # A note in place of one row saves nothing.
@@ -311,5 +314,20 @@ def explanation(result: Result, width: int | None, paint: Paint) -> list[str]:
         lines += [paint(line, "cyan") for line in paragraphs("hint", result.hint, width)]
     if result.status == "XPASS":
         lines += paragraphs("hint", "take the entry with `xfail` out of `when`, or narrow its conditions", width)
-    # Not wrapped: it is there to be copied.
-    return [*lines, f"  again: {clean(command(result))}"]
+    return [*lines, again(result)]
+
+
+def again(result: Result) -> str:
+    """The command that repeats it; not wrapped, since it is there to be copied."""
+    return f"  again: {clean(command(result))}"
+
+
+def whole(result: Result, width: int | None, paint: Paint) -> list[str]:
+    """A result that is as it should be: its place, every step beside what was seen, and the command that repeats it."""
+    lines = [paint(f"{clean(result.file)}:{result.line}: as expected", "bold")]
+    if result.summary.strip():
+        lines += paragraphs("summary", one_line(result.summary), width)
+    if result.reason:
+        lines += paragraphs("reason", result.reason, width)
+    lines += differences(result, width, paint, WHOLE)
+    return [*lines, again(result)]

@@ -9,7 +9,22 @@ from collections.abc import Iterable, Sequence
 from kvmscen.errors import Problem
 from kvmscen.reports import harmless
 from kvmscen.reports.counts import accesses, notes
-from kvmscen.reports.story import BAD, PREDICTED, brief, clean, explanation, one_line, painter, place, plural, what, where
+from kvmscen.reports.story import (
+    BAD,
+    PREDICTED,
+    again,
+    brief,
+    clean,
+    explanation,
+    headline,
+    one_line,
+    painter,
+    place,
+    plural,
+    what,
+    where,
+    whole,
+)
 from kvmscen.result import STATUSES, Result, Run
 
 # Cases that the table lists one by one; of more, only those that are not as they should be.
@@ -43,17 +58,55 @@ def problem(problem: Problem) -> str:
     return one_line(str(problem))
 
 
-def failure(result: Result, color: bool, width: int) -> str:
-    """What was wrong with a FAIL, an ERROR or an XPASS, and how to repeat it; empty for any other status."""
+def failure(result: Result, color: bool, width: int, before: Result | None = None) -> str:
+    """What was wrong with a FAIL, an ERROR or an XPASS, and how to repeat it; empty for any other status.
+
+    Where it is the same as that of `before`, on another host, just that is said.
+    """
     if result.status not in BAD:
         return ""
     paint = painter(color)
     title = f"{paint(result.status, _COLOUR[result.status])} {clean(result.name)} on {where(result)}"
+    if before is not None and alike(before, result):
+        told = paint(headline(result, full=False), "bold")
+        return "\n".join([title, told, f"  the same as on {where(before)}", again(result)])
     return "\n".join([title, *explanation(result, width, paint)])
 
 
+def alike(one: Result, other: Result) -> bool:
+    """Whether two hosts differ from what was expected in the same way."""
+    keys = ("file", "case", "status", "reason", "mismatches", "hint")
+    return all(getattr(one, key) == getattr(other, key) for key in keys)
+
+
+def passed(result: Result, color: bool, width: int) -> str:
+    """A case that is as it should be with its whole story, to be pasted into a mail: exits, source lines, what it ran on."""
+    paint = painter(color)
+    title = f"{paint(result.status, _COLOUR.get(result.status, 'bold'))} {clean(result.name)} on {where(result)}"
+    return "\n".join([title, *whole(result, width, paint)])
+
+
+def end(run: Run, width: int) -> str:
+    """The end of a run whose cases have had a line each: where the hosts differ or something failed, and the summary."""
+    cases = _by_case(run.results)
+    parts: list[str] = []
+    if any(len(hosts) > 1 for hosts in cases.values()):
+        marked = {case: hosts for case, hosts in cases.items() if {r.status for r in hosts.values()} != {"PASS"}}
+        shown = dict(list(marked.items())[:LISTED])
+        if shown:
+            parts.append(_matrix(shown, width))
+        if len(marked) > LISTED:
+            parts.append(f"... and {plural(len(marked) - LISTED, 'more case')} like these")
+        if shown and len(cases) > len(marked):
+            parts.append(f"{plural(len(cases) - len(marked), 'more case')} passed on every host")
+        if len(cases) > LISTED:
+            parts.append(_totals(run.results, width))
+    parts.append(summary(run, width))
+    return "\n".join(parts)
+
+
 def table(run: Run, width: int) -> str:
-    """The end of a run: cases by host, why some were skipped, and the summary as the last line."""
+    """All of it: cases by host, why some were skipped, and the summary as the last line."""
     cases = _by_case(run.results)
     listed = list(cases)
     parts: list[str] = []
@@ -68,7 +121,8 @@ def table(run: Run, width: int) -> str:
     if len(cases) > LISTED:
         if matrix:
             parts.append(_totals(run.results, width))
-        parts.append(f"{len(cases):,} cases, of which the table lists only those that failed")
+        if shown:
+            parts.append(f"{len(cases):,} cases, of which the table lists only those that failed")
     parts += _reasons(run.results)
     parts.append(summary(run, width))
     return "\n".join(parts)
@@ -101,10 +155,13 @@ def summary(run: Run, width: int = 0) -> str:
 def render(run: Run) -> str:
     """The whole report, for a file: wrong files, failures, table; no colour."""
     parts = ["\n".join(map(problem, run.problems))] if run.problems else []
+    told: dict[tuple[str, str], Result] = {}
     for result in run.results:
         below = beneath(result, False)
         if result.status in BAD or below:
-            parts.append("\n".join([failure(result, False, PAGE) or line(result, False), *below]))
+            before = told.setdefault((result.file, result.case), result)
+            shown = failure(result, False, PAGE, None if before is result else before)
+            parts.append("\n".join([shown or line(result, False), *below]))
         if result.measured:
             from kvmscen.reports import prices  # here, since a run has none
 
@@ -169,7 +226,7 @@ def _list(cases: Cases, width: int) -> str:
 def _kernel(result: Result) -> str:
     if result.predicted:
         return f"predicted for {clean(result.kernel)}" if result.kernel else "predicted"
-    return clean(result.kernel or "")
+    return " ".join(filter(None, (clean(result.kernel or ""), clean(result.flavour or ""))))
 
 
 def _matrix(cases: Cases, width: int) -> str:

@@ -173,6 +173,7 @@ def xpassed() -> Result:
         reason="the known wrong outcome is gone: ldrsb was zero-extended before v7.2",
         host="qemu:arm64@7.2",
         kernel="7.2.0-arm64",
+        flavour="vhe",
         predicted=False,
     )
 
@@ -226,7 +227,7 @@ def hosts() -> Run:
         ("qemu:arm64@7.2", "7.2.0-arm64"),
         ("model", None),
     ):
-        on = {"host": host, "kernel": kernel, "predicted": host == "model"}
+        on = {"host": host, "kernel": kernel, "predicted": host == "model", "flavour": "vhe" if kernel else None}
         results.append(post_index(**on))
         results.append(enosys(case="mmio-only", **on) if host != "model" else post_index(case="mmio-only", **on))
         results.append(

@@ -6,12 +6,14 @@ commit. Where CI is set nothing is rewritten.
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 
 import pytest
 from report_samples import RUNS, Run
 
+from kvmscen.cli.screen import Screen
 from kvmscen.reports import FORMATS, harmless, text
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "reports"
@@ -22,11 +24,17 @@ SCREENS = ("mixed", "hosts", "enosys")
 WIDTHS = (40, 80, 120, 200)
 
 
-def screens(run: Run, width: int) -> str:
-    """What a terminal shows of a run: lines while it runs, failures, table."""
-    lines = [text.line(result, False) for result in run.results]
-    failures = [text.failure(result, False, width) for result in run.results]
-    return "\n\n".join(["\n".join(lines), *filter(None, failures), text.table(run, width)]) + "\n"
+def screens(run: Run, width: int, **how: bool) -> str:
+    """What a terminal shows of a run."""
+    out = io.StringIO()
+    screen = Screen(out, **how)
+    screen.color, screen.width = False, width
+    for problem in run.problems:
+        screen.problem(problem)
+    for result in run.results:
+        screen.result(result, 0, 0)
+    screen.end(run)
+    return out.getvalue()
 
 
 def compare(path: Path, report: str) -> None:
@@ -53,11 +61,17 @@ def test_screen(name: str, width: int) -> None:
     compare(GOLDEN / f"screen-{name}-{width}.txt", screens(RUNS[name], width))
 
 
+@pytest.mark.parametrize("name", SCREENS)
+def test_quiet_and_verbose(name: str) -> None:
+    compare(GOLDEN / f"screen-{name}-quiet.txt", screens(RUNS[name], 120, quiet=True))
+    compare(GOLDEN / f"screen-{name}-verbose.txt", screens(RUNS[name], 120, verbose=True))
+
+
 def test_annotations() -> None:
     compare(GOLDEN / "mixed.annotations", harmless.text(text.annotations(RUNS["mixed"])) + "\n")
 
 
 def test_no_golden_file_is_left_over() -> None:
     reports = {f"{name}.{SUFFIX[format]}" for name, format in REPORTS}
-    screens = {f"screen-{name}-{width}.txt" for name in SCREENS for width in WIDTHS}
+    screens = {f"screen-{name}-{width}.txt" for name in SCREENS for width in (*WIDTHS, "quiet", "verbose")}
     assert {path.name for path in GOLDEN.iterdir()} == reports | screens | {"mixed.annotations"}

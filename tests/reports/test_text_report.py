@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from dataclasses import replace
 
 import pytest
 from report_samples import RUNS, broken, data_and_regs, enosys, io, post_index, repeated, run, same, skipped, x86, xfailed
@@ -131,6 +132,33 @@ def test_the_table_of_many_names_only_what_failed():
     for case in ("form-0017", "form-0503", "x86-io:crash"):
         assert case in table
     assert "x86-io:form-0300, x86-io:form-0301, x86-io:form-0302 and 37 more on kvm" in table
+
+
+def test_no_table_is_spoken_of_where_none_is():
+    assert "table" not in text.table(run(*(x86(f"c{n}") for n in range(50))), 100)
+    assert text.end(run(*(x86(f"c{n}") for n in range(50))), 100) == "50 passed in 0.8 s"
+
+
+def test_a_failure_is_told_in_full_once():
+    first = x86("a", "FAIL", rows=(Row("!", 5, io(1), io(2), ("data",)),), mismatches=(Mismatch(1, 5, io(1), io(2)),))
+    second = replace(first, host="qemu:x86_64@6.1", kernel="6.1.0", flavour="svm")
+    shown = text.failure(second, False, 100, first)
+    assert "the same as on kvm, kernel 6.1.0-18-amd64" in shown
+    assert "on qemu:x86_64@6.1, kernel 6.1.0, svm" in shown
+    assert "--on qemu:x86_64@6.1" in shown
+    assert len(shown.split("\n")) == 4
+    # One that differs otherwise is told in full.
+    other = replace(second, mismatches=(Mismatch(1, 5, io(1), io(3)),))
+    assert "expected" in text.failure(other, False, 100, first).split("\n", 2)[2]
+    assert text.render(run(first, second)).count("differs: data") == 1
+
+
+def test_a_pass_with_its_whole_story():
+    result = x86(rows=tuple(Row(" ", n, io(n), io(n), (), f"{n}: out dx, al") for n in range(1, 60)))
+    shown = text.passed(result, False, 120)
+    assert shown.startswith("PASS x86-io on kvm, kernel 6.1.0-18-amd64\nscenarios/x86-io.yaml:3: as expected\n")
+    assert "at 1: out dx, al" in shown
+    assert "19 equal steps" in shown
 
 
 def test_many_cases_on_several_hosts_end_with_counts_by_host():
