@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -150,11 +151,18 @@ def test_without_on_the_best_host_is_taken_and_named() -> None:
 
 @pytest.mark.kvm
 def test_two_hosts_are_two_columns() -> None:
-    done = kvmscen("run", "scenarios/x86_64-modes.yaml", "--on", "kvm", "--on", "model")
-    assert done.returncode == 0
+    files = ("scenarios/x86_64-modes.yaml", "tests/cases/report/bug-extra-memory.yaml")
+    done = kvmscen("run", *files, "--on", "kvm", "--on", "model")
+    assert done.returncode == 1
     head = next(line for line in done.stdout.splitlines() if line.startswith("case "))
     assert head.split() == ["case", "kvm", "model"]
-    assert "5 of the 10 that ran were predicted by the model, not run on KVM" in done.stdout
+    assert re.search(r"^bug-extra-memory +FAIL +FAIL$", done.stdout, re.MULTILINE)
+    assert "5 more cases passed on every host" in done.stdout
+    assert "6 of the 12 that ran were predicted by the model, not run on KVM" in done.stdout
+    # What each case came to stands in its line alone where nothing differs.
+    done = kvmscen("run", files[0], "--on", "kvm", "--on", "model")
+    assert done.returncode == 0
+    assert not any(line.startswith("case ") for line in done.stdout.splitlines())
 
 
 def test_a_host_that_does_not_exist_is_wrong_usage() -> None:
