@@ -55,11 +55,34 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"kvmscen {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
 
+    _run(verbs)
+    check = verbs.add_parser(
+        "check", help="everything short of running", epilog=_CHECK_EXAMPLE, formatter_class=raw, allow_abbrev=False
+    )
+    check.add_argument("paths", nargs="+", metavar="PATH", help="a scenario, or a folder of them")
+
+    _preparing(check)
+
+    show = verbs.add_parser(
+        "show", help="the memory map, the symbols and the listing", epilog=_SHOW_EXAMPLE, formatter_class=raw, allow_abbrev=False
+    )
+    show.add_argument("path", metavar="PATH", help="a scenario")
+    show.add_argument("--case", metavar="NAME", help="only the case of this name")
+    _preparing(show)
+    show.add_argument("--json", action="store_true", help="as JSON")
+
+    _measure(verbs)
+    verbs.add_parser("hosts", help="each host, whether it can run here, and why not", epilog=_HOSTS_EXAMPLE, formatter_class=raw)
+    _host_parser(verbs)
+    return parser
+
+
+def _run(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     run = verbs.add_parser(
         "run",
         help="run scenarios and judge them",
         epilog="\n".join((_RUN_EXAMPLE, EXIT, ENVIRONMENT)),
-        formatter_class=raw,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     run.add_argument("paths", nargs="+", metavar="PATH", help="a scenario, or a folder of them")
@@ -86,26 +109,6 @@ def parser() -> argparse.ArgumentParser:
     how = run.add_mutually_exclusive_group()
     how.add_argument("-q", "--quiet", action="store_true", help="only what is not as it should be, and the summary")
     how.add_argument("-v", "--verbose", action="store_true", help="every case with all its exits and source lines")
-
-    check = verbs.add_parser(
-        "check", help="everything short of running", epilog=_CHECK_EXAMPLE, formatter_class=raw, allow_abbrev=False
-    )
-    check.add_argument("paths", nargs="+", metavar="PATH", help="a scenario, or a folder of them")
-
-    _preparing(check)
-
-    show = verbs.add_parser(
-        "show", help="the memory map, the symbols and the listing", epilog=_SHOW_EXAMPLE, formatter_class=raw, allow_abbrev=False
-    )
-    show.add_argument("path", metavar="PATH", help="a scenario")
-    show.add_argument("--case", metavar="NAME", help="only the case of this name")
-    _preparing(show)
-    show.add_argument("--json", action="store_true", help="as JSON")
-
-    _measure(verbs)
-    verbs.add_parser("hosts", help="each host, whether it can run here, and why not", epilog=_HOSTS_EXAMPLE, formatter_class=raw)
-    _host_parser(verbs)
-    return parser
 
 
 def _preparing(parser: argparse.ArgumentParser) -> None:
