@@ -23,7 +23,7 @@ def heard(hello: Json, where: str = "") -> None:
     machine = f"{where}: the kernel there" if where else "this kernel"
     if sandbox.mode() == "require":
         raise HostError(f"--sandbox require: {machine} has no {held.lacking}")
-    say = f"{machine} has no {held.lacking}: what runs there is confined by what it has (docs/security.md)"
+    say = f"{machine} has no {held.lacking}: scenarios run less confined there (docs/security.md); --sandbox require refuses it"
     if say not in _told:
         _told.add(say)
         for told in tell:

@@ -44,7 +44,7 @@ AGENT = Policy(
 _STARTING: dict[str, seccomp.Check] = {**_ALONE, "clone": (0, "without", (_NEW_NAMESPACES,))}
 PREPARE = Policy(
     CALM + FILES + START,
-    _STARTING,
+    {**_STARTING, "socketpair": (0, "in", (1,))},
     {"RLIMIT_CORE": 0, "RLIMIT_FSIZE": 256 << 20, "RLIMIT_NOFILE": 256, "RLIMIT_AS": 8 * GIB},
 )
 # as and ld, and the thread that starts them, from which they have it: so they may start what that may, which is themselves.

@@ -37,7 +37,7 @@ _FILES = """
 _START = """
     fork 57 -1, vfork 58 -1, execve 59 221, wait4 61 260, waitid 247 95, kill 62 129, pipe 22 -1, pipe2 293 59, chdir 80 49,
     fchdir 81 50, setsid 112 157, setpgid 109 154, setrlimit 160 164, prctl 157 167, seccomp 317 277,
-    landlock_create_ruleset 444 444, landlock_add_rule 445 445, landlock_restrict_self 446 446
+    socketpair 53 199, landlock_create_ruleset 444 444, landlock_add_rule 445 445, landlock_restrict_self 446 446
 """
 # libc and Python try these first, and do without them where a kernel is too old for them. clone3 hides its flags in memory.
 _WITHOUT = "clone3 435 435, openat2 437 437, io_uring_setup 425 425, pidfd_open 434 434, pidfd_send_signal 424 424"

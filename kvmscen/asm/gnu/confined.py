@@ -12,6 +12,7 @@ import os
 import queue
 import resource
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -136,18 +137,20 @@ class Starter:
         return got
 
     def start(self, argv: Sequence[str], where: Path) -> Popen:
-        """Start a program in a folder, with its complaints in a pipe. It is killed when this process ends, however that is."""
+        """Start a program in a folder; it complains to `stderr`. It is killed when this process ends, however that is."""
         environment = {**self._environment, "TMPDIR": str(where)}
-        line, end = os.pipe2(os.O_CLOEXEC)
+        # No pipes: one can be opened again by its name in /proc, and read without end.
+        line, end = socket.socketpair()
+        said, complaints = socket.socketpair()
 
         def start() -> Popen:
             return subprocess.Popen(
                 argv,
                 cwd=where,
                 env=environment,
-                stdin=line,
+                stdin=line.fileno(),
                 stdout=self._null,
-                stderr=subprocess.PIPE,
+                stderr=complaints.fileno(),
                 # All that Python opens is closed by exec; to look for more takes longer than as does.
                 close_fds=False,
             )
@@ -156,12 +159,15 @@ class Starter:
             with _limited(self._limits):
                 self._asked.put(start)
                 child = self._taken(argv[0])
-            _tie(line, child.pid)
+            _tie(line.fileno(), child.pid)
         except BaseException:
-            os.close(end)
+            end.close()
+            said.close()
             raise
         finally:
-            os.close(line)
+            line.close()
+            complaints.close()
+        child.stderr = os.fdopen(said.detach(), "rb", 0)
         _ENDS[child.pid] = end
         return child
 
@@ -169,11 +175,11 @@ class Starter:
     def ended(child: Popen) -> None:
         """To be called when it has been waited for."""
         if (end := _ENDS.pop(child.pid, None)) is not None:
-            os.close(end)
+            end.close()
 
 
 # What each of them is tied to, by its process.
-_ENDS: dict[int, int] = {}
+_ENDS: dict[int, socket.socket] = {}
 
 
 def _tie(line: int, process: int) -> None:

@@ -85,11 +85,13 @@ def _symbols(table: SymbolTableSection | None, names: Mapping[int, str]) -> tupl
     undefined: set[str] = set()
     for symbol in () if table is None else table.iter_symbols():
         name, at = symbol.name, symbol["st_shndx"]
-        if not name or symbol["st_info"]["type"] in ("STT_SECTION", "STT_FILE") or _is_of_as(name):
+        if not name or symbol["st_info"]["type"] in ("STT_SECTION", "STT_FILE"):
             continue
         if at == "SHN_UNDEF":
             if symbol["st_info"]["bind"] != "STB_WEAK":
                 undefined.add(name)
+        elif _is_of_as(name):
+            continue
         elif at == "SHN_ABS":
             symbols[name] = Symbol(None, symbol["st_value"])
         elif at in names:
