@@ -274,7 +274,9 @@ class Guest:
         except Blocked:
             # Nothing can happen before the alarm: there is no need to wait for it.
             late = self.alarm >= self.deadline
-            seconds = self.machine.timeout if wait is None else min(wait, self.alarm - now)
+            # Where the run's own limit came first, the step's time is what had passed of it: never a rounding error less.
+            whole = wait is not None and self.alarm == now + wait
+            seconds = self.machine.timeout if wait is None else wait if whole else self.alarm - now
             if time.thread_time() < self.alarm:
                 self.deadline -= self.alarm - time.thread_time()
             self.take("timeout", "", {"timeout": seconds}, self.pc())

@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from model_machines import DEVICE, NISV, READONLY, arm64, mmio
 
 from kvmscen.machine import Action, Bytes, Capability, Machine, Memslot, Step, Vcpu
@@ -331,6 +333,12 @@ class TestWaiting:
         seen = execute(arm64("b #0; mov x2, #0x5000; str xzr, [x2]", script))
         assert told(seen) == [("timeout", 0.05, 0), ("mmio", 0x5000, True, 8, 0, 8)]
         assert seen.stopped == "end"
+
+    @given(st.floats(0.001, 4.9))
+    @settings(max_examples=200, deadline=None)
+    def test_the_time_of_a_step_is_told_as_it_is_written(self, seconds: float) -> None:
+        seen = execute(arm64("b #0", (Step("timeout", timeout=seconds),)))
+        assert told(seen) == [("timeout", seconds, 0)]
 
     def test_a_million_exits(self) -> None:
         seen = execute(arm64("mov x2, #0x5000; str xzr, [x2]; b #4", exits=500, timeout=30.0))
