@@ -337,7 +337,7 @@ class TestWaiting:
     @given(st.floats(0.001, 4.9))
     @settings(max_examples=200, deadline=None)
     def test_the_time_of_a_step_is_told_as_it_is_written(self, seconds: float) -> None:
-        seen = execute(arm64("b #0", (Step("timeout", timeout=seconds),)))
+        seen = execute(arm64("b #0", (Step("timeout", timeout=seconds),), timeout=10.0))
         assert told(seen) == [("timeout", seconds, 0)]
 
     def test_a_million_exits(self) -> None:
