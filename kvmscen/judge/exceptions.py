@@ -28,6 +28,7 @@ _CLASSES = {
     0x2F: "an SError",
     0x3C: "brk",
 }
+_SVC = 0x15
 _FETCH, _ABORTS = (0x20, 0x21), (0x20, 0x21, 0x24, 0x25)
 _STATUS = {0x00: "address size fault", 0x04: "translation fault", 0x08: "access flag fault", 0x0C: "permission fault"}
 _ALIGNMENT = 0x21
@@ -35,7 +36,7 @@ _ALIGNMENT = 0x21
 _CAUSES = {
     0: "a misaligned instruction address",
     1: "an instruction access fault",
-    2: "an illegal instruction (floating point is off at the start: sstatus.FS)",
+    2: "an illegal instruction",
     3: "ebreak",
     4: "a misaligned load",
     5: "a load access fault",
@@ -47,12 +48,17 @@ _CAUSES = {
     13: "a load page fault",
     15: "a store page fault",
 }
-_FETCHES = (1, 12)
+_FETCHES, _ILLEGAL = (1, 12), 2
+# Opcodes of loads and stores of floating-point registers, and of their arithmetic.
+_FLOATING = (0x07, 0x27, 0x43, 0x47, 0x4B, 0x4F, 0x53)
 
 
 @dataclass(frozen=True)
 class Taken:
-    """`what` it was, `at` which pc (None: that is lost), the `registers` that say so, and `then` where the guest is now."""
+    """`what` it was, `at` which pc (None: that is lost), the `registers` that say so, and `then` where the guest is now.
+
+    `address` is that of the access, where there was one.
+    """
 
     what: str
     at: int | None
@@ -60,6 +66,7 @@ class Taken:
     then: str
     fetch: bool = False
     again: bool = False
+    address: int | None = None
 
     def text(self, where: str) -> str:
         """One sentence; `where` is ` at line ...`, or empty."""
@@ -73,7 +80,8 @@ def taken(arch: str, seen: Observation) -> Taken | None:
     if regs is None:
         return None
     if arch == "riscv64":
-        return _riscv64(regs)
+        # Where KVM_RUN failed, the exception counts only if its handler is what could not be fetched.
+        return _riscv64(regs) if seen.stopped == "timeout" or regs["pc"] == regs["stvec"] & ~3 else None
     return _arm64(regs) if arch == "arm64" else None
 
 
@@ -92,7 +100,10 @@ def _arm64(regs: Mapping[str, int]) -> Taken | None:
     if ec in _ABORTS:
         what += f" at {far:#x}" + _status(esr & 0x3F)
     then = f"It is in {vector}, where no handler ends it: give it one, or avoid the exception"
-    return Taken(what, elr, told, then, ec in _FETCH, bool(regs.get("again")))
+    if ec == _SVC:
+        # Where it returns to is behind it.
+        elr -= 4
+    return Taken(what, elr, told, then, ec in _FETCH, bool(regs.get("again")), far if ec in _ABORTS else None)
 
 
 def _status(code: int) -> str:
@@ -101,7 +112,7 @@ def _status(code: int) -> str:
     if code == 0x10:
         return ", an external abort, as where there is no memslot for what is fetched"
     name = _STATUS.get(code & ~3)
-    return f", a {name}" if name and code < 0x10 else f", status {code:#x}"
+    return f": {name}" if name and code < 0x10 else f", status {code:#x}"
 
 
 def _riscv64(regs: Mapping[str, int]) -> Taken | None:
@@ -109,6 +120,8 @@ def _riscv64(regs: Mapping[str, int]) -> Taken | None:
     if cause >> 63:
         return None
     what = _CAUSES.get(cause, f"of cause {cause}")
+    if cause == _ILLEGAL and regs["stval"] & 0x7F in _FLOATING:
+        what += ": floating point is off at the start (`sstatus: 0x2000` sets FS)"
     told = f"scause {cause}, sepc {regs['sepc']:#x}, stval {regs['stval']:#x}"
     then = f"It went on at stvec ({regs['stvec'] & ~3:#x}): give it a handler there, or avoid the exception"
     return Taken(what, regs["sepc"], told, then, cause in _FETCHES)

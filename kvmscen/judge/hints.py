@@ -120,7 +120,7 @@ def hint(case: Case) -> str | None:
     found = _in_a_slot(case) or next((said for event in case.unexpected if (said := _of(case, event)) is not None), None)
     if found is None and case.seen.stopped == "timeout":
         found = _still_running(case)
-    return found or _inherited(case)
+    return found or _inherited(case) or _other_steps(case)
 
 
 def _of(case: Case, event: Event) -> str | None:
@@ -132,8 +132,8 @@ def _of(case: Case, event: Event) -> str | None:
         return _shutdown(case, event)
     if event.name == "internal_error" and event.fields.get("suberror") == 1:
         return _ran_off(case, event.pc) or _EMULATION
-    if event.name == "mmio":
-        return _stack_as_mmio(case, event)
+    if event.name == "mmio" and event.fields.get("is_write"):
+        return _pushed(case, event.fields["phys_addr"], case.source(event))
     return _NISV_REPEATS if event.name == "arm_nisv" and _again(event, case.seen) else None
 
 
@@ -152,7 +152,7 @@ def _error(case: Case, event: Event) -> str | None:
     if arch == "riscv64":
         off = _ran_off(case, event.pc) if event.name == "EOPNOTSUPP" else None
         if off is not None:
-            return f"{off}. {before}" if (before := _exception(case)) else off
+            return _exception(case) or off
         known = {**known, "EOPNOTSUPP": _RISCV_UNDECODED, "EIO": _RISCV_MISALIGNED}
     return known.get(event.name)
 
@@ -224,21 +224,29 @@ def _ran_off(case: Case, pc: int | None) -> str | None:
     )
 
 
-def _stack_as_mmio(case: Case, event: Event) -> str | None:
-    """x86: a push of a stack pointer that began as 0."""
+# The stack pointer by its names, and where it has gone down from, by mode.
+_POINTERS = {"x86_64": ("rsp", "esp", "sp"), "arm64": ("sp_el1",), "riscv64": ("sp", "x2")}
+_TOPS = {"real": 1 << 16, "protected": 1 << 32}
+
+
+def _pushed(case: Case, at: int | None, told: str) -> str | None:
+    """An access just below 0, by a stack pointer that is 0 at the start; `told` is the source line that made it."""
+    arch = case.job.arch
     plan = case.machine.vcpus[0] if case.machine is not None and case.machine.vcpus else None
-    if case.job.arch != "x86_64" or plan is None or any(name in plan.regs for name in ("rsp", "esp", "sp")):
+    if plan is None or at is None or any(name in plan.regs for name in _POINTERS[arch]):
         return None
-    top = {"real": 1 << 16, "protected": 1 << 32}.get(plan.mode, 1 << 64)
-    at = event.fields["phys_addr"]
-    if not top - _BELOW <= at < top or not event.fields.get("is_write"):
+    top = _TOPS.get(plan.mode, 1 << 64)
+    if not top - _BELOW <= at < top:
         return None
-    using = [(line, text.strip()) for _, _, line, text in case.legend.lines if line and _STACK.match(text)]
-    if not using:
+    if arch == "x86_64":
+        using = [(number, text.strip()) for _, _, number, text in case.legend.lines if number and _STACK.match(text)]
+        told = "{}: {}".format(*min(using)) if using else ""
+    line, _, text = told.partition(": ")
+    if not text or (arch != "x86_64" and not re.search(r"\bsp\b", text)):
         return None
-    line, text = min(using)
-    say = f"there is no stack: its pointer is 0 at the start, and line {line} ({text}) pushes below it"
-    return f"{say}: write `regs: {{rsp: ...}}`"
+    return f"there is no stack: its pointer is 0 at the start, and line {line} ({text.strip()}) goes below it: write " + (
+        f"`regs: {{{_POINTERS[arch][0]}: ...}}`"
+    )
 
 
 def _again(event: Event, observation: Observation) -> bool:
@@ -248,7 +256,7 @@ def _again(event: Event, observation: Observation) -> bool:
 
 
 def _still_running(case: Case) -> str:
-    return _exception(case) or _LOOP
+    return _exception(case) or f"{_LOOP}. A guest that is done must say so: {_ENDS[case.job.arch]}"
 
 
 def _exception(case: Case) -> str | None:
@@ -258,7 +266,7 @@ def _exception(case: Case) -> str | None:
         return None
     told = None if found.at is None else case.legend.source(found.at, False)
     where = f" at line {told}" if told and told[:1].isdigit() else f" at {told}" if told else f" at pc {found.at:#x}"
-    off = _ran_off(case, found.at) if found.fetch else _no_end(case, found.at, told)
+    off = _ran_off(case, found.at) if found.fetch else _pushed(case, found.address, told or "") or _no_end(case, found.at, told)
     return found.text(where if found.at is not None else "") + (f". {off[0].upper()}{off[1:]}" if off else "")
 
 
@@ -309,3 +317,16 @@ def _inherited(case: Case) -> str | None:
     if first is None or case.job.case == "default" or not above or not (first.expected or "").startswith("final"):
         return None
     return f"`final` is the scenario's (line {first.line}), and the case has none: write its own, or `final: null`"
+
+
+def _other_steps(case: Case) -> str | None:
+    """Steps that a case with a program of its own has from the scenario."""
+    lines = [step.line for step in _steps(case.story.steps or ())]
+    program = [number for _, _, number, _ in case.legend.lines if number]
+    if case.job.case == "default" or not lines or not program or case.legend.file:
+        return None
+    if max(lines) < case.job.line < min(program):
+        return (
+            f"the steps are the scenario's (line {lines[0]}), and the case has a program of its own: write its own `expect` too"
+        )
+    return None

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from kvmscen.judge.exceptions import taken
+from kvmscen.observation import Observation
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CASES = ROOT / "tests" / "cases" / "report"
@@ -48,7 +52,7 @@ SREGS = {
 X86 = {
     "call": "line 8 (call there) needs a stack, and rsp is 0x0",
     "push": "line 8 (push rax) needs a stack, and rsp is 0x0",
-    "call32": "there is no stack: its pointer is 0 at the start, and line 9 (call there) pushes below it",
+    "call32": "there is no stack: its pointer is 0 at the start, and line 9 (call there) goes below it",
     "bug-hint-idt": "The IDT is the scenario's own",
     "forgot-hlt": "the guest ran off the end of slot 0 (at 0x1000): end it with `hlt`",
     "in-data-x86": "`counter` lies in slot 0, where no access exits: place .data outside every slot",
@@ -126,6 +130,22 @@ def test_an_action_that_comes_later_is_told(tmp_path: Path) -> None:
     assert "not-yet-alone.yaml:7:9: not yet: the action `create_irqchip`" in done.stdout + done.stderr
 
 
+def test_exceptions_of_riscv64() -> None:
+    at = {"pc": 0, "stvec": 0, "scause": 2, "sepc": 0x80000002, "stval": 0x02007053}
+    seen = Observation("error", (), {}, {}, 0.1, exception=at)
+    found = taken("riscv64", seen)
+    assert found is not None
+    assert (found.at, found.what) == (
+        0x80000002,
+        "an illegal instruction: floating point is off at the start (`sstatus: 0x2000` sets FS)",
+    )
+    # A guest that handled its exception and then went astray is not told of that exception.
+    assert taken("riscv64", replace(seen, exception={**at, "pc": 0x5000})) is None
+    assert taken("riscv64", replace(seen, exception={**at, "pc": 0x5000, "stvec": 0x5000})) is not None
+    assert taken("x86_64", seen) is None
+    assert taken("riscv64", replace(seen, exception=None)) is None
+
+
 # --- arm64 in a Linux that QEMU boots -------------------------------------------------------------------------------
 
 ARM64 = {
@@ -133,6 +153,14 @@ ARM64 = {
     "hint-guest-exception-2": "at line 8: movi v0.16b, #0: a SIMD&FP instruction, which CPACR_EL1.FPEN traps",
     "in-data": "`counter` lies in slot 0, where no access exits: place .data outside every slot",
     "forgot-end-arm": "It ran on behind line 9: str  xzr, [x2]: end it with PSCI SYSTEM_OFF",
+    "arm-exceptions": "The guest ran off the end of slot 0 (at 0x1000)",
+    "arm-exceptions:stack": "its pointer is 0 at the start, and line 16 (stp x29, x30, [sp, #-16]!) goes below it",
+    "arm-exceptions:jump": "The guest went to 0x50000, where no memslot is",
+    "arm-exceptions:svc": "at line 26: svc #0: svc (ESR_EL1 0x56000000, ELR_EL1 0x4); a second run",
+    "arm-exceptions:brk": "at line 30: brk #0: brk",
+    "arm-exceptions:wfi": "A guest that is done must say so: end it with PSCI SYSTEM_OFF",
+    "arm-exceptions:handler": "the guest was still running: an endless loop",
+    "arm-exceptions:own": "svc #0: svc (ESR_EL1 0x56000000, ELR_EL1 0x10010)",
     "hlt-of-arm64": "Arm64's hlt is for a debugger: end it with PSCI SYSTEM_OFF",
 }
 
@@ -140,7 +168,8 @@ ARM64 = {
 @pytest.mark.qemu
 def test_hints_of_arm64(qemu_arm64: tuple[str, dict[str, str]], tmp_path: Path) -> None:
     name, environment = qemu_arm64
-    found, _ = results(tmp_path, *files(*ARM64), "--on", name, env=environment)
+    stems = dict.fromkeys(stem.partition(":")[0] for stem in ARM64)
+    found, _ = results(tmp_path, *files(*stems), "--on", name, env=environment)
     assert {stem: found[stem]["status"] for stem in ARM64} == dict.fromkeys(ARM64, "FAIL")
     assert [(stem, found[stem]["hint"]) for stem, text in ARM64.items() if text not in (found[stem]["hint"] or "")] == []
 
