@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -20,6 +21,9 @@ _SAFE_ATT = re.compile(
 )
 _MAX_TEXT = 200
 _local = threading.local()
+# One instruction with ten in it, by which an engine is tried; and how many are.
+_TEN = {"arm64": ("mov x0, #10", bytes.fromhex("400180d2")), "x86": ("mov al, 10", b"\xb0\x0a")}
+_ENGINES = 1000
 
 
 MISSING = "keystone-engine is not installed here: install it, or use --assembler gnu"
@@ -34,8 +38,26 @@ def is_installed() -> bool:
     return True
 
 
-def _open(mode: str) -> Any:
-    """The engine of this thread: a shared one ends the process."""
+def _decimal(opened: Callable[[], Any], mode: str) -> Any:
+    """An engine that reads 10 as ten.
+
+    Keystone 0.9.2 does not initialise the base in which an engine reads numbers without a prefix. Where its memory happens to
+    hold 16 it reads them as hexadecimal, and says nothing. Such an engine is kept until another is found, so that its memory
+    is not given again.
+    """
+    ten, wanted = _TEN["arm64" if mode == "arm64" else "x86"]
+    wrong = []
+    for _ in range(_ENGINES):
+        made = opened()
+        data, _ = made.asm(ten, 0, as_bytes=True)
+        if data == wanted:
+            return made
+        wrong.append(made)
+    raise Wrong("Keystone reads 10 as sixteen in this process: use --assembler gnu")
+
+
+def engine(mode: str) -> Any:
+    """The engine of this thread: a shared one ends the process. Raises Wrong where there is none."""
     engines: dict[str, Any] | None = getattr(_local, "engines", None)
     if engines is None:
         engines = _local.engines = {}
@@ -50,10 +72,10 @@ def _open(mode: str) -> Any:
             "x32": (ks.KS_ARCH_X86, ks.KS_MODE_32),
             "x16": (ks.KS_ARCH_X86, ks.KS_MODE_16),
         }
-        engine = ks.Ks(*modes[mode.removesuffix("-att")])
+        made = _decimal(lambda: ks.Ks(*modes[mode.removesuffix("-att")]), mode)
         if mode.endswith("-att"):
-            engine.syntax = ks.KS_OPT_SYNTAX_ATT
-        engines[mode] = engine
+            made.syntax = ks.KS_OPT_SYNTAX_ATT
+        engines[mode] = made
     return engines[mode]
 
 
@@ -71,11 +93,11 @@ def encode(mode: str, text: str) -> bytes | None:
     """The bytes of one instruction, None where it does not assemble. `mode`: arm64, x64, x32, x16, x64-att, ..."""
     if len(text) > _MAX_TEXT or not _is_safe(mode, text):
         return None
-    engine = _open(mode)
+    opened = engine(mode)
     import keystone as ks
 
     try:
-        data, count = engine.asm(text, 0, as_bytes=True)
+        data, count = opened.asm(text, 0, as_bytes=True)
     except ks.KsError:
         return None
     if not data or count != 1 or (mode == "arm64" and len(data) != 4):

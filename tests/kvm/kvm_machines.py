@@ -15,10 +15,9 @@ TABLES = Tables(0xFFFC0000, 0x8000, 509)
 @cache
 def assemble(mode: str, text: str) -> bytes:
     """Machine code at address 0."""
-    import keystone
+    from kvmscen.asm.keystone import engine
 
-    bits = {"long": keystone.KS_MODE_64, "protected": keystone.KS_MODE_32, "real": keystone.KS_MODE_16}[mode]
-    code, _ = keystone.Ks(keystone.KS_ARCH_X86, bits).asm(text, 0)
+    code, _ = engine({"long": "x64", "protected": "x32", "real": "x16"}[mode]).asm(text, 0)
     return bytes(code)
 
 

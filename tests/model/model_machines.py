@@ -5,17 +5,11 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-import keystone
-
+from kvmscen.asm import keystone
 from kvmscen.machine import Action, Bytes, Capability, Machine, Memslot, Step, Tables, Vcpu
 
 NISV = (Capability("KVM_CAP_ARM_NISV_TO_USER", 177),)
-_MODES = {
-    "arm64": (keystone.KS_ARCH_ARM64, 0),
-    "long": (keystone.KS_ARCH_X86, keystone.KS_MODE_64),
-    "protected": (keystone.KS_ARCH_X86, keystone.KS_MODE_32),
-    "real": (keystone.KS_ARCH_X86, keystone.KS_MODE_16),
-}
+_MODES = {"arm64": "arm64", "long": "x64", "protected": "x32", "real": "x16"}
 DEVICE = bytes(range(1, 65))
 READONLY = bytes(range(100, 164))
 
@@ -23,7 +17,7 @@ READONLY = bytes(range(100, 164))
 @cache
 def assemble(mode: str, text: str) -> bytes:
     """Machine code at address 0."""
-    return bytes(keystone.Ks(*_MODES[mode]).asm(text, 0)[0])
+    return bytes(keystone.engine(_MODES[mode]).asm(text, 0)[0])
 
 
 def arm64(code: str | bytes, script: tuple[Step, ...] | None = None, regs: dict[str, int] | None = None, **more: Any) -> Machine:
