@@ -18,10 +18,13 @@ _TOP = (
 _FIRST = {row.name for row in names.offered()} | {"error", "timeout", "steps", "repeat", "emulate", *names.ACTIONS}
 _WORDS = {*_TOP, *_FIRST, *names.BESIDE, "slot", "gpa", "size", "flags", "errno", "file", "cap", "args", "reason", "xfail"}
 
+_TEXTS = ("summary", "reason")
+
 _KEY = re.compile(r"\s*([A-Za-z_.$][\w.$]*)\s*:(?:\s|$)")
 _ITEM = re.compile(r"( *)-( +)(.*)")
 _NO_SPACE = re.compile(r"(\s*(?:- +)?)([A-Za-z_]\w*):(?=[^\s:])(.*)")
 _EQUALS = re.compile(r"([A-Za-z_.$][\w.$]*)\s*=\s*(\S.{0,40})")
+_NO_COLON = re.compile(r"(\s*)([A-Za-z_]\w*)(?:\s+([^:]*?))?\s*$")
 _NO_GAP = re.compile(r"(\s*)-([A-Za-z_]\w*)(?:\s*:.*)?$")
 _NO_BAR = re.compile(r"( *)(asm)(?:\s*:)?\s*\|?\s*(?:#.*)?$")
 _BAR = re.compile(r"\s*(?:- +)?[^#]*?:\s+[|>][-+0-9]*\s*(?:#.*)?$")
@@ -40,7 +43,7 @@ def slip(lines: Sequence[str], line: int) -> Slip | None:
     at = _last(lines, min(line, len(lines) - 1))
     if at is None:
         return None
-    return _no_bar(lines, at) or _no_space(lines, at) or _item(lines, at)
+    return _no_bar(lines, at) or _no_space(lines, at) or _item(lines, at) or _unlike(lines, at)
 
 
 def bar(column: int, line: int, key: str = "asm") -> Slip:
@@ -108,6 +111,10 @@ def _no_space(lines: Sequence[str], line: int) -> Slip | None:
         found = _NO_SPACE.match(lines[n])
         if found and found[2] in _WORDS and (said := spaced(f"{found[2]}:{found[3]}")):
             return Slip(n, len(found[1]), said)
+    bare = _NO_COLON.match(lines[line])
+    if bare and bare[2] in _TOP:
+        value = f" {bare[3]}" if bare[3] and len(bare[3]) < 40 else ""
+        return Slip(line, len(bare[1]), f"there is no colon behind `{bare[2]}`: write `{bare[2]}:{value}`")
     return None
 
 
@@ -130,6 +137,41 @@ def _item(lines: Sequence[str], line: int) -> Slip | None:
     return None
 
 
+def _unlike(lines: Sequence[str], line: int) -> Slip | None:
+    """A key or an item that is not indented as the one before it."""
+    here = _indent(lines[line])
+    if _ITEM.match(lines[line]):
+        return _unlike_items(lines, line, here)
+    key = _KEY.match(lines[line])
+    above = _above(lines, line)
+    if key is None or not above:
+        return None
+    first = above[-1]
+    if here < _indent(lines[first]) and (top := _KEY.match(lines[first])):
+        return Slip(first, 0, _alike(top[1], _indent(lines[first]), here, key[1], line))
+    before = _KEY.match(lines[above[0]])
+    # A text may go on in the next line; what may be one is not told here.
+    if before is None or before[1] in _TEXTS or here <= _indent(lines[above[0]]) or not lines[above[0]][before.end() :].strip():
+        return None
+    right = _indent(lines[above[0]])
+    return Slip(line, here, _alike(key[1], here, right, before[1], above[0]))
+
+
+def _alike(key: str, here: int, right: int, other: str, line: int) -> str:
+    return f"`{key}` is indented by {here}: indent it by {right} spaces, as `{other}` in line {line + 1}"
+
+
+def _unlike_items(lines: Sequence[str], line: int, here: int) -> Slip | None:
+    for n in _above(lines, line):
+        item = _ITEM.match(lines[n])
+        if item is None and _indent(lines[n]) < here:
+            return None
+        if item and len(item[1]) != here and abs(len(item[1]) - here) < 4:
+            right = len(item[1])
+            return Slip(line, here, f"this item is indented by {here}: indent it by {right} spaces, as the one in line {n + 1}")
+    return None
+
+
 def _beside(lines: Sequence[str], line: int, item_line: int) -> Slip | None:
     item = _ITEM.match(lines[item_line])
     assert item is not None
@@ -143,9 +185,7 @@ def _beside(lines: Sequence[str], line: int, item_line: int) -> Slip | None:
     if first is None:
         word = item[3].split("#")[0].strip()
         return Slip(line, here, f"`- {word}` takes no further keys: write `- {word}: {{}}`") if word in _WORDS else None
-    return Slip(
-        line, here, f"`{key[1]}` is indented by {here}: indent it by {right} spaces, as `{first[1]}` in line {item_line + 1}"
-    )
+    return Slip(line, here, _alike(key[1], here, right, first[1], item_line))
 
 
 def _listed(lines: Sequence[str], line: int) -> bool:

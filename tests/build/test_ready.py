@@ -72,6 +72,22 @@ def test_requires_and_when(condition: str, met: dict[str, Any], unmet: dict[str,
     assert [step.kind for step in steps(when, replace(X, **unmet))] == ["hlt"]
 
 
+def test_sve_is_told_where_qemu_has_a_cpu_with_it() -> None:
+    arm = ARM + "asm: nop\nexpect: [{mmio: {}}]\n"
+    other = ": add `,cpu=a64fx` to the host's name, as QEMU's a64fx has it"
+    needs = "the host has no KVM_CAP_ARM_SVE, which the vCPU feature sve needs"
+    for text, said in (
+        ("features: [psci_0_2, sve]\n", needs),
+        ("requires: {capabilities: KVM_CAP_ARM_SVE}\n", "the host has no KVM_CAP_ARM_SVE"),
+        ("requires: {cpu: sve}\n", "the CPU has no sve"),
+    ):
+        # Another machine's CPU is what it is.
+        assert [skip(arm + text, kind) for kind in ("kvm", "ssh")] == [said, said]
+    assert skip(arm + "requires: {cpu: sve}\n", "qemu") == "the CPU has no sve" + other
+    qemu = replace(FACTS["arm64"], kind="qemu")
+    assert made(arm + "features: [psci_0_2, sve]\n", qemu, "qemu").skip == needs + other
+
+
 def test_a_flavour_that_is_not_told_leaves_no_guess() -> None:
     text = X86 + HLT + "when:\n  - {kernel: {before: '5.0'}, kvm: svm, reason: a, expect: [intr]}\n"
     assert skip(text, flavour=None) is None
