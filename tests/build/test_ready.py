@@ -77,7 +77,7 @@ def test_sve_is_told_where_qemu_has_a_cpu_with_it() -> None:
     other = ": add `,cpu=a64fx` to the host's name, as QEMU's a64fx has it"
     needs = "the host has no KVM_CAP_ARM_SVE, which the vCPU feature sve needs"
     for text, said in (
-        ("features: [psci_0_2, sve]\n", needs),
+        ("features: [sve]\n", needs),
         ("requires: {capabilities: KVM_CAP_ARM_SVE}\n", "the host has no KVM_CAP_ARM_SVE"),
         ("requires: {cpu: sve}\n", "the CPU has no sve"),
     ):
@@ -85,7 +85,7 @@ def test_sve_is_told_where_qemu_has_a_cpu_with_it() -> None:
         assert [skip(arm + text, kind) for kind in ("kvm", "ssh")] == [said, said]
     assert skip(arm + "requires: {cpu: sve}\n", "qemu") == "the CPU has no sve" + other
     qemu = replace(FACTS["arm64"], kind="qemu")
-    assert made(arm + "features: [psci_0_2, sve]\n", qemu, "qemu").skip == needs + other
+    assert made(arm + "features: [sve]\n", qemu, "qemu").skip == needs + other
 
 
 def test_a_flavour_that_is_not_told_leaves_no_guess() -> None:
