@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from kvmscen.asm.source import Statement
 from kvmscen.asm.values import clip
 
@@ -14,10 +16,15 @@ _ENDS = {
 }
 
 
+def _prose(text: str) -> bool:
+    """Whether a statement reads like words: an instruction has commas between its operands, and these are not sentences."""
+    return "," not in text or any(len(re.findall(r"\b[A-Za-z]{2,}\b", part)) > 2 for part in text.split(","))
+
+
 def advise(message: str, statement: Statement, arch: str) -> str:
     """The message for a statement, behind the advice where there is one."""
     comment = _COMMENTS.get(arch, "#")
-    if statement.separated:
+    if statement.separated and _prose(statement.text):
         say = f"`;` begins no comment, it separates statements: write `{comment} {clip(statement.text)}` if a comment is meant"
         return f"{say} ({message})"
     if arch in _ENDS and statement.word == "hlt" and not statement.rest:
