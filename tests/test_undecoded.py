@@ -39,7 +39,7 @@ def test_it_is_a_failure_also_where_only_the_end_is_looked_at(tmp_path: Path) ->
     assert result["status"] == "FAIL"
     assert result["events"][-1]["ioctl"] == "emulate"
     assert "loads one register twice" in result["events"][-1]["reason"]
-    assert "observed error: {ioctl: emulate, errno: ENOSYS} at 10: .inst 0xa9400c43" in text
+    assert "ended by error: {ioctl: emulate, errno: ENOSYS} at 10: .inst 0xa9400c43" in text
     assert "stopped: emulate failed with ENOSYS: ldp loads one register twice: CONSTRAINED UNPREDICTABLE" in text
 
 
