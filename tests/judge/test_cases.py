@@ -1,4 +1,4 @@
-"""Small inputs that passed once though they should not (tests/cases/verdict), each with its right outcome, on KVM and the model."""
+"""Small inputs that passed once though they should not, from tests/cases/verdict, each with its right outcome."""
 
 from __future__ import annotations
 
