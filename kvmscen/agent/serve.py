@@ -7,6 +7,7 @@ its reply. After a damaged line either side asks `{"id": n, "again": true}` and 
 from __future__ import annotations
 
 import _thread
+import faulthandler
 import json
 import os
 import select
@@ -48,6 +49,8 @@ def serve(
     `awake` is called when there is something to read, before it is looked at; `leave` in a thread of its own when nobody is
     there any more who could read a reply: it ends the process.
     """
+    # Where a fault was goes to stderr, and so into what the other side says of our end.
+    faulthandler.enable(2, all_threads=False)
     # Whatever prints by mistake must not stand between frames.
     out = os.dup(1)
     os.dup2(2, 1)

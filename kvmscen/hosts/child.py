@@ -19,7 +19,7 @@ from typing import Any
 
 from kvmscen.agent import frames
 from kvmscen.errors import HostError
-from kvmscen.hosts import bounded
+from kvmscen.hosts import bounded, crash
 from kvmscen.hosts.patience import Patience
 
 Json = dict[str, Any]
@@ -307,7 +307,7 @@ class Child:
         except subprocess.TimeoutExpired:
             return ChildError(f"{self.name} closed its output", self.tail)
         how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"exited with status {status}"
-        return ChildError(f"{self.name} {how}", self.tail, status)
+        return ChildError(f"{self.name} {how}{crash.where(self.tail)}", self.tail, status)
 
 
 def python(module: str, *arguments: str) -> list[str]:

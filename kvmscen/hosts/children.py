@@ -8,6 +8,7 @@ from typing import Any
 
 from kvmscen.errors import HostError, Problem
 from kvmscen.facts import Facts
+from kvmscen.hosts import crash
 from kvmscen.hosts.child import Child, ChildError
 from kvmscen.machine import Sealed
 from kvmscen.observation import Observation
@@ -104,7 +105,7 @@ class ChildHost:
 
     def explain(self, error: ChildError) -> str:
         """What a user can do something with: the error and the last that the child printed."""
-        last = error.tail.splitlines()[-1:]
+        last = [] if crash.where(error.tail) else error.tail.splitlines()[-1:]
         return str(error) + "".join(f" ({line})" for line in last)
 
     def known(self, hello: Json) -> tuple[Facts, ...]:

@@ -14,7 +14,7 @@ from functools import partial
 
 from kvmscen.agent import pack
 from kvmscen.errors import HostError, UsageError
-from kvmscen.hosts import confinement
+from kvmscen.hosts import confinement, crash
 from kvmscen.hosts.child import Child, ChildError
 from kvmscen.hosts.children import ChildHost, Starts
 
@@ -84,6 +84,8 @@ class SshHost(ChildHost):
     def explain(self, error: ChildError) -> str:
         """What ssh, the shell or Python there said, and what to do about it."""
         lines = [line.strip() for line in error.tail.splitlines() if line.strip()]
+        if place := crash.where(error.tail):
+            return f"the agent of {self.name} died{place}"
         last = f": {lines[-1]}" if lines else ""
         if lines and lines[-1].startswith(pack.OLD):
             return lines[-1]

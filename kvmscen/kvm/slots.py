@@ -30,7 +30,8 @@ class Slots:
             # The scenario was held to this; whatever asks for it, no guest gets more.
             say = f"slot {slot.slot} would bring the slots to {others + slot.size:,} bytes: 256 MiB in all is the limit"
             raise HostError(say)
-        if memory is None or (slot.size > memory.size and slot.slot not in self._live):
+        # Also of a slot that is there, whose size KVM lets nobody change: what it maps must never be more than what is behind it.
+        if memory is None or slot.size > memory.size:
             fresh = Memory(max(slot.size, 1) if slot.size <= _MOST else 1)
             if memory is not None and slot.size <= _MOST:
                 fresh.copy(memory)
@@ -46,7 +47,10 @@ class Slots:
             if memory is not None:
                 memory.close()
             self._memory[slot.slot] = fresh
-        self._live[slot.slot] = slot
+        if slot.size:
+            self._live[slot.slot] = slot
+        else:
+            self._live.pop(slot.slot, None)  # size 0 has deleted it
 
     def delete(self, number: int) -> None:
         """Delete a slot: KVM_SET_USER_MEMORY_REGION with size 0."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kvmscen.agent import frames
+from kvmscen.hosts import crash
 from kvmscen.hosts.child import Child, ChildError, Json
 from kvmscen.qemu.boards import Board
 from kvmscen.qemu.qmp import Qmp
@@ -24,6 +25,9 @@ _CONSOLE_TAIL = 8192
 _BOOT_SECONDS = 120.0
 # Going on takes a third of one.
 RESUME_SECONDS = 20.0
+# QEMU goes on when nobody reads it, so a shell beside it ends it when we have ended without doing so. It is there before QEMU is,
+# since our end may come at any moment.
+_WATCHED = '{ read -r _ || kill -9 $$; } < "/proc/self/fd/$1" > /dev/null 2>&1 & shift; exec "$@"'
 _AGAIN = frames.pack('{"id":0,"again":true}')
 
 
@@ -65,7 +69,7 @@ class Vm(Child):
         self.environment = dict(image.environment)
         self._console = -1
         self._monitor: socket.socket | None = None
-        self._watch: subprocess.Popen[bytes] | None = None
+        self._held = -1  # the end of a pipe that closes when we end, whatever ends us
 
     @property
     def qmp(self) -> Qmp:
@@ -112,23 +116,24 @@ class Vm(Child):
         self._drop()
         self._console = os.memfd_create("console", os.MFD_CLOEXEC)
         self._monitor, theirs = socket.socketpair()
-        initrd = -1
+        initrd = told = -1
         try:
-            self.pass_fds = [self._console, theirs.fileno()]
+            told, self._held = os.pipe()
+            self.pass_fds = [self._console, theirs.fileno(), told]
             if self.saved is None:
                 initrd = os.memfd_create("initrd", os.MFD_CLOEXEC)
                 for part in self.image.initrd:
                     _write(initrd, part)
                 self.pass_fds.append(initrd)
-            self.argv = self._line(self._console, theirs.fileno(), initrd)
+            self.argv = ["/bin/sh", "-c", _WATCHED, "sh", str(told), *self._line(self._console, theirs.fileno(), initrd)]
             if self.saved is not None:
                 # All at once: QEMU takes them one after another, and the agent's answer says that they went well.
                 self._monitor.sendall(b"".join(json.dumps(command).encode() + b"\n" for command in _resume(self.saved)))
-            process = super()._start()
-            self._watch = _watch(process.pid)
-            return process
+            return super()._start()
         finally:
             theirs.close()
+            if told >= 0:
+                os.close(told)
             if initrd >= 0:
                 os.close(initrd)
 
@@ -158,11 +163,8 @@ class Vm(Child):
 
     def kill(self) -> None:
         """End QEMU; the console can still be read until the next start."""
-        watch, self._watch = self._watch, None
-        if watch is not None:
-            watch.kill()
-            watch.communicate()
         super().kill()
+        self._dismiss()
         if self._monitor is not None:
             self._monitor.close()
 
@@ -171,20 +173,24 @@ class Vm(Child):
         super().close()
         self._drop()
 
+    def _dismiss(self) -> None:
+        """Let the shell go that waits for our end, once QEMU is gone."""
+        alive, self._held = self._held, -1
+        if alive >= 0:
+            try:
+                os.write(alive, b"\n")
+            except OSError:
+                pass
+            os.close(alive)
+
     def _drop(self) -> None:
+        self._dismiss()
         if self._monitor is not None:
             self._monitor.close()
             self._monitor = None
         if self._console >= 0:
             os.close(self._console)
             self._console = -1
-
-
-def _watch(pid: int) -> subprocess.Popen[bytes]:
-    """A shell that ends QEMU when we have ended without doing so: QEMU goes on when nobody reads it."""
-    null = subprocess.DEVNULL
-    argv = ["/bin/sh", "-c", 'read -r _; kill -9 "$1"', "sh", str(pid)]
-    return subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=null, stderr=null, start_new_session=True)
 
 
 def _escaped(path: Path) -> str:
@@ -226,7 +232,10 @@ def why(error: ChildError, name: str) -> str:
     """What a machine that broke died of, with the end of its console behind the first line."""
     lines = error.tail.splitlines()
     panic, oops = (next(filter(None, map(wanted.search, lines)), None) for wanted in (_PANIC, _OOPS))
-    if panic is not None:
+    if place := crash.where(error.tail):
+        # It is the first process there, so the kernel panics too.
+        first = f"the agent of {name} died{place}"
+    elif panic is not None:
         first = f"a probable finding: the kernel of {name} panicked: {panic.group().partition(': ')[2]}"
     elif oops is not None:
         first = f"a probable finding: the kernel of {name} is not well, and {error}: {oops.group()}"

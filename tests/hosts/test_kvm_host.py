@@ -18,7 +18,7 @@ from kvmscen.errors import HostError, UsageError
 from kvmscen.hosts import host
 from kvmscen.hosts.children import ChildExecutor
 from kvmscen.hosts.kvm import KvmHost
-from kvmscen.machine import Bytes, Machine, Memslot, Sealed, Step, Tables, Vcpu
+from kvmscen.machine import Action, Bytes, Machine, Memslot, Sealed, Step, Tables, Vcpu
 
 HLT, SPIN, STORE = b"\xf4", b"\xeb\xfe", b"\x88\x03\xf4"  # hlt; jmp .; mov [rbx], al and hlt
 
@@ -93,6 +93,33 @@ def test_an_agent_that_is_killed_is_a_host_error_and_the_next_machine_runs(execu
         executor.execute(machine(SPIN, timeout=600))
     assert executor.execute(machine(STORE)).stopped == "expected"
     assert executor.child.process_id != pid
+
+
+@pytest.mark.kvm
+def test_an_agent_that_a_fault_ends_says_where_it_was(executor: ChildExecutor) -> None:
+    assert executor.execute(machine(HLT)).stopped == "expected"
+    pid = executor.child.process_id
+    assert pid is not None
+    threading.Timer(0.5, lambda: os.kill(pid, signal.SIGSEGV)).start()
+    place = r"in run \(kvmscen/kvm/fds.py:\d+\), called by _enter \(kvmscen/kvm/executor.py:\d+\), called by .*\)"
+    with pytest.raises(HostError, match=f"^the agent of kvm was ended by SIGSEGV {place}$"):
+        executor.execute(machine(SPIN, timeout=20))
+    assert executor.execute(machine(STORE)).stopped == "expected"
+
+
+@pytest.mark.kvm
+def test_no_slot_maps_more_than_the_memory_behind_it(executor: ChildExecutor) -> None:
+    # Size 0 deletes the slot; one of that number may then have any size.
+    size = 4 << 20
+    setup = (Action("set_memslot", {"slot": 1, "gpa": 0x100000, "size": size, "flags": 0}),)
+    slots = (Memslot(0, 0, 0x1000), Memslot(1, 0x100000, 0x1000), Memslot(1, 0x100000, 0))
+    image, vcpu = (Bytes(0, HLT), Bytes(0x100000, b"kept")), Vcpu(0, "long", {"rip": 0}, (), None)
+    more = {"setup": setup, "observe_memory": ((0x100000, size),)}
+    seen = executor.execute(
+        Machine("x86_64", slots, image, (), (vcpu,), tables=Tables(0xFFFC0000, 0x8000, 509), **more).seal("slots")
+    )
+    assert seen.stopped == "expected"
+    assert seen.memory[0x100000] in (b"kept".ljust(size, b"\0"), bytes(size))
 
 
 @pytest.mark.kvm
