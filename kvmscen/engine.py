@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kvmscen import __version__
+from kvmscen import __version__, unexpected
 from kvmscen.errors import HostError, Problem
 from kvmscen.facts import Facts
 from kvmscen.hosts import Executor, Host, confinement
-from kvmscen.hosts.child import Child
+from kvmscen.hosts.child import Child, ChildError
 from kvmscen.hosts.preparing import PrepareChild
 from kvmscen.hosts.replay import NotRecorded
 from kvmscen.job import Job, Target
@@ -28,6 +28,8 @@ from kvmscen.result import Result, Run
 from kvmscen.room import SEEN_MOST, Room
 
 Json = dict[str, Any]
+# What stands for the file of a problem that is a host's.
+HOST = "(host)"
 # More threads than this gain nothing: each has children of its own.
 MOST_AT_ONCE = 64
 # A file that takes longer to parse and assemble than this has brought its prepare child to a standstill.
@@ -71,6 +73,8 @@ class _Shared:
     executors: list[Executor] = field(default_factory=list)
     room: Room = field(default_factory=Room)
     stopped: threading.Event = field(default_factory=threading.Event)
+    # The hosts that were asked for and cannot run here.
+    dead: dict[str, Problem] = field(default_factory=dict)
 
 
 def run(
@@ -86,7 +90,8 @@ def run(
     """Run files on hosts and judge them.
 
     `each`: every case on every host; else on the first that fits. `on_outcome(outcome, done, known)` and `on_problem` are
-    called in the order of the files. `problems` are those found before. Raises HostError when a host of `each` cannot run here.
+    called in the order of the files. `problems` are those found before. Raises HostError when no host can run here; where some
+    of `each` can, the cases of the others are errors.
     """
     confinement.check()
     started, clock = time.time(), time.monotonic()
@@ -99,11 +104,12 @@ def run(
     try:
         for child in children:
             child.spawn()
-        usable = start(hosts, each)
-        for problem in (problem for host in usable for problem in host.problems):
+        usable, shared.dead = start(hosts, each)
+        for problem in (*shared.dead.values(), *(problem for host in usable for problem in host.problems)):
             found.append(problem)
             on_problem(problem)
-        _spread(shared, files, children, usable, each, selection, min(workers, MOST_AT_ONCE))
+        wanted = hosts if each else usable
+        _spread(shared, files, children, wanted, each, selection, min(workers, MOST_AT_ONCE))
         for item in _in_order(shared, len(files)):
             if isinstance(item, Problem):
                 found.append(item)
@@ -144,23 +150,23 @@ def new_id() -> str:
     return str(uuid.uuid4())
 
 
-def start(hosts: Sequence[Host], each: bool) -> list[Host]:
-    """Start hosts side by side and wait for their facts; without `each`, those that cannot run here are left out."""
-    usable: list[Host] = []
-    reasons: list[str] = []
-    for host in hosts:
-        host.start()
-    for host in hosts:
-        try:
-            host.wait()
-            usable.append(host)
-        except HostError as error:
-            reasons.append(str(error))
-            if each:
-                raise
+def start(hosts: Sequence[Host], each: bool) -> tuple[list[Host], dict[str, Problem]]:
+    """Start hosts side by side and wait for their facts: those that can run here, and by name what keeps the others.
+
+    Without `each` nobody asked for the others, and they are not told. Raises HostError where none can.
+    """
+    reasons: dict[str, str] = {}
+    for step in ("start", "wait"):
+        for host in hosts:
+            try:
+                if host.name not in reasons:
+                    getattr(host, step)()
+            except HostError as error:
+                reasons[host.name] = str(error)
+    usable = [host for host in hosts if host.name not in reasons]
     if not usable:
-        raise HostError("; ".join(reasons))
-    return usable
+        raise HostError("; ".join(reasons.values()))
+    return usable, {name: Problem(HOST, 0, 0, reason, ours=True) for name, reason in reasons.items() if each}
 
 
 def prepare_child(files: Sequence[str]) -> Child:
@@ -189,14 +195,20 @@ def _spread(
     targets = [Target(host.name, host.facts).to_json() for host in hosts]
     for numbered in enumerate(files):
         shared.files.put(numbered)
-    for child in children:
-        _thread(_prepare_all, shared, child, {"targets": targets, "each": each, "assembler": selection.assembler}, selection)
-    for _ in range(workers):
-        _thread(_execute_all, shared, {host.name: host for host in hosts})
+    told = {"targets": targets, "each": each, "assembler": selection.assembler}
+    _threads(_prepare_all, [(shared, child, told, selection) for child in children])
+    _threads(_execute_all, [(shared, {host.name: host for host in hosts})] * workers)
 
 
-def _thread(target: Callable[..., None], *arguments: Any) -> None:
-    threading.Thread(target=target, args=arguments, daemon=True).start()
+def _threads(target: Callable[..., None], each: Sequence[tuple[Any, ...]]) -> None:
+    """A thread for each of these arguments, or as many as there can be: they share their work. Raises HostError without any."""
+    for number, arguments in enumerate(each):
+        try:
+            threading.Thread(target=target, args=arguments, daemon=True).start()
+        except RuntimeError:
+            if number == 0:
+                raise HostError("no thread can be started here: raise the limit on processes (ulimit -u)") from None
+            return
 
 
 def _prepare_all(shared: _Shared, child: Child, targets: dict[str, Any], selection: Selection) -> None:
@@ -250,7 +262,10 @@ def _size(job: Job) -> int:
 
 def why(error: Exception) -> str:
     """What to say of an exception that ended one job."""
-    return str(error) if isinstance(error, HostError) else f"kvmscen broke: {type(error).__name__}: {error}"
+    if isinstance(error, ChildError):
+        # The last line of a traceback, or what a loader of libraries said.
+        return str(error) + "".join(f" ({line})" for line in error.tail.splitlines()[-1:])
+    return str(error) if isinstance(error, HostError) else unexpected.told(error)
 
 
 def unprepared(file: str, because: str) -> Problem:
@@ -273,6 +288,8 @@ def _execute_all(shared: _Shared, hosts: dict[str, Host]) -> None:
 
 
 def _execute(shared: _Shared, hosts: dict[str, Host], executors: dict[str, Executor], job: Job) -> Result:
+    if job.host in shared.dead:
+        return result(job, "ERROR", shared.dead[job.host].message)
     if job.skip is not None or job.machine is None:
         return result(job, "SKIP", job.skip)
     try:
@@ -345,7 +362,7 @@ def check(files: Sequence[str], assembler: str | None, on_file: Callable[[str, i
     try:
         for child in children:
             child.spawn()
-            _thread(checking, child)
+        _threads(checking, [(child,) for child in children])
         arrived: dict[int, tuple[int, list[Problem]]] = {}
         for number, file in enumerate(files):
             while number not in arrived:

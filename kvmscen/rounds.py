@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kvmscen import __version__, engine
@@ -57,9 +57,12 @@ def measure(
     child, executors = engine.prepare_child(files), dict[str, Executor]()
     try:
         child.spawn()
-        usable = engine.start(hosts, each)
-        for job in _jobs(child, files, usable, each, selection, plan, found, on_problem):
-            timed.append(_Timed(job, [], result(job, "SKIP", job.skip) if job.machine is None else None))
+        usable, dead = engine.start(hosts, each)
+        for problem in dead.values():
+            found.append(problem)
+            on_problem(problem)
+        for job in _jobs(child, files, hosts if each else usable, each, selection, plan, found, on_problem):
+            timed.append(_Timed(job, [], _untimed(job, dead)))
         live = [one for one in timed if one.ended is None]
         for number in range(plan.rounds):
             for index, one in enumerate(live):
@@ -77,6 +80,13 @@ def measure(
     results = [one.ended or appraise(one.job, one.seen) for one in timed if one.ended or len(one.seen) == plan.rounds]
     elapsed = time.monotonic() - clock
     return Run(engine.new_id(), started, __version__, tuple(results), tuple(found), elapsed, interrupted)
+
+
+def _untimed(job: Job, dead: Mapping[str, Problem]) -> Result | None:
+    """The result of a job that cannot be timed, None where it can."""
+    if job.host in dead:
+        return result(job, "ERROR", dead[job.host].message)
+    return result(job, "SKIP", job.skip) if job.machine is None else None
 
 
 def _jobs(

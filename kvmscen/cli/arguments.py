@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 
 from kvmscen import __version__
 from kvmscen.errors import UsageError
@@ -14,7 +15,7 @@ EXIT = """exit status: 0 all that ran passed, 1 a mismatch, 2 a wrong scenario o
 4 nothing ran, 130 interrupted; of several, 3 goes before 2 before 1"""
 
 ENVIRONMENT = """environment: KVMSCEN_ON, KVMSCEN_K, KVMSCEN_CASE, KVMSCEN_J, KVMSCEN_REPORT, KVMSCEN_RECORD, KVMSCEN_OBSERVED,
-KVMSCEN_QUIET, KVMSCEN_VERBOSE, KVMSCEN_ASSEMBLER, KVMSCEN_SANDBOX,
+KVMSCEN_QUIET, KVMSCEN_VERBOSE, KVMSCEN_ASSEMBLER, KVMSCEN_SANDBOX, KVMSCEN_DEBUG,
 KVMSCEN_ALLOW_HOST_EFFECTS and, of measure, KVMSCEN_ROUNDS, KVMSCEN_LOOP, KVMSCEN_BASE, KVMSCEN_SAVE,
 KVMSCEN_AGAINST stand for options that are not given;
 KVMSCEN_SSH is the ssh client of ssh: hosts; also NO_COLOR, FORCE_COLOR, COLUMNS, TERM,
@@ -208,6 +209,7 @@ def environment(arguments: argparse.Namespace) -> None:
 
 
 def _count(text: str) -> int:
-    if not text.isdigit() or not 1 <= int(text) <= 1024:
+    # `²` is a digit to Python, and no number; `٣` is a number, and no digit to people.
+    if not re.fullmatch(r"[0-9]{1,9}", text) or not 1 <= int(text) <= 1024:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 1024")
     return int(text)

@@ -3,67 +3,65 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Sequence
 
+from kvmscen import unexpected
+from kvmscen.cli import signals
 from kvmscen.cli.arguments import ASSEMBLERS, environment, parser
+from kvmscen.cli.standard import OutputError, standard
 from kvmscen.cli.streams import install
 from kvmscen.errors import HostError, UsageError
 from kvmscen.sandbox import MODES
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The entry point: parse, do the verb, exit with its status."""
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
-            # Whoever started us has closed it; the exit status still counts.
-            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
-    install()
     try:
+        signals.install()
+        standard()
+        install()
         status = _status(sys.argv[1:] if argv is None else argv)
+        status = signals.status() or status
+        signals.over()
     except KeyboardInterrupt:
-        status = 130
-    for number in _SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    # Worker threads may still wait for children that are gone.
+        signals.over()
+        status = signals.status() or 130
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except OSError:
+        except (OSError, OutputError):
             status = status or 3
+    # Worker threads may still wait for children that are gone.
     os._exit(status)
 
 
 def _status(argv: Sequence[str]) -> int:
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    for number in _SIGNALS[1:]:
-        # As ^C: what ran is reported, and no child is left behind.
-        signal.signal(number, signal.default_int_handler)
     try:
         status = _main(argv)
         sys.stdout.flush()
         return status
+    except SystemExit as end:
+        # argparse has said what is wrong, or helped.
+        return end.code if isinstance(end.code, int) else 2
     except (UsageError, HostError) as error:
         _say(f"kvmscen: {error}")
         return 2 if isinstance(error, UsageError) else 3
     except BrokenPipeError:
-        # Whoever read us has gone; Python must not try to flush again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        # Whoever read us has gone.
         return 141
-    except OSError as error:
-        # A report or the screen could not be written; files that are read have their own messages.
-        _say(f"kvmscen: the output could not be written: {error.strerror}")
+    except OutputError as error:
+        _say(f"kvmscen: {error}")
+        return 3
+    except Exception as error:
+        _say(f"kvmscen: {unexpected.told(error)}")
         return 3
 
 
 def _say(text: str) -> None:
     try:
         print(text, file=sys.stderr)
-    except OSError:
+    except (OSError, OutputError):
         pass
 
 

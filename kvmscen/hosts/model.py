@@ -22,7 +22,7 @@ class ModelHost(ChildHost):
 
     def __init__(self, name: str) -> None:
         _, at, kernel = name.partition("@")
-        if ":" in name or (at and not re.fullmatch(r"\d+(\.\d+)*", kernel)):
+        if ":" in name or (at and not re.fullmatch(r"[0-9]+(\.[0-9]+)*", kernel)):
             raise UsageError(f"there is no host {name!r}; write model, or model@6.1 for the kernel to predict")
         self.kernel = kernel
         super().__init__(name)

@@ -58,7 +58,7 @@ class SshHost(ChildHost):
         super().__init__(name)
         where, comma, options = name.removeprefix("ssh:").partition(",")
         key, _, self.python = options.partition("=") if comma else ("python", "", "python3")
-        found = re.fullmatch(r"(?:([^@\s]+)@)?(\[[0-9A-Fa-f:.%\w]+\]|[^@:/\[\]\s]+)(?::(\d{1,5}))?", where)
+        found = re.fullmatch(r"(?:([^@\s]+)@)?(\[[0-9A-Fa-f:.%\w]+\]|[^@:/\[\]\s]+)(?::([0-9]{1,5}))?", where)
         if name == "ssh" or not where:
             raise HostError(f"ssh needs a machine: {USAGE}")
         if found is None or where.startswith("-") or int(found[3] or 22) > 65535:

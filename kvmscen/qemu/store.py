@@ -51,14 +51,14 @@ def parse(text: str) -> Name:
     if board not in BOARDS:
         known = ", ".join(f"qemu:{name}" for name in BOARDS)
         raise UsageError(f"there is no host {text!r}; qemu hosts are {known}, each with @KERNEL behind it or without")
-    if at and not (re.fullmatch(r"\d+\.\d+|newest", kernel) or "/" in kernel):
+    if at and not (re.fullmatch(r"[0-9]+\.[0-9]+|newest", kernel) or "/" in kernel):
         raise UsageError(f"{text}: a KERNEL is a series as 6.1, newest, or the path of an image, not {kernel!r}")
     given = dict(option.partition("=")[::2] for option in options)
     for name, value in given.items():
         if name not in _OPTIONS or not value:
             raise UsageError(f"{text}: options are cpu=NAME, not {name + '=' + value if value else name!r}")
     cpu = given.get("cpu", "")
-    if cpu and not re.fullmatch(r"[\w.+,=-]+", cpu):
+    if cpu and not re.fullmatch(r"[\w.+,=-]+", cpu, re.ASCII):
         raise UsageError(f"{text}: {cpu!r} is no CPU of QEMU")
     if cpu.partition(",")[0] == "max" and BOARDS[board].arch == "arm64":
         raise UsageError(
@@ -163,7 +163,7 @@ def _read(folder: Path) -> Entry | None:
 
 
 def natural(text: str) -> list[Any]:
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text)]
+    return [(int(part), "") if re.fullmatch("[0-9]+", part) else (-1, part) for part in re.split(r"([0-9]+)", text)]
 
 
 def write(folder: Path, manifest: dict[str, Any]) -> None:

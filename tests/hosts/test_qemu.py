@@ -271,6 +271,8 @@ def test_no_qemu_outlives_a_kvmscen_that_is_killed(qemu_arm64: Prepared) -> None
     process = subprocess.Popen(argv, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     machine = int(process.stdout.readline())
+    while not Path(f"/proc/{machine}/comm").read_text().startswith("qemu"):
+        time.sleep(0.01)
     # It reads no input in this state, so its end would not reach it.
     os.kill(machine, signal.SIGSTOP)
     process.kill()
