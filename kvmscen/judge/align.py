@@ -24,6 +24,7 @@ _LONGEST = 200_000
 # What an alignment costs: a step or an event alone 1, the same exit with other values, the same exit elsewhere, another exit
 # or errno. All are below 2, so that a difference in one place is one difference.
 _ALONE, _HELD, _ELSEWHERE, _OTHER, _LATE = 1.0, 1.0, 1.5, 1.75, 1e-6
+_NEVER = 3.0
 
 Differs = Callable[[Slot, Event], tuple[str, ...]]
 Pair = tuple["Slot | None", "Taken | None"]
@@ -101,6 +102,9 @@ def _cost(slot: Slot, one: Taken, differs: Differs) -> float:
     differing = differs(slot, event)
     if not differing:
         return 0.0
+    if event.op is not None and step.kind != "error":
+        # It is told at the line of the slot, capability or action, not at that of an exit that had yet to come.
+        return _NEVER
     if differing == ("exit",):
         return _OTHER
     where = {key: step.fields[key] for key in step.where}

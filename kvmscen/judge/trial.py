@@ -53,7 +53,8 @@ class Trial:
         self._shown: list[Event | None] = []
         self._counting: dict[int, bool] = {}
         self._known: dict[tuple[int, int, int], tuple[str, ...]] = {}
-        self._made: dict[tuple[int, ...], Row] = {}
+        self._made: dict[tuple[object, ...], Row] = {}
+        self._behind: dict[int, Taken] = {}
 
     def holds(self) -> bool:
         """Whether nothing differs; cheaper than `mismatches`, since nothing is written down."""
@@ -212,16 +213,26 @@ class Trial:
             line = 0 if deed is None else deed.line
             return Row(mark, line, "", self.notation.event(event), (), self._at(event, deed))
         counting = self._counting.get(id(slot.step), True)
-        key = (id(slot.step), id(event), slot.nth if counting else 0, id(one.given and one.given.step))
+        told = self._told_behind(one)
+        key = (id(slot.step), id(event), slot.nth if counting else 0, id(one.given and one.given.step), told)
         if key not in self._made:
-            self._made[key] = self._pair(slot, one)
+            self._made[key] = self._pair(slot, one, told)
         return self._made[key]
 
-    def _pair(self, slot: Slot, one: Taken) -> Row:
+    def _told_behind(self, one: Taken) -> bool:
+        """Whether the action of its step that did not end as written has a row of its own right behind."""
+        if not self._behind:
+            self._behind = {id(this): then for this, then in zip(self.taken, self.taken[1:], strict=False)}
+        then = self._behind.get(id(one))
+        return then is not None and then.event.op is not None and bool(self.wrong(then))
+
+    def _pair(self, slot: Slot, one: Taken, told: bool) -> Row:
         event, step = one.event, slot.step
         differs = self.differences(slot, event)
         if differs != ("exit",):
             differs += self._unanswered(one, slot)
+        if told and differs == ("then",) and one.given is not None and one.given.step is step:
+            differs = ()
         return Row(
             "!" if differs else " ",
             step.line,
