@@ -12,6 +12,10 @@ from kvmscen.errors import HostError
 Json = dict[str, Any]
 
 
+# It answers in milliseconds, and on a machine that is busy with other things in seconds.
+_HUNG = 180.0
+
+
 class Qmp:
     """One connection to a QEMU's monitor."""
 
@@ -19,14 +23,14 @@ class Qmp:
         self.line = line
         self._held = bytearray()
 
-    def greet(self, seconds: float = 20.0) -> None:
+    def greet(self, seconds: float = _HUNG) -> None:
         """Wait for QEMU's greeting and enter the command mode."""
         until = time.monotonic() + seconds
         while "QMP" not in self._message(until):
             pass
         self.command("qmp_capabilities")
 
-    def command(self, name: str, seconds: float = 20.0, **arguments: Any) -> Any:
+    def command(self, name: str, seconds: float = _HUNG, **arguments: Any) -> Any:
         """Run one command; raises HostError when QEMU refuses it, is gone or takes longer than `seconds`."""
         until = time.monotonic() + seconds
         request = {"execute": name, **({"arguments": arguments} if arguments else {})}

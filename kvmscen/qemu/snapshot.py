@@ -20,7 +20,7 @@ from kvmscen.qemu.boards import Board
 from kvmscen.qemu.store import Entry, stamp
 from kvmscen.qemu.vm import RESUME_SECONDS, Image, Saved, Vm, shell
 
-_SAVE_SECONDS = 60.0
+_SAVE_SECONDS = 300.0
 # The kernel is idle by then, with its tick stopped (see kvmscen.agent.init).
 _IDLE_SECONDS = 0.3
 # How often a machine is saved until one goes on from it.
