@@ -11,6 +11,11 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says how busy this machine is, not whether it is right.
+settings.register_profile("kvmscen", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("kvmscen")
 
 NEEDED = "needs a usable /dev/kvm"
 QEMU_NEEDED = "needs QEMU and a Debian's package sources"
