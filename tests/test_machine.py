@@ -69,7 +69,7 @@ def crossed(data: Any) -> Any:
     return json.loads(json.dumps(data))
 
 
-@settings(max_examples=150, deadline=2000)
+@settings(max_examples=150, deadline=None)
 @given(machines)
 def test_a_machine_crosses_the_border(machine: Machine) -> None:
     assert Machine.from_json(crossed(machine.to_json())) == machine
@@ -102,7 +102,7 @@ def events(draw: st.DrawFn) -> Event:
     return Event(draw(st.integers(0, 7)), kind, name, members, pc, *more, reply, count)
 
 
-@settings(max_examples=300, deadline=2000)
+@settings(max_examples=300, deadline=None)
 @given(st.lists(events(), max_size=4), regs, st.dictionaries(u64, st.binary(max_size=8)), st.none() | names)
 def test_an_observation_crosses_the_border(seen: list[Event], regs: Any, memory: Any, detail: str | None) -> None:
     observation = Observation("end", tuple(seen), regs, memory, 0.25, detail, detail)

@@ -252,7 +252,7 @@ any_steps = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=2000)
+@settings(max_examples=300, deadline=None)
 @given(any_steps, st.lists(st.sampled_from(["a", "b", "c", "hlt", "timeout", "error"]), max_size=30))
 def test_no_script_loops_or_raises(steps: list[Step], events: list[str]) -> None:
     script = Script(steps)
@@ -322,13 +322,13 @@ def determined(draw: st.DrawFn, letters: list[str] | None = None, depth: int = 0
     return steps
 
 
-@settings(max_examples=400, deadline=2000)
+@settings(max_examples=400, deadline=None)
 @given(determined(), st.data())
 def test_agrees_with_a_regular_expression(steps: list[Step], data: st.DataObject) -> None:
     check(steps, lambda choice: data.draw(st.sampled_from(choice)), 25)
 
 
-@settings(max_examples=200, deadline=2000)
+@settings(max_examples=200, deadline=None)
 @given(st.lists(leaf("abcd"), max_size=4, unique_by=lambda s: s.exit), repeats, st.data())
 def test_agrees_where_all_of_a_group_is_optional(steps: list[Step], times: tuple[int, int], data: st.DataObject) -> None:
     optional = [Step(step.exit, repeat=(0, 1)) for step in steps]
