@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from kvmscen.agent.serve import serve
 from kvmscen.asm import absent
-from kvmscen.asm.gnu import confined, tools
+from kvmscen.asm.gnu import targets
 from kvmscen.build import Plan, budget, plan, plans, ready
 from kvmscen.build.cases import each, resolve
 from kvmscen.build.effects import forbidden
@@ -196,9 +196,9 @@ def _rules(files: Iterable[str], own: Iterable[str]) -> list[landlock.Rule]:
         # Where kvmscen runs from a checkout, what lies beside its sources is none of its business.
         rules += [(folder, landlock.READ)] if folder and folder != root else []
     rules += [(os.path.join(root, part), landlock.READ) for part in ("kvmscen", "schema")]
-    rules += [(folder, landlock.READ_FILE) for folder in ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib")]
-    for found in filter(None, map(tools.find, tools.TARGETS)):
-        rules += confined.rules(found.assembler) + confined.rules(found.linker)
+    rules += [(folder, landlock.READ_FILE) for folder in targets.FOLDERS]
+    for found in filter(None, map(targets.find, targets.TARGETS)):
+        rules += targets.rules(found.assembler) + targets.rules(found.linker)
     there: dict[str, None] = {}
     for file in files:
         # A scenario that is a link is read where it points; what lies beside it is looked for where the link lies.

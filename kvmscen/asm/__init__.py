@@ -51,11 +51,11 @@ def absent(arch: str, assembler: str | None = None) -> str | None:
     """What to install before programs for `arch` can be assembled at all; None where something here does it."""
     from kvmscen.asm import keystone
     from kvmscen.asm.assembly import FRONTS
-    from kvmscen.asm.gnu import tools
+    from kvmscen.asm.gnu import targets
 
     if assembler != GNU and arch in FRONTS and (assembler == KEYSTONE or keystone.is_installed()):
         return None
-    return None if tools.find(arch) else tools.absent(arch)
+    return None if targets.find(arch) else targets.absent(arch)
 
 
 def _gnu(arch: str, bits: int, source: Source, placements: Sequence[Placement], origin: int) -> Program:
@@ -66,10 +66,10 @@ def _gnu(arch: str, bits: int, source: Source, placements: Sequence[Placement], 
 
 def _instead(error: ScenarioError, arch: str, bits: int, source: Source, placements: Sequence[Placement], origin: int) -> Program:
     """The program by GNU as, since Keystone could not encode all of it. Raises ScenarioError."""
-    from kvmscen.asm.gnu import tools
+    from kvmscen.asm.gnu import targets
 
-    if tools.find(arch) is None:
-        say = f"; where it is right, GNU as may know it: apt install {tools.package(arch)}"
+    if targets.find(arch) is None:
+        say = f"; where it is right, GNU as may know it: apt install {targets.package(arch)}"
         told = [Problem(p.file, p.line, p.column, p.message + say) for p in error.problems]
         raise ScenarioError(told) from None
     try:

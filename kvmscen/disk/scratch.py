@@ -11,7 +11,6 @@ import atexit
 import errno
 import fcntl
 import os
-import secrets
 import shutil
 import stat
 import tempfile
@@ -96,7 +95,7 @@ def folder(place: str) -> Iterator[Path]:
 
 def _made(place: str) -> tuple[Path, int]:
     while True:
-        path = Path(place) / f"{PREFIX}{os.getpid()}-{secrets.token_hex(6)}"
+        path = Path(place) / f"{PREFIX}{os.getpid()}-{os.urandom(6).hex()}"
         path.mkdir(mode=0o700)
         try:
             lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)

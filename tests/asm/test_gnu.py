@@ -7,7 +7,7 @@ import reference
 import test_programs
 
 from kvmscen.asm import Line, Macro, Placement, Program, Source, assemble
-from kvmscen.asm.gnu import tools
+from kvmscen.asm.gnu import targets, tools
 from kvmscen.errors import ScenarioError
 
 
@@ -244,7 +244,7 @@ def test_a_program_that_keystone_lacks_goes_to_gnu() -> None:
 
 def test_without_gnu_as_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("keystone")
-    monkeypatch.setattr(tools, "find", lambda arch: None)
+    monkeypatch.setattr(targets, "find", lambda arch: None)
     with pytest.raises(ScenarioError) as caught:
         assemble("arm64", 64, Source("s", "nop\npaciza x3\n"), [], 0)
     assert "s:2:1: this does not assemble: paciza x3; where it is right, GNU as may know it: apt install binutils" in str(

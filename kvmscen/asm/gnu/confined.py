@@ -18,41 +18,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 
 from kvmscen import sandbox
+from kvmscen.asm.gnu.targets import FOLDERS, loader
 from kvmscen.errors import HostError
 from kvmscen.sandbox import landlock, policies, seccomp
 
-_FOLDERS = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib")
-_PT_INTERP = 3
-
 Popen = subprocess.Popen[bytes]
-
-
-def rules(program: str) -> tuple[landlock.Rule, ...]:
-    """What a process must keep that will start `program`: to run it and its loader, and to read libraries."""
-    loader = _loader(program)
-    folders = tuple((folder, landlock.READ_FILE) for folder in _FOLDERS)
-    return ((program, landlock.RUN), *(((loader, landlock.RUN), *folders) if loader else ()))
-
-
-@lru_cache(maxsize=8)
-def _loader(program: str) -> str | None:
-    """The dynamic loader that an ELF file names, None where it needs none, or is no ELF file."""
-    with Path(program).open("rb") as stream:
-        header = stream.read(64)
-        if header[:5] != b"\x7fELF\x02":
-            return None
-        at, size, count = (int.from_bytes(header[start : start + n], "little") for start, n in ((32, 8), (54, 2), (56, 2)))
-        stream.seek(at)
-        table = stream.read(size * count)
-        for entry in (table[n * size : (n + 1) * size] for n in range(count)):
-            if int.from_bytes(entry[:4], "little") == _PT_INTERP:
-                stream.seek(int.from_bytes(entry[8:16], "little"))
-                return os.fsdecode(stream.read(int.from_bytes(entry[32:40], "little")).rstrip(b"\0"))
-    return None
 
 
 def _libraries(program: str) -> tuple[str, ...]:
@@ -61,7 +34,7 @@ def _libraries(program: str) -> tuple[str, ...]:
     quiet = subprocess.DEVNULL
     done = subprocess.run([program, "--version"], env=asked, stdin=quiet, stdout=subprocess.PIPE, stderr=quiet, check=False)
     lines = done.stdout.decode("utf-8", "replace").splitlines()
-    return tuple(line.split(" => ")[1].rpartition(" (")[0] for line in lines if " => " in line) or _FOLDERS
+    return tuple(line.split(" => ")[1].rpartition(" (")[0] for line in lines if " => " in line) or FOLDERS
 
 
 class Starter:
@@ -95,12 +68,12 @@ class Starter:
         libraries: dict[str, None] = {}
         allowed = [(folder, landlock.OWN) for folder in own]
         for program in programs:
-            loader = _loader(program)
+            found = loader(program)
             allowed.append((program, landlock.RUN))
-            if loader:
-                allowed.append((loader, landlock.RUN))
+            if found:
+                allowed.append((found, landlock.RUN))
                 libraries.update(dict.fromkeys(_libraries(program)))
-        folders = dict.fromkeys(path if path in _FOLDERS else os.path.dirname(path) for path in libraries)
+        folders = dict.fromkeys(path if path in FOLDERS else os.path.dirname(path) for path in libraries)
         if folders:
             # The loader's own list of them lies in /etc, where they may not look.
             self._environment["LD_LIBRARY_PATH"] = ":".join(folders)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from elftools.common.exceptions import ELFError
 
-from kvmscen.asm.gnu import messages, objects, text, tools
+from kvmscen.asm.gnu import messages, objects, targets, text, tools
 from kvmscen.asm.layout import Place, align_up
 from kvmscen.asm.values import Line, clip
 
@@ -64,7 +64,7 @@ def script(made: objects.Object, places: Mapping[str, Place], symbols: Mapping[s
 
 
 def link(
-    found: tools.Tools,
+    found: targets.Tools,
     where: Path,
     made: objects.Object,
     places: Mapping[str, Place],

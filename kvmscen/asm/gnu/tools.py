@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import platform
 import re
 import selectors
-import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -32,88 +30,12 @@ _FULL = re.compile(r"^(?!program\.s:\d+: ).*(?:No space left on device|Disk quot
 
 
 @dataclass(frozen=True)
-class Target:
-    """An architecture's binutils. `options` are as's by the mode's width in bits, `prologue` what stands before every program.
-
-    `machines` are those whose plain `as` is of this architecture. `align` is that of instructions, in bytes.
-    """
-
-    machines: tuple[str, ...]
-    prefix: str
-    package: str
-    options: dict[int, tuple[str, ...]]
-    emulation: str
-    align: int = 1
-    prologue: dict[int, str] = field(default_factory=dict)
-
-
-_RISCV = (
-    "-march=rv64gch_zba_zbb_zbc_zbs_zbkb_zbkc_zbkx_zknd_zkne_zknh_zksed_zksh_zicbom_zicbop_zicboz_zihintpause_zawrs_svinval_zfh_v"
-)
-# Binutils know more instructions than one CPU has: a guest may ask what happens at any of them.
-# 32- and 16-bit x86 code is assembled into 64-bit ELF, so that it can change mode and lie anywhere.
-TARGETS = {
-    "arm64": Target(
-        ("aarch64", "arm64"), "aarch64-linux-gnu-", "binutils-aarch64-linux-gnu", {64: ("-march=all",)}, "aarch64linux", 4
-    ),
-    "riscv64": Target(
-        ("riscv64",), "riscv64-linux-gnu-", "binutils-riscv64-linux-gnu", {64: ("-mno-relax", _RISCV)}, "elf64lriscv", 2
-    ),
-    "x86_64": Target(
-        ("x86_64", "amd64"),
-        "x86_64-linux-gnu-",
-        "binutils-x86-64-linux-gnu",
-        {64: ("--64",), 32: ("--64", "-mtune=generic32"), 16: ("--64", "-mtune=generic32")},
-        "elf_x86_64",
-        1,
-        {
-            64: ".intel_syntax noprefix",
-            32: ".intel_syntax noprefix; .code32",
-            16: ".intel_syntax noprefix; .code16",
-        },
-    ),
-}
-
-
-@dataclass(frozen=True)
-class Tools:
-    """The paths of as and ld for one target."""
-
-    target: Target
-    assembler: str
-    linker: str
-
-
-@dataclass(frozen=True)
 class Ran:
     """How a run ended: `why` is empty, or says what stopped it."""
 
     status: int
     messages: str
     why: str = ""
-
-
-@lru_cache(maxsize=8)
-def find(arch: str) -> Tools | None:
-    """as and ld for an architecture, None where they are not on PATH."""
-    target = TARGETS[arch]
-    native = platform.machine().lower() in target.machines
-    for prefix in ("", target.prefix) if native else (target.prefix,):
-        assembler, linker = shutil.which(prefix + "as"), shutil.which(prefix + "ld")
-        if assembler and linker:
-            return Tools(target, assembler, linker)
-    return None
-
-
-def package(arch: str) -> str:
-    """The Debian package that has as and ld for an architecture on this machine."""
-    target = TARGETS[arch]
-    return "binutils" if platform.machine().lower() in target.machines else target.package
-
-
-def absent(arch: str) -> str:
-    """What to say where there are none."""
-    return f"no GNU as for {arch} is installed here: apt install {package(arch)}"
 
 
 def run(argv: Sequence[str], where: Path) -> Ran:
