@@ -88,6 +88,12 @@ def test_the_column_is_of_the_table() -> None:
     assert "newer than this kvmscen" in beyond(9999)
 
 
+def test_the_documentation_has_each() -> None:
+    text = (ROOT / "docs" / "security.md").read_text()
+    table = text.partition("<!-- the reach -->\n")[2].partition("<!-- the end of the reach -->")[0]
+    assert table.splitlines()[2:] == [f"| `{name}` | {reach} |" for name, reach in BEYOND.items()]
+
+
 @pytest.mark.kvm
 @pytest.mark.parametrize(
     "where",
