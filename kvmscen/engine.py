@@ -35,9 +35,9 @@ MOST_AT_ONCE = 64
 # A file that takes longer to parse and assemble than this has brought its prepare child to a standstill.
 PREPARE_SECONDS = 30.0
 # One prepare child for so many files: starting another costs more than it saves on fewer.
-_FILES_A_CHILD = 24
+FILES_A_CHILD = 24
 # So many files are sent to a prepare child at once: a round trip for each takes 0.05 ms of CPU more.
-_AHEAD = 8
+AHEAD = 8
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def run(
     confinement.check()
     started, clock = time.time(), time.monotonic()
     shared = _Shared()
-    children = [prepare_child(files) for _ in range(max(1, min(os.cpu_count() or 1, -(-len(files) // _FILES_A_CHILD))))]
+    children = [prepare_child(files) for _ in range(max(1, min(os.cpu_count() or 1, -(-len(files) // FILES_A_CHILD))))]
     shared.children += children
     results: list[Result] = []
     found: list[Problem] = list(problems)
@@ -196,11 +196,11 @@ def _spread(
     for numbered in enumerate(files):
         shared.files.put(numbered)
     told = {"targets": targets, "each": each, "assembler": selection.assembler}
-    _threads(_prepare_all, [(shared, child, told, selection) for child in children])
-    _threads(_execute_all, [(shared, {host.name: host for host in hosts})] * workers)
+    threads(_prepare_all, [(shared, child, told, selection) for child in children])
+    threads(_execute_all, [(shared, {host.name: host for host in hosts})] * workers)
 
 
-def _threads(target: Callable[..., None], each: Sequence[tuple[Any, ...]]) -> None:
+def threads(target: Callable[..., None], each: Sequence[tuple[Any, ...]]) -> None:
     """A thread for each of these arguments, or as many as there can be: they share their work. Raises HostError without any."""
     for number, arguments in enumerate(each):
         try:
@@ -215,7 +215,7 @@ def _prepare_all(shared: _Shared, child: Child, targets: dict[str, Any], selecti
     """A thread: files to jobs, through one prepare child."""
     told: object = None
     left: list[tuple[int, str]] = []
-    while not shared.stopped.is_set() and (left := left + _take(shared.files, _AHEAD - len(left))):
+    while not shared.stopped.is_set() and (left := left + take(shared.files, AHEAD - len(left))):
         try:
             if told != child.process_id:
                 ask_prepare(child, **targets)
@@ -232,7 +232,7 @@ def _prepare_all(shared: _Shared, child: Child, targets: dict[str, Any], selecti
             shared.done.put((number, [unprepared(file, why(error))]))
 
 
-def _take(files: queue.SimpleQueue[tuple[int, str]], most: int) -> list[tuple[int, str]]:
+def take(files: queue.SimpleQueue[tuple[int, str]], most: int) -> list[tuple[int, str]]:
     """The next files, as many as `most` where there are as many."""
     taken: list[tuple[int, str]] = []
     try:
@@ -332,59 +332,3 @@ def _in_order(shared: _Shared, files: int) -> Iterator[Problem | tuple[Outcome, 
                 known += item[1]
             else:
                 problems[item[0]] = item[1]
-
-
-def check(files: Sequence[str], assembler: str | None, on_file: Callable[[str, int, list[Problem]], None]) -> list[Problem]:
-    """Everything short of running, file by file; `on_file(file, cases, problems)` in the order of the files."""
-    confinement.check()
-    count = max(1, min(os.cpu_count() or 1, -(-len(files) // _FILES_A_CHILD)))
-    children = [prepare_child(files) for _ in range(count)]
-    waiting: queue.SimpleQueue[tuple[int, str]] = queue.SimpleQueue()
-    done: queue.SimpleQueue[tuple[int, int, list[Problem]]] = queue.SimpleQueue()
-    for numbered in enumerate(files):
-        waiting.put(numbered)
-
-    def checking(child: Child) -> None:
-        left: list[tuple[int, str]] = []
-        while left := left + _take(waiting, _AHEAD - len(left)):
-            try:
-                for reply in child.ask_ahead([_checking(file, assembler) for _, file in left], PREPARE_SECONDS):
-                    number, file = left[0]
-                    broke = [unprepared(file, f"preparing broke: {reply['broke']}")] if "broke" in reply else []
-                    done.put((number, reply.get("cases", 0), broke or [Problem(*p) for p in reply.get("problems", ())]))
-                    del left[0]
-            except Exception as error:
-                child.kill()
-                number, file = left.pop(0)
-                done.put((number, 0, [unprepared(file, why(error))]))
-
-    out: list[Problem] = []
-    try:
-        for child in children:
-            child.spawn()
-        _threads(checking, [(child,) for child in children])
-        arrived: dict[int, tuple[int, list[Problem]]] = {}
-        for number, file in enumerate(files):
-            while number not in arrived:
-                at, cases, problems = done.get()
-                arrived[at] = (cases, problems)
-            on_file(file, *arrived[number])
-            out += arrived[number][1]
-    finally:
-        for child in children:
-            child.close()
-    return out
-
-
-def _checking(file: str, assembler: str | None) -> str:
-    return json.dumps({"check": file, "assembler": assembler})[1:-1]
-
-
-def show(file: str, case: str | None, assembler: str | None) -> Any:
-    """What `kvmscen show` prints of one file, as data, through a prepare child: `{"cases": ...}` or `{"problems": ...}`."""
-    confinement.check()
-    child = prepare_child([file])
-    try:
-        return ask_prepare(child, show=file, case=case, assembler=assembler)
-    finally:
-        child.close()

@@ -58,7 +58,7 @@ def measure(
     try:
         child.spawn()
         usable, dead = engine.start(hosts, each)
-        for problem in dead.values():
+        for problem in (*dead.values(), *(problem for host in usable for problem in host.problems)):
             found.append(problem)
             on_problem(problem)
         for job in _jobs(child, files, hosts if each else usable, each, selection, plan, found, on_problem):

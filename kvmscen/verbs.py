@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from kvmscen import engine
+from kvmscen import checking, engine
 from kvmscen.cli.files import find
 from kvmscen.cli.screen import Screen
 from kvmscen.disk import whole
@@ -163,7 +163,7 @@ def check(arguments: argparse.Namespace) -> int:
         for problem in found:
             print(text.problem(problem))
 
-    found = engine.check(files, arguments.assembler, on_file)
+    found = checking.check(files, arguments.assembler, on_file)
     said = f"{len(files)} file{'s' * (len(files) != 1)}, {cases} case{'s' * (cases != 1)}"
     wrong += len(problems)
     print(f"{said}: " + (f"{wrong} wrong" if wrong else "nothing wrong"), file=sys.stderr)
@@ -180,7 +180,7 @@ def show(arguments: argparse.Namespace) -> int:
         raise UsageError(f"{arguments.path} is a folder: name one scenario of it")
     if not os.path.isfile(arguments.path):
         raise UsageError(f"{arguments.path}: there is no such file")
-    shown = engine.show(arguments.path, arguments.case, arguments.assembler)
+    shown = checking.show(arguments.path, arguments.case, arguments.assembler)
     if "problems" in shown:
         for problem in shown["problems"]:
             print(text.problem(Problem(*problem)), file=sys.stderr)

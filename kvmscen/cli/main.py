@@ -54,6 +54,9 @@ def _status(argv: Sequence[str]) -> int:
         _say(f"kvmscen: {error}")
         return 3
     except Exception as error:
+        if signals.status():
+            # What a signal interrupts may break of it.
+            return signals.status()
         _say(f"kvmscen: {unexpected.told(error)}")
         return 3
 

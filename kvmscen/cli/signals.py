@@ -54,7 +54,9 @@ def _handle(number: int, _: FrameType | None) -> None:
 def _swallowed(what: Any) -> None:
     """An exception that Python cannot raise, as in a finalizer. A ^C among them is raised again, out of it."""
     if not issubclass(what.exc_type, KeyboardInterrupt):
-        sys.__unraisablehook__(what)
+        if not _State.got:
+            # After a signal it is what the signal broke.
+            sys.__unraisablehook__(what)
         return
 
     def again(number: int, frame: FrameType | None) -> None:
