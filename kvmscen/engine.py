@@ -207,7 +207,9 @@ def threads(target: Callable[..., None], each: Sequence[tuple[Any, ...]]) -> Non
             threading.Thread(target=target, args=arguments, daemon=True).start()
         except RuntimeError:
             if number == 0:
-                raise HostError("no thread can be started here: raise the limit on processes (ulimit -u)") from None
+                raise HostError(
+                    "no thread can be started here: raise the limit on processes (ulimit -u) or on memory (ulimit -v)"
+                ) from None
             return
 
 

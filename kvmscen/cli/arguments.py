@@ -12,13 +12,13 @@ from kvmscen.sandbox import MODES
 
 ASSEMBLERS = ("keystone", "gnu")
 EXIT = """exit status: 0 all that ran passed, 1 a mismatch, 2 a wrong scenario or wrong usage, 3 a host or harness error,
-4 nothing ran, 130 interrupted; of several, 3 goes before 2 before 1"""
+4 nothing ran, 130 interrupted (143 by SIGTERM); of several, 3 goes before 2 before 1"""
 
 ENVIRONMENT = """environment: KVMSCEN_ON, KVMSCEN_K, KVMSCEN_CASE, KVMSCEN_J, KVMSCEN_REPORT, KVMSCEN_RECORD, KVMSCEN_OBSERVED,
-KVMSCEN_QUIET, KVMSCEN_VERBOSE, KVMSCEN_ASSEMBLER, KVMSCEN_SANDBOX, KVMSCEN_DEBUG,
+KVMSCEN_QUIET, KVMSCEN_VERBOSE, KVMSCEN_ASSEMBLER, KVMSCEN_SANDBOX,
 KVMSCEN_ALLOW_HOST_EFFECTS and, of measure, KVMSCEN_ROUNDS, KVMSCEN_LOOP, KVMSCEN_BASE, KVMSCEN_SAVE,
 KVMSCEN_AGAINST stand for options that are not given;
-KVMSCEN_SSH is the ssh client of ssh: hosts; also NO_COLOR, FORCE_COLOR, COLUMNS, TERM,
+KVMSCEN_SSH is the ssh client of ssh: hosts, KVMSCEN_DEBUG shows tracebacks; also NO_COLOR, FORCE_COLOR, COLUMNS, TERM,
 GITHUB_ACTIONS, XDG_CACHE_HOME, XDG_STATE_HOME, TMPDIR (README, "Environment")"""
 _RUN_EXAMPLE = """example: run every scenario on the best host there is, then one case on the model
   kvmscen run scenarios/*.yaml

@@ -41,9 +41,6 @@ def _status(argv: Sequence[str]) -> int:
         status = _main(argv)
         sys.stdout.flush()
         return status
-    except SystemExit as end:
-        # argparse has said what is wrong, or helped.
-        return end.code if isinstance(end.code, int) else 2
     except (UsageError, HostError) as error:
         _say(f"kvmscen: {error}")
         return 2 if isinstance(error, UsageError) else 3
@@ -69,7 +66,11 @@ def _say(text: str) -> None:
 
 
 def _main(argv: Sequence[str]) -> int:
-    arguments = parser().parse_args(argv)
+    try:
+        arguments = parser().parse_args(argv)
+    except SystemExit as end:
+        # argparse has said what is wrong, or helped.
+        return end.code if isinstance(end.code, int) else 2
     verb: str | None = arguments.verb
     if verb is None:
         parser().print_help()
