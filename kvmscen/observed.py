@@ -41,7 +41,8 @@ def observed(result: Result, legend: Legend, expectation: Expectation) -> str:
     for number, same in enumerate(groups):
         lines += _step(notation, same[0], len(same), last=number == len(groups) - 1)
     if not any(line.startswith("  - ") for line in lines):
-        lines[1] = "expect: []"
+        del lines[1]
+        lines.append("# nothing happened that can be expected")
     return "\n".join(lines) + "\n"
 
 

@@ -37,7 +37,7 @@ cases:
     arch: arm64
     sections: null
     asm: nop
-    expect: []
+    expect: [mmio]
 """
 
 

@@ -126,7 +126,7 @@ class _Maker:
         if "ignore" in keys:
             value, at = keys["ignore"]
             ignore = self.once(f"ignore {how}", arch, (at,), lambda: ignored(notes, value, arch, how == EMULATE))
-        expect: tuple[Step, ...] | None = get("expect", lambda v, _: steps(notes, v, arch), None)
+        expect: tuple[Step, ...] | None = get("expect", lambda v, at: story(notes, v, at, arch), None)
         if how == EMULATE and arch == "arm64":
             once_more(notes, expect or ())
         made = Case(
@@ -158,6 +158,14 @@ class _Maker:
         if "when" in keys:
             _errno_names(notes, keys["when"][0], made)
         return made
+
+
+def story(notes: Notes, value: Any, place: Place, arch: str) -> tuple[Step, ...]:
+    """The steps of an `expect`."""
+    if isinstance(value, list) and not value:
+        say = "with an empty `expect` the guest is not entered"
+        notes.add(place, f"{say}: write its steps, or leave the key out to see what happens")
+    return steps(notes, value, arch)
 
 
 def undecoded(notes: Notes, value: Any, place: Place, arch: str) -> str | None:
@@ -212,7 +220,7 @@ def _overlay(notes: Notes, held: Map, place: Place, arch: str) -> Overlay:
     return Overlay(
         asked,
         reason,
-        steps(notes, held["expect"], arch) if isinstance(held.get("expect"), list) else None,
+        story(notes, held["expect"], held.at("expect"), arch) if isinstance(held.get("expect"), list) else None,
         final(notes, held["final"], held.at("final"), arch) if isinstance(held.get("final"), Map) else None,
         xfail,
         place,

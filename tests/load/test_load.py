@@ -86,7 +86,7 @@ def test_overlays() -> None:
 
 
 def test_equal_scalars_keep_their_places() -> None:
-    text = "arch: x86_64\nexpect: []\ncases:\n  a: {asm: hlt}\n  b: {asm: hlt}\n"
+    text = "arch: x86_64\nexpect: [mmio]\ncases:\n  a: {asm: hlt}\n  b: {asm: hlt}\n"
     first, second = load_text(text, "a.yaml").cases
     assert first.asm is not None
     assert second.asm is not None
@@ -94,13 +94,13 @@ def test_equal_scalars_keep_their_places() -> None:
 
 
 def test_top_level_without_a_check_is_no_case() -> None:
-    assert [c.name for c in load_text(X86 + "cases: {a: {expect: []}}\n", "a").cases] == ["a"]
-    assert [c.name for c in load_text("arch: x86_64\nexpect: []\ncases: {a: {asm: hlt}}\n", "a").cases] == ["a"]
-    assert [c.name for c in load_text(X86 + "final: {}\ncases: {a: {expect: []}}\n", "a").cases] == ["default", "a"]
+    assert [c.name for c in load_text(X86 + "cases: {a: {expect: [mmio]}}\n", "a").cases] == ["a"]
+    assert [c.name for c in load_text("arch: x86_64\nexpect: [mmio]\ncases: {a: {asm: hlt}}\n", "a").cases] == ["a"]
+    assert [c.name for c in load_text(X86 + "final: {}\ncases: {a: {expect: [mmio]}}\n", "a").cases] == ["default", "a"]
 
 
 def test_vcpus_are_laid_over_the_scenario() -> None:
-    case = one(X86 + "expect: []\nmode: real\nregs: {rax: 1, cs: {base: 0}}\nvcpus: [{regs: {rax: 2}, mode: long}]\n")
+    case = one(X86 + "expect: [mmio]\nmode: real\nregs: {rax: 1, cs: {base: 0}}\nvcpus: [{regs: {rax: 2}, mode: long}]\n")
     assert case.vcpus[0].mode == "long"
     assert {k: number(v) for k, v in case.vcpus[0].regs.items()} == {"rax": 2, "cs.base": 0}
 
@@ -160,7 +160,8 @@ def test_memory() -> None:
 
 def test_actions() -> None:
     case = one(
-        X86 + "expect: []\nsetup:\n  - set_memslot: {slot: 1, gpa: a, size: 0x1000, flags: KVM_MEM_READONLY}\n    errno: EINVAL\n"
+        X86
+        + "expect: [mmio]\nsetup:\n  - set_memslot: {slot: 1, gpa: a, size: 0x1000, flags: KVM_MEM_READONLY}\n    errno: EINVAL\n"
         "  - delete_memslot: {slot: 1}\n  - enable: {cap: KVM_CAP_HLT, args: [1], errno: EPERM}\n  - write_memory: {a: 1}\n"
     )
     slot, gone, cap, memory = case.setup
@@ -203,16 +204,16 @@ def test_scalars(text: str, value: object) -> None:
 
 def test_windows_lines_and_byte_order_mark(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
-    path.write_bytes(b"\xef\xbb\xbf" + (X86 + "expect: []\n").replace("\n", "\r\n").encode())
+    path.write_bytes(b"\xef\xbb\xbf" + (X86 + "expect: [mmio]\n").replace("\n", "\r\n").encode())
     assert load(str(path)).cases[0].arch == "x86_64"
 
 
 def test_program_places(tmp_path: Path) -> None:
-    asm = one("arch: x86_64\nexpect: []\nasm: |   # a comment\n\n\n     nop\n       hlt\n").asm
+    asm = one("arch: x86_64\nexpect: [mmio]\nasm: |   # a comment\n\n\n     nop\n       hlt\n").asm
     assert asm is not None
     assert asm.text.split("\n")[6 - asm.line] == "nop"
     assert asm.column == 6
-    asm = one("arch: x86_64\nexpect: []\nasm: |2\n      nop\n  a: hlt\n").asm
+    asm = one("arch: x86_64\nexpect: [mmio]\nasm: |2\n      nop\n  a: hlt\n").asm
     assert asm is not None
     assert (asm.text, asm.line, asm.column) == ("    nop\na: hlt\n", 4, 3)
 
@@ -243,8 +244,8 @@ FLOODS = {
     "duplicate keys": "a: 1\n" * 200_000,
     "steps": X86 + "expect:\n" + "- hlt\n" * 170_000,
     "wrong steps": X86 + "expect:\n" + "- mmoi: {}\n" * 20_000,
-    "slots": X86 + "expect: []\nmemslots:\n" + "- {slot: 0, gpa: 1, size: 1}\n" * 5_000,
-    "cases": X86 + "expect: []\ncases:\n" + "".join(f"  c{n}: {{regs: {{x0: 1}}}}\n" for n in range(5_000)),
+    "slots": X86 + "expect: [mmio]\nmemslots:\n" + "- {slot: 0, gpa: 1, size: 1}\n" * 5_000,
+    "cases": X86 + "expect: [mmio]\ncases:\n" + "".join(f"  c{n}: {{regs: {{x0: 1}}}}\n" for n in range(5_000)),
     "long line": "arch: " + "a" * 1_000_000,
     "long key": "a" * 1_000_000 + ": 1",
     "long number": X86 + "limits: {exits: " + "9" * 1_000_000 + "}",

@@ -87,12 +87,12 @@ def test_ref_has_no_siblings() -> None:
 # --- schema and code ------------------------------------------------------------------------------------------------
 
 # One value that is right for each key of each map that the schema describes, and where that map stands.
-X86 = "arch: x86_64\nasm: hlt\nexpect: []\n"
+X86 = "arch: x86_64\nasm: hlt\nexpect: [mmio]\n"
 # What x86_64 has not, with the arm64 scenario that it stands in.
 ARM = "arch: arm64\nasm: nop\n"
 ARM_ONLY = {
-    "undecoded": ARM + "expect: []\nundecoded: emulate\n",
-    "mmu": ARM + "expect: []\nmmu: identity\nvcpus: [{mmu: identity}]\ncases: {one: {mmu: null}}\n",
+    "undecoded": ARM + "expect: [mmio]\nundecoded: emulate\n",
+    "mmu": ARM + "expect: [mmio]\nmmu: identity\nvcpus: [{mmu: identity}]\ncases: {one: {mmu: null}}\n",
     "emulate": ARM + "expect: [{arm_nisv: {}, then: [emulate, {emulate: {}}]}]\n",
 }
 TOP = {
@@ -114,7 +114,7 @@ TOP = {
     "final": "{regs: {rax: 1}}",
     "ignore": "[mmio]",
     "requires": "{kvm: svm}",
-    "when": "[{kvm: svm, reason: why, expect: []}]",
+    "when": "[{kvm: svm, reason: why, expect: [mmio]}]",
     "measure": "{store: {mmio: {is_write: true}}}",
     "limits": "{timeout: 1}",
     "assembler": "gnu",
@@ -260,7 +260,7 @@ def test_no_key_is_read_that_the_schema_does_not_have() -> None:
 def test_every_exit_and_member(arch: str) -> None:
     for row in names.offered(arch):
         load_text(f"arch: {arch}\nasm: nop\nexpect: [{row.name}, {{{row.name}: {{}}}}]\n", "a.yaml")
-        ignoring = f"arch: {arch}\nasm: nop\nexpect: []\nignore: [{row.name}]\n"
+        ignoring = f"arch: {arch}\nasm: nop\nexpect: [mmio]\nignore: [{row.name}]\n"
         if row.ends or row.name == "arm_nisv":
             with pytest.raises(ScenarioError, match=f"`{row.name}` (cannot be ignored|would repeat for ever)"):
                 load_text(ignoring, "a.yaml")
@@ -284,7 +284,7 @@ def test_every_register() -> None:
     for arch, module in ARCHES.items():
         lines = "".join(f"  {name}: 1\n" for name in module.REGISTERS)
         case = load_text(
-            f"arch: {arch}\nasm: nop\nexpect: []\nregs:\n{lines}final:\n  regs:\n" + lines.replace("  ", "    "), "a"
+            f"arch: {arch}\nasm: nop\nexpect: [mmio]\nregs:\n{lines}final:\n  regs:\n" + lines.replace("  ", "    "), "a"
         )
         assert set(case.cases[0].vcpus[0].regs) == set(module.REGISTERS)
         final = case.cases[0].final
