@@ -67,7 +67,7 @@ class _Shared:
 
     files: queue.SimpleQueue[tuple[int, str]] = field(default_factory=queue.SimpleQueue)
     jobs: queue.SimpleQueue[tuple[int, int, Job] | None] = field(default_factory=queue.SimpleQueue)
-    # (file, number of its jobs or its problems) and (file, job, result).
+    # (file, its problems, number of its jobs, None) and (file, job, result).
     done: queue.SimpleQueue[tuple[Any, ...]] = field(default_factory=queue.SimpleQueue)
     children: list[Child] = field(default_factory=list)
     executors: list[Executor] = field(default_factory=list)
@@ -231,7 +231,7 @@ def _prepare_all(shared: _Shared, child: Child, targets: dict[str, Any], selecti
             # is our own mistake would leave its files without a result and the run waiting for them.
             child.kill()
             number, file = left.pop(0)
-            shared.done.put((number, [unprepared(file, why(error))]))
+            shared.done.put((number, [unprepared(file, why(error))], 0, None))
 
 
 def take(files: queue.SimpleQueue[tuple[int, str]], most: int) -> list[tuple[int, str]]:
@@ -247,12 +247,10 @@ def take(files: queue.SimpleQueue[tuple[int, str]], most: int) -> list[tuple[int
 
 def _prepared(shared: _Shared, number: int, file: str, reply: Json) -> None:
     if "broke" in reply:
-        shared.done.put((number, [unprepared(file, f"preparing broke: {reply['broke']}")]))
-    elif "problems" in reply:
-        shared.done.put((number, [Problem(*problem) for problem in reply["problems"]]))
+        shared.done.put((number, [unprepared(file, f"preparing broke: {reply['broke']}")], 0, None))
     else:
-        jobs = [Job.from_json(job) for job in reply["jobs"]]
-        shared.done.put((number, len(jobs)))
+        jobs = [Job.from_json(job) for job in reply.get("jobs", ())]
+        shared.done.put((number, [Problem(*problem) for problem in reply["problems"]], len(jobs), None))
         for index, job in enumerate(jobs):
             shared.jobs.put((number, index, job))
         shared.room.wait(sum(map(_size, jobs)), shared.stopped)
@@ -316,9 +314,8 @@ def _in_order(shared: _Shared, files: int) -> Iterator[Problem | tuple[Outcome, 
     known = done = 0
     file = index = 0
     while file < files:
-        if file in problems:
+        if problems.get(file):
             yield from problems.pop(file)
-            file, index = file + 1, 0
         elif file in counts and index >= counts[file]:
             file, index = file + 1, 0
         elif (file, index) in results:
@@ -329,8 +326,6 @@ def _in_order(shared: _Shared, files: int) -> Iterator[Problem | tuple[Outcome, 
             if len(item) == 3:
                 results[item[0], item[1]] = item[2]
                 done += 1
-            elif isinstance(item[1], int):
-                counts[item[0]] = item[1]
-                known += item[1]
             else:
-                problems[item[0]] = item[1]
+                problems[item[0]], counts[item[0]] = item[1], item[2]
+                known += item[2]

@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 from kvmscen.agent.serve import serve
 from kvmscen.asm import absent
 from kvmscen.asm.gnu import targets
-from kvmscen.build import Plan, budget, plan, plans, ready
-from kvmscen.build.cases import each, resolve
+from kvmscen.build import Plan, budget, plan, ready
+from kvmscen.build.cases import each, resolve, right
 from kvmscen.build.effects import forbidden
 from kvmscen.build.measure import Timing
 from kvmscen.build.plan import misassembled
@@ -26,7 +26,7 @@ from kvmscen.build.ready import Ready
 from kvmscen.disk import scratch
 from kvmscen.errors import Problem, ScenarioError
 from kvmscen.job import Job, Legend, Target
-from kvmscen.load import load
+from kvmscen.load import load_cases
 from kvmscen.measured import Wanted
 from kvmscen.sandbox import effects_allowed, landlock, policies
 from kvmscen.scenario import Case, Scenario
@@ -55,23 +55,27 @@ class Preparer:
             return {}
         try:
             if "check" in request:
-                return {"cases": _check(request["check"], request["assembler"])}
+                return _check(request["check"], request["assembler"])
             if "show" in request:
                 from kvmscen.show import show
 
                 return show(request["show"], request["case"], request["assembler"])
-            return {"jobs": [job.to_json() for job in self._jobs(request)]}
+            return self._run(request)
         except ScenarioError as error:
             assembler = request.get("assembler", self.assembler)
-            return {"problems": [[p.file, p.line, p.column, p.message] for p in _all(error, assembler)]}
+            return {"problems": _plain(_all(error, assembler))}
 
-    def _jobs(self, request: Json) -> list[Job]:
-        scenario = load(request["run"]).assembled_by(self.assembler)
+    def _run(self, request: Json) -> Json:
+        scenario = load_cases(request["run"]).assembled_by(self.assembler)
         cases = [case for case in scenario.cases if selected(scenario, case, request["text"], request["cases"])]
         if self.timing is not None:
             cases = [case for case in cases if case.measure]
         self._budget = budget.Budget(scenario.file)
-        return [job for jobs in each(scenario.file, cases, lambda case: self._of(scenario, case)) for job in jobs]
+        made, problems = each(scenario.file, cases, lambda case: self._of(scenario, case))
+        # What is wrong in cases that are not asked for keeps nobody from running the others.
+        asked = set(request["cases"])
+        told = [problem for problem, names in scenario.problems.items() if not asked or asked & set(names or ())]
+        return {"jobs": [job.to_json() for jobs in made for job in jobs], "problems": _plain(sorted([*told, *problems]))}
 
     def _of(self, scenario: Scenario, case: Case) -> list[Job]:
         targets = list(self._targets(case))
@@ -120,9 +124,14 @@ def selected(scenario: Scenario, case: Case, text: str | None, names: Iterable[s
     return any(text.lower() in part.lower() for part in where)
 
 
-def _check(file: str, assembler: str | None) -> int:
-    scenario = load(file).assembled_by(assembler)
-    return len(plans(scenario, scenario.cases))
+def _check(file: str, assembler: str | None) -> Json:
+    scenario = load_cases(file).assembled_by(assembler)
+    made, problems = right(scenario, scenario.cases)
+    return {"cases": len(made), "problems": _plain(sorted([*scenario.problems, *problems]))}
+
+
+def _plain(problems: Iterable[Problem]) -> list[list[object]]:
+    return [[p.file, p.line, p.column, p.message] for p in problems]
 
 
 def _job(scenario: Scenario, case: Case, planned: Plan | None, target: Target, timing: Timing | None) -> Job:

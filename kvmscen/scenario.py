@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from kvmscen.errors import Problem
+
 
 @dataclass(frozen=True, order=True)
 class Place:
@@ -299,10 +301,14 @@ class Case:
 
 @dataclass(frozen=True)
 class Scenario:
-    """One file: its path as the user gave it, and its cases in order."""
+    """One file: its path as the user gave it, and its cases in order.
+
+    `problems` are what is wrong in other cases of it, each with their names.
+    """
 
     file: str
     cases: tuple[Case, ...]
+    problems: Mapping[Problem, tuple[str, ...] | None] = field(default_factory=dict)
 
     def assembled_by(self, assembler: str | None) -> Scenario:
         """The same, with every program assembled by this assembler, None for what the cases say."""

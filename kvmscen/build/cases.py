@@ -30,7 +30,14 @@ def plan(file: str, case: Case) -> Plan:
 
 def plans(scenario: Scenario, cases: Iterable[Case]) -> list[tuple[Case, Plan]]:
     """Every case laid out; raises ScenarioError with the problems of all, each once however many cases share it."""
+    made, problems = right(scenario, cases)
+    if problems:
+        raise ScenarioError(problems)
+    return made
 
+
+def right(scenario: Scenario, cases: Iterable[Case]) -> tuple[list[tuple[Case, Plan]], list[Problem]]:
+    """The cases that can be laid out, and the problems of the others."""
     left = budget.Budget(scenario.file)
 
     def planned(case: Case) -> list[tuple[Case, Plan]]:
@@ -38,7 +45,8 @@ def plans(scenario: Scenario, cases: Iterable[Case]) -> list[tuple[Case, Plan]]:
         resolve(scenario, case, made)
         return [(case, made)] if left.take(case, budget.size(made)) else []
 
-    return [one for made in each(scenario.file, cases, planned) for one in made]
+    made, problems = each(scenario.file, cases, planned)
+    return [one for plans in made for one in plans], problems
 
 
 def resolve(scenario: Scenario, case: Case, planned: Plan) -> None:
@@ -46,8 +54,8 @@ def resolve(scenario: Scenario, case: Case, planned: Plan) -> None:
     ready(scenario.file, case, planned, Facts(case.arch, None, {}), "")
 
 
-def each(file: str, cases: Iterable[Case], make: Callable[[Case], Made]) -> list[Made]:
-    """What `make` makes of every case; raises ScenarioError with the problems of all, each once."""
+def each(file: str, cases: Iterable[Case], make: Callable[[Case], Made]) -> tuple[list[Made], list[Problem]]:
+    """What `make` makes of every case, and the problems of those of which it makes nothing, each once."""
     problems: dict[Problem, list[Case]] = {}
     out: list[Made] = []
     cases = list(cases)
@@ -57,9 +65,7 @@ def each(file: str, cases: Iterable[Case], make: Callable[[Case], Made]) -> list
         except ScenarioError as error:
             for problem in error.problems:
                 problems.setdefault(problem, []).append(case)
-    if problems:
-        raise ScenarioError(_named(problem, wrong, len(cases), file) for problem, wrong in problems.items())
-    return out
+    return out, [_named(problem, wrong, len(cases), file) for problem, wrong in problems.items()]
 
 
 def _named(problem: Problem, wrong: Sequence[Case], cases: int, file: str) -> Problem:

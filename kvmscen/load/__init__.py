@@ -13,19 +13,37 @@ from pathlib import Path
 from kvmscen.arch import ARCHES
 from kvmscen.errors import Problem, ScenarioError
 from kvmscen.load import names
+from kvmscen.load.blame import Blocks
 from kvmscen.load.cases import scenario
 from kvmscen.load.document import SIZE_MAX, Document, List, Map, compose, decode
 from kvmscen.load.schema import fits
 from kvmscen.load.values import Notes
 from kvmscen.scenario import Scenario
 
-__all__ = ["load", "load_text"]
+__all__ = ["load", "load_cases", "load_text"]
 
 PROBLEMS_MAX = 100
 
 
 def load(path: str) -> Scenario:
-    """The scenario in a file. Raises ScenarioError; a file that cannot be read is one too."""
+    """The scenario in a file. Raises ScenarioError if anything is wrong in it; a file that cannot be read is one too."""
+    return _whole(*_read(_text(path), path))
+
+
+def load_cases(path: str) -> Scenario:
+    """The cases of a file that are right, and what is wrong in the others. Raises ScenarioError where none is right."""
+    found, problems, root = _read(_text(path), path)
+    if not problems:
+        return found
+    wrong = Blocks(root).wrong(problems)
+    bad = {name for names in wrong.values() for name in names or ()}
+    good = tuple(case for case in found.cases if case.name not in bad)
+    if not good or None in wrong.values():
+        return _whole(found, problems, root)
+    return Scenario(found.file, good, wrong)
+
+
+def _text(path: str) -> str:
     try:
         with Path(path).open("rb") as stream:
             raw = stream.read(SIZE_MAX + 1)
@@ -35,11 +53,22 @@ def load(path: str) -> Scenario:
     text = decode(raw, path)
     if isinstance(text, Problem):
         raise ScenarioError([text])
-    return load_text(text, path)
+    return text
 
 
 def load_text(text: str, file: str) -> Scenario:
     """The scenario in a text; `file` is what places name. Raises ScenarioError with all problems of the text."""
+    return _whole(*_read(text, file))
+
+
+def _whole(found: Scenario, problems: list[Problem], _: Map) -> Scenario:
+    if problems:
+        raise ScenarioError(_few(problems), found.cases)
+    return found
+
+
+def _read(text: str, file: str) -> tuple[Scenario, list[Problem], Map]:
+    """All that could be read, and what is wrong. Raises ScenarioError where nothing could."""
     doc = compose(text, file)
     problems = list(doc.problems)
     if doc.broken or not isinstance(doc.root, Map):
@@ -52,9 +81,7 @@ def load_text(text: str, file: str) -> Scenario:
     notes = Notes(doc)
     found = scenario(notes, doc.root)
     _later(problems, notes.problems, silent)
-    if problems:
-        raise ScenarioError(_few(problems), found.cases)
-    return found
+    return found, problems, doc.root
 
 
 def _later(problems: list[Problem], more: Iterable[Problem], silent: set[tuple[int, int]]) -> None:
