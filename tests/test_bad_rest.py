@@ -93,9 +93,9 @@ def test_all_wrong_files_beside_a_good_one(verb: str, tmp_path: Path) -> None:
     assert "could not be prepared" not in shown
     if verb == "run":
         assert re.search(r"^PASS +good on ", shown, re.MULTILINE)
-        assert re.search(r"1 passed, \d+ wrong files in", shown)
-    # Every error of every file, in full, in the order of the files.
-    told = [line for line in shown.splitlines() if line.startswith("tests/bad/")]
+        assert re.search(r"\d+ wrong files in", shown)
+    # Every error of every file, in full, in the order of the files. Cases that are right run all the same.
+    told = [line for line in shown.splitlines() if re.match(r"tests/bad/\S+:\d+:\d+: ", line)]
     wanted = [line for path in sorted(BAD.glob("*.yaml")) for line in path.with_suffix(".txt").read_text().splitlines()]
     # Without its binutils a riscv64 program cannot be assembled at all, whatever else is wrong.
     absent = [] if shutil.which("riscv64-linux-gnu-as") else [line for line in told if "no GNU as for riscv64" in line]

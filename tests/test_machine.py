@@ -147,8 +147,6 @@ def with_step(**changes: Any) -> Machine:
 @pytest.mark.parametrize(
     "other",
     [
-        with_step(where={"phys_addr": 0x6000}),
-        with_step(exit="io"),
         with_step(observe_regs=("rax",)),
         with_step(observe_memory=((0, 8),)),
         replace(HERE, vcpus=(replace(HERE.vcpus[0], script=(STEP,)),)),
@@ -162,6 +160,10 @@ def test_what_is_expected_does_not_change_the_digest(other: Machine) -> None:
 @pytest.mark.parametrize(
     "other",
     [
+        # Where it is replied and done.
+        with_step(where={"phys_addr": 0x6000}),
+        with_step(exit="io"),
+        with_step(repeat=(2, 2)),
         with_step(reply={"data": 2}),
         with_step(reply=None),
         with_step(then=(Action("set_regs", {"rax": 2}),)),
