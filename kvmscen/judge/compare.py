@@ -39,9 +39,12 @@ def differences(step: Expected, event: Event, nth: int) -> tuple[str, ...]:
     return tuple(out)
 
 
-def undone(step: Expected, event: Event) -> bool:
-    """Whether not all actions of the step ended as written behind an event that the host took as this step."""
-    return event.done != len(parts(step.then or ()))
+def undone(step: Expected, event: Event, failed: bool = False) -> bool:
+    """Whether not all actions of the step ended as written behind an event that the host took as this step.
+
+    `failed`: a step `error` took the failure of the last one.
+    """
+    return event.done + failed != len(parts(step.then or ()))
 
 
 def at_width(step: Expected, event: Event) -> Expected:

@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
-from kvmscen.expectation import Deed, Expected, Story
+from kvmscen.expectation import Deed, Expected, Story, parts
 from kvmscen.job import Legend
 from kvmscen.judge.align import aligned
+from kvmscen.judge.astray import astray
 from kvmscen.judge.compare import at_width, counts_rounds, differences, memory_holds, undone
 from kvmscen.judge.walk import Course, Slot, Taken
+from kvmscen.kvm.recorder import op_of
 from kvmscen.kvm.script import answered, matches
 from kvmscen.notation import Notation, seen
 from kvmscen.observation import Event, Observation
@@ -47,8 +49,9 @@ class Trial:
         host = Course(other) if other is not None else self.course
         walk = list(host.walk(observation.events))
         self.taken = walk if other is None else list(self.course.retrace(walk))
-        # Whether the host went otherwise than its script goes; then nothing can be said.
-        self.astray = any(map(_apart, walk, host.retrace(walk, whole=True)))
+        # Whether the host went otherwise than its script goes, or what it tells cannot be; then nothing can be said.
+        self.astray = astray(host, walk, observation)
+        self._last_failed = _last_action_failed(self.taken)
         self._numbers: list[int] = []
         self._shown: list[Event | None] = []
         self._counting: dict[int, bool] = {}
@@ -107,9 +110,10 @@ class Trial:
     def _unanswered(self, one: Taken, slot: Slot) -> tuple[str, ...]:
         """What the host should have replied and done for this step, and has not."""
         step, given = slot.step, None if one.given is None else one.given.step
+        failed = one.event is self._last_failed
         if given is step:
-            return ("then",) if undone(step, one.event) else ()
-        return ("then",) * (_texts(step) != _texts(given) or (given is not None and undone(given, one.event)))
+            return ("then",) if undone(step, one.event, failed) else ()
+        return ("then",) * (_texts(step) != _texts(given) or (given is not None and undone(given, one.event, failed)))
 
     # --- the end ----------------------------------------------------------------------------------------------------
 
@@ -141,7 +145,7 @@ class Trial:
             return "the time limit"
         last = self.taken[-1].event if self.taken else None
         if last is None or self.taken[-1].told:
-            return None
+            return "no exit"
         if last.kind == "exit" and (last.name in _WANTED_ENDS and last.fields.get("type") not in _CRASHES):
             return None
         if stopped in ("expected", "error", "extra"):
@@ -279,8 +283,17 @@ class Trial:
         return f"{deed.line}: {deed.text}{about}"
 
 
-def _apart(one: Taken, other: Taken) -> bool:
-    return (one.event.at is None) != (one.at is None) or (one.at, one.ignored) != (other.at, other.ignored)
+def _last_action_failed(taken: Sequence[Taken]) -> Event | None:
+    """The event whose last action failed, where a step `error` took that failure. The run ended with it."""
+    if not taken or taken[-1].event.op is None or taken[-1].slot is None or taken[-1].deed is None:
+        return None
+    name, _, number = (taken[-1].event.op or "").rpartition("/then/")
+    before = next((one for one in reversed(taken[:-1]) if one.at and op_of(one.at) == name), None)
+    if before is None or before.slot is None or before.event.vcpu != taken[-1].event.vcpu:
+        return None
+    if int(number) + 1 != len(parts(before.slot.step.then or ())):
+        return None
+    return before.event if sum(one.event is before.event for one in taken) == 1 else None
 
 
 def _texts(step: Expected | None) -> list[str]:

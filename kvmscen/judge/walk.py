@@ -125,8 +125,8 @@ class Course:
                 slot = None if at is None else self.slot(whole.vcpu, at)
                 yield Taken(event, None if slot is None else at, slot, deed, event.ignored, slot)
 
-    def retrace(self, given: Iterable[Taken], whole: bool = False) -> Iterator[Taken]:
-        """The same events, as a host takes them whose script is this story; without `whole` only as far as it would have gone."""
+    def retrace(self, given: Iterable[Taken]) -> Iterator[Taken]:
+        """The same events, as a host takes them whose script is this story, as far as it would have gone."""
         scripts: dict[int, Script] = {}
         for one in given:
             event = one.event
@@ -135,7 +135,7 @@ class Course:
             if event.kind == "succeeded" or (deed is not None and deed.errno == event.name):
                 yield Taken(event, deed=deed)
                 continue
-            if script.over() and not whole:
+            if script.over():
                 return
             verdict = script.take(event.kind, event.name, event.fields)
             slot = None if verdict.at is None else self.slot(event.vcpu, verdict.at)

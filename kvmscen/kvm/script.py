@@ -305,10 +305,12 @@ def reply_of(step: Step | None, name: str, fields: Mapping[str, Any], devices: D
 
 
 def answered(name: str, fields: Mapping[str, Any], reply: Mapping[str, Any]) -> bool:
-    """Whether the value of a reply could be given: the exit is a read, and as wide as the value."""
+    """Whether the value of a reply could be given: the exit is a read, as wide as the value, of as many elements."""
     data = reply.get("data")
     if data is None or name not in ("mmio", "io"):
         return True
     size = fields["len" if name == "mmio" else "size"]
     values = data if isinstance(data, list) else [data]
+    if len(values) > fields.get("count", 1):
+        return False
     return exits.is_read(name, fields) and not any(value >> 8 * size for value in values)

@@ -245,3 +245,46 @@ def test_what_should_be_is_looked_for_along_the_way_of_a_host_that_goes_by_anoth
     acted = story(step(then=(Deed("set_regs: {rax: 1}", 11),)), step("hlt"))
     assert not trial(acted, [io(1), HLT], other=loose).holds()
     assert trial(acted, [io(1), HLT], other=acted).holds()
+
+
+# --- accounts that cannot be --------------------------------------------------------------------------------------------------
+
+
+ACTS = story(step(fields={"port": 1}, then=(Deed("set_memslot: ...", 11, "EEXIST"), Deed("set_regs: ...", 12))), step("hlt"))
+
+
+@pytest.mark.parametrize(
+    ("told", "events", "stopped"),
+    [
+        # The second round of an optional step is lost: the host would not have stopped here.
+        (story(step(fields={"port": 1}, repeat=(1, 2))), [io(1)], "end"),
+        (story(step(repeat=(0, 1)), step("hlt", repeat=(0, 1))), [], "expected"),
+        (story(step(), step("hlt", repeat=(0, 1))), [io(1)], "timeout"),
+        (story(step(), step("error", repeat=(0, 1))), [io(1)], "error"),
+        # The failure of an action that is done, and one of an action that is not.
+        (ACTS, [io(1), HLT], "expected"),
+        (ACTS, [io(1), *[fails("EEXIST", "steps/0/then/0")] * 2, HLT], "expected"),
+        # A reply and actions of no step.
+        (story(step("hlt"), ignore=(step(fields={"port": 3}),)), [io(3, reply={"data": 1}), HLT], "expected"),
+        (story(step("hlt"), built=SLOT), [replace(fails("EEXIST", "memslots/1"), done=1), HLT], "expected"),
+        (Story(None), [io(1, reply={"data": 1}), HLT], "expected"),
+    ],
+)
+def test_an_account_that_cannot_be(told: Story, events: list[Event], stopped: str) -> None:
+    found = trial(told, events, stopped)
+    assert found.astray
+    assert not found.holds()
+
+
+def test_an_account_that_can_be() -> None:
+    found = trial(ACTS, [io(1), fails("EEXIST", "steps/0/then/0"), HLT], "expected")
+    assert (found.astray, found.holds()) == (False, True)
+
+
+@pytest.mark.parametrize(("behind", "holds"), [((), True), ((Deed("set_regs: ...", 13),), False)])
+def test_a_step_may_take_the_failure_of_the_last_action(behind: tuple[Deed, ...], holds: bool) -> None:
+    acts = step(then=(Deed("set_regs: ...", 11), Deed("set_memslot: ...", 12), *behind))
+    told = story(acts, step("error", fields={"errno": "EEXIST"}))
+    taken = [replace(io(1), at=((0, 0),), done=1), replace(fails("EEXIST", "steps/0/then/1"), at=((1, 0),))]
+    assert trial(told, taken, "error", walk=False).holds() == holds
+    assert not trial(story(acts), [taken[0], replace(taken[1], at=None)], "error", walk=False).holds()

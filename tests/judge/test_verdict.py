@@ -52,18 +52,19 @@ def judge(job: Job, seen: Observation) -> Result:
     ("expectation", "events", "status", "reason"),
     [
         (Expectation(RIGHT), [MMIO, HLT], "PASS", None),
-        (Expectation(RIGHT), [MMIO], "FAIL", None),
+        (Expectation(RIGHT), [MMIO, TIMEOUT], "FAIL", None),
         (Expectation(RIGHT, None, "a newer kernel"), [MMIO, HLT], "PASS", None),
         (Expectation(RIGHT, WRONG, "a bug"), [MMIO, ENOSYS], "XFAIL", "a bug"),
         (Expectation(RIGHT, WRONG, "a bug"), [MMIO, HLT], "XPASS", "the known wrong outcome is gone: a bug"),
         # Wrong in another way than is known.
         (Expectation(RIGHT, WRONG, "a bug"), [MMIO, MMIO, ENOSYS], "FAIL", None),
-        (Expectation(RIGHT, WRONG, "a bug"), [], "FAIL", None),
+        (Expectation(RIGHT, WRONG, "a bug"), [TIMEOUT], "FAIL", None),
         (Expectation(RIGHT, RIGHT, "the same"), [MMIO, HLT], "XPASS", "the known wrong outcome is gone: the same"),
     ],
 )
 def test_status(expectation: Expectation, events: list[Event], status: str, reason: str | None) -> None:
-    found = judge(job(expectation), run(*events))
+    stopped = "timeout" if TIMEOUT in events else "expected"
+    found = judge(job(expectation), run(*events, stopped=stopped))
     assert (found.status, found.reason) == (status, reason)
     assert (found.elapsed, found.machine, found.kernel) == (0.25, "sha256:00", "6.1")
     assert bool(found.mismatches) == (status == "FAIL")
@@ -88,7 +89,7 @@ def test_what_the_model_cannot_predict_is_skipped() -> None:
 
 def test_limits_are_mismatches() -> None:
     assert judge(job(Expectation(RIGHT)), run(MMIO, HLT, stopped="exits")).status == "FAIL"
-    assert judge(job(Expectation(Story(None))), run(MMIO, stopped="timeout")).status == "FAIL"
+    assert judge(job(Expectation(Story(None))), run(MMIO, TIMEOUT, stopped="timeout")).status == "FAIL"
     assert judge(job(Expectation(Story(None))), run(HLT, stopped="expected")).status == "PASS"
 
 
@@ -138,7 +139,7 @@ def test_other_hints() -> None:
     assert "emulator" in hint_of(emulation, arch="x86_64")
     assert hint_of(replace(emulation, fields={"suberror": 3}), arch="x86_64") == ""
     assert "endless loop" in hint_of(MMIO, TIMEOUT, stopped="timeout")
-    assert "endless loop" in hint_of(expected=Story(None), stopped="timeout")
+    assert "endless loop" in hint_of(TIMEOUT, expected=Story(None), stopped="timeout")
     assert "memslot" in hint_of(replace(ENOSYS, name="ENOSPC"))
     assert "guest_memfd" in hint_of(replace(ENOSYS, name="EFAULT"))
 

@@ -1,0 +1,71 @@
+"""Whether what a host tells of a run can be: of a damaged recording nothing can be said, and of a host that is wrong neither."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from kvmscen.expectation import parts
+from kvmscen.judge.walk import Course, Taken
+from kvmscen.kvm.recorder import op_of
+from kvmscen.kvm.script import Script
+from kvmscen.observation import Event, Observation
+
+# What must have come before a run can have stopped for these reasons.
+_STOPPED_BY = {"error": ("error", "succeeded"), "timeout": ("timeout",)}
+
+
+def astray(course: Course, walk: Sequence[Taken], seen: Observation) -> bool:
+    """Whether events took other steps than the host's script takes, or they contradict each other or why the run stopped.
+
+    `course` is the story that the script was made of, `walk` the events along it as the host tells them.
+    """
+    return _apart(course, walk, seen.stopped) or _contradicted(course, seen)
+
+
+def _apart(course: Course, walk: Sequence[Taken], stopped: str) -> bool:
+    """Whether the script goes otherwise, or is not where it ends though the run stopped for that."""
+    scripts: dict[int, Script] = {vcpu: course.script(vcpu) for vcpu in {0, *course.vcpus}}
+    ended: set[int] = set()
+    for one in walk:
+        event = one.event
+        if event.kind == "succeeded" or one.told:
+            if event.at is not None or event.ignored:
+                return True
+            continue
+        if event.vcpu not in scripts:
+            scripts[event.vcpu] = course.script(event.vcpu)
+        verdict = scripts[event.vcpu].take(event.kind, event.name, event.fields)
+        if (one.at, event.at is None, event.ignored) != (verdict.at, verdict.at is None, verdict.ignored):
+            return True
+        if event.ignored and course.story.steps is not None and not course.steps(event.vcpu):
+            # A vCPU without steps is not entered.
+            return True
+        if verdict.stop is not None:
+            ended.add(event.vcpu)
+    return stopped in ("end", "expected") and not all(vcpu in ended or script.over() for vcpu, script in scripts.items())
+
+
+def _contradicted(course: Course, seen: Observation) -> bool:
+    """An event without a step has no reply and no actions; and what failed as an action says is an event, no more and no less."""
+    kinds = _STOPPED_BY.get(seen.stopped)
+    if kinds is not None and not any(event.kind in kinds for event in seen.events):
+        return True
+    failed: Counter[tuple[int, str]] = Counter()
+    for event in seen.events:
+        slot = None if event.at is None else course.slot(event.vcpu, event.at)
+        if event.op is not None and event.op.startswith("steps/"):
+            failed[event.vcpu, event.op] -= event.count * _told(course, event)
+        if slot is None:
+            if event.reply is not None or event.done:
+                return True
+        elif event.at is not None and event.done:
+            for n, deed in enumerate(parts(slot.step.then or ())[: event.done]):
+                if deed.errno is not None:
+                    failed[event.vcpu, f"{op_of(event.at)}/then/{n}"] += event.count
+    return any(failed.values())
+
+
+def _told(course: Course, event: Event) -> bool:
+    deed = course.deed(event)
+    return event.kind == "error" and deed is not None and deed.errno == event.name
