@@ -11,7 +11,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,6 +72,8 @@ class _Shared:
     children: list[Child] = field(default_factory=list)
     executors: list[Executor] = field(default_factory=list)
     room: Room = field(default_factory=Room)
+    # The names of the cases that there are, where some were asked for by name; None: of a file it is not known.
+    names: set[str | None] = field(default_factory=set)
     stopped: threading.Event = field(default_factory=threading.Event)
     # The hosts that were asked for and cannot run here.
     dead: dict[str, Problem] = field(default_factory=dict)
@@ -117,6 +119,9 @@ def run(
             else:
                 results.append(item[0].result)
                 on_outcome(*item)
+        for problem in unknown(selection.cases, shared.names):
+            found.append(problem)
+            on_problem(problem)
     except KeyboardInterrupt:
         interrupted = True
     finally:
@@ -141,6 +146,20 @@ def run(
 def broken(problems: Sequence[Problem]) -> Run:
     """A run in which nothing could run, for its reports: the last of `problems` is the host's."""
     return Run(new_id(), time.time(), __version__, (), tuple(problems), broken=True)
+
+
+def unknown(asked: Sequence[str], there: Collection[str | None]) -> list[Problem]:
+    """The cases that are asked for by name and are in no file; none where a file could not be read, which is told itself."""
+    import difflib  # here, since who mistypes nothing need not wait for it
+
+    out: list[Problem] = []
+    known = sorted(name for name in there if name is not None)
+    for name in asked if None not in there else ():
+        if name not in known:
+            close = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known[:8])}" + ", ..." * (len(known) > 8)
+            out.append(Problem("--case", 0, 0, f"no file here has a case {name}: {hint}"))
+    return out
 
 
 def new_id() -> str:
@@ -249,6 +268,7 @@ def _prepared(shared: _Shared, number: int, file: str, reply: Json) -> None:
     if "broke" in reply:
         shared.done.put((number, [unprepared(file, f"preparing broke: {reply['broke']}")], 0, None))
     else:
+        shared.names.update(reply.get("names", [None]))
         jobs = [Job.from_json(job) for job in reply.get("jobs", ())]
         shared.done.put((number, [Problem(*problem) for problem in reply["problems"]], len(jobs), None))
         for index, job in enumerate(jobs):

@@ -75,7 +75,9 @@ class Preparer:
         # What is wrong in cases that are not asked for keeps nobody from running the others.
         asked = set(request["cases"])
         told = [problem for problem, names in scenario.problems.items() if not asked or asked & set(names or ())]
-        return {"jobs": [job.to_json() for jobs in made for job in jobs], "problems": _plain(sorted([*told, *problems]))}
+        names = {case.name for case in scenario.cases} | {name for names in scenario.problems.values() for name in names or ()}
+        jobs = [job.to_json() for jobs in made for job in jobs]
+        return {"jobs": jobs, "problems": _plain(sorted([*told, *problems])), "names": sorted(names) if asked else []}
 
     def _of(self, scenario: Scenario, case: Case) -> list[Job]:
         targets = list(self._targets(case))

@@ -102,6 +102,7 @@ def _jobs(
     """The jobs of all files; what is wrong in files is added to `found`."""
     targets = [Target(host.name, host.facts).to_json() for host in hosts]
     jobs: list[Job] = []
+    names: set[str | None] = set()
     told: int | None = None
     for file in files:
         try:
@@ -112,6 +113,7 @@ def _jobs(
             reply = child.ask(json.dumps(request)[1:-1], engine.PREPARE_SECONDS)
         except HostError as error:
             reply = {"broke": str(error)}
+        names.update(reply.get("names", [None]))
         wrong = [Problem(*problem) for problem in reply.get("problems", ())]
         if "broke" in reply:
             wrong = [engine.unprepared(file, reply["broke"])]
@@ -119,6 +121,9 @@ def _jobs(
             on_problem(problem)
         found += wrong
         jobs += [Job.from_json(job) for job in reply.get("jobs", ())]
+    for problem in engine.unknown(selection.cases, names):
+        found.append(problem)
+        on_problem(problem)
     return jobs
 
 

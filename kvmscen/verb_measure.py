@@ -33,12 +33,13 @@ def measure(arguments: argparse.Namespace) -> int:
     kept = baseline.load(arguments.against) if arguments.against else None
     if arguments.save:
         baseline.path_of(arguments.save)
-    files, problems, empty = find(arguments.paths)
+    found = find(arguments.paths)
+    files, problems = found.files, found.problems
     screen = Screen(sys.stderr if any(file is None for _, file in reports) else sys.stdout)
     for problem in problems:
         screen.problem(problem)
-    for folder in empty:
-        screen.say(f"{folder}: there are no scenarios (*.yaml) in this folder")
+    for line in found.passed_over:
+        screen.say(line)
     try:
         hosts = _Hosts(arguments)
         made = hosts.timed(files, plan, screen, problems)

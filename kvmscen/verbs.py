@@ -39,13 +39,14 @@ def run(arguments: argparse.Namespace) -> int:
     workers = engine_workers(arguments.j)
     if arguments.j is not None and workers > engine.MOST_AT_ONCE:
         print(f"kvmscen: -j {workers}: {engine.MOST_AT_ONCE} run at once, more never do", file=sys.stderr)
-    files, problems, empty = find(arguments.paths)
+    found = find(arguments.paths)
+    files, problems = found.files, found.problems
     taken = arguments.observed or any(file is None for _, file in reports)
     screen = Screen(sys.stderr if taken else sys.stdout, arguments.observed, arguments.quiet, arguments.verbose)
     for problem in problems:
         screen.problem(problem)
-    for folder in empty:
-        screen.say(f"{folder}: there are no scenarios (*.yaml) in this folder")
+    for line in found.passed_over:
+        screen.say(line)
 
     def on_result(outcome: engine.Outcome, done: int, known: int) -> None:
         screen.result(_whole(outcome) if arguments.verbose else outcome.result, done, known)
@@ -149,11 +150,12 @@ def write_report(report: str, file: str | None) -> None:
 
 def check(arguments: argparse.Namespace) -> int:
     """`kvmscen check`: 0 all is well, 2 something is wrong, 4 there was nothing to check."""
-    files, problems, empty = find(arguments.paths)
+    meant = find(arguments.paths)
+    files, problems = meant.files, meant.problems
     for problem in problems:
         print(problem)
-    for folder in empty:
-        print(f"{folder}: there are no scenarios (*.yaml) in this folder", file=sys.stderr)
+    for line in meant.passed_over:
+        print(line, file=sys.stderr)
     cases = wrong = 0
 
     def on_file(file: str, count: int, found: list[Problem]) -> None:

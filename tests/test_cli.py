@@ -261,7 +261,8 @@ def test_selection_by_case_and_text() -> None:
     assert [r["case"] for r in told["results"]] == ["nisv-to-user"]
     _, told = report("scenarios", "--on", "model", "-k", "NISV-TO")
     assert {r["scenario"] for r in told["results"]} == {"arm64-mmio"}
-    assert report("scenarios", "--on", "model", "--case", "no-such-case")[0] == 4
+    assert report("scenarios", "--on", "model", "--case", "no-such-case")[0] == 2
+    assert report("scenarios", "--on", "model", "-k", "no such text")[0] == 4
 
 
 def test_all_reports_of_one_run(tmp_path: Path) -> None:
@@ -553,9 +554,14 @@ def test_files_of_one_name_keep_their_own_recordings(tmp_path: Path) -> None:
 
 
 def test_a_selection_of_nothing_says_so() -> None:
-    done = kvmscen("run", "scenarios", "--on", "model", "--case", "readonli")
+    done = kvmscen("run", "scenarios", "--on", "model", "-k", "no such text")
     assert done.returncode == 4
-    assert "no case of these files is selected by --case readonli" in done.stdout
+    assert "no case of these files is selected by -k no such text" in done.stdout
+    # What is selected runs, and what is not there is told.
+    done = kvmscen("run", "scenarios", "--on", "model", "--case", "nisv-to-usr", "--case", "readonly")
+    assert done.returncode == 2
+    assert "no file here has a case nisv-to-usr: did you mean nisv-to-user?" in done.stdout
+    assert "x86_64-mmio:readonly" in done.stdout
 
 
 @pytest.mark.kvm

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -202,6 +203,10 @@ def _spread(
 
 def _check_entry(resolver: Resolver, case: Case, entry: int, slots: Sequence[Memslot], program: asm.Program) -> None:
     what = "_start" if "_start" in program.symbols else "the first instruction"
+    meant = _start_meant(case, program, entry)
+    if meant is not None:
+        say = f"the program has no `_start`, so it begins at its first instruction, {entry:#x}, and not at `{meant}`"
+        resolver.problem(case.program_place, f"{say}: call that label `_start`, or write `regs: {{pc: {meant}}}`")
     if case.elf is not None:
         what = f"the entry point of `{case.elf.name}`"
     inside = next((s.name for s in program.sections if s.gpa <= entry < s.gpa + s.size), ".text")
@@ -223,6 +228,20 @@ def _check_entry(resolver: Resolver, case: Case, entry: int, slots: Sequence[Mem
         elif mode_of(case, index) == "real" and entry >= 0x10000:
             say = f"{what} is at {entry:#x}: a real-mode vCPU begins with cs 0, so it must lie below 0x10000"
             resolver.problem(place, say)
+
+
+# What people call the place where a program begins.
+_BEGINNINGS = ("start", "__start", "_begin", "begin", "main", "_main", "entry", "_entry", "begins", "boot", "_boot")
+
+
+def _start_meant(case: Case, program: asm.Program, entry: int) -> str | None:
+    """The label that was meant to be `_start`, where there is none and the program begins elsewhere."""
+    if case.elf is not None or "_start" in program.symbols or all(names_pc(case, vcpu.regs) for vcpu in case.vcpus):
+        return None
+    # Those of sections, as `__data_start`, are not the program's own.
+    own = [name for name in program.symbols if not name.startswith("__") or name in _BEGINNINGS]
+    named = [*difflib.get_close_matches("_start", own, 1, 0.8), *(name for name in own if name.lower() in _BEGINNINGS)]
+    return next((name for name in named if program.symbols[name] != entry), None)
 
 
 def _tables(

@@ -1,45 +1,82 @@
-"""Which scenario files the paths of a command line mean."""
+"""Which scenario files the paths of a command line mean, and what of these paths is passed over."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from kvmscen.errors import Problem
 
+_NO_FILE = "this is no regular file: save it to one, since several processes read it"
 
-def find(paths: Sequence[str]) -> tuple[list[str], list[Problem], list[str]]:
-    """The scenario files of the paths, in order and each once; problems of paths; folders that have none."""
-    files: dict[str, None] = {}
-    problems: list[Problem] = []
+
+@dataclass
+class Found:
+    """`files` in order and each once; `problems` of paths; `passed_over`: what is not run, one line each."""
+
+    files: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    passed_over: list[str] = field(default_factory=list)
+
+
+def find(paths: Sequence[str]) -> Found:
+    """The scenario files of the paths. A folder without any is a problem beside other paths; alone it is passed over."""
+    found = Found()
     empty: list[str] = []
     for path in paths:
+        before = len(found.problems)
         if os.path.isdir(path):
-            found, refused = _in_folder(path)
-            problems += refused
-            if not found and not refused:
+            files = _in_folder(path, found)
+            found.files += files
+            if not files and len(found.problems) == before:
                 empty.append(path)
-            files.update(dict.fromkeys(found))
         elif os.path.isfile(path):
-            files[path] = None
-        elif os.path.exists(path):
-            problems.append(Problem(path, 0, 0, "this is no regular file: save it to one, since several processes read it"))
+            found.files.append(path)
         else:
-            problems.append(Problem(path, 0, 0, "there is no such file or folder"))
-    return list(files), problems, empty
+            found.problems.append(Problem(path, 0, 0, _what(path)))
+    found.files = list(dict.fromkeys(found.files))
+    for folder in empty:
+        say = "there are no scenarios (*.yaml) in this folder"
+        if found.files or found.problems:
+            # It was named, and nothing of it runs: what else there is must not hide that.
+            found.problems.append(Problem(folder, 0, 0, say))
+        else:
+            found.passed_over.append(f"{folder}: {say}")
+    return found
 
 
-def _in_folder(path: str) -> tuple[list[str], list[Problem]]:
-    """The scenario files below a folder, sorted, and what could not be looked into."""
-    refused: list[Problem] = []
+def _in_folder(path: str, out: Found) -> list[str]:
+    """The scenario files below a folder, sorted."""
 
     def cannot(error: OSError) -> None:
-        refused.append(Problem(str(error.filename), 0, 0, f"cannot be read: {os.strerror(error.errno or 0)}"))
+        out.problems.append(Problem(str(error.filename), 0, 0, f"cannot be read: {os.strerror(error.errno or 0)}"))
 
     found: list[str] = []
     for folder, folders, names in os.walk(path, onerror=cannot):
         # What is hidden belongs to other tools, as in .git and .venv.
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        wanted = (os.path.join(folder, name) for name in names if name.endswith(".yaml") and not name.startswith("."))
-        found += filter(os.path.isfile, wanted)
-    return sorted(os.path.normpath(file) if path == "." else file for file in found), refused
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in folders:
+            if os.path.islink(os.path.join(folder, name)):
+                out.passed_over.append(
+                    f"{os.path.join(folder, name)}: a link to a folder is not followed: name it to run what is in it"
+                )
+        for name in sorted(names):
+            file = os.path.join(folder, name)
+            if name.startswith("."):
+                continue
+            if name.endswith(".yaml"):
+                if os.path.isfile(file):
+                    found.append(os.path.normpath(file) if path == "." else file)
+                else:
+                    out.problems.append(Problem(file, 0, 0, _what(file)))
+            elif name.lower().endswith((".yml", ".yaml")):
+                out.passed_over.append(f"{file}: of a folder only *.yaml is run: rename it, or name it")
+    return sorted(found)
+
+
+def _what(path: str) -> str:
+    """Why a path is no scenario file."""
+    if os.path.exists(path):
+        return _NO_FILE
+    return f"this link leads nowhere: {os.readlink(path)}" if os.path.islink(path) else "there is no such file or folder"

@@ -1,4 +1,4 @@
-"""No shipped scenario passes with an expected value altered: a sample; `python tests/judge/mutations.py --on HOST` alters all."""
+"""No shipped scenario passes with an expected value altered: a sample (tests/judge/alterations.py alters all)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from mutations import REASONS, SCENARIOS, Runner, mutations, survivors
+from alterations import REASONS, SCENARIOS, Runner, mutations, survivors
 
 
 def test_every_kind_of_value_is_altered() -> None:
