@@ -98,30 +98,17 @@ def run(
     confinement.check()
     started, clock = time.time(), time.monotonic()
     shared = _Shared()
-    children = [prepare_child(files) for _ in range(max(1, min(os.cpu_count() or 1, -(-len(files) // FILES_A_CHILD))))]
-    shared.children += children
     results: list[Result] = []
     found: list[Problem] = list(problems)
     interrupted = False
     try:
-        for child in children:
-            child.spawn()
-        usable, shared.dead = start(hosts, each)
-        for problem in (*shared.dead.values(), *(problem for host in usable for problem in host.problems)):
-            found.append(problem)
-            on_problem(problem)
-        wanted = hosts if each else usable
-        _spread(shared, files, children, wanted, each, selection, min(workers, MOST_AT_ONCE))
-        for item in _in_order(shared, len(files)):
+        for item in _found(shared, files, hosts, each, selection, min(workers, MOST_AT_ONCE)):
             if isinstance(item, Problem):
                 found.append(item)
                 on_problem(item)
             else:
                 results.append(item[0].result)
                 on_outcome(*item)
-        for problem in unknown(selection.cases, shared.names):
-            found.append(problem)
-            on_problem(problem)
     except KeyboardInterrupt:
         interrupted = True
     finally:
@@ -141,6 +128,22 @@ def run(
         elapsed=time.monotonic() - clock,
         interrupted=interrupted,
     )
+
+
+def _found(
+    shared: _Shared, files: Sequence[str], hosts: Sequence[Host], each: bool, selection: Selection, workers: int
+) -> Iterator[Problem | tuple[Outcome, int, int]]:
+    """What is wrong with hosts and files, and what came of cases, in the order in which it is told."""
+    shared.children += [prepare_child(files) for _ in range(max(1, min(os.cpu_count() or 1, -(-len(files) // FILES_A_CHILD))))]
+    for child in shared.children:
+        child.spawn()
+    usable, shared.dead = start(hosts, each)
+    yield from shared.dead.values()
+    for host in usable:
+        yield from host.problems
+    _spread(shared, files, tuple(shared.children), hosts if each else usable, each, selection, workers)
+    yield from _in_order(shared, len(files))
+    yield from unknown(selection.cases, shared.names)
 
 
 def broken(problems: Sequence[Problem]) -> Run:

@@ -558,10 +558,10 @@ def test_a_selection_of_nothing_says_so() -> None:
     assert done.returncode == 4
     assert "no case of these files is selected by -k no such text" in done.stdout
     # What is selected runs, and what is not there is told.
-    done = kvmscen("run", "scenarios", "--on", "model", "--case", "nisv-to-usr", "--case", "readonly")
+    done = kvmscen("run", "scenarios", "--on", "model", "--case", "nisv-to-usr", "--case", "read-only")
     assert done.returncode == 2
     assert "no file here has a case nisv-to-usr: did you mean nisv-to-user?" in done.stdout
-    assert "x86_64-mmio:readonly" in done.stdout
+    assert ":read-only on model" in done.stdout
 
 
 @pytest.mark.kvm

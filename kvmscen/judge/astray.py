@@ -20,7 +20,8 @@ def astray(course: Course, walk: Sequence[Taken], seen: Observation) -> bool:
 
     `course` is the story that the script was made of, `walk` the events along it as the host tells them.
     """
-    return _apart(course, walk, seen.stopped) or _contradicted(course, seen)
+    # What a model does not predict leaves off anywhere.
+    return _apart(course, walk, seen.stopped if seen.unpredicted is None else "") or _contradicted(course, seen)
 
 
 def _apart(course: Course, walk: Sequence[Taken], stopped: str) -> bool:
