@@ -6,9 +6,9 @@ import gc
 
 from kvmscen.errors import HostError
 from kvmscen.machine import Machine
-from kvmscen.model.arm64 import Arm64
+from kvmscen.model.arm64.guest import Arm64
 from kvmscen.model.guest import Guest
-from kvmscen.model.x86_64 import X86
+from kvmscen.model.x86.guest import X86
 from kvmscen.observation import Observation
 
 GUESTS: dict[str, type[Guest]] = {guest.NAME: guest for guest in (Arm64, X86)}

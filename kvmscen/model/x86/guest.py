@@ -14,10 +14,10 @@ from kvmscen.arch.registers import base
 from kvmscen.machine import Machine, Vcpu
 from kvmscen.model.capabilities import X86_64
 from kvmscen.model.guest import FETCHES, NOWHERE, Blocked, Guest, Unpredicted
-from kvmscen.model.x86_emulator import parse
-from kvmscen.model.x86_flags import READERS, UNDEFINED, Flags
-from kvmscen.model.x86_mmio import Mmio
-from kvmscen.model.x86_ports import ports
+from kvmscen.model.x86.emulator import parse
+from kvmscen.model.x86.flags import READERS, UNDEFINED, Flags
+from kvmscen.model.x86.mmio import Mmio
+from kvmscen.model.x86.ports import ports
 
 ENGINES = {"long": uc_const.UC_MODE_64, "protected": uc_const.UC_MODE_32, "real": uc_const.UC_MODE_16}
 EFER = 0xC0000080

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from unicorn import unicorn_const as uc_const
 
 from kvmscen.model.guest import Blocked, Unpredicted
-from kvmscen.model.x86_emulator import Instruction, emulated, parse, reads_flags, system, uncertain
+from kvmscen.model.x86.emulator import Instruction, emulated, parse, reads_flags, system, uncertain
 
 if TYPE_CHECKING:
-    from kvmscen.model.x86_64 import X86
+    from kvmscen.model.x86.guest import X86
 
 PAGE = 0x1000
 ZF = 1 << 6

@@ -14,11 +14,11 @@ from kvmscen.arch.arm64_syndrome import Access, decode, esr_iss
 from kvmscen.kvm import emulation
 from kvmscen.kvm.script import Verdict
 from kvmscen.machine import Action, Vcpu
-from kvmscen.model.arm64_alignment import ZVA, Alignment
-from kvmscen.model.arm64_undecoded import bus_of, emulates, is_exclusive, is_signed_atomic, quietly
+from kvmscen.model.arm64.alignment import ZVA, Alignment
+from kvmscen.model.arm64.psci import answer
+from kvmscen.model.arm64.undecoded import bus_of, emulates, is_exclusive, is_signed_atomic, quietly
 from kvmscen.model.capabilities import ARM64, IPA_BITS
 from kvmscen.model.guest import FETCHES, Blocked, Guest, Unpredicted
-from kvmscen.model.psci import answer
 
 MASK = (1 << 64) - 1
 RESET_PSTATE = 0x3C5  # EL1h, all exceptions masked

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kvmscen.model.guest import Unpredicted
-from kvmscen.model.x86_emulator import Instruction
+from kvmscen.model.x86.emulator import Instruction
 
 if TYPE_CHECKING:
-    from kvmscen.model.x86_64 import X86
+    from kvmscen.model.x86.guest import X86
 
 _PAGE, _AHEAD = 0x1000, 1024  # rep ins reads so many bytes ahead, and not beyond a page
 _SEGMENTS = {0x26: "es", 0x2E: "cs", 0x36: "ss", 0x3E: "ds"}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from kvmscen.model.guest import Unpredicted
 
 if TYPE_CHECKING:
-    from kvmscen.model.x86_64 import X86
+    from kvmscen.model.x86.guest import X86
 
 RF = 1 << 16
 # Arithmetic flags that processors set each in their way. That of and, or, xor and test is 0 on all of them.

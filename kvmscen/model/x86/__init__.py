@@ -1,0 +1,1 @@
+"""The modelled x86 guest: its instructions, KVM's emulator, port and memory accesses that leave it."""
