@@ -22,10 +22,9 @@ def retraced(machine: Machine, seen: Observation) -> Observation:
     """
     if machine.measure is not None:
         return seen
-    trace = _Trace(machine)
+    trace = _Trace(machine, seen.stopped)
     events = tuple(trace.take(event.single(nth)) for event in seen.events for nth in range(event.count))
-    going_on = any(not script.over() for script in trace.scripts.values())
-    if seen.stopped == "end" and going_on:
+    if seen.stopped in ("end", "expected") and trace.goes_on():
         raise HostError(f"this case was recorded up to the end of a shorter story: {_AGAIN}")
     if seen.stopped == "extra" and trace.extras < EXTRA_LIMIT:
         raise HostError(f"this case was recorded up to the exits that no step took then, and steps take them now: {_AGAIN}")
@@ -37,12 +36,20 @@ def retraced(machine: Machine, seen: Observation) -> Observation:
 
 
 class _Trace:
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, stopped: str) -> None:
         self.machine = machine
+        self.stopped = stopped
         self.scripts = {vcpu.id: Script(vcpu.script, machine.ignore) for vcpu in machine.vcpus}
         # How an Event.op named a step then, and how it does now.
         self.names: dict[tuple[int, str], str] = {}
         self.now: dict[tuple[int, str], Step] = {}
+        # vCPUs that stopped, and of these the ones whose exit leaves nothing to complete: nothing more can come of them.
+        self.ended: set[int] = set()
+        self.left: set[int] = set()
+
+    def goes_on(self) -> bool:
+        """Whether a vCPU would be entered again behind the last event."""
+        return any(vcpu not in self.ended and not script.over() for vcpu, script in self.scripts.items())
 
     @property
     def extras(self) -> int:
@@ -55,10 +62,17 @@ class _Trace:
             raise HostError(f"the recording has an event of vCPU {event.vcpu}, which the case has not: {_AGAIN}")
         if event.kind == "succeeded" or (event.op is not None and self._errno(event) == event.name):
             return event
-        if script.over() and event.at is not None:
+        # Behind the last step there is at most what completing its exit yielded.
+        if script.over() and (event.at is not None or (self.stopped != "end" and event.op is None)):
             raise HostError(f"this case was recorded with a longer story: {_AGAIN}")
+        if event.vcpu in self.left:
+            raise HostError(f"this case was recorded with a `then` at an exit that ends its vCPU now: {_AGAIN}")
         verdict = script.take(event.kind, event.name, event.fields)
+        if verdict.stop in ("expected", "error") and event.name != "arm_nisv":
+            self.left.add(event.vcpu)
         self._same(event, verdict)
+        if verdict.stop is not None:
+            self.ended.add(event.vcpu)
         if event.at is not None and verdict.at is not None and verdict.step is not None:
             self.names[event.vcpu, op_of(event.at)] = op_of(verdict.at)
             self.now[event.vcpu, op_of(verdict.at)] = verdict.step
@@ -68,6 +82,8 @@ class _Trace:
         step = verdict.step
         if (None if step is None else step.reply) != event.reply:
             raise HostError(f"this case was recorded with its replies at other exits: {_AGAIN}")
+        if event.kind == "timeout" and (verdict.at is None) != (event.at is None):
+            raise HostError(f"this case was recorded with its timeouts at other places: {_AGAIN}")
         if verdict.at != event.at and event.done != (0 if step is None else len(step.then or ())):
             raise HostError(f"this case was recorded with its actions at other exits: {_AGAIN}")
         if step is None:

@@ -21,13 +21,17 @@ def astray(course: Course, walk: Sequence[Taken], seen: Observation) -> bool:
     `course` is the story that the script was made of, `walk` the events along it as the host tells them.
     """
     # What a model does not predict leaves off anywhere.
-    return _apart(course, walk, seen.stopped if seen.unpredicted is None else "") or _contradicted(course, seen)
+    stopped = "" if seen.unpredicted is not None else seen.stopped
+    return _apart(course, walk, stopped) or _contradicted(course, seen.events, stopped)
 
 
 def _apart(course: Course, walk: Sequence[Taken], stopped: str) -> bool:
     """Whether the script goes otherwise, or is not where it ends though the run stopped for that."""
     scripts: dict[int, Script] = {vcpu: course.script(vcpu) for vcpu in {0, *course.vcpus}}
+    # vCPUs that stopped, and of these the ones whose exit leaves nothing to complete: nothing more can come of them.
+    # What became of an arm_nisv that was to be emulated shows only behind it.
     ended: set[int] = set()
+    left: set[int] = set()
     for one in walk:
         event = one.event
         if event.kind == "succeeded" or one.told:
@@ -36,24 +40,31 @@ def _apart(course: Course, walk: Sequence[Taken], stopped: str) -> bool:
             continue
         if event.vcpu not in scripts:
             scripts[event.vcpu] = course.script(event.vcpu)
+        if event.kind == "timeout" and scripts[event.vcpu].over():
+            # Nobody waits for it any more.
+            return True
         verdict = scripts[event.vcpu].take(event.kind, event.name, event.fields)
         if (one.at, event.at is None, event.ignored) != (verdict.at, verdict.at is None, verdict.ignored):
             return True
-        if event.ignored and course.story.steps is not None and not course.steps(event.vcpu):
+        if event.kind != "error" and event.op is None and course.story.steps and not course.steps(event.vcpu):
             # A vCPU without steps is not entered.
             return True
+        if event.vcpu in left:
+            return True
+        if verdict.stop in ("expected", "error") and event.name != "arm_nisv":
+            left.add(event.vcpu)
         if verdict.stop is not None:
             ended.add(event.vcpu)
     return stopped in ("end", "expected") and not all(vcpu in ended or script.over() for vcpu, script in scripts.items())
 
 
-def _contradicted(course: Course, seen: Observation) -> bool:
+def _contradicted(course: Course, events: Sequence[Event], stopped: str) -> bool:
     """An event without a step has no reply and no actions; and what failed as an action says is an event, no more and no less."""
-    kinds = _STOPPED_BY.get(seen.stopped)
-    if kinds is not None and not any(event.kind in kinds for event in seen.events):
+    kinds = _STOPPED_BY.get(stopped)
+    if kinds is not None and not any(event.kind in kinds for event in events):
         return True
     failed: Counter[tuple[int, str]] = Counter()
-    for event in seen.events:
+    for event in events:
         slot = None if event.at is None else course.slot(event.vcpu, event.at)
         if event.op is not None and event.op.startswith("steps/"):
             failed[event.vcpu, event.op] -= event.count * _told(course, event)

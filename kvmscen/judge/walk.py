@@ -135,7 +135,8 @@ class Course:
             if event.kind == "succeeded" or (deed is not None and deed.errno == event.name):
                 yield Taken(event, deed=deed)
                 continue
-            if script.over():
+            if script.over() and (event.kind != "error" or event.fields.get("ioctl") == "KVM_RUN"):
+                # It would not have entered the guest again.
                 return
             verdict = script.take(event.kind, event.name, event.fields)
             slot = None if verdict.at is None else self.slot(event.vcpu, verdict.at)

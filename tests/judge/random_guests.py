@@ -240,15 +240,28 @@ def tampered(choose: Choose, seen: Observation) -> Observation:
     return replace(seen, events=tuple(events))
 
 
+def observed(
+    choose: Choose, told: Story, events: Sequence[Raw], final: tuple[int, int], slips: float | None = None
+) -> Observation:
+    """What a host sees of a guest that does this, with rax and a byte of memory at the end."""
+    host = Host(choose, told)
+    if slips is not None:
+        host.slips = slips
+    stopped = host.run(events)
+    memory = {0x100: bytes([final[1] & 0xFF])} if told.memory else {}
+    return Observation(stopped, host.recorder.seen(), {"rax": final[0]}, memory, 0.1)
+
+
+def ending(choose: Choose, told: Story) -> tuple[int, int]:
+    rax = value_of(choose, told.regs.get("rax"), 0, DATA)
+    return rax, value_of(choose, told.memory[0][2][0], 0, DATA) if told.memory else 0
+
+
 def case(seed: int) -> tuple[Story, Observation]:
     """One story, and one observation of it."""
     choose = random.Random(seed)
     told = story(choose)
-    host = Host(choose, told)
-    stopped = host.run(guest(choose, told))
-    regs = {"rax": value_of(choose, told.regs.get("rax"), 0, DATA)}
-    memory = {0x100: bytes([value_of(choose, told.memory[0][2][0], 0, DATA) & 0xFF])} if told.memory else {}
-    seen = Observation(stopped, host.recorder.seen(), regs, memory, 0.1)
+    seen = observed(choose, told, guest(choose, told), ending(choose, told))
     return told, tampered(choose, seen) if choose.random() < 0.1 else seen
 
 

@@ -148,3 +148,48 @@ def story(choose: Choose) -> Story:
         built,
         setup,
     )
+
+
+# --- stories that are almost another one ------------------------------------------------------------------------------------
+
+
+def loosened(choose: Choose, told: Story) -> Story:
+    """As a known wrong outcome is written: other values, at the same steps."""
+    return replace(told, steps=None if told.steps is None else tuple(_other_values(choose, step) for step in told.steps))
+
+
+def _other_values(choose: Choose, step: Expected) -> Expected:
+    if step.kind == "group":
+        return replace(step, steps=tuple(_other_values(choose, one) for one in step.steps))
+    if choose.random() < 0.5:
+        return step
+    fields = {
+        key: value
+        if key in (*step.where, "memory_fault") or isinstance(value, (list, str))
+        else matcher(choose, choose.choice(DATA), False)
+        for key, value in step.fields.items()
+        if key in step.where or choose.random() < 0.7
+    }
+    regs = {name: matcher(choose, choose.choice(DATA), False) for name in step.regs}
+    reply = {"data": 6} if step.reply is not None and "data" in step.reply and choose.random() < 0.2 else step.reply
+    return replace(step, fields=fields, regs=regs, reply=reply)
+
+
+def rewritten(choose: Choose, told: Story) -> Story:
+    """As a scenario is edited: steps left out, put in, doubled, or with another `repeat`, reply or value."""
+    if told.steps is None:
+        return told
+    listed = list(told.steps)
+    for _ in range(choose.choice([0, 1, 1, 2])):
+        how, at = choose.randrange(5), choose.randrange(len(listed) + 1)
+        if how == 0 or at == len(listed):
+            listed.insert(at, one_step(choose, 0, choose.choice(REPEATS), True))
+        elif how == 1:
+            del listed[at]
+        elif how == 2 and listed[at].kind != "timeout":
+            listed[at] = replace(listed[at], repeat=choose.choice(REPEATS))
+        elif how == 3:
+            listed[at] = replace(listed[at], then=None if listed[at].then == () else listed[at].then)
+        else:
+            listed[at] = _other_values(choose, listed[at])
+    return replace(told, steps=tuple(listed))
