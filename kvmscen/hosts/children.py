@@ -8,7 +8,7 @@ from typing import Any
 
 from kvmscen.errors import HostError, Problem
 from kvmscen.facts import Facts
-from kvmscen.hosts import crash
+from kvmscen.hosts import crash, shapes
 from kvmscen.hosts.child import Child, ChildError
 from kvmscen.machine import Sealed
 from kvmscen.observation import Observation
@@ -49,8 +49,8 @@ class ChildExecutor:
         if "broke" in reply:
             raise HostError(str(reply["broke"]))
         try:
-            return Observation.from_json(reply["observation"])
-        except (LookupError, TypeError, ValueError, AttributeError):
+            return shapes.check(Observation.from_json(reply["observation"]))
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError):
             raise HostError(f"{self.child.name} sent a reply that is no observation") from None
 
     def _start(self) -> None:
@@ -114,7 +114,7 @@ class ChildHost:
             raise HostError(f"host {self.name} cannot run here: {hello['unusable']}")
         try:
             return tuple(replace(Facts.from_json(facts), kind=self.kind) for facts in hello["facts"])
-        except (LookupError, TypeError, ValueError, AttributeError):
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError):
             raise HostError(f"host {self.name} does not say what it is: its hello has no facts") from None
 
     def take(self, hello: Json) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from kvmscen.disk import whole
 from kvmscen.errors import HostError
 from kvmscen.facts import Facts
-from kvmscen.hosts import bounded
+from kvmscen.hosts import bounded, shapes
 from kvmscen.observation import Observation
 
 FORMAT, VERSION = "kvmscen-observation", 2
@@ -79,10 +79,10 @@ def read(file: Path) -> Json:
         data: Json = bounded.parse(whole.read(file, _MOST).decode())
         if data["format"] != FORMAT or data["version"] != VERSION:
             raise HostError(f"{file} is not a recording that this kvmscen reads ({FORMAT} version {VERSION})")
-        facts, seen = Facts.from_json(data["facts"]), Observation.from_json(data["observation"])
-        shapes = ((facts.arch, str), (facts.kernel or "", str), (facts.capabilities, dict), (seen.regs, dict))
+        facts, seen = Facts.from_json(data["facts"]), shapes.check(Observation.from_json(data["observation"]))
+        kinds = ((facts.arch, str), (facts.kernel or "", str), (facts.capabilities, dict), (seen.regs, dict))
         named = ((data["name"], str), (data["machine"], str), (facts.predicted, bool))
-        if not all(isinstance(value, kind) for value, kind in (*shapes, *named)):
+        if not all(isinstance(value, kind) for value, kind in (*kinds, *named)):
             raise TypeError
     except OSError as error:
         raise HostError(f"{file} cannot be read: {error.strerror or os.strerror(error.errno or 0)}") from None
