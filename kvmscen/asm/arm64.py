@@ -15,6 +15,7 @@ from kvmscen.asm.expressions import Expression
 from kvmscen.asm.front import Front
 from kvmscen.asm.items import Align, Chunk, Fixed, Item, Numbers, Scope, to_bytes
 from kvmscen.asm.source import Statement, split_operands
+from kvmscen.asm.taken_names import taken
 from kvmscen.asm.values import Unencoded, Wrong, clip
 
 _CONDITION_NAMES = "eq ne cs cc mi pl vs vc hi ls ge lt gt le al nv hs lo"
@@ -41,6 +42,10 @@ class Arm64:
         # By section, subsection and width.
         self._pools: dict[tuple[str, int, int], Pool] = {}
         self._aliases = Aliases()
+
+    def taken(self, name: str) -> str | None:
+        """Why no symbol can have this name: for GNU as it is a register, for Keystone it is none, or the other way round."""
+        return taken(name, "arm64")
 
     def instruction(self, front: Front, statement: Statement) -> Item:
         """One instruction as an item; in a code section, behind data, it is aligned first as GNU as does."""

@@ -215,6 +215,8 @@ def _section(front: Front, statement: Statement) -> None:
         front.push()
     if name not in front.chunks:
         front.open(name, flags, kind or "")
+    if front.chunks[name].loaded and not _NAME.match(name):
+        raise Wrong(f"`{clip(name)}` is no name of a section: write letters, digits, `_`, `.` and `$`, no digit first")
     front.enter(name, int(number or 0) if len(number or "") < 6 else 8193)
 
 

@@ -31,6 +31,9 @@ class Architecture(Protocol):
     def directive(self, front: Front, statement: Statement) -> bool:
         """Handle a directive of this architecture; whether it was one."""
 
+    def taken(self, name: str) -> str | None:
+        """Why no symbol can have this name here, None where one can."""
+
     def padding(self) -> Callable[[int], bytes]:
         """What makes so many bytes of padding in code here."""
 
@@ -96,7 +99,14 @@ class Front:
 
     def expression(self, text: str) -> Expression:
         """Compile an expression that stands at the current place. Raises Wrong."""
-        return self.parser.parse(text)
+        expression = self.parser.parse(text)
+        for name in expression.names:
+            self._allow(name)
+        return expression
+
+    def _allow(self, name: str) -> None:
+        if reason := self.machine.taken(name):
+            raise Wrong(reason)
 
     def absolute(self, text: str, what: str) -> int:
         """A value that must be known at once: of numbers, symbols set before, and distances in one section. Raises Wrong."""
@@ -222,6 +232,7 @@ class Front:
     def _define(self, statement: Statement, name: str, again: bool = False) -> None:
         if name == ".":
             raise Wrong("the symbol . is the location itself")
+        self._allow(name)
         first = self._defined.setdefault(name, statement.line)
         if (first != statement.line or name in self.labels or name in self._set) and not (again and name in self._set):
             raise Wrong(f"symbol {clip(name)} is already defined in line {first}")

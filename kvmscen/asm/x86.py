@@ -11,6 +11,7 @@ from kvmscen.asm.expressions import Expression
 from kvmscen.asm.front import Front
 from kvmscen.asm.items import Fixed, Item
 from kvmscen.asm.source import Statement, split_operands
+from kvmscen.asm.taken_names import taken
 from kvmscen.asm.values import Unencoded, Wrong, clip
 from kvmscen.asm.x86_branches import Branch, FarJump, is_branch
 from kvmscen.asm.x86_fixed import (
@@ -38,6 +39,7 @@ from kvmscen.asm.x86_operands import (
     to_intel,
 )
 from kvmscen.asm.x86_patched import Patched, bare, operand_size
+from kvmscen.asm.x86_sizes import fits, without_operand_size
 
 _WIDE = ("movabs", "movabsq", "movabsl", "movabsw", "movabsb")
 _BYTE_IMMEDIATE = frozenset(
@@ -137,6 +139,10 @@ class X86:
         data = padding(most, 64) * (count // most) + (padding(count % most, 64) if count % most else b"")
         front.add(Fixed(statement, front.chunk, data))
 
+    def taken(self, name: str) -> str | None:
+        """Why no symbol can have this name: in Intel syntax some are GNU as's own."""
+        return None if self._att else taken(name)
+
     def padding(self) -> Callable[[int], bytes]:
         """The instructions without effect that GNU as pads code with."""
         mode = self.mode
@@ -198,6 +204,8 @@ class X86:
     def _plain(self, front: Front, statement: Statement, word: str, operands: list[Operand]) -> Item:
         mode = self.mode
         code: bytes | None = None
+        if not self._att and not fits(word, operands, mode):
+            raise _complaint(statement, word, operands, self._att)
         if len(operands) == 1:
             only = operands[0]
             if only.kind == "reg":
@@ -257,9 +265,9 @@ class X86:
             return b"\xcc"
         if word == "movsd" and not operands:
             return size_prefix(32, mode, True) + b"\xa5"
-        if STRING.match(word) and operands and not any(operand.size == 128 for operand in operands):
+        if STRING.match(word) and operands and not any(operand.register.startswith("xmm") for operand in operands):
             # With an operand that is not the implied one, Keystone ends the process.
-            raise Wrong(f"write {word} without operands, as in movsb, movsw, movsd or movsq")
+            raise Unencoded(f"write {word} without operands, as in movsb, movsw, movsd or movsq")
         if mode == 64 and mixes_high_bytes(operands):
             raise Wrong("ah, bh, ch and dh cannot stand beside a 64-bit or a new register")
         if word in ("bt", "bts", "btr", "btc") and operands and 127 < (operands[-1].number or 0) < 256:
@@ -268,7 +276,7 @@ class X86:
             drop_size(operands[1 - self._att])
         for mark in marks:
             if code := self._text(word, operands, mark):
-                return order_prefixes(code)
+                return without_operand_size(word, operands, order_prefixes(code), mode)
         return None
 
     def _text(self, word: str, operands: list[Operand], mark: int) -> bytes | None:

@@ -101,7 +101,7 @@ def segment_push(word: str, register: str, mode: int) -> bytes | None:
 def memory_group(word: str, operand: Operand, mode: int) -> tuple[bytes, int, int] | None:
     """Opcode, the number in its ModRM byte and operand size, of instructions with one memory operand."""
     if word in _TABLES and mode != 64:
-        return b"\x0f\x01", _TABLES[word], 0
+        return b"\x0f\x01", _TABLES[word], 32 if operand.size == 48 and mode == 16 else 0
     if word == "nop" and operand.size in (16, 32):
         return b"\x0f\x1f", 0, operand.size if operand.size == 16 or mode == 16 else 0
     if word in ("call", "jmp", "lcall", "ljmp"):

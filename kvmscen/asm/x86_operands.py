@@ -12,6 +12,8 @@ from kvmscen.asm.values import Wrong, clip
 
 SIZES = {"byte": 8, "word": 16, "dword": 32, "fword": 48, "qword": 64, "tbyte": 80, "oword": 128, "xmmword": 128}
 SIZES.update({"ymmword": 256, "zmmword": 512, "mmword": 64})
+# Of the words that mean one size, those that Keystone knows.
+_WORDS = {bits: name for name, bits in SIZES.items() if name not in ("oword", "mmword")}
 _REGISTERS: dict[str, int] = {}
 for _index, _name in enumerate(["ax", "cx", "dx", "bx", "sp", "bp", "si", "di"]):
     _REGISTERS.update({_name: 16, "e" + _name: 32, "r" + _name: 64})
@@ -245,7 +247,7 @@ def to_intel(operand: Operand, mode: int, imm_mark: int, sized: bool = True) -> 
         terms.append("riz*1")  # GNU's absolute form; without it Keystone makes it relative to rip.
     if displacement is not None:
         terms.append(show_number(displacement))
-    size = next((name for name, bits in SIZES.items() if bits == operand.size), "") if sized else ""
+    size = _WORDS.get(operand.size, "") if sized else ""
     return f"{size} ptr " * bool(size) + f"{operand.segment}:" * bool(operand.segment) + f"[{' + '.join(terms)}]"
 
 

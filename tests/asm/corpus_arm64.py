@@ -298,7 +298,7 @@ INSTRUCTIONS: list[Callable[[random.Random], str]] = [
 
 
 def _section(r: random.Random) -> str:
-    name, flag = r.choice(["mine", ".text.more", ".x-1"]), r.choice(["", "x", "w"])
+    name, flag = r.choice(["mine", ".text.more", ".x_1"]), r.choice(["", "x", "w"])
     return f'.section {name}, "a{flag}"'
 
 

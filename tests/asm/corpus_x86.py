@@ -278,7 +278,7 @@ def data(w: Writer) -> str:
             f".fill {r.randrange(5)}, {r.choice([1, 2, 4, 8])}, {r.randrange(1 << 31):#x}",
             f".quad ({r.randrange(99)} << {r.randrange(60)}) | 1, {r.randrange(99)} * 3 % 7 - 2, 1 + 2 | 4 ^ 1",
             ".rept 3\n.byte 1, 2\n.endr",
-            f".equ K{r.randrange(9)}, {r.randrange(99)}",
+            f".equ C{r.randrange(9)}, {r.randrange(99)}",
             ".byte N, N == 3, N < 2, !N, N && 2",
         ]
     )
@@ -291,7 +291,7 @@ INSTRUCTIONS: list[Callable[[Writer], str]] = [
 
 
 def _section(r: random.Random) -> str:
-    name, flag = r.choice(["mine", ".text.more", ".x-1"]), r.choice(["", "x", "w"])
+    name, flag = r.choice(["mine", ".text.more", ".x_1"]), r.choice(["", "x", "w"])
     return f'.section {name}, "a{flag}"'
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import tempfile
@@ -47,6 +48,30 @@ def link(arch: str, bits: int, text: str, places: dict[str, int]) -> dict[str, b
             _run([prefix + "objcopy", "-O", "binary", "-j", name, base / "a.elf", out])
             result[name] = out.read_bytes() if out.exists() else b""
         return result
+
+
+def each(bits: int, lines: list[str]) -> list[bytes | None]:
+    """The bytes of each x86 statement by itself, in Intel syntax, None where as refuses it."""
+    prefix = tools("x86_64")
+    head = ".intel_syntax noprefix" + f"; .code{bits}" * (bits != 64) + "\n"
+    with tempfile.TemporaryDirectory() as folder:
+        base = Path(folder)
+        command = [prefix + "as", "--64", *(["-mtune=generic32"] * (bits != 64)), "-o", str(base / "a.o"), str(base / "a.s")]
+
+        def run(chosen: list[int]) -> str:
+            body = "".join(f'.ascii "<<"; .long {index}; .ascii ">>"\n{lines[index]}\n' for index in chosen)
+            (base / "a.s").write_text(head + body)
+            return subprocess.run(command, capture_output=True, text=True, check=False).stderr
+
+        chosen = list(range(len(lines)))
+        # The head is line 1, a statement with its mark two lines.
+        wrong = {(int(line) - 3) // 2 for line in re.findall(r"a\.s:(\d+): Error", run(chosen))}
+        chosen = [index for index in chosen if index not in wrong]
+        assert "Error" not in run(chosen)
+        _run([prefix + "objcopy", "-O", "binary", "-j", ".text", base / "a.o", base / "a.bin"])
+        pieces = re.split(rb"<<(....)>>", (base / "a.bin").read_bytes(), flags=re.DOTALL)
+    made = {int.from_bytes(pieces[at], "little"): pieces[at + 1] for at in range(1, len(pieces), 2)}
+    return [made.get(index) for index in range(len(lines))]
 
 
 def _run(command: list[object]) -> None:

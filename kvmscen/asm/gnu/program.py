@@ -8,7 +8,7 @@ from pathlib import Path
 from elftools.common.exceptions import ELFError
 
 from kvmscen.asm.advice import advise
-from kvmscen.asm.gnu import bare_names, immediates, link, messages, objects, targets, text, tools
+from kvmscen.asm.gnu import bare_names, immediates, link, messages, objects, taken_names, targets, text, tools
 from kvmscen.asm.items import MAX_SIZE
 from kvmscen.asm.layout import STANDARD, Place, Shape, place, section_symbols
 from kvmscen.asm.values import GNU, Placement, Program, Section, Source, Wrong, clip
@@ -29,6 +29,7 @@ def assemble(arch: str, bits: int, source: Source, placements: Sequence[Placemen
     statements = text.statements(source, arch)
     report = messages.Report(source, statements)
     _check(report)
+    taken_names.check(arch, report)
     for room in scratch.rooms():
         try:
             with scratch.folder(room) as folder:
@@ -49,6 +50,7 @@ def _program(job: _Job, arch: str, placements: Sequence[Placement], origin: int)
         made = job.object(changed)
         shapes, places = _place(made, placements, origin, report)
     if arch == "x86_64":
+        taken_names.check_made(made, report)
         bare_names.check(made, symbols.keys() - made.symbols.keys(), report)
     images, lines = link.link(job.found, job.where, made, places, symbols, report)
     sections = [

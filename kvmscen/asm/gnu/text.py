@@ -26,7 +26,7 @@ _DATA_WORDS = """
     .inst .insn .uleb128 .sleb128 .nops .nop .dc .dc.a .dc.b .dc.d .dc.l .dc.s .dc.w .dc.x .dcb .dcb.b .dcb.d .dcb.l .dcb.s
     .dcb.w .dcb.x .ds .ds.b .ds.d .ds.l .ds.p .ds.s .ds.w .ds.x
 """
-_DATA = frozenset(_DATA_WORDS.split())
+DATA = frozenset(_DATA_WORDS.split())
 # What would tell as other lines than ours, and has no bytes.
 _IGNORED = frozenset([".file", ".line", ".ln", ".linefile", ".appfile", ".app-file", ".appline", ".loc", ".ident"])
 _REFUSED = {
@@ -115,7 +115,7 @@ def _is_marked(statement: Statement) -> bool:
     if statement.label or not word:
         return False
     if word[0] == ".":
-        return word in _DATA and not _ASSIGN.match(statement.text)
+        return word in DATA and not _ASSIGN.match(statement.text)
     return word != "local" and not _ASSIGN.match(statement.text)
 
 
