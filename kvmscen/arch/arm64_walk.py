@@ -25,6 +25,20 @@ def translate(address: int, write: bool, read: Callable[[str], int], fetch: Call
 
     `read` gives TCR_EL1 and the TTBRs by name, `fetch(physical address, size)` bytes of memory, or None. Raises NoTranslation.
     """
+    entry, level, physical = _walk(address, read, fetch)
+    if write and entry & _READ_ONLY:
+        raise NoTranslation(f"{address:#x} may only be read by the guest's own tables (level {level})")
+    return physical
+
+
+def device(address: int, read: Callable[[str], int], fetch: Callable[[int, int], bytes | None]) -> bool:
+    """Whether the tables call the memory at a virtual address Device memory; arguments as of `translate`, with MAIR_EL1."""
+    entry, _, _ = _walk(address, read, fetch)
+    return read("mair_el1") >> 8 * (entry >> 2 & 7) & 0xF0 == 0
+
+
+def _walk(address: int, read: Callable[[str], int], fetch: Callable[[int, int], bytes | None]) -> tuple[int, int, int]:
+    """The entry that maps an address, its level, and the physical address."""
     tcr = read("tcr_el1")
     if tcr & _DS:
         raise NoTranslation("tables with 52-bit output addresses (TCR_EL1.DS) are not walked")
@@ -53,6 +67,4 @@ def translate(address: int, write: bool, read: Callable[[str], int], fetch: Call
         if level < 3 and entry & _TABLE:
             table, low, level = entry & _MASK48 >> grain << grain, low & (1 << shift) - 1, level + 1
             continue
-        if write and entry & _READ_ONLY:
-            raise NoTranslation(f"{address:#x} may only be read by the guest's own tables (level {level})")
-        return (entry & _MASK48) >> shift << shift | low & (1 << shift) - 1
+        return entry, level, (entry & _MASK48) >> shift << shift | low & (1 << shift) - 1

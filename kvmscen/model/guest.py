@@ -333,6 +333,15 @@ class Guest:
         engine.hook_add(uc_const.UC_HOOK_INTR, self._on_interrupt)
         engine.hook_add(uc_const.UC_HOOK_BLOCK, self._on_block)
 
+    def guard(self, at: int, size: int) -> None:
+        """Give up where the guest writes to memory that the model relies on."""
+        self.engine.hook_add(uc_const.UC_HOOK_MEM_WRITE, self._on_guarded, None, at, at + size - 1)
+
+    def _on_guarded(self, engine: Any, access: int, address: int, size: int, value: int, data: Any) -> None:
+        if self.error is None:
+            self.error = Unpredicted(f"the guest changes its own tables, at {address:#x}")
+        engine.emu_stop()
+
     def _on_fault(self, engine: Any, access: int, address: int, size: int, value: int, data: Any) -> bool:
         if self.stepping(access, address):
             return True

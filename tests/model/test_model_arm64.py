@@ -371,7 +371,7 @@ class TestUnpredicted:
     def test_what_came_before_is_kept(self) -> None:
         seen = execute(arm64("mov x2, #0x5000; str xzr, [x2]; mrs x0, midr_el1"))
         assert len(seen.events) == 1
-        assert "system register" in (seen.unpredicted or "")
+        assert "identification register" in (seen.unpredicted or "")
         assert execute(arm64("mov x2, #0x5000; str xzr, [x2]; mrs x0, midr_el1", (mmio(),))).unpredicted is None
 
     def test_unknown_capabilities_and_features(self) -> None:

@@ -1,9 +1,10 @@
 """arm64: the accesses that are not aligned as a CPU of silicon asks, which Unicorn lets pass.
 
-With the MMU off every data access is to Device memory, where each element must be aligned to its size (Arm ARM, B2.7.2 and the
-pseudocode of AArch64.S1Translate); with SCTLR_EL1.A so it is everywhere. With SCTLR_EL1.SA a base of SP must be a multiple of
-16. The guest then takes an exception of its own, before stage 2 is looked at. QEMU up to 7.2 checks neither, so what happens
-depends on the host.
+With the MMU off every data access is to Device memory, and with it on what the guest's tables call so; there each element must
+be aligned to its size (Arm ARM, B2.7.2 and the pseudocode of AArch64.S1Translate); with SCTLR_EL1.A so it is everywhere, and
+exclusives, atomics and ordered accesses must be aligned in Normal memory too (but for FEAT_LSE2). With SCTLR_EL1.SA a base of
+SP must be a multiple of 16. The guest then takes an exception of its own, before stage 2 is looked at. QEMU up to 7.2 checks
+none of it, so what happens depends on the host.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from unicorn.unicorn_py3 import unicorn as binding
 from kvmscen.arch.arm64_decode import decode
 from kvmscen.arch.arm64_emulate import address_of
 from kvmscen.arch.arm64_forms import Form, Unemulated
+from kvmscen.model.arm64.state import SA, A, M
+from kvmscen.model.arm64.system import ZVA
 
-ZVA = 0xD50B7420  # dc zva, without its register
-M, A, SA = 1, 2, 8
 _QUAD = 16
 
 
@@ -30,10 +31,15 @@ class Alignment:
     """Looks at each access to the slots; `report` is called with what is wrong, and the access then counts for nothing."""
 
     def __init__(
-        self, engine: Any, word: Callable[[int], int], read: Callable[[str], int], report: Callable[[str], None]
+        self,
+        engine: Any,
+        word: Callable[[int], int],
+        read: Callable[[str], int],
+        device: Callable[[int], bool],
+        report: Callable[[str], None],
     ) -> None:
         # Not the engine itself: its hooks hold this object.
-        self._word, self._read, self._report = word, read, report
+        self._word, self._read, self._device, self._report = word, read, device, report
         # Reading a register through the binding takes longer than all else here.
         self._raw = binding.uclib.uc_reg_read
         self._handle = engine._uch
@@ -65,27 +71,44 @@ class Alignment:
         by_sp, align = needs(word)
         if by_sp and sctlr & SA and self._read("sp") % _QUAD:
             return self.stack()
-        if sctlr & M and not sctlr & A:
+        form = _form(word)
+        if form is None or (align == 1 and word & ~0x1F != ZVA):
             return None
+        address = address_of(form, self._read)
+        mmu = "the MMU off" if not sctlr & M else "the MMU on, to what its tables call Device memory"
         if word & ~0x1F == ZVA:
-            return None if sctlr & M else "dc zva with the MMU off: a CPU of silicon takes an alignment fault"
-        if align == 1:
-            return None
-        address = address_of(decode(word), self._read)
+            device = not sctlr & M or self._device(address)
+            return f"dc zva with {mmu}: a CPU of silicon takes an alignment fault" if device else None
         if not address % align:
             return None
-        why = "with the MMU off" if not sctlr & M else "with SCTLR_EL1.A set"
+        if sctlr & M and sctlr & A:
+            why = "with SCTLR_EL1.A set"
+        elif not sctlr & M or self._device(address):
+            why = f"with {mmu}"
+        elif form.status or form.monitor or form.kind in ("cas", "atomic") or is_ordered(word):
+            why = "by an exclusive, atomic or ordered instruction"
+        else:
+            return None
         return f"an unaligned access to {address:#x} {why}: a CPU of silicon takes an alignment fault"
+
+
+def is_ordered(word: int) -> bool:
+    """ldar, stlr, ldlar, stllr, ldapr, ldapur and stlur."""
+    return word & 0x3FA00000 == 0x08800000 or word & 0x3FFFFC00 == 0x38BFC000 or word & 0x3F200C00 == 0x19000000
+
+
+def _form(word: int) -> Form | None:
+    try:
+        return decode(word)
+    except Unemulated:
+        return None
 
 
 @lru_cache(maxsize=4096)
 def needs(word: int) -> tuple[bool, int]:
     """Whether an access has SP as its base, and the alignment in bytes that it asks for; (False, 1) of what makes none."""
-    try:
-        form = decode(word)
-    except Unemulated:
-        return False, 1
-    if form.kind == "none":
+    form = _form(word)
+    if form is None or form.kind == "none":
         return False, 1
     return form.base == "sp", _unit(word, form)
 

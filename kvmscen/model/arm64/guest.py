@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from unicorn import arm64_const as const
 from unicorn import unicorn_const as uc_const
 
-from kvmscen.arch import arm64, arm64_tables
+from kvmscen.arch import arm64, arm64_tables, arm64_walk
 from kvmscen.arch.arm64_syndrome import Access, decode, esr_iss
 from kvmscen.kvm import emulation
 from kvmscen.kvm.script import Verdict
 from kvmscen.machine import Action, Vcpu
-from kvmscen.model.arm64.alignment import ZVA, Alignment
+from kvmscen.model.arm64 import system
+from kvmscen.model.arm64.alignment import Alignment
+from kvmscen.model.arm64.crossing import torn
+from kvmscen.model.arm64.instructions import Instructions
 from kvmscen.model.arm64.psci import answer
-from kvmscen.model.arm64.undecoded import bus_of, emulates, is_exclusive, is_signed_atomic, quietly
+from kvmscen.model.arm64.state import EE, TRANSLATION, M, unmodelled
+from kvmscen.model.arm64.undecoded import bus_of, emulates
 from kvmscen.model.capabilities import ARM64, IPA_BITS
 from kvmscen.model.guest import FETCHES, Blocked, Guest, Unpredicted
 
 MASK = (1 << 64) - 1
+SPAN = 1 << 23  # SCTLR_EL1: an exception leaves PSTATE.PAN as it is
 RESET_PSTATE = 0x3C5  # EL1h, all exceptions masked
 # What KVM_ARM_VCPU_INIT leaves in system registers other than 0: those that the Arm ARM calls unknown get one number of KVM's.
 _UNKNOWN = 0x1DE7EC7EDBADC0DE
@@ -32,25 +36,12 @@ RESET = {
     **dict.fromkeys(("tpidr_el0", "tpidrro_el0", "tpidr_el1"), _UNKNOWN),
 }
 BTYPE = 0xC00  # set by indirect branches on the CPU that Unicorn models, not on one without BTI
-HVC, WFI, SELF = 0xD4000002, 0xD503207F, 0x14000000
-# System registers that hold what the guest or the scenario put there: op0 op1 CRn CRm op2 of MRS, bits 20:5.
-KNOWN_SYSTEM = frozenset(
-    op0 << 14 | op1 << 11 | crn << 7 | crm << 3 | op2
-    for op0, op1, crn, crm, op2 in (
-        *arm64.SYSTEM.values(),
-        (3, 0, 4, 1, 0),  # sp_el0
-        (3, 0, 4, 2, 0),  # spsel
-        (3, 0, 4, 2, 2),  # currentel
-        (3, 3, 4, 2, 0),  # nzcv
-        (3, 3, 4, 2, 1),  # daif
-        (3, 3, 4, 4, 0),  # fpcr
-        (3, 3, 4, 4, 1),  # fpsr
-    )
-)
+HVC, HLT = 0xD4000002, 0xD4400000
 SMC = 13  # Unicorn's number of its exception
 # KVM_ARM_VCPU_ features whose guest the model can run.
 FEATURES = frozenset(("psci_0_2", "power_off"))
-EXCEPTIONS = {1: "an undefined instruction", 2: "svc", 3: "a prefetch abort", 7: "brk"}
+UNDEFINED = 1
+EXCEPTIONS = {UNDEFINED: "an undefined instruction", 2: "svc", 3: "a prefetch abort", 7: "brk"}
 
 
 def _ids() -> dict[str, int]:
@@ -84,7 +75,11 @@ class Arm64(Guest):
         # Unicorn's default, a Cortex-A72, has no LSE atomics.
         self.engine.ctl_set_cpu_model(const.UC_CPU_ARM64_MAX)
         self.off = False
-        self.alignment = Alignment(self.engine, self.word, self._register, self._misaligned)
+        self.instructions = Instructions(self)
+        self.alignment = Alignment(self.engine, self.word, self.register, self._device, self._misaligned)
+        self.sctlr = RESET["sctlr_el1"]
+        self.identity = False  # the tables, were the MMU on, would be those of `mmu: identity`
+        self.unknown: dict[str, str] = {}  # registers that hold what the model does not know, and why
         # A load-exclusive that is carried out takes its store-exclusive with it: then both are.
         self.emulates = machine.undecoded is not None or any(map(emulates, machine.vcpus[0].script or ()))
 
@@ -95,6 +90,7 @@ class Arm64(Guest):
         if tables is not None:
             self.memory.set(tables.slot, tables.at, tables.size, 0)
             self.memory.write(tables.at, arm64_tables.tables(tables.at, tables.spans))
+            self.guard(tables.at, tables.size)
 
     def boot(self, plan: Vcpu) -> None:
         for feature in plan.features:
@@ -103,6 +99,42 @@ class Arm64(Guest):
         self.off = "power_off" in plan.features
         self.write_wholes(RESET)
         self.write(plan.regs)
+
+    def check(self, values: Mapping[str, int]) -> None:
+        """Give up where registers are written that leave what the model knows."""
+        wrong = unmodelled(values, self.read_whole)
+        if wrong is not None:
+            raise Unpredicted(wrong)
+        self.sctlr = values.get("sctlr_el1", self.sctlr)
+        tables = self.machine.tables
+        wanted = {} if tables is None else arm64_tables.boot(tables.at)
+        self.identity = bool(wanted) and all(values.get(name, self.read_whole(name)) == wanted[name] for name in TRANSLATION)
+
+    @property
+    def big_endian(self) -> bool:
+        """Whether data are big-endian: SCTLR_EL1.EE."""
+        return bool(self.sctlr & EE)
+
+    def physical(self, address: int) -> int:
+        """The guest physical address of a virtual one."""
+        if not self.sctlr & M or (self.identity and address < arm64_tables.REACH):
+            return address
+        try:
+            return arm64_walk.translate(address, False, self.read_whole, self.memory.read)
+        except arm64_walk.NoTranslation as reason:
+            raise Unpredicted(str(reason)) from None
+
+    def _on_block(self, engine: Any, address: int, size: int, data: Any) -> None:
+        try:
+            if address & 3:
+                raise Unpredicted(f"the guest takes an exception of its own (pc {address:#x} is not aligned)")
+            if self.sctlr & M and self.physical(address) != address:
+                raise Unpredicted(f"the guest's own tables map its code at {address:#x} to another address")
+        except Unpredicted as reason:  # it cannot pass through Unicorn
+            self.error = self.error or reason
+            engine.emu_stop()
+            return
+        super()._on_block(engine, address, size, data)
 
     def pc(self) -> int:
         return int(self.engine.reg_read(const.UC_ARM64_REG_PC))
@@ -115,6 +147,8 @@ class Arm64(Guest):
         return int(const.UC_ARM64_REG_SP_EL1 if name == "sp_el1" else const.UC_ARM64_REG_SP_EL0)
 
     def read_whole(self, name: str) -> int:
+        if name in self.unknown:
+            raise Unpredicted(f"{name}: {self.unknown[name]}")
         if name.startswith("sp_el"):
             return int(self.engine.reg_read(self._banked(name)))
         if name == "pstate":
@@ -124,6 +158,8 @@ class Arm64(Guest):
         return int(self.engine.reg_read(const.UC_ARM64_REG_CP_REG, (*_cp(name),)))
 
     def write_wholes(self, values: Mapping[str, int]) -> None:
+        if any(name[0] not in "xv" for name in values):
+            self.check(values)
         # pstate first: it says which stack pointer is in use.
         for name, value in sorted(values.items(), key=lambda item: item[0] != "pstate"):
             if name.startswith("sp_el"):
@@ -132,12 +168,13 @@ class Arm64(Guest):
                 self.engine.reg_write(IDS[name], value)
             else:
                 self.engine.reg_write(const.UC_ARM64_REG_CP_REG, (*_cp(name), value))
+            self.unknown.pop(name, None)
 
     def general(self, number: int) -> int:
         """x0 to x30, 31 is xzr."""
         return 0 if number == 31 else int(self.engine.reg_read(IDS[f"x{number}"]))
 
-    def _register(self, name: str) -> int:
+    def register(self, name: str) -> int:
         """As an instruction names it: `sp` is that in use."""
         return int(self.engine.reg_read(const.UC_ARM64_REG_SP)) if name == "sp" else self.read_whole(name)
 
@@ -162,46 +199,24 @@ class Arm64(Guest):
         super().go()
 
     def specials(self, address: int, code: bytes) -> Iterable[int]:
-        for n, word in enumerate(struct.unpack(f"<{len(code) // 4}I", code)):
-            if (
-                word == SELF
-                or (self._simd(word) and self._trapping())
-                or (word & 0xFFF00000 == 0xD5300000 and word >> 5 & 0xFFFF not in KNOWN_SYSTEM)
-                or word & ~0x1F == ZVA
-                or (self.emulates and is_exclusive(word))
-                or is_signed_atomic(word)
-            ):
-                yield address + 4 * n
+        return self.instructions.within(address, code)
 
     def special(self, address: int) -> bool:
-        word = self.word(address)
-        if word == SELF:
-            raise Blocked
-        if word & 0xFFF00000 == 0xD5300000 and word >> 5 & 0xFFFF not in KNOWN_SYSTEM:
-            return self._system(word)
-        exclusive, zeroes = self.emulates and is_exclusive(word), word & ~0x1F == ZVA
-        if (exclusive or zeroes) and (wrong := self.alignment.wrong(address)) is not None:
-            raise Unpredicted(wrong)
-        if zeroes:
-            return self._zeroes(word, address)
-        if exclusive:
-            return self._exclusive(word, address)
-        if is_signed_atomic(word):
-            return self._signed_atomic(word, address)
-        if self._simd(word) and self._trapping():
-            self.exception("SIMD and floating point are off in cpacr_el1")
-            return True
-        return False
+        return self.instructions.carry_out(address)
 
-    def _system(self, word: int) -> bool:
-        if word >> 5 & 0xFFFF == 3 << 14 | 5:
-            self.put(word & 31, 1 << 31)  # mpidr_el1 of vCPU 0
-            self.jump(self.pc() + 4)
-            return True
-        raise Unpredicted(f"the guest reads a system register of the host's CPU (mrs, {word:#010x})")
+    def single(self) -> None:
+        """Let Unicorn execute the one instruction at pc, special or not."""
+        pc = self.pc()
+        self.passing = True
+        try:
+            failed = self.emulate(pc, 1)
+        finally:
+            self.passing = False
+        if self.fault is not None or self.interrupt is not None or failed is not None:
+            raise Unpredicted(f"what the instruction at {pc:#x} does ({self.word(pc):#010x}) depends on the guest's state")
 
     def halted(self) -> None:
-        if self.word(self.pc() - 4) == WFI:
+        if self.word(self.pc() - 4) == system.WFI:
             raise Blocked
         raise Unpredicted(f"Unicorn stopped at {self.pc():#x}")
 
@@ -215,16 +230,10 @@ class Arm64(Guest):
             return
         if number == SMC:
             raise Unpredicted("what smc does depends on the host: KVM answers it as it does hvc from 6.4 on, with -1 before")
+        word = self.word(pc)
+        if number == UNDEFINED and word >> 16 and word & 0xFFE0001F != HLT:
+            raise Unpredicted(f"Unicorn does not know the instruction {word:#010x} at {pc:#x}, or it is none")
         self.exception(EXCEPTIONS.get(number, f"exception {number} of Unicorn"))
-
-    @staticmethod
-    def _simd(word: int) -> bool:
-        """Whether a word is a SIMD or floating-point instruction, or a load or store of such a register."""
-        return word >> 25 & 7 == 7 or word >> 25 & 7 == 6
-
-    def _trapping(self) -> bool:
-        """Whether CPACR_EL1 traps them; Unicorn executes them all the same."""
-        return self.read_whole("cpacr_el1") >> 20 & 3 != 3
 
     def exception(self, what: str) -> None:
         """The guest takes a synchronous exception to EL1. Where its vectors lie in no slot, it takes another there for ever."""
@@ -235,7 +244,23 @@ class Arm64(Guest):
         self.write_wholes({"pstate": RESET_PSTATE})
         # Each further abort is taken from EL1 with SP_EL1.
         self.jump(self.read_whole("vbar_el1") + 0x200)
+        for name in ("esr_el1", "far_el1", "elr_el1", "spsr_el1"):
+            self.unknown[name] = "the guest takes one exception after another, and how KVM reports them differs by version"
+        if not self.sctlr & SPAN:
+            self.unknown["pstate"] = "taking an exception sets PAN where the CPU has it"
         raise Blocked
+
+    def _readonly(self, address: int) -> bool | None:
+        return self.memory.readonly(self.physical(address))
+
+    def _device(self, address: int) -> bool:
+        """Whether the guest's own translation calls an address Device memory."""
+        if not self.sctlr & M:
+            return True
+        try:
+            return arm64_walk.device(address, self.read_whole, self.memory.read)
+        except arm64_walk.NoTranslation as reason:
+            raise Unpredicted(str(reason)) from None
 
     def _misaligned(self, wrong: str) -> None:
         if self.error is None:
@@ -255,31 +280,36 @@ class Arm64(Guest):
         found = decode(word)
         if found is None:
             raise Unpredicted(f"an access by an instruction that the model does not know ({word:#010x} at {pc:#x})")
-        wrong = self.alignment.wrong(pc)
+        wrong = self.alignment.wrong(pc) or torn(word, self.register, self._readonly, self.machine.undecoded is not None)
         if wrong is not None:
             raise Unpredicted(wrong)
         if found.isv:
             self._mmio(found, address, pc)
         else:
-            self._undecoded(found, address, pc)
+            self.undecoded(found, address, pc)
 
     def _mmio(self, found: Access, address: int, pc: int) -> None:
         fields: dict[str, Any] = {"phys_addr": address, "is_write": found.write, "len": found.size}
         if found.write:
-            fields["data"] = self.general(found.reg) & (1 << 8 * found.size) - 1
+            fields["data"] = self._swapped(self.general(found.reg), found.size)
         reply = self.exit("mmio", fields, pc)
         if self.cut:
             return
         if not found.write:
-            value = reply["data"] & (1 << 8 * found.size) - 1
+            value = self._swapped(reply["data"], found.size)
             if found.signed and value >> 8 * found.size - 1 and found.reg != 31:
                 value = self._extended(value, found)
             self.put(found.reg, value)
         self.jump(pc + 4)
 
+    def _swapped(self, value: int, size: int) -> int:
+        """What KVM makes of a value of the guest's byte order, and back (vcpu_data_guest_to_host)."""
+        raw = (value & (1 << 8 * size) - 1).to_bytes(size, "little")
+        return int.from_bytes(raw, "big" if self.big_endian else "little")
+
     def _extended(self, value: int, found: Access) -> int:
         """What KVM puts into the register for a negative reply to a load that sign-extends."""
-        if self.machine.undecoded is not None:
+        if self.machine.undecoded is not None and not self.big_endian:
             if self.kernel is not None and self._before(SIGN_EXTENDED):
                 self.recorder.corrected += 1
                 self.recorder.amend(self.plan.id, "mmio", {"corrected": True})
@@ -295,7 +325,8 @@ class Arm64(Guest):
     def _signed(value: int, found: Access) -> int:
         return (value - (1 << 8 * found.size)) & ((1 << 64) - 1 if found.wide else 0xFFFFFFFF)
 
-    def _undecoded(self, found: Access, address: int, pc: int) -> None:
+    def undecoded(self, found: Access, address: int, pc: int) -> None:
+        """An abort without a valid syndrome."""
         if "KVM_CAP_ARM_NISV_TO_USER" not in self.enabled:
             self.take("error", "ENOSYS", {"ioctl": "KVM_RUN"}, pc)
             return
@@ -316,39 +347,6 @@ class Arm64(Guest):
             return self.take("exit", "arm_nisv", fields, pc)
 
         self.verdicts[-1:] = [emulation.carry_out(self.recorder, bus_of(self), fields, take)]
-
-    def _zeroes(self, word: int, pc: int) -> bool:
-        """dc zva: behind its abort Unicorn would go on for a while."""
-        address = self.general(word & 31)
-        found = decode(word)
-        if self.memory.readonly(address) is False:
-            quietly(self)
-        elif found is not None:
-            self._undecoded(found, address, pc)
-        return True
-
-    def _signed_atomic(self, word: int, pc: int) -> bool:
-        """In a slot it is carried out here; elsewhere it aborts."""
-        base = word >> 5 & 31
-        if (
-            self.memory.readonly(self._register("sp" if base == 31 else f"x{base}")) is not False
-            or self.alignment.wrong(pc) is not None
-        ):
-            return False
-        quietly(self)
-        return True
-
-    def _exclusive(self, word: int, pc: int) -> bool:
-        """ldxr, stxr and their pairs, with one monitor for the slots and what lies outside them."""
-        bus = bus_of(self)
-        found = decode(word)
-        address = bus.register("sp" if word >> 5 & 31 == 31 else f"x{word >> 5 & 31}")
-        outside = self.memory.at(address) is None
-        if outside and found is not None and word >> 22 & 1:
-            self._undecoded(found, address, pc)
-        elif not outside or not emulation.store_exclusive(self.recorder, bus):
-            quietly(self)
-        return True
 
     def _act(self, action: Action) -> None:
         if action.name == "emulate":
