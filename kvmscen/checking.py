@@ -31,7 +31,7 @@ def check(files: Sequence[str], assembler: str | None, on_file: Callable[[str, i
                 for reply in child.ask_ahead([_checking(file, assembler) for _, file in left], engine.PREPARE_SECONDS):
                     number, file = left[0]
                     broke = [engine.unprepared(file, f"preparing broke: {reply['broke']}")] if "broke" in reply else []
-                    done.put((number, reply.get("cases", 0), broke or [Problem(*p) for p in reply.get("problems", ())]))
+                    done.put((number, reply.get("cases", 0), broke or engine.problems_of(reply)))
                     del left[0]
             except Exception as error:
                 child.kill()
@@ -61,7 +61,7 @@ def _checking(file: str, assembler: str | None) -> str:
 
 
 def show(file: str, case: str | None, assembler: str | None) -> Any:
-    """What `kvmscen show` prints of one file, as data, through a prepare child: `{"cases": ...}` or `{"problems": ...}`."""
+    """What `kvmscen show` prints of one file, as data, through a prepare child: `{"cases": [...], "problems": [...]}`."""
     confinement.check()
     child = engine.prepare_child([file])
     try:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kvmscen import __version__, unexpected
-from kvmscen.errors import HostError, Problem
+from kvmscen.errors import HOST, OPTIONS, HostError, Problem
 from kvmscen.facts import Facts
 from kvmscen.hosts import Executor, Host, confinement
 from kvmscen.hosts.child import Child, ChildError
@@ -28,8 +28,6 @@ from kvmscen.result import Result, Run
 from kvmscen.room import SEEN_MOST, Room
 
 Json = dict[str, Any]
-# What stands for the file of a problem that is a host's.
-HOST = "(host)"
 # More threads than this gain nothing: each has children of its own.
 MOST_AT_ONCE = 64
 # A file that takes longer to parse and assemble than this has brought its prepare child to a standstill.
@@ -67,12 +65,12 @@ class _Shared:
 
     files: queue.SimpleQueue[tuple[int, str]] = field(default_factory=queue.SimpleQueue)
     jobs: queue.SimpleQueue[tuple[int, int, Job] | None] = field(default_factory=queue.SimpleQueue)
-    # (file, its problems, number of its jobs, None) and (file, job, result).
+    # (file, its problems, the number of its jobs) and (file, job, result).
     done: queue.SimpleQueue[tuple[Any, ...]] = field(default_factory=queue.SimpleQueue)
     children: list[Child] = field(default_factory=list)
     executors: list[Executor] = field(default_factory=list)
     room: Room = field(default_factory=Room)
-    # The names of the cases that there are, where some were asked for by name; None: of a file it is not known.
+    # The names of the cases that there are, None: of a file it is not known.
     names: set[str | None] = field(default_factory=set)
     stopped: threading.Event = field(default_factory=threading.Event)
     # The hosts that were asked for and cannot run here.
@@ -161,7 +159,7 @@ def unknown(asked: Sequence[str], there: Collection[str | None]) -> list[Problem
         if name not in known:
             close = difflib.get_close_matches(name, known, 1)
             hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known[:8])}" + ", ..." * (len(known) > 8)
-            out.append(Problem("--case", 0, 0, f"no file here has a case {name}: {hint}"))
+            out.append(Problem(OPTIONS, 0, 0, f"no file here has a case {name}: {hint}"))
     return out
 
 
@@ -253,7 +251,7 @@ def _prepare_all(shared: _Shared, child: Child, targets: dict[str, Any], selecti
             # is our own mistake would leave its files without a result and the run waiting for them.
             child.kill()
             number, file = left.pop(0)
-            shared.done.put((number, [unprepared(file, why(error))], 0, None))
+            shared.done.put((number, [unprepared(file, why(error))], 0))
 
 
 def take(files: queue.SimpleQueue[tuple[int, str]], most: int) -> list[tuple[int, str]]:
@@ -269,14 +267,19 @@ def take(files: queue.SimpleQueue[tuple[int, str]], most: int) -> list[tuple[int
 
 def _prepared(shared: _Shared, number: int, file: str, reply: Json) -> None:
     if "broke" in reply:
-        shared.done.put((number, [unprepared(file, f"preparing broke: {reply['broke']}")], 0, None))
+        shared.done.put((number, [unprepared(file, f"preparing broke: {reply['broke']}")], 0))
     else:
-        shared.names.update(reply.get("names", [None]))
-        jobs = [Job.from_json(job) for job in reply.get("jobs", ())]
-        shared.done.put((number, [Problem(*problem) for problem in reply["problems"]], len(jobs), None))
+        jobs = [Job.from_json(job) for job in reply["jobs"]]
+        shared.names.update(reply["names"] or [None])
+        shared.done.put((number, problems_of(reply), len(jobs)))
         for index, job in enumerate(jobs):
             shared.jobs.put((number, index, job))
         shared.room.wait(sum(map(_size, jobs)), shared.stopped)
+
+
+def problems_of(reply: Json) -> list[Problem]:
+    """The problems in the reply of a prepare child."""
+    return [Problem(**{**problem, "cases": tuple(problem["cases"])}) for problem in reply.get("problems", ())]
 
 
 def _size(job: Job) -> int:
@@ -346,9 +349,9 @@ def _in_order(shared: _Shared, files: int) -> Iterator[Problem | tuple[Outcome, 
             index += 1
         else:
             item = shared.done.get()
-            if len(item) == 3:
+            if isinstance(item[2], Outcome):
                 results[item[0], item[1]] = item[2]
                 done += 1
             else:
-                problems[item[0]], counts[item[0]] = item[1], item[2]
+                problems[item[0]], counts[item[0]] = item[1:]
                 known += item[2]

@@ -13,15 +13,18 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+HOST, OPTIONS = "(host)", "(options)"
 
 
 @dataclass(frozen=True, order=True)
 class Problem:
     """One thing wrong in a file. `line` and `column` count from 1; both are 0 where the file as a whole is meant.
 
-    `ours`: kvmscen broke over the file; that is no word on whether the file is right.
+    `ours`: kvmscen broke over the file; that is no word on whether the file is right. `cases` are the cases of the file that it
+    keeps from running (empty: all of them). A `file` in round brackets is none, but stands for a host or for the options.
     """
 
     file: str
@@ -29,8 +32,11 @@ class Problem:
     column: int
     message: str
     ours: bool = False
+    cases: tuple[str, ...] = field(default=(), compare=False)
 
     def __str__(self) -> str:
+        if self.file in (HOST, OPTIONS):
+            return f"kvmscen: {self.message}"
         return f"{self.file}:{self.line}:{self.column}: {self.message}"
 
 

@@ -12,21 +12,22 @@ import signal
 import sys
 import sysconfig
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from kvmscen.agent.serve import serve
 from kvmscen.asm import absent
 from kvmscen.asm.gnu import targets
 from kvmscen.build import Plan, budget, plan, ready
-from kvmscen.build.cases import each, resolve, right
+from kvmscen.build.cases import each, laid_out, resolve
 from kvmscen.build.effects import forbidden
 from kvmscen.build.measure import Timing
 from kvmscen.build.plan import misassembled
 from kvmscen.build.ready import Ready
 from kvmscen.disk import scratch
-from kvmscen.errors import Problem, ScenarioError
+from kvmscen.errors import Problem
 from kvmscen.job import Job, Legend, Target
-from kvmscen.load import load_cases
+from kvmscen.load import Loaded, read
 from kvmscen.measured import Wanted
 from kvmscen.sandbox import effects_allowed, landlock, policies
 from kvmscen.scenario import Case, Scenario
@@ -53,31 +54,30 @@ class Preparer:
             self.each, self.assembler = request["each"], request["assembler"]
             self.timing = Timing.from_json(request["timing"]) if request.get("timing") else None
             return {}
-        try:
-            if "check" in request:
-                return _check(request["check"], request["assembler"])
-            if "show" in request:
-                from kvmscen.show import show
+        if "check" in request:
+            return _check(request["check"], request["assembler"])
+        if "show" in request:
+            from kvmscen.show import show
 
-                return show(request["show"], request["case"], request["assembler"])
-            return self._run(request)
-        except ScenarioError as error:
-            assembler = request.get("assembler", self.assembler)
-            return {"problems": _plain(_all(error, assembler))}
+            return show(request["show"], request["case"], request["assembler"])
+        return self._run(request)
 
     def _run(self, request: Json) -> Json:
-        scenario = load_cases(request["run"]).assembled_by(self.assembler)
-        cases = [case for case in scenario.cases if selected(scenario, case, request["text"], request["cases"])]
-        if self.timing is not None:
-            cases = [case for case in cases if case.measure]
+        """`jobs` of the cases that are selected and right, `problems` of what else is, and the `names` of all cases."""
+        found = read(request["run"])
+        scenario = found.scenario.assembled_by(self.assembler)
+
+        def wanted(case: Case) -> bool:
+            timed = self.timing is None or bool(case.measure)
+            return timed and selected(scenario, case, request["text"], request["cases"])
+
+        cases = [case for case in scenario.cases if wanted(case)]
         self._budget = budget.Budget(scenario.file)
-        made, problems = each(scenario.file, cases, lambda case: self._of(scenario, case))
-        # What is wrong in cases that are not asked for keeps nobody from running the others.
-        asked = set(request["cases"])
-        told = [problem for problem, names in scenario.problems.items() if not asked or asked & set(names or ())]
-        names = {case.name for case in scenario.cases} | {name for names in scenario.problems.values() for name in names or ()}
-        jobs = [job.to_json() for jobs in made for job in jobs]
-        return {"jobs": jobs, "problems": _plain(sorted([*told, *problems])), "names": sorted(names) if asked else []}
+        jobs, problems = each(scenario.file, cases, lambda case: self._of(scenario, case))
+        # A case that nobody asked for may be wrong.
+        left = {case.name for case in found.wrong if not wanted(case)} | (set(found.names) - set(request["cases"] or found.names))
+        problems += [p for p in _all(found, self.assembler) if not p.cases or not set(p.cases) <= left]
+        return {"jobs": [job.to_json() for several in jobs for job in several], "problems": told(problems), "names": found.names}
 
     def _of(self, scenario: Scenario, case: Case) -> list[Job]:
         targets = list(self._targets(case))
@@ -86,15 +86,15 @@ class Preparer:
             # Nobody runs it here, so nobody needs to install an assembler for it.
             return [_job(scenario, case, None, target, self.timing) for target in targets]
         planned = plan(scenario.file, case)
-        if not self._budget.take(case, len(targets) * budget.size(planned)):
-            return []
+        self._budget.take(case, len(targets) * budget.size(planned))
         if elsewhere:
             resolve(scenario, case, planned)
         made = [_job(scenario, case, planned, target, self.timing) for target in targets]
         program = 2 * sum(len(part.data) for part in (*planned.image, *planned.devices))
         # What is expected takes about as much as the script that is in the Machine.
         steps = sum(2 * (len(job.machine.text) - program) for job in made if job.machine is not None)
-        return made if self._budget.take(case, steps) else []
+        self._budget.take(case, steps)
+        return made
 
     def _targets(self, case: Case) -> Iterable[Target]:
         if self.each:
@@ -103,16 +103,22 @@ class Preparer:
         return [next(fitting, self.targets[-1])]
 
 
-def _all(error: ScenarioError, assembler: str | None) -> list[Problem]:
-    """The problems, with those of the programs that could be read although other keys are wrong."""
-    found = dict.fromkeys(error.problems)
-    file = error.problems[0].file
-    told = {(problem.line, problem.column) for problem in error.problems}
-    for case in error.readable:
-        if case.asm is None or (case.asm.place.line, case.asm.place.column) in told:
-            continue
-        found.update(dict.fromkeys(misassembled(file, case.assembled_by(assembler))))
-    return sorted(found)
+def _all(found: Loaded, assembler: str | None) -> list[Problem]:
+    """What is wrong in a file, with what is in the programs of cases that could be read although other keys are wrong."""
+    problems = dict.fromkeys(found.problems)
+    file = found.scenario.file
+    places = {(problem.line, problem.column) for problem in found.problems}
+    for case in found.wrong:
+        if case.asm is not None and (case.asm.place.line, case.asm.place.column) not in places:
+            more = misassembled(file, case.assembled_by(assembler))
+            # One that right cases share is theirs too, and told with them.
+            problems.update(dict.fromkeys(replace(problem, cases=(case.name,)) for problem in more))
+    return sorted(problems)
+
+
+def told(problems: Iterable[Problem]) -> list[Json]:
+    """Problems as they go to the main process: each once."""
+    return [vars(problem) for problem in sorted(dict.fromkeys(problems))]
 
 
 def selected(scenario: Scenario, case: Case, text: str | None, names: Iterable[str]) -> bool:
@@ -127,13 +133,11 @@ def selected(scenario: Scenario, case: Case, text: str | None, names: Iterable[s
 
 
 def _check(file: str, assembler: str | None) -> Json:
-    scenario = load_cases(file).assembled_by(assembler)
-    made, problems = right(scenario, scenario.cases)
-    return {"cases": len(made), "problems": _plain(sorted([*scenario.problems, *problems]))}
-
-
-def _plain(problems: Iterable[Problem]) -> list[list[object]]:
-    return [[p.file, p.line, p.column, p.message] for p in problems]
+    """`cases`: how many there are, right or wrong, and `problems`."""
+    found = read(file)
+    scenario = found.scenario.assembled_by(assembler)
+    _, problems = laid_out(scenario, scenario.cases)
+    return {"cases": len(found.names), "problems": told([*problems, *_all(found, assembler)])}
 
 
 def _job(scenario: Scenario, case: Case, planned: Plan | None, target: Target, timing: Timing | None) -> Job:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from kvmscen.errors import Problem
@@ -100,6 +100,18 @@ class Result:
     def name(self) -> str:
         """`scenario` or `scenario:case`, as tables and reports show it."""
         return self.scenario if self.case == "default" else f"{self.scenario}:{self.case}"
+
+
+def wrong_cases(problems: Iterable[Problem]) -> tuple[list[Problem], dict[str, list[Problem]]]:
+    """The problems of a file as a whole, and those of single cases by the name of the case."""
+    whole: list[Problem] = []
+    cases: dict[str, list[Problem]] = {}
+    for problem in problems:
+        for name in problem.cases:
+            cases.setdefault(name, []).append(problem)
+        if not problem.cases:
+            whole.append(problem)
+    return whole, cases
 
 
 @dataclass(frozen=True)

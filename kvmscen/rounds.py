@@ -113,10 +113,8 @@ def _jobs(
             reply = child.ask(json.dumps(request)[1:-1], engine.PREPARE_SECONDS)
         except HostError as error:
             reply = {"broke": str(error)}
-        names.update(reply.get("names", [None]))
-        wrong = [Problem(*problem) for problem in reply.get("problems", ())]
-        if "broke" in reply:
-            wrong = [engine.unprepared(file, reply["broke"])]
+        wrong = [engine.unprepared(file, reply["broke"])] if "broke" in reply else engine.problems_of(reply)
+        names.update(reply.get("names") or [None])
         for problem in wrong:
             on_problem(problem)
         found += wrong

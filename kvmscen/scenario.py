@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from kvmscen.errors import Problem
-
 
 @dataclass(frozen=True, order=True)
 class Place:
@@ -301,14 +299,10 @@ class Case:
 
 @dataclass(frozen=True)
 class Scenario:
-    """One file: its path as the user gave it, and its cases in order.
-
-    `problems` are what is wrong in other cases of it, each with their names.
-    """
+    """One file: its path as the user gave it, and its cases in order."""
 
     file: str
     cases: tuple[Case, ...]
-    problems: Mapping[Problem, tuple[str, ...] | None] = field(default_factory=dict)
 
     def assembled_by(self, assembler: str | None) -> Scenario:
         """The same, with every program assembled by this assembler, None for what the cases say."""

@@ -8,23 +8,29 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from kvmscen.build import Plan, plans
-from kvmscen.errors import Problem, ScenarioError
+from kvmscen.build import Plan
+from kvmscen.build.cases import laid_out
+from kvmscen.errors import Problem
 from kvmscen.job import Legend, offset
-from kvmscen.load import load
+from kvmscen.load import read
 from kvmscen.scenario import Case
 
 Json = dict[str, Any]
 
 
 def show(file: str, only: str | None, assembler: str | None = None) -> Json:
-    """`{"cases": [...]}` of a file. Raises ScenarioError."""
-    scenario = load(file).assembled_by(assembler)
+    """`{"cases": [...], "problems": [...]}` of a file: what is right in it, or in the case `only`, and what is wrong."""
+    from kvmscen.prepare import told  # here, since it imports this module
+
+    found = read(file)
+    scenario = found.scenario.assembled_by(assembler)
+    if only is not None and found.names and only not in found.names:
+        names = ", ".join(found.names)
+        return {"cases": [], "problems": told([Problem(file, 0, 0, f"there is no case {only!r}; the cases are {names}")])}
     cases = [case for case in scenario.cases if only is None or case.name == only]
-    if not cases:
-        names = ", ".join(case.name for case in scenario.cases)
-        raise ScenarioError([Problem(file, 0, 0, f"there is no case {only!r}; the cases are {names}")])
-    return {"cases": [_case(case, planned) for case, planned in plans(scenario, cases)]}
+    planned, problems = laid_out(scenario, cases)
+    problems += [p for p in found.problems if only is None or not p.cases or only in p.cases]
+    return {"cases": [_case(case, made) for case, made in planned], "problems": told(problems)}
 
 
 def _case(case: Case, planned: Plan) -> Json:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from kvmscen import baseline, engine, noise, rounds, verbs
 from kvmscen.cli.files import find
 from kvmscen.cli.screen import Screen
-from kvmscen.errors import HostError, Problem, UsageError
+from kvmscen.errors import HOST, HostError, Problem, UsageError
 from kvmscen.hosts import defaults, host
 from kvmscen.measured import Measured
 from kvmscen.reports import MEASURED, plot, prices
@@ -47,7 +47,7 @@ def measure(arguments: argparse.Namespace) -> int:
             made = _against(arguments.against, kept, made, hosts, plan, screen)
     except HostError as error:
         print(f"kvmscen: {error}", file=sys.stderr)
-        made = engine.broken([*problems, Problem("(host)", 0, 0, str(error))])
+        made = engine.broken([*problems, Problem(HOST, 0, 0, str(error))])
     for name, file in reports:
         verbs.write_report(MEASURED[name](made), file)
     _show(made, arguments, files, screen)

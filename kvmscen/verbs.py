@@ -14,7 +14,7 @@ from kvmscen import checking, engine
 from kvmscen.cli.files import find
 from kvmscen.cli.screen import Screen
 from kvmscen.disk import whole
-from kvmscen.errors import HostError, Problem, UsageError
+from kvmscen.errors import HOST, HostError, Problem, UsageError
 from kvmscen.hosts import HOSTS, Host, confinement, defaults, host, prepared, recordings
 from kvmscen.reports import FORMATS, harmless, text
 from kvmscen.result import Result
@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
         screen.end(made)
     except HostError as error:
         print(f"kvmscen: {error}", file=sys.stderr)
-        made = engine.broken([*problems, Problem("(host)", 0, 0, str(error))])
+        made = engine.broken([*problems, Problem(HOST, 0, 0, str(error))])
     failed = None if record is None else record.failed
     for name, file in reports:
         try:
@@ -183,9 +183,10 @@ def show(arguments: argparse.Namespace) -> int:
     if not os.path.isfile(arguments.path):
         raise UsageError(f"{arguments.path}: there is no such file")
     shown = checking.show(arguments.path, arguments.case, arguments.assembler)
-    if "problems" in shown:
-        for problem in shown["problems"]:
-            print(text.problem(Problem(*problem)), file=sys.stderr)
+    wrong = engine.problems_of(shown)
+    for problem in wrong:
+        print(text.problem(problem), file=sys.stderr)
+    if wrong and not shown["cases"]:
         return 2
     if arguments.json:
         print(harmless.json(json.dumps({"cases": shown["cases"]})))
@@ -193,7 +194,7 @@ def show(arguments: argparse.Namespace) -> int:
         from kvmscen.listing import render
 
         print(render(arguments.path, shown), end="")
-    return 0
+    return 2 if wrong else 0
 
 
 def hosts(arguments: argparse.Namespace) -> int:

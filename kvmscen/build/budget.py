@@ -18,17 +18,14 @@ class Budget:
         self._file = file
         self._left = MOST
 
-    def take(self, case: Case, size: int) -> bool:
-        """Take so much for a case; False where nothing was left before. Raises ScenarioError where it is too much."""
-        if self._left < 0:
-            return False
+    def take(self, case: Case, size: int) -> None:
+        """Take so much for a case. Raises ScenarioError where it is too much, or nothing was left before."""
         self._left -= size
         if self._left < 0:
             message = (
                 f"the programs, lines and steps of the cases up to here take more than {MOST >> 20} MiB: write several files"
             )
             raise ScenarioError([Problem(self._file, case.place.line, case.place.column, message)])
-        return True
 
 
 def size(planned: Plan) -> int:

@@ -30,23 +30,23 @@ def plan(file: str, case: Case) -> Plan:
 
 def plans(scenario: Scenario, cases: Iterable[Case]) -> list[tuple[Case, Plan]]:
     """Every case laid out; raises ScenarioError with the problems of all, each once however many cases share it."""
-    made, problems = right(scenario, cases)
+    made, problems = laid_out(scenario, cases)
     if problems:
         raise ScenarioError(problems)
     return made
 
 
-def right(scenario: Scenario, cases: Iterable[Case]) -> tuple[list[tuple[Case, Plan]], list[Problem]]:
-    """The cases that can be laid out, and the problems of the others."""
+def laid_out(scenario: Scenario, cases: Iterable[Case]) -> tuple[list[tuple[Case, Plan]], list[Problem]]:
+    """The cases that can be laid out, and what is wrong with the others, each problem once."""
     left = budget.Budget(scenario.file)
 
-    def planned(case: Case) -> list[tuple[Case, Plan]]:
+    def planned(case: Case) -> tuple[Case, Plan]:
         made = plan(scenario.file, case)
         resolve(scenario, case, made)
-        return [(case, made)] if left.take(case, budget.size(made)) else []
+        left.take(case, budget.size(made))
+        return case, made
 
-    made, problems = each(scenario.file, cases, planned)
-    return [one for plans in made for one in plans], problems
+    return each(scenario.file, cases, planned)
 
 
 def resolve(scenario: Scenario, case: Case, planned: Plan) -> None:
@@ -55,7 +55,7 @@ def resolve(scenario: Scenario, case: Case, planned: Plan) -> None:
 
 
 def each(file: str, cases: Iterable[Case], make: Callable[[Case], Made]) -> tuple[list[Made], list[Problem]]:
-    """What `make` makes of every case, and the problems of those of which it makes nothing, each once."""
+    """What `make` makes of every case that is right, and the problems of the others: each once, with its cases."""
     problems: dict[Problem, list[Case]] = {}
     out: list[Made] = []
     cases = list(cases)
@@ -65,13 +65,14 @@ def each(file: str, cases: Iterable[Case], make: Callable[[Case], Made]) -> tupl
         except ScenarioError as error:
             for problem in error.problems:
                 problems.setdefault(problem, []).append(case)
-    return out, [_named(problem, wrong, len(cases), file) for problem, wrong in problems.items()]
+    return out, sorted(_named(problem, wrong, len(cases), file) for problem, wrong in problems.items())
 
 
 def _named(problem: Problem, wrong: Sequence[Case], cases: int, file: str) -> Problem:
     """The problem, with the case where it stands in a key that only some of the cases trip over."""
     # The case `default` is the top level itself.
     here = problem.file == file and wrong[0].name != "default" and problem.line >= wrong[0].place.line
+    problem = replace(problem, cases=tuple(case.name for case in wrong))
     if len(wrong) == cases or here:
         return problem
     names = ", ".join(case.name for case in wrong[:3]) + (", ..." if len(wrong) > 3 else "")

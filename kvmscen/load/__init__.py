@@ -8,80 +8,97 @@ assembler is build's.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kvmscen.arch import ARCHES
 from kvmscen.errors import Problem, ScenarioError
 from kvmscen.load import names
-from kvmscen.load.blame import Blocks
 from kvmscen.load.cases import scenario
 from kvmscen.load.document import SIZE_MAX, Document, List, Map, compose, decode
+from kvmscen.load.owners import Owners
 from kvmscen.load.schema import fits
 from kvmscen.load.values import Notes
-from kvmscen.scenario import Scenario
+from kvmscen.scenario import Case, Scenario
 
-__all__ = ["load", "load_cases", "load_text"]
+__all__ = ["Loaded", "load", "load_text", "read", "read_text"]
 
 PROBLEMS_MAX = 100
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """A file as far as it could be read.
+
+    `scenario` has the cases that nothing is wrong with, `wrong` the others that could be read all the same; `problems` say what
+    is wrong, each with the cases that it keeps from running. `names` are those of all cases, as far as they are known.
+    """
+
+    scenario: Scenario
+    problems: tuple[Problem, ...] = ()
+    wrong: tuple[Case, ...] = ()
+    names: tuple[str, ...] = ()
+
+
 def load(path: str) -> Scenario:
-    """The scenario in a file. Raises ScenarioError if anything is wrong in it; a file that cannot be read is one too."""
-    return _whole(*_read(_text(path), path))
+    """The scenario in a file. Raises ScenarioError; a file that cannot be read is one too."""
+    return _all_right(read(path))
 
 
-def load_cases(path: str) -> Scenario:
-    """The cases of a file that are right, and what is wrong in the others. Raises ScenarioError where none is right."""
-    found, problems, root = _read(_text(path), path)
-    if not problems:
-        return found
-    wrong = Blocks(root).wrong(problems)
-    bad = {name for names in wrong.values() for name in names or ()}
-    good = tuple(case for case in found.cases if case.name not in bad)
-    if not good or None in wrong.values():
-        return _whole(found, problems, root)
-    return Scenario(found.file, good, wrong)
+def load_text(text: str, file: str) -> Scenario:
+    """The scenario in a text; `file` is what places name. Raises ScenarioError with all problems of the text."""
+    return _all_right(read_text(text, file))
 
 
-def _text(path: str) -> str:
+def _all_right(found: Loaded) -> Scenario:
+    if found.problems:
+        raise ScenarioError(found.problems, (*found.scenario.cases, *found.wrong))
+    return found.scenario
+
+
+def read(path: str) -> Loaded:
+    """What is right in a file, and what is wrong; a file that cannot be read has one problem."""
     try:
         with Path(path).open("rb") as stream:
             raw = stream.read(SIZE_MAX + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise ScenarioError([Problem(path, 0, 0, f"cannot be read: {reason}")]) from None
+        return Loaded(Scenario(path, ()), (Problem(path, 0, 0, f"cannot be read: {reason}"),))
     text = decode(raw, path)
     if isinstance(text, Problem):
-        raise ScenarioError([text])
-    return text
+        return Loaded(Scenario(path, ()), (text,))
+    return read_text(text, path)
 
 
-def load_text(text: str, file: str) -> Scenario:
-    """The scenario in a text; `file` is what places name. Raises ScenarioError with all problems of the text."""
-    return _whole(*_read(text, file))
-
-
-def _whole(found: Scenario, problems: list[Problem], _: Map) -> Scenario:
-    if problems:
-        raise ScenarioError(_few(problems), found.cases)
-    return found
-
-
-def _read(text: str, file: str) -> tuple[Scenario, list[Problem], Map]:
-    """All that could be read, and what is wrong. Raises ScenarioError where nothing could."""
+def read_text(text: str, file: str) -> Loaded:
+    """As `read`, of a text; `file` is what places name."""
     doc = compose(text, file)
     problems = list(doc.problems)
     if doc.broken or not isinstance(doc.root, Map):
-        raise ScenarioError(problems or [_no_map(doc)])
+        return Loaded(Scenario(file, ()), tuple(problems or [_no_map(doc)]))
     silent = {(line + 1, column + 1) for line, column in doc.poisoned}
     if not fits()(doc.root):
         from kvmscen.load.check import check  # here, since importing jsonschema takes longer than the rest of load
 
         _later(problems, check(doc), silent)
+    written = len(problems)
     notes = Notes(doc)
     found = scenario(notes, doc.root)
     _later(problems, notes.problems, silent)
-    return found, problems, doc.root
+    names = tuple(found.uses)
+    if not problems:
+        return Loaded(Scenario(file, tuple(found.cases.values())), (), (), names)
+    owners = Owners(doc, found)
+    noted, nobody = owners.noted(), frozenset[str]()
+    hits = {problem: owners.at((problem.line - 1, problem.column - 1)) for problem in problems[:written]}
+    hits |= {problem: noted.get(problem, nobody) for problem in problems[written:]}
+    bad = frozenset().union(*set(hits.values()), owners.of(doc.poisoned))
+    good = tuple(case for name, case in found.cases.items() if name not in bad)
+    wrong = tuple(case for name, case in found.cases.items() if name in bad)
+    # What hits none is wrong all the same, and what hits all is the file's.
+    some = {hit: tuple(name for name in names if name in hit) if len(hit) < len(names) else () for hit in set(hits.values())}
+    told = _few([replace(problem, cases=some[hit]) for problem, hit in hits.items()])
+    return Loaded(Scenario(file, good), tuple(sorted(told)), wrong, names)
 
 
 def _later(problems: list[Problem], more: Iterable[Problem], silent: set[tuple[int, int]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from kvmscen.arch import ARCHES
@@ -13,8 +14,8 @@ from kvmscen.load.document import Map
 from kvmscen.load.measure import measure
 from kvmscen.load.program import linked, macros, program
 from kvmscen.load.steps import ignored, steps
-from kvmscen.load.values import NOWHERE, Notes, as_list, as_map, as_text, memory, registers, texts
-from kvmscen.scenario import Case, Conditions, Final, Overlay, Place, Scenario, Step
+from kvmscen.load.values import NOWHERE, Notes, Seen, as_list, as_map, as_text, memory, registers, texts
+from kvmscen.scenario import Case, Conditions, Final, Overlay, Place, Step
 
 T = TypeVar("T")
 Keys = dict[str, tuple[Any, Place]]
@@ -23,29 +24,58 @@ DEFAULT = "default"
 _ADDED = ("requires", "tags")
 
 
-def scenario(notes: Notes, root: Map) -> Scenario:
-    """The file's cases; what is wrong is noted, and then they are not to be used."""
+@dataclass
+class Found:
+    """What was made of a file: its cases, also those with something wrong in them.
+
+    `hits` are the problems of each case's values, `uses` the keys of the top level that it has from there.
+    """
+
+    cases: dict[str, Case] = field(default_factory=dict)
+    hits: dict[str, Seen] = field(default_factory=dict)
+    uses: dict[str, frozenset[str]] = field(default_factory=dict)
+
+
+def scenario(notes: Notes, root: Map) -> Found:
+    """The file's cases; what is wrong is noted, and then those that it is in are not to be used."""
     maker = _Maker(notes)
     top: Keys = {key: (root[key], root.at(key)) for key in root if key != "cases"}
     cases = as_map(root.get("cases"))
-    made: list[Case] = []
-    alone = maker.case(DEFAULT, top, notes.doc.place)
-    if alone is not None:
-        if _program(top) and _story(top):
-            made.append(alone)
-        elif not cases and "cases" not in root:
+    found = Found()
+    with notes.watching() as seen:
+        alone = maker.case(DEFAULT, top, notes.doc.place)
+        if not cases and "cases" not in root and alone is not None and not (_program(top) and _story(top)):
             _lacking(notes, top, notes.doc.place, "the scenario")
+    if _program(top) and _story(top):
+        found.hits[DEFAULT], found.uses[DEFAULT] = seen, frozenset(top)
+        if alone is not None:
+            found.cases[DEFAULT] = alone
     for name, value in cases.items():
-        if name == DEFAULT:
-            say = "a case may not be called `default`: the top level itself is that case, give this one another name"
-            notes.add(cases.at_key(name), say)
-        if not isinstance(value, Map):
-            continue
-        case = maker.case(name, *_laid(top, value, cases.at_key(name)))
+        with notes.watching() as seen:
+            case = _case(notes, maker, top, name, cases)
+        own = value if isinstance(value, Map) else Map()
+        kept = _laid(top, own, Place(0, 0))[0]
+        used = frozenset(key for key in top if kept.get(key) is top[key] or key + "+" in kept)
+        # One that is called `default` is refused, and does not hide the top level.
+        called = f"{DEFAULT} " if name == DEFAULT else name
+        found.hits[called], found.uses[called] = seen, used
         if case is not None:
-            made.append(case)
-            _lacking(notes, _laid(top, value, case.place)[0], case.place, f"the case `{name}`")
-    return Scenario(notes.doc.file, tuple(made))
+            found.cases[called] = case
+    return found
+
+
+def _case(notes: Notes, maker: _Maker, top: Keys, name: str, cases: Map) -> Case | None:
+    value = cases[name]
+    if name == DEFAULT:
+        say = "a case may not be called `default`: the top level itself is that case, give this one another name"
+        notes.add(cases.at_key(name), say)
+    if not isinstance(value, Map):
+        return None
+    keys, place = _laid(top, value, cases.at_key(name))
+    case = maker.case(name, keys, place)
+    if case is not None:
+        _lacking(notes, keys, place, f"the case `{name}`")
+    return case
 
 
 def _program(keys: Keys) -> bool:
@@ -90,12 +120,19 @@ class _Maker:
     def __init__(self, notes: Notes) -> None:
         self.notes = notes
         self.made: dict[tuple[Any, ...], Any] = {}
+        self.noted: dict[tuple[Any, ...], Seen] = {}
 
     def once(self, kind: str, arch: str, places: Iterable[Place], make: Callable[[], T]) -> T:
         # A value is known by where it stands: equal scalars in two places are one object.
         key = (kind, arch, *((place.line, place.column) for place in places))
-        if key not in self.made:
-            self.made[key] = make()
+        if key in self.made:
+            if key in self.noted:
+                self.notes.again(self.noted[key])
+        else:
+            with self.notes.watching() as seen:
+                self.made[key] = make()
+            if seen.problems or seen.parts:
+                self.noted[key] = seen
         made: T = self.made[key]
         return made
 

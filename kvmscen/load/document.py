@@ -87,7 +87,8 @@ class Document:
     """One file as data.
 
     `styles` has the style character of each scalar that is not plain, by position from 0; `raw` is the scalar read last;
-    `poisoned` are the places of what was refused without a problem of its own.
+    `poisoned` are the places of what was refused without a problem of its own; `repeated` are by the place of a map the keys that
+    are in it once more, and where.
     """
 
     file: str
@@ -100,6 +101,7 @@ class Document:
     empty: bool = True
     broken: bool = False
     poisoned: set[tuple[int, int]] = field(default_factory=set)
+    repeated: dict[tuple[int, int], list[tuple[str, tuple[int, int]]]] = field(default_factory=dict)
 
     def add(self, mark: tuple[int, int], message: str) -> None:
         """Note a problem at a position counted from 0."""
@@ -293,4 +295,5 @@ def _put_key(doc: Document, frame: _Frame, held: Map, value: Any, mark: tuple[in
     if key in held:
         line = held.marks[key][0] + 1
         doc.add(mark, f"the key `{shorten(key)}` is there twice: the first one is in line {line}, keep one of them")
+        doc.repeated.setdefault(held.mark, []).append((key, mark))
         frame.drop = True

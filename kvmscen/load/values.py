@@ -7,6 +7,8 @@ its problems at once.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from kvmscen.arch import ARCHES
@@ -37,17 +39,45 @@ EMPTY_LIST = List()
 EMPTY_LIST.marks, EMPTY_LIST.mark = [], (0, 0)
 
 
+class Seen:
+    """What was noted meanwhile, and what was noted before of what was used meanwhile."""
+
+    def __init__(self) -> None:
+        self.problems: dict[Problem, None] = {}
+        self.parts: list[Seen] = []
+
+
 class Notes:
     """The problems of one conversion. The same one at the same place is noted once."""
 
     def __init__(self, doc: Document) -> None:
         self.doc = doc
         self.problems: dict[Problem, None] = {}
+        # Where problems go besides, while `watching`.
+        self._watchers: list[Seen] = []
         # The files beside it that were read, each once.
         self.files: dict[str, bytes] = {}
 
     def add(self, place: Place, message: str) -> None:
-        self.problems[Problem(self.doc.file, place.line, place.column, message)] = None
+        problem = Problem(self.doc.file, place.line, place.column, message)
+        self.problems[problem] = None
+        for seen in self._watchers:
+            seen.problems[problem] = None
+
+    def again(self, seen: Seen) -> None:
+        """What was noted before is used once more."""
+        for watcher in self._watchers:
+            watcher.parts.append(seen)
+
+    @contextmanager
+    def watching(self) -> Iterator[Seen]:
+        """What is noted from now on."""
+        seen = Seen()
+        self._watchers.append(seen)
+        try:
+            yield seen
+        finally:
+            self._watchers.remove(seen)
 
     def written(self, place: Place, value: Any) -> str:
         """A number as it stands in the file."""

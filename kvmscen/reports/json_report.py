@@ -120,4 +120,7 @@ def _mismatch(file: str, mismatch: Mismatch) -> Json:
 
 
 def _problem(problem: Problem) -> Json:
-    return {"file": problem.file, "line": problem.line, "column": problem.column, "message": problem.message}
+    out: Json = {"file": problem.file, "line": problem.line, "column": problem.column, "message": problem.message}
+    if problem.cases:
+        out["cases"] = list(problem.cases)
+    return out

@@ -15,7 +15,7 @@ from kvmscen.errors import Problem
 from kvmscen.reports import harmless
 from kvmscen.reports.counts import accesses, notes
 from kvmscen.reports.story import explanation, headline, one_line, painter, plural, ran_on
-from kvmscen.result import Result, Run
+from kvmscen.result import Result, Run, wrong_cases
 
 
 def render(run: Run) -> str:
@@ -26,8 +26,9 @@ def render(run: Run) -> str:
     stamp = datetime.fromtimestamp(run.started, UTC).strftime("%Y-%m-%dT%H:%M:%S")
     for file, (problems, results) in files.items():
         suite = ET.SubElement(root, "testsuite", name=_xml(file), timestamp=stamp)
-        if problems:
-            _wrong(suite, file, problems)
+        whole, cases = wrong_cases(problems)
+        for name, wrong in [("load", whole)] * bool(whole) + list(cases.items()):
+            _wrong(suite, file, name, wrong)
         for result in results:
             _case(suite, result)
         _count(suite, [suite], sum(r.elapsed for r in results))
@@ -50,9 +51,9 @@ def _count(element: ET.Element, suites: Iterable[ET.Element], seconds: float) ->
     element.set("time", f"{seconds:.6f}")
 
 
-def _wrong(suite: ET.Element, file: str, problems: list[Problem]) -> None:
+def _wrong(suite: ET.Element, file: str, name: str, problems: list[Problem]) -> None:
     first = problems[0]
-    case = _testcase(suite, file, "load", first.line, 0.0)
+    case = _testcase(suite, file, name, first.line, 0.0)
     more = f" (and {plural(len(problems) - 1, 'more problem')})" if len(problems) > 1 else ""
     error = ET.SubElement(case, "error", message=_xml(one_line(str(first)) + more), type="ScenarioError")
     error.text = _xml("\n".join(map(str, problems)))

@@ -6,11 +6,11 @@ does, since `kunit.py parse` pairs the two.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from kvmscen.errors import Problem
 from kvmscen.reports.story import BAD, brief, explanation, one_line, painter, plural, ran_on
-from kvmscen.result import Result, Run
+from kvmscen.result import Result, Run, wrong_cases
 
 
 def render(run: Run) -> str:
@@ -21,16 +21,17 @@ def render(run: Run) -> str:
     if run.interrupted:
         out.append("# interrupted: the rest did not run")
     for number, (file, (problems, results)) in enumerate(files.items(), 1):
-        if results:
-            out += ["  " + line for line in _subtest(file, results, many)]
-        out += [f"# {one_line(str(problem))}" for problem in problems]
+        whole, wrong = wrong_cases(problems)
+        if results or wrong:
+            out += ["  " + line for line in _subtest(file, results, wrong, many)]
+        out += [f"# {one_line(str(problem))}" for problem in whole]
         bad = bool(problems) or any(result.status in BAD for result in results)
         out.append(_line(number, not bad, file, _file_directive(problems, results)))
     return "\n".join(out) + "\n"
 
 
-def _subtest(file: str, results: Sequence[Result], many: bool) -> list[str]:
-    out = ["KTAP version 1", f"# Subtest: {_description(file)}", f"1..{len(results)}"]
+def _subtest(file: str, results: Sequence[Result], wrong: Mapping[str, Sequence[Problem]], many: bool) -> list[str]:
+    out = ["KTAP version 1", f"# Subtest: {_description(file)}", f"1..{len(results) + len(wrong)}"]
     for number, result in enumerate(results, 1):
         if result.status in BAD:
             out += [f"# {line}" for line in explanation(result, None, painter(False))]
@@ -38,6 +39,9 @@ def _subtest(file: str, results: Sequence[Result], many: bool) -> list[str]:
             out.append(f"# host: {ran_on(result)}")
         name = f"{result.case}@{result.host}" if many else result.case
         out.append(_line(number, result.status not in BAD, name, _directive(result)))
+    for number, (name, problems) in enumerate(wrong.items(), len(results) + 1):
+        out += [f"# {one_line(str(problem))}" for problem in problems]
+        out.append(_line(number, False, name, "ERROR " + plural(len(problems), "problem") + " in this case"))
     return out
 
 

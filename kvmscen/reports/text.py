@@ -6,7 +6,7 @@ ASCII but for what the user wrote. No function here ends its text in a newline b
 # No `from __future__ import annotations` here: a function has that name.
 from collections.abc import Iterable, Sequence
 
-from kvmscen.errors import Problem
+from kvmscen.errors import HOST, OPTIONS, Problem
 from kvmscen.reports import harmless
 from kvmscen.reports.counts import accesses, notes
 from kvmscen.reports.story import (
@@ -132,9 +132,14 @@ def summary(run: Run, width: int = 0) -> str:
     """`12 passed, 1 failed, 2 skipped in 0.8 s`, and how many of these no KVM has run."""
     counts = run.summary
     words = [f"{counts[s]:,} {_WORDS[s]}" if s in _WORDS else plural(counts[s], "error") for s in STATUSES if counts[s]]
-    wrong = len({p.file for p in run.problems})
-    if wrong:
-        words.append(plural(wrong, "wrong file"))
+    files, cases = {p.file for p in run.problems if not p.cases}, {(p.file, name) for p in run.problems for name in p.cases}
+    told = (
+        (len({one for one in cases if one[0] not in files}), "wrong case"),
+        (len(files - {HOST, OPTIONS}), "wrong file"),
+        (sum(p.file == OPTIONS for p in run.problems), "wrong option"),
+        (sum(p.file == HOST for p in run.problems), "unusable host"),
+    )
+    words += [plural(count, what) for count, what in told if count]
     out = f"{', '.join(words) or 'nothing ran'} in {run.elapsed:.1f} s"
     if run.results and counts["SKIP"] == len(run.results):
         out += ": nothing ran"
