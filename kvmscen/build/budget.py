@@ -17,15 +17,18 @@ class Budget:
     def __init__(self, file: str) -> None:
         self._file = file
         self._left = MOST
+        self._told: Problem | None = None
 
     def take(self, case: Case, size: int) -> None:
-        """Take so much for a case. Raises ScenarioError where it is too much, or nothing was left before."""
+        """Take so much for a case. Raises ScenarioError where it is too much; of all later cases with the same problem."""
         self._left -= size
-        if self._left < 0:
+        if self._left < 0 and self._told is None:
             message = (
                 f"the programs, lines and steps of the cases up to here take more than {MOST >> 20} MiB: write several files"
             )
-            raise ScenarioError([Problem(self._file, case.place.line, case.place.column, message)])
+            self._told = Problem(self._file, case.place.line, case.place.column, message)
+        if self._told is not None:
+            raise ScenarioError([self._told])
 
 
 def size(planned: Plan) -> int:
