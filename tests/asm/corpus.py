@@ -19,9 +19,12 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+# What forks a process that has threads may stand still for ever: `as` is started by one of ours.
+SPAWN = get_context("spawn")
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 sys.path[:0] = [str(HERE), str(ROOT)]
@@ -216,7 +219,7 @@ def main() -> None:
     if options.show:
         show(next(sample for sample in everything if sample.name == options.show))
         return
-    with ProcessPoolExecutor(max_workers=os.cpu_count()) as pool:
+    with ProcessPoolExecutor(max_workers=os.cpu_count(), mp_context=SPAWN) as pool:
         found = [difference for many in pool.map(compare, everything, chunksize=20) for difference in many]
     unknown = [difference for difference in found if not difference.reason]
     for difference in unknown:

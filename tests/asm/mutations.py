@@ -174,7 +174,7 @@ def run(seed: int, count: int, assembler: str | None, first: int = 0) -> list[Ou
     jobs = [(one, assembler) for one in itertools.islice(damaged(seed, count), first, None)]
     workers = os.cpu_count() or 1
     try:
-        with ProcessPoolExecutor(max_workers=workers) as pool:
+        with ProcessPoolExecutor(max_workers=workers, mp_context=corpus.SPAWN) as pool:
             return list(pool.map(outcome, jobs, chunksize=10))
     except BrokenProcessPool:
         return [_alone(job) for job in jobs]
@@ -182,7 +182,7 @@ def run(seed: int, count: int, assembler: str | None, first: int = 0) -> list[Ou
 
 def _alone(job: tuple[Damaged, str | None]) -> Outcome:
     try:
-        with ProcessPoolExecutor(max_workers=1) as pool:
+        with ProcessPoolExecutor(max_workers=1, mp_context=corpus.SPAWN) as pool:
             return pool.submit(outcome, job).result()
     except BrokenProcessPool:
         return Outcome(job[0].name, "the process died", 0)

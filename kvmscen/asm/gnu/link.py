@@ -27,7 +27,7 @@ _OPTIONS = (
 )
 
 
-_PLAIN = re.compile(r"[A-Za-z_.$][\w.$]*\Z", re.ASCII)
+_PLAIN = re.compile(r"[A-Za-z_.$][\w.$-]*\Z", re.ASCII)
 # What a name may be told by that the program does not hold as it is.
 _NAMING = (".section", ".pushsection")
 
@@ -41,7 +41,9 @@ def check_names(made: objects.Object, report: messages.Report) -> None:
         index = next((n for n, s in enumerate(report.statements) if name in s.text), None)
         if index is None and kind == "section":
             index = next((n for n, s in enumerate(report.statements) if s.word in _NAMING and not _plainly(s.rest)), None)
-        report.add(index, f"`{clip(name)}` is no name of a {kind}: write letters, digits, `_`, `.` and `$`, no digit first")
+        report.add(
+            index, f"`{clip(name)}` is no name of a {kind}: write letters, digits, `_`, `.`, `$` and `-`, no digit or `-` first"
+        )
     report.stop()
 
 
