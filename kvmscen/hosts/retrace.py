@@ -24,7 +24,7 @@ def retraced(machine: Machine, seen: Observation) -> Observation:
         return seen
     trace = _Trace(machine, seen.stopped)
     events = tuple(trace.take(event.single(nth)) for event in seen.events for nth in range(event.count))
-    if seen.stopped in ("end", "expected") and trace.goes_on():
+    if (seen.stopped in ("end", "expected") and trace.goes_on()) or (seen.stopped == "error" and trace.goes_on_behind_error):
         raise HostError(f"this case was recorded up to the end of a shorter story: {_AGAIN}")
     if seen.stopped == "extra" and trace.extras < EXTRA_LIMIT:
         raise HostError(f"this case was recorded up to the exits that no step took then, and steps take them now: {_AGAIN}")
@@ -46,6 +46,8 @@ class _Trace:
         # vCPUs that stopped, and of these the ones whose exit leaves nothing to complete: nothing more can come of them.
         self.ended: set[int] = set()
         self.left: set[int] = set()
+        # Whether the last event ended the run, or failed and does not end it.
+        self.failed = self.goes_on_behind_error = False
 
     def goes_on(self) -> bool:
         """Whether a vCPU would be entered again behind the last event."""
@@ -63,13 +65,15 @@ class _Trace:
         if event.kind == "succeeded" or (event.op is not None and self._errno(event) == event.name):
             return event
         # Behind the last step there is at most what completing its exit yielded.
-        if script.over() and (event.at is not None or (self.stopped != "end" and event.op is None)):
+        if script.over() and (event.at is not None or (event.op is None and (self.stopped != "end" or not script.steps))):
             raise HostError(f"this case was recorded with a longer story: {_AGAIN}")
-        if event.vcpu in self.left:
+        if event.vcpu in self.left or self.failed:
             raise HostError(f"this case was recorded with a `then` at an exit that ends its vCPU now: {_AGAIN}")
         verdict = script.take(event.kind, event.name, event.fields)
         if verdict.stop in ("expected", "error") and event.name != "arm_nisv":
             self.left.add(event.vcpu)
+        self.failed = verdict.stop == "error"
+        self.goes_on_behind_error = event.kind == "error" and event.op is None and verdict.stop is None
         self._same(event, verdict)
         if verdict.stop is not None:
             self.ended.add(event.vcpu)

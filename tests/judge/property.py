@@ -66,12 +66,9 @@ def _left(rows: Sequence[Row], story: oracle.Plain) -> str:
         lines = _lines(steps)
         stands: list[oracle.Path | None] = [None]
         for row in (row for row in rows if row.line in lines):
-            stands = [
-                path
-                for stand in stands
-                for path in oracle.following(steps, stand)
-                if path is not None and oracle.step_at(steps, path)["line"] == row.line
-            ]
+            ways = [path for stand in stands for path in oracle.following(steps, stand) if path is not None]
+            here = {str(path): path for path in ways if oracle.step_at(steps, path)["line"] == row.line}
+            stands = list(here.values())
         if not any(None in oracle.following(steps, stand) for stand in stands):
             return "the left column is not how the story can go"
     return ""

@@ -54,6 +54,8 @@ def replayed(seed: int) -> tuple[str, str]:
     except HostError:
         return "error", ""
     says, due = _says(second, found), _says(second, live)
+    if says == "astray":
+        return "error", ""
     return says, "" if says == due else f"the replay says {says}, a run {due}"
 
 

@@ -207,11 +207,17 @@ class Host:
                 if stop not in ("end", "expected"):
                     return stop
         for vcpu in sorted(going):
-            # The guest does nothing more.
-            verdict = self.recorder.take(vcpu, "timeout", "", {"timeout": 5.0}, 8, self.observe)
-            if verdict.step is None or self.recorder.scripts[vcpu].timeout() is not None:
-                return "timeout"
-            stopped = "timeout"
+            # The guest does nothing more: the timeouts of its steps are over first, and at last the run's own.
+            stop = None
+            while stop is None:
+                wait = self.recorder.scripts[vcpu].timeout()
+                stop = self.recorder.take(vcpu, "timeout", "", {"timeout": wait or 5.0}, 8, self.observe).stop
+                if wait is None:
+                    return "timeout"
+                stop = self.recorder.perform(vcpu, lambda: 8, self.perform) or stop
+            stopped = stop
+            if stop not in ("end", "expected"):
+                return stop
         return stopped
 
 
