@@ -78,7 +78,9 @@ def test_wrong_file(tmp_path: Path) -> None:
     path.write_text(TEXT.replace("hlt\n  .data", "hltt\n  .data"))
     shown = show(str(path), "default")
     assert shown["cases"] == []
-    assert [(p["line"], p["column"], p["message"]) for p in shown["problems"]] == [(13, 7, "this does not assemble: hltt")]
+    (problem,) = shown["problems"]
+    assert (problem["line"], problem["column"]) == (13, 7)
+    assert problem["message"].startswith("this does not assemble: hltt")
 
 
 def test_text(file: str) -> None:

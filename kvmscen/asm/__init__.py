@@ -7,15 +7,21 @@ single instructions; in the process, and quick. `gnu`: as and ld of the target's
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from kvmscen.asm.layout import STANDARD
 from kvmscen.asm.values import GNU, KEYSTONE, Executable, Line, Macro, Placement, Program, Section, Source, Wrong
 from kvmscen.errors import Problem, ScenarioError
 
+if TYPE_CHECKING:
+    from kvmscen.asm.assembly import Assembly
+
 __all__ = ["ASSEMBLERS", "STANDARD", "Executable", "Line", "Macro", "Placement", "Program", "Section", "Source"]
 __all__ += ["absent", "assemble", "linked"]
 
 ASSEMBLERS = (KEYSTONE, GNU)
+_LATER = "GNU as knows it, and is used where nothing else is wrong"
+_CHOOSE = "GNU as knows it: use the assembler gnu"
 
 
 def assemble(
@@ -42,9 +48,9 @@ def assemble(
     try:
         return first.run()
     except ScenarioError as error:
-        if assembler is not None or not first.only_unencoded:
-            raise
-        return _instead(error, arch, bits, source, placements, origin)
+        if assembler is None and first.only_unencoded:
+            return _instead(error, first, arch, bits, source, placements, origin)
+        raise _explained(error, first, arch, bits, source, _LATER if assembler is None else _CHOOSE) from None
 
 
 def absent(arch: str, assembler: str | None = None) -> str | None:
@@ -64,7 +70,30 @@ def _gnu(arch: str, bits: int, source: Source, placements: Sequence[Placement], 
     return gnu.assemble(arch, bits, source, placements, origin)
 
 
-def _instead(error: ScenarioError, arch: str, bits: int, source: Source, placements: Sequence[Placement], origin: int) -> Program:
+def _explained(
+    error: ScenarioError, first: Assembly, arch: str, bits: int, source: Source, instead: str = _LATER
+) -> ScenarioError:
+    """The error with what GNU as says, where it is installed, of instructions for which Keystone has no reason.
+
+    `instead` is what to do where GNU as takes them all.
+    """
+    from kvmscen.asm import gnu
+
+    if not first.unexplained:
+        return error
+    reasons = gnu.reasons(arch, bits, source)
+    return error if reasons is None else ScenarioError(first.explained(error.problems, reasons, instead))
+
+
+def _instead(
+    error: ScenarioError,
+    first: Assembly,
+    arch: str,
+    bits: int,
+    source: Source,
+    placements: Sequence[Placement],
+    origin: int,
+) -> Program:
     """The program by GNU as, since Keystone could not encode all of it. Raises ScenarioError."""
     from kvmscen.asm.gnu import targets
 
@@ -75,9 +104,10 @@ def _instead(error: ScenarioError, arch: str, bits: int, source: Source, placeme
     try:
         return _gnu(arch, bits, source, placements, origin)
     except ScenarioError as other:
-        # Of what both refuse the first has the better words, and the hints.
+        # Of what both refuse the first has the better words, and the hints, and the other maybe the reason.
         lines = {problem.line for problem in other.problems}
         both = [problem for problem in error.problems if problem.line in lines]
+        both = list(_explained(ScenarioError(both), first, arch, bits, source).problems)
         told = both + [p for p in other.problems if p.line not in {problem.line for problem in both}]
         raise ScenarioError(told) from None
 

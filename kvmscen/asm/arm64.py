@@ -16,7 +16,7 @@ from kvmscen.asm.front import Front
 from kvmscen.asm.items import Align, Chunk, Fixed, Item, Numbers, Scope, to_bytes
 from kvmscen.asm.source import Statement, split_operands
 from kvmscen.asm.taken_names import taken
-from kvmscen.asm.values import Unencoded, Wrong, clip
+from kvmscen.asm.values import Unencoded, Unexplained, Wrong, clip
 
 _CONDITION_NAMES = "eq ne cs cc mi pl vs vc hi ls ge lt gt le al nv hs lo"
 _CONDITIONS = dict(zip(_CONDITION_NAMES.split(), [*range(16), 2, 3], strict=True))
@@ -257,7 +257,7 @@ class Instruction(Item):
             if scope.weights.get(name):
                 value = scope.symbols.get(name, 0)
                 return Wrong(f"{message}; {clip(name)} is {value:#x}, which may not fit: write ldr xN, ={clip(name)}")
-        return Unencoded(message)
+        return Unexplained(message)
 
 
 _BRANCHES = {"b": 26, "bl": 26, "cbz": 19, "cbnz": 19, "tbz": 14, "tbnz": 14}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from kvmscen.asm.advice import advise
 from kvmscen.asm.arm64 import Arm64
@@ -13,7 +13,7 @@ from kvmscen.asm.items import MAX_SIZE, Assign, Chunk, Item
 from kvmscen.asm.keystone import MISSING
 from kvmscen.asm.layout import STANDARD, Misplaced, Shape, place, section_symbols
 from kvmscen.asm.source import Statement
-from kvmscen.asm.values import Line, Placement, Program, Section, Source, Unencoded, Wrong, clip
+from kvmscen.asm.values import Line, Placement, Program, Section, Source, Unencoded, Unexplained, Wrong, clip
 from kvmscen.asm.x86 import X86
 from kvmscen.errors import Problem, ScenarioError
 
@@ -35,6 +35,7 @@ class Assembly:
         self._front = Front(source, arch, FRONTS[arch](bits))
         self._problems: list[Problem] = []
         self._unencoded: set[Problem] = set()
+        self._unexplained: dict[Problem, tuple[Statement, str]] = {}
         self._guesses = 0
         self._loads: dict[str, int] = {}
         self._section_symbols: dict[str, int] = {}
@@ -67,6 +68,27 @@ class Assembly:
     def only_unencoded(self) -> bool:
         """Whether nothing is wrong but that Keystone or the front end does not know what stands there."""
         return bool(self._problems) and self._unencoded.issuperset(self._problems)
+
+    @property
+    def unexplained(self) -> bool:
+        """Whether there is something wrong of which nobody says why."""
+        return bool(self._unexplained)
+
+    def explained(self, problems: Sequence[Problem], reasons: Mapping[tuple[str, int, int], str], instead: str) -> list[Problem]:
+        """The problems, with GNU as's reasons by place for those that have none; `instead`, where it refuses nothing at all."""
+        out = []
+        for problem in problems:
+            reason = reasons.get((problem.file, problem.line, problem.column))
+            if problem not in self._unexplained:
+                out.append(problem)
+                continue
+            statement, message = self._unexplained[problem]
+            if reason is not None:
+                message += f": {reason} (GNU as)"
+            elif not reasons:
+                message += f"; {instead}"
+            out.append(self._problem(statement, message))
+        return out
 
     def _settle(self) -> list[Misplaced]:
         front = self._front
@@ -139,7 +161,10 @@ class Assembly:
         try:
             data = item.encode(self._front.scope)
         except Wrong as wrong:
-            self._report(statement, advise(str(wrong), statement, self._arch), isinstance(wrong, Unencoded))
+            told = advise(str(wrong), statement, self._arch)
+            problem = self._report(statement, told, isinstance(wrong, Unencoded))
+            if isinstance(wrong, Unexplained) and told == str(wrong) and problem is not None:
+                self._unexplained[problem] = (statement, told)
             return
         except Unknown as unknown:
             self._report(statement, advise(self._undefined(unknown.name), statement, self._arch))
@@ -153,16 +178,17 @@ class Assembly:
         if item.shown and item.size and item.chunk.loaded:
             lines.append(Line(item.address, item.size, statement.line, statement.text))
 
-    def _report(self, statement: Statement, message: str, unencoded: bool = False) -> None:
+    def _report(self, statement: Statement, message: str, unencoded: bool = False) -> Problem | None:
         if message.startswith(MISSING):
             # Once is enough, whatever else is on that line.
             message = MISSING
             if any(problem.message == MISSING for problem in self._problems):
-                return
+                return None
         problem = self._problem(statement, message)
         self._problems.append(problem)
         if unencoded:
             self._unencoded.add(problem)
+        return problem
 
     def _problem(self, statement: Statement, message: str) -> Problem:
         spot = statement.spot or (self._source.file, statement.line, statement.column)

@@ -113,6 +113,10 @@ class Unencoded(Wrong):
     """A statement that the front end or Keystone does not know; GNU as might."""
 
 
+class Unexplained(Unencoded):
+    """An instruction that Keystone does not make, and gives no reason."""
+
+
 def clip(text: str) -> str:
     """`text` as a message can quote it: one line, not too long."""
     text = " ".join(text.split())

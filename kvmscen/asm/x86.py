@@ -12,7 +12,7 @@ from kvmscen.asm.front import Front
 from kvmscen.asm.items import Fixed, Item
 from kvmscen.asm.source import Statement, split_operands
 from kvmscen.asm.taken_names import taken
-from kvmscen.asm.values import Unencoded, Wrong, clip
+from kvmscen.asm.values import Unencoded, Unexplained, Wrong, clip
 from kvmscen.asm.x86_branches import Branch, FarJump, is_branch
 from kvmscen.asm.x86_fixed import (
     PREFIXES,
@@ -343,4 +343,4 @@ def _complaint(statement: Statement, word: str, operands: list[Operand], att: bo
     if not att and memory and not any(operand.size for operand in operands) and word in _NEEDS_SIZE:
         size = f"its size is not known: write byte, word, dword or qword ptr {clip(memory[0].text)}"
         return Wrong(f"{message}; {size}")
-    return Unencoded(message)
+    return Unexplained(message)

@@ -237,7 +237,7 @@ def test_a_program_that_keystone_lacks_goes_to_gnu() -> None:
     with pytest.raises(ScenarioError) as caught:
         assemble("arm64", 64, Source("s", "paciza x3\nfrobnicate x1\n.struct what\n"), [], 0)
     assert [str(problem) for problem in caught.value.problems] == [
-        "s:2:1: this does not assemble: frobnicate x1",
+        "s:2:1: this does not assemble: frobnicate x1: unknown mnemonic `frobnicate` (GNU as)",
         "s:3:1: .struct is not supported: give each member its offset with .set",
     ]
 

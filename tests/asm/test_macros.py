@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import reference
 from effort import calls
@@ -382,7 +384,8 @@ def test_as_gnu(arch: str, bits: int, text: str) -> None:
 def problems(text: str, *macros: Macro, arch: str = "arm64") -> list[str]:
     with pytest.raises(ScenarioError) as caught:
         assemble(arch, 64, Source("s.yaml", text, 10, 3, macros), [], 0, "keystone")
-    return [str(problem) for problem in caught.value.problems]
+    # GNU as's reason is there only where it is installed.
+    return [re.sub(r": unknown mnemonic `\w+` \(GNU as\)", "", str(problem)) for problem in caught.value.problems]
 
 
 def test_an_error_in_a_macro_is_told_where_it_is_used() -> None:

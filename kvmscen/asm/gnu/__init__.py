@@ -6,7 +6,7 @@ that is made for the program.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,3 +20,10 @@ def assemble(arch: str, bits: int, source: Source, placements: Sequence[Placemen
     )
 
     return program.assemble(arch, bits, source, placements, origin)
+
+
+def reasons(arch: str, bits: int, source: Source) -> Mapping[tuple[str, int, int], str] | None:
+    """By the place of a statement why as refuses it; None where it is not installed, or did not get that far."""
+    from kvmscen.asm.gnu import refused
+
+    return refused.reasons(arch, bits, source)

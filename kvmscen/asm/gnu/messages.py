@@ -115,9 +115,13 @@ class Report:
 
     def add(self, index: int | None, message: str) -> None:
         """A problem at the statement of an index, or at the program as a whole."""
+        self._problems.append(Problem(*self.spot(index), message))
+
+    def spot(self, index: int | None) -> tuple[str, int, int]:
+        """File, line and column of the statement of an index, or of the program as a whole."""
         place = self._source if index is None or index >= len(self.statements) else self.statements[index]
         spot = place.spot if isinstance(place, Statement) else None
-        self._problems.append(Problem(*(spot or (self._source.file, place.line, place.column)), message))
+        return spot or (self._source.file, place.line, place.column)
 
     def misplaced(self, wrong: Misplaced) -> None:
         """A section that cannot be where it is placed."""

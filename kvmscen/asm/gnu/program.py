@@ -33,14 +33,14 @@ def assemble(arch: str, bits: int, source: Source, placements: Sequence[Placemen
     for room in scratch.rooms():
         try:
             with scratch.folder(room) as folder:
-                return _program(_Job(arch, found, bits, folder, report), arch, placements, origin)
+                return _program(Job(arch, found, bits, folder, report), arch, placements, origin)
         except scratch.Full:
             # Most programs need little, so memory is tried first, however small it is.
             continue
     raise HostError(f"there is no room for the files of GNU as in {' or '.join(scratch.places())}: free some, or set TMPDIR")
 
 
-def _program(job: _Job, arch: str, placements: Sequence[Placement], origin: int) -> Program:
+def _program(job: Job, arch: str, placements: Sequence[Placement], origin: int) -> Program:
     report = job.report
     made = job.object(immediates.provisional(report.statements) if arch == "arm64" else {})
     link.check_names(made, report)
@@ -71,21 +71,26 @@ def _check(report: messages.Report) -> None:
     report.stop()
 
 
-class _Job:
+class Job:
     """One program and the folder that it is assembled in."""
 
     def __init__(self, arch: str, found: targets.Tools, bits: int, where: Path, report: messages.Report) -> None:
         self.found, self.where, self.report = found, where, report
         self._arch, self._bits = arch, bits
 
-    def object(self, changed: Mapping[int, str]) -> objects.Object:
-        """What as makes of the statements, some of them `changed`."""
+    def run(self, changed: Mapping[int, str]) -> tuple[tools.Ran, text.Text]:
+        """Let as assemble the statements, some of them `changed`: how it ended, and what it read."""
         report, where, target = self.report, self.where, self.found.target
         rendered = text.render(target.prologue.get(self._bits, ""), report.statements, changed)
         body = "\n".join(rendered.lines) + "\n"
         (where / messages.SOURCE).write_bytes(body.encode("utf-8", "surrogatepass"))
         files = ("-o", messages.OBJECT, "--MD", "read.d", messages.SOURCE)
-        ran = tools.run([self.found.assembler, *target.options[self._bits], "-L", *files], where)
+        return tools.run([self.found.assembler, *target.options[self._bits], "-L", *files], where), rendered
+
+    def object(self, changed: Mapping[int, str]) -> objects.Object:
+        """What as makes of the statements, some of them `changed`."""
+        report, where = self.report, self.where
+        ran, rendered = self.run(changed)
         if ran.why:
             self._unsure()
             report.only(report.large(), f"assembling this {ran.why} (GNU as)")
