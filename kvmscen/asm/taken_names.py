@@ -47,7 +47,7 @@ def taken(name: str, arch: str = "x86_64") -> str | None:
 
 def unfinished(operands: str) -> str | None:
     """What is wrong where a keyword stands alone among `operands` in Intel syntax: as would take it for a number."""
-    clean = _QUOTED.sub(lambda quoted: " " * len(quoted.group()), operands)
+    clean = _QUOTED.sub(lambda quoted: "_" * len(quoted.group()), operands)
     if found := _TYPE.search(clean):
         word, next_sign = found.groups()
         if next_sign in ("[", "") or not (next_sign.isalnum() or next_sign in "_.$"):
