@@ -13,14 +13,16 @@ from kvmscen.errors import Problem
 from kvmscen.hosts import confinement
 from kvmscen.hosts.child import Child
 
+OnFile = Callable[[str, int, list[Problem], list[Problem]], None]
 
-def check(files: Sequence[str], assembler: str | None, on_file: Callable[[str, int, list[Problem]], None]) -> list[Problem]:
-    """Everything short of running, file by file; `on_file(file, cases, problems)` in the order of the files."""
+
+def check(files: Sequence[str], assembler: str | None, on_file: OnFile) -> list[Problem]:
+    """Everything short of running, file by file; `on_file(file, cases, problems, notes)` in the order of the files."""
     confinement.check()
     count = max(1, min(os.cpu_count() or 1, -(-len(files) // engine.FILES_A_CHILD)))
     children = [engine.prepare_child(files) for _ in range(count)]
     waiting: queue.SimpleQueue[tuple[int, str]] = queue.SimpleQueue()
-    done: queue.SimpleQueue[tuple[int, int, list[Problem]]] = queue.SimpleQueue()
+    done: queue.SimpleQueue[tuple[int, int, list[Problem], list[Problem]]] = queue.SimpleQueue()
     for numbered in enumerate(files):
         waiting.put(numbered)
 
@@ -31,23 +33,24 @@ def check(files: Sequence[str], assembler: str | None, on_file: Callable[[str, i
                 for reply in child.ask_ahead([_checking(file, assembler) for _, file in left], engine.PREPARE_SECONDS):
                     number, file = left[0]
                     broke = [engine.unprepared(file, f"preparing broke: {reply['broke']}")] if "broke" in reply else []
-                    done.put((number, reply.get("cases", 0), broke or engine.problems_of(reply)))
+                    notes = [Problem(**note) for note in reply.get("notes", ())]
+                    done.put((number, reply.get("cases", 0), broke or engine.problems_of(reply), notes))
                     del left[0]
             except Exception as error:
                 child.kill()
                 number, file = left.pop(0)
-                done.put((number, 0, [engine.unprepared(file, engine.why(error))]))
+                done.put((number, 0, [engine.unprepared(file, engine.why(error))], []))
 
     out: list[Problem] = []
     try:
         for child in children:
             child.spawn()
         engine.threads(checking, [(child,) for child in children])
-        arrived: dict[int, tuple[int, list[Problem]]] = {}
+        arrived: dict[int, tuple[int, list[Problem], list[Problem]]] = {}
         for number, file in enumerate(files):
             while number not in arrived:
-                at, cases, problems = done.get()
-                arrived[at] = (cases, problems)
+                at, cases, problems, notes = done.get()
+                arrived[at] = (cases, problems, notes)
             on_file(file, *arrived[number])
             out += arrived[number][1]
     finally:

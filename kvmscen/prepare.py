@@ -21,6 +21,7 @@ from kvmscen.asm.gnu import targets
 from kvmscen.build import Plan, budget, plan, ready
 from kvmscen.build.cases import each, laid_out, resolve
 from kvmscen.build.effects import forbidden
+from kvmscen.build.loose import loose
 from kvmscen.build.measure import Timing
 from kvmscen.build.plan import misassembled
 from kvmscen.build.ready import Ready
@@ -133,11 +134,12 @@ def selected(scenario: Scenario, case: Case, text: str | None, names: Iterable[s
 
 
 def _check(file: str, assembler: str | None) -> Json:
-    """`cases`: how many there are, right or wrong, and `problems`."""
+    """`cases`: how many there are, right or wrong, `problems`, and `notes` on what is right and not wise."""
     found = read(file)
     scenario = found.scenario.assembled_by(assembler)
-    _, problems = laid_out(scenario, scenario.cases)
-    return {"cases": len(found.names), "problems": told([*problems, *_all(found, assembler)])}
+    made, problems = laid_out(scenario, scenario.cases)
+    notes = [note for case, planned in made for note in loose(scenario.file, case, planned)]
+    return {"cases": len(found.names), "problems": told([*problems, *_all(found, assembler)]), "notes": told(notes)}
 
 
 def _job(scenario: Scenario, case: Case, planned: Plan | None, target: Target, timing: Timing | None) -> Job:

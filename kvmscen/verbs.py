@@ -158,11 +158,11 @@ def check(arguments: argparse.Namespace) -> int:
         print(line, file=sys.stderr)
     cases = wrong = 0
 
-    def on_file(file: str, count: int, found: list[Problem]) -> None:
+    def on_file(file: str, count: int, found: list[Problem], notes: list[Problem]) -> None:
         nonlocal cases, wrong
         cases += count
         wrong += bool(found)
-        for problem in found:
+        for problem in (*found, *notes):
             print(text.problem(problem))
 
     found = checking.check(files, arguments.assembler, on_file)

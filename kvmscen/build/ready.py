@@ -21,7 +21,7 @@ from kvmscen.machine import Machine, Tables, Vcpu, seconds
 from kvmscen.machine import Step as ScriptStep
 from kvmscen.measured import Wanted
 from kvmscen.notation import Notation
-from kvmscen.scenario import Case, Enable, Final, Step
+from kvmscen.scenario import Case, Enable, Final, Overlay, Step
 
 _DEFAULT_TIMEOUT = 5.0
 # A round that is timed ends when it has its samples, or when none comes; this is for one in which they hardly come.
@@ -51,6 +51,13 @@ def ready(file: str, case: Case, plan: Plan, facts: Facts, kind: str, timing: Ti
     if resolver.problems:
         raise ScenarioError(dict.fromkeys(resolver.problems))
     return made
+
+
+def stories(file: str, case: Case, plan: Plan) -> tuple[Story, list[tuple[Overlay, Story]]]:
+    """What must be seen, and what by each entry of `when`; of a case without problems."""
+    resolver = Resolver(file, plan.symbols)
+    made = [(overlay, _Maker(resolver, overlay.over(case), plan).story) for overlay in case.when]
+    return _Maker(resolver, case, plan).story, made
 
 
 @cache
