@@ -41,6 +41,7 @@ PROBLEMS_MAX = 50
 # libyaml's Python fallback is twenty times slower, but reads the same.
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_LINE_END = re.compile("\r(?!\n)|[\x85\u2028\u2029]")
 
 
 class Map(dict[str, Any]):
@@ -133,6 +134,23 @@ def decode(raw: bytes, file: str) -> str | Problem:
     return text.removeprefix("\ufeff")
 
 
+def line_end(text: str) -> tuple[tuple[int, int], str] | None:
+    """The first line end that is neither LF nor CRLF, as (line, column) from 0 and what to do about it.
+
+    YAML ends a line there, editors and assemblers do not all: what is told at a line would be told at another one.
+    """
+    found = _LINE_END.search(text)
+    if found is None:
+        return None
+    mark = (text.count("\n", 0, found.start()), found.start() - (text.rfind("\n", 0, found.start()) + 1))
+    if found[0] == "\r":
+        return mark, "a line ends with a carriage return (CR) alone: save the file with the line ends LF, or CRLF"
+    return (
+        mark,
+        f'the line end U+{ord(found[0]):04X} is none that everybody sees: write a new line, or "\\u{ord(found[0]):04x}" in quotes',
+    )
+
+
 def compose(text: str, file: str) -> Document:
     """The data of a text with all problems of its form; `broken` where the rest of it could not be read."""
     doc = Document(file, text)
@@ -141,6 +159,11 @@ def compose(text: str, file: str) -> Document:
         before = text[: bad.start()]
         mark = (before.count("\n"), bad.start() - (before.rfind("\n") + 1))
         doc.add(mark, f'the character U+{ord(bad[0]):04X} is not allowed in YAML: write "\\x{ord(bad[0]):02x}" in quotes')
+        doc.broken = True
+        return doc
+    other = line_end(text)
+    if other is not None:
+        doc.add(*other)
         doc.broken = True
         return doc
     try:

@@ -111,6 +111,11 @@ def _from_file(notes: Notes, held: Map) -> Asm | None:
         line = text.count("\n", 0, text.index("\0")) + 1
         notes.add(place, f"`{shown}` is no text: there is a zero byte in its line {line}: name a source")
         return None
+    alone = text.replace("\r\n", "\n").find("\r")
+    if alone >= 0:
+        line = text.replace("\r\n", "\n").count("\n", 0, alone) + 1
+        notes.add(place, f"`{shown}` has a carriage return (CR) alone in its line {line}: save it with the line ends LF, or CRLF")
+        return None
     if not text.strip():
         notes.add(place, f"the program in `{shown}` is empty: write its instructions there, or name another file")
         return None

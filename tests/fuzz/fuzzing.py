@@ -178,11 +178,11 @@ class Kinds:
         path.write_bytes(octets(choose, raw) if choose.random() < 0.1 else raw)
         verb = choose.choice([{"run": str(path), "text": None, "cases": []}, {"check": str(path), "assembler": "keystone"}])
         reply = json.loads(json.dumps(self.preparer.handle(verb)))
-        for file, line, column, message in reply["problems"]:
-            assert file, reply
-            assert line >= 0, reply
-            assert column >= 0, reply
-            assert message, reply
+        for problem in reply["problems"]:
+            assert problem["file"], reply
+            assert problem["line"] >= 0, reply
+            assert problem["column"] >= 0, reply
+            assert problem["message"], reply
         jobs = [Job.from_json(job) for job in reply.get("jobs", ())]
         assert jobs or reply["problems"] or reply.get("cases"), "neither cases nor problems"
         return "wrong" if reply["problems"] else "right"
