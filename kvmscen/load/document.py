@@ -145,10 +145,8 @@ def line_end(text: str) -> tuple[tuple[int, int], str] | None:
     mark = (text.count("\n", 0, found.start()), found.start() - (text.rfind("\n", 0, found.start()) + 1))
     if found[0] == "\r":
         return mark, "a line ends with a carriage return (CR) alone: save the file with the line ends LF, or CRLF"
-    return (
-        mark,
-        f'the line end U+{ord(found[0]):04X} is none that everybody sees: write a new line, or "\\u{ord(found[0]):04x}" in quotes',
-    )
+    code = f"{ord(found[0]):04x}"
+    return mark, f'the line end U+{code.upper()} is none that everybody sees: write a new line, or "\\u{code}" in quotes'
 
 
 def compose(text: str, file: str) -> Document:
