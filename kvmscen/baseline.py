@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kvmscen.disk import whole
+from kvmscen.disk import homes, whole
 from kvmscen.errors import HostError, UsageError
 from kvmscen.measured import Measured, number, quantile
 from kvmscen.noise import Interval
@@ -59,8 +59,7 @@ def path_of(name: str) -> Path:
         raise UsageError(f"the name of a baseline has {_LONGEST} characters at most, this one {len(name):,}")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]*", name):
         raise UsageError(f"{name!r} is no name of a baseline: write letters, digits, `_`, `.`, `+` and `-`")
-    state = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
-    return Path(state) / "kvmscen" / "baselines" / f"{name}.json"
+    return homes.folder("XDG_STATE_HOME", ".local/state") / "baselines" / f"{name}.json"
 
 
 def key(result: Result, one: Measured) -> tuple[str, str, str]:

@@ -97,7 +97,8 @@ def _remove(arguments: argparse.Namespace) -> int:
         entry = store.find(store.parse(text))
         if entry is None:
             raise UsageError(f"{text} is not prepared (kvmscen host list)")
-        store.remove(entry)
+        with store.locked(entry.folder.name, wait=False):
+            store.remove(entry)
     after = store.usage(store.home()) if store.home().exists() else 0
     print(f"removed: {_size(before - after)}")
     return 0

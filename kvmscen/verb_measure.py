@@ -77,7 +77,7 @@ class _Hosts:
 
     def timed(self, files: Sequence[str], plan: rounds.Plan, screen: Screen, problems: Sequence[Problem] = ()) -> Run:
         """One measurement."""
-        hosts = [host(name) for name in self.named] or defaults()
+        hosts = [host(name) for name in self.named] or defaults(verbs.say)
         return rounds.measure(files, hosts, bool(self.named), self.selection, plan, screen.problem, screen.progress, problems)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import sys
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -15,13 +14,11 @@ from kvmscen.cli.files import find
 from kvmscen.cli.screen import Screen
 from kvmscen.disk import whole
 from kvmscen.errors import HOST, HostError, Problem, UsageError
-from kvmscen.hosts import HOSTS, Host, confinement, defaults, host, prepared, recordings
+from kvmscen.hosts import defaults, host, recordings
 from kvmscen.reports import FORMATS, harmless, text
 from kvmscen.result import Result
 
 INTERRUPTED = 130
-# A narrower column of notes is no table any more.
-_NOTE_WIDTH = 30
 
 
 # --- run ------------------------------------------------------------------------------------------------------------
@@ -60,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     selection = engine.Selection(arguments.k, tuple(arguments.case or ()), arguments.assembler)
     try:
-        hosts = [host(name) for name in named] or defaults()
+        hosts = [host(name) for name in named] or defaults(say)
         made = engine.run(files, hosts, bool(named), selection, workers, on_result, screen.problem, problems)
         if not made.results and not made.problems and files and not made.interrupted:
             screen.say("no case of these files is selected by " + " ".join(_selecting(arguments)))
@@ -83,6 +80,11 @@ def _whole(outcome: engine.Outcome) -> Result:
     from kvmscen.judge.verdict import told  # here, since most runs do not ask for it
 
     return told(outcome.job, outcome.result)
+
+
+def say(told: str) -> None:
+    """One line on standard error."""
+    print(f"kvmscen: {told}", file=sys.stderr)
 
 
 def _selecting(arguments: argparse.Namespace) -> list[str]:
@@ -197,51 +199,10 @@ def show(arguments: argparse.Namespace) -> int:
     return 2 if wrong else 0
 
 
-def hosts(arguments: argparse.Namespace) -> int:
-    """`kvmscen hosts`: each host, whether it can run here, and why not."""
-    from tabulate import tabulate
+def _hosts(arguments: argparse.Namespace) -> int:
+    from kvmscen.verb_hosts import hosts  # here, since no other verb needs it
 
-    head = ("host", "runs here", "architectures", "kernel", "note")
-    rows = []
-    for kind, row in HOSTS.items():
-        if row.usage == kind or row.usage.startswith(f"{kind}["):
-            rows.append(_host_row(kind, row.usage, row.note))
-        else:
-            # It needs a name of the user's; there is nothing to start, but for those that are prepared.
-            rows.append((row.usage, "yes" if row.place else "not yet", "", "", row.note))
-            rows += [_host_row(made.name, made.name, "prepared", made) for made in (prepared() if kind == "qemu" else ())]
-    width = shutil.get_terminal_size((120, 24)).columns
-    # The note is what can be broken into lines: it gets the width that the other columns leave. tabulate widens each by 2.
-    columns = zip(head[:-1], *(row[:-1] for row in rows), strict=True)
-    left = width - sum(max(len(title) + 2, *map(len, cells)) + 2 for title, *cells in columns)
-    if left >= _NOTE_WIDTH:
-        print(tabulate(rows, headers=head, disable_numparse=True, maxcolwidths=[None, None, None, None, left]))
-        print(f"\n{confinement.here()}")
-        return 0
-    import textwrap
-
-    for name, *told, note in rows:
-        print(textwrap.fill(f"{name}: {' '.join(filter(None, told))}", width, subsequent_indent="  "))
-        print(textwrap.fill(note, width, initial_indent="  ", subsequent_indent="  "))
-    print(textwrap.fill(confinement.here(), width))
-    return 0
-
-
-def _host_row(name: str, usage: str, note: str, made: Host | None = None) -> tuple[str, str, str, str, str]:
-    try:
-        made = made or host(name)
-        made.start()
-        made.wait()
-        archs = " ".join(facts.arch for facts in made.facts)
-        kernel = next((facts.kernel for facts in made.facts if facts.kernel), "")
-        flavour = next((facts.flavour for facts in made.facts if facts.flavour), None)
-        return (usage, "yes", archs, kernel, note + (f", flavour {flavour}" if flavour else ""))
-    except HostError as error:
-        why = str(error).removeprefix(f"host {name} cannot run here: ")
-        return (usage, "no", "", "", f"{note}: {why}")
-    finally:
-        if made is not None:
-            made.close()
+    return hosts(arguments)
 
 
 def measure(arguments: argparse.Namespace) -> int:
@@ -261,7 +222,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "run": run,
     "check": check,
     "show": show,
-    "hosts": hosts,
+    "hosts": _hosts,
     "measure": measure,
     "host": _host,
 }

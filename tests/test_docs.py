@@ -251,7 +251,7 @@ def test_exit_is_mentioned(name: str) -> None:
 def test_every_variable_is_in_the_table_and_in_the_help() -> None:
     known = {f"KVMSCEN_{name}" for name in ("ON", "K", "CASE", "J", "REPORT", "RECORD", "OBSERVED", "ROUNDS", "LOOP", "BASE")}
     for path in (ROOT / "kvmscen").rglob("*.py"):
-        known |= set(re.findall(r"environ(?:\.get\(|\[)\"([A-Z_]+)\"", path.read_text()))
+        known |= set(re.findall(r"(?:environ(?:\.get\(|\[)|homes\.folder\()\"([A-Z_]+)\"", path.read_text()))
     assert {"KVMSCEN_SSH", "KVMSCEN_ASSEMBLER", "NO_COLOR", "XDG_CACHE_HOME"} <= known
     known -= {"PATH"}
     table = (ROOT / "README.md").read_text().split("## Environment")[1].split("\n## ")[0]

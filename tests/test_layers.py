@@ -109,7 +109,7 @@ LIBRARIES = {
     "capstone": ("model",),
     "matplotlib": ("reports.plot",),
     "elftools": ("asm.gnu", "asm.elf", "asm.elf_lines"),
-    "tabulate": ("reports.text", "reports.counts", "reports.prices", "listing", "verbs", "verb_host"),
+    "tabulate": ("reports.text", "reports.counts", "reports.prices", "listing", "verb_hosts", "verb_host"),
 }
 
 

@@ -6,6 +6,8 @@ one Executor a worker thread, whose one verb is `execute(machine) -> Observation
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from importlib import import_module
 from typing import NamedTuple, Protocol
 
@@ -68,16 +70,24 @@ HOSTS: dict[str, Row] = {
 }
 
 
-def defaults() -> list[Host]:
-    """What runs a case when no --on is given: the first of these that can and that fits its architecture."""
-    return [host("kvm"), *prepared(), host("model")]
+def defaults(tell: Callable[[str], None]) -> list[Host]:
+    """What runs a case when no --on is given: the first of these that can and that fits its architecture.
+
+    `tell` is called where it cannot be known what is prepared.
+    """
+    try:
+        there = prepared()
+    except HostError as error:
+        tell(f"prepared hosts are left out: {error}")
+        there = []
+    return [host("kvm"), *there, host("model")]
 
 
 def prepared() -> list[Host]:
-    """The qemu hosts that are prepared: of each architecture the newest."""
+    """The qemu hosts that are prepared: of each architecture the newest. Raises HostError where that cannot be known."""
     from kvmscen.qemu import store  # here, since most machines have none
 
-    if not (store.home() / "machines").is_dir():
+    if not os.path.lexists(store.home() / "machines") and os.access(store.home().parent, os.X_OK):
         return []
     from kvmscen.hosts import qemu
 

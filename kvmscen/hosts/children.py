@@ -42,7 +42,7 @@ class ChildExecutor:
         """Run one Machine; raises HostError with the tail of what the child printed."""
         try:
             if self.child.process_id is None or not self.child.hello:
-                self._start()
+                self.begin()
             reply = self.child.ask('"machine":' + machine.text, machine.timeout + GRACE)
         except ChildError as error:
             raise HostError(self.host.explain(error)) from None
@@ -53,7 +53,7 @@ class ChildExecutor:
         except (LookupError, TypeError, ValueError, AttributeError, OverflowError):
             raise HostError(f"{self.child.name} sent a reply that is no observation") from None
 
-    def _start(self) -> None:
+    def begin(self) -> None:
         """Start the child and see that it is where the first one was."""
         starts = self.host.starts
         with starts.gate:
@@ -140,6 +140,16 @@ class ChildHost:
         """The first child, or a new one."""
         child, self._first = self._first, None
         return ChildExecutor(child if child is not None else self.child(), self)
+
+    def prove(self) -> None:
+        """See that a child starts, or goes on from its snapshot, and answers. Raises HostError."""
+        executor = self.executor()
+        try:
+            executor.begin()
+        except ChildError as error:
+            raise HostError(self.explain(error)) from None
+        finally:
+            executor.close()
 
     def close(self) -> None:
         """End a first child that no executor took."""

@@ -13,10 +13,12 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
 
 from kvmscen.errors import HostError
+from kvmscen.qemu import store
 
 # What is being done, and how far it is in percent where that is known.
 Tell = Callable[[str, float | None], None]
@@ -80,16 +82,30 @@ class Apt:
 
     def update(self, tell: Tell, fresh: bool = False) -> None:
         """Get the lists of packages, unless they are of this hour and need not be `fresh`; of those only what has changed."""
-        seen = self.folder / "updated"
-        if not fresh and seen.exists() and time.time() - seen.stat().st_mtime < _HOUR:
+        asked = time.time() if fresh else time.time() - _HOUR
+        if self._updated() >= asked:
             return
-        for part in ("lists/partial", "archives/partial", "debs"):
-            (self.folder / part).mkdir(parents=True, exist_ok=True)
-        (self.folder / "status").touch()
-        (self.folder / "debian.sources").write_text(self._sources())
-        (self.folder / "apt.conf").write_text(self._configuration())
-        self._fetch(["apt-get", "update"], f"lists of packages ({self.suite}, {self.arch})", tell)
-        seen.touch()
+        with self._held(tell, shared=False):
+            # Another kvmscen may have done it meanwhile.
+            if self._updated() < asked:
+                for part in ("lists/partial", "archives/partial"):
+                    (self.folder / part).mkdir(parents=True, exist_ok=True)
+                (self.folder / "status").touch()
+                (self.folder / "debian.sources").write_text(self._sources())
+                (self.folder / "apt.conf").write_text(self._configuration())
+                self._fetch(["apt-get", "update"], f"lists of packages ({self.suite}, {self.arch})", tell)
+                (self.folder / "updated").touch()
+
+    def _updated(self) -> float:
+        """When the lists were fetched."""
+        try:
+            return (self.folder / "updated").stat().st_mtime
+        except FileNotFoundError:
+            return 0.0
+
+    def _held(self, tell: Tell, shared: bool = True) -> AbstractContextManager[None]:
+        """The lists as they are: many may read them, one may fetch them."""
+        return store.locked(f"apt-{self.folder.name}", lambda what: tell(what, None), shared=shared)
 
     def names(self, pattern: str) -> list[str]:
         """The names of packages that match a regular expression."""
@@ -101,36 +117,37 @@ class Apt:
         text = _output(["apt-cache", "depends", "--important", name], self._environment())
         return re.findall(r"^ *\|?(?:Pre)?Depends: ([^ <>\n]+)", text, re.M)
 
-    def download(self, names: Sequence[str], tell: Tell) -> list[Path]:
-        """The packages' files. What was downloaded before, whole and right, is not downloaded again."""
-        debs = self.folder / "debs"
+    def download(self, names: Sequence[str], into: Path, tell: Tell) -> list[Path]:
+        """The packages' files, in a folder of the caller's. What is there already, whole and right, is not downloaded again."""
         what = names[0] if len(names) == 1 else f"{len(names)} packages ({names[0]} ...)"
         argv = ["apt-get", "download", *names]
-        debs.mkdir(parents=True, exist_ok=True)
+        into.mkdir(parents=True, exist_ok=True)
         try:
-            self._fetch(argv, what, tell, debs)
+            with self._held(tell):
+                self._fetch(argv, what, tell, into)
         except HostError:
             # The archive may have gone on since the lists were fetched.
             self.update(tell, fresh=True)
-            self._fetch(argv, what, tell, debs)
+            with self._held(tell):
+                self._fetch(argv, what, tell, into)
         found = []
         for name in names:
-            files = sorted(debs.glob(f"{name}_*.deb"), key=lambda file: file.stat().st_mtime)
+            files = sorted(into.glob(f"{name}_*.deb"), key=lambda file: file.stat().st_mtime)
             if not files:
                 raise HostError(f"apt-get download {name} left no file")
             found.append(files[-1])
         return found
 
-    def closure(self, name: str, tell: Tell) -> list[Path]:
+    def closure(self, name: str, into: Path, tell: Tell) -> list[Path]:
         """The files of a package for this machine, and of those that it needs and that are not installed here."""
-        cache = self.folder / "debs"
-        (cache / "partial").mkdir(parents=True, exist_ok=True)
+        (into / "partial").mkdir(parents=True, exist_ok=True)
         # Without the lock on what is installed, since nothing is: no root is needed.
-        options = {"Dir::State::status": "/var/lib/dpkg/status", "Dir::Cache::archives": str(cache), "Debug::NoLocking": "true"}
+        options = {"Dir::State::status": "/var/lib/dpkg/status", "Dir::Cache::archives": str(into), "Debug::NoLocking": "true"}
         argv = ["apt-get", *(part for key, value in options.items() for part in ("-o", f"{key}={value}"))]
         argv += ["install", "--download-only", "--no-install-recommends", "--yes", name]
-        self._fetch(argv, f"{name} and what it needs", tell)
-        return sorted(cache.glob("*.deb"))
+        with self._held(tell):
+            self._fetch(argv, f"{name} and what it needs", tell)
+        return sorted(into.glob("*.deb"))
 
     def _sources(self) -> str:
         own = [entry for entry in _entries() if entry[1] == self.suite or entry[1].startswith(f"{self.suite}-")]

@@ -54,33 +54,48 @@ def prepare(name: Name, own: Own, tell: Tell) -> Entry:
         if name.kernel:
             raise UsageError(f"{name.entry} has a kernel in its name: with --kernel write qemu:{name.board}")
         name = Name(name.board, str(own.kernel), name.cpu)
-    with store.locked(store.folder_of(f"qemu:{name.board}@{name.kernel}").name):
-        kernel = None
-        if not name.kernel or name.kernel == store.NEWEST:
-            kernel = _choose(name, tell)
-            name = Name(name.board, _series(kernel.version), name.cpu)
-        folder = store.folder_of(name.entry)
+    kernel = None
+    if not name.kernel or name.kernel == store.NEWEST:
+        # The lock is that of the machine that this comes to, whatever name led to it.
+        kernel = _choose(name, tell)
+        name = Name(name.board, _series(kernel.version), name.cpu)
+    folder = store.folder_of(name.entry)
+    with store.locked(folder.name, lambda what: tell(what, None)):
         entry = store.find(name)
         if entry is not None and entry.damage() is None and entry.changed() is None and not (own.rootfs or own.modules):
             tell(f"{entry.name} is there", None)
             return entry
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(folder)
-        made = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
-            store.write(made, _build(name, own, kernel, made, tell))
-            if entry is not None:
-                store.remove(entry)
-            shutil.rmtree(folder, ignore_errors=True)
-            made.rename(folder)
-            for place in (store.home() / "apt").glob("*/debs"):
-                # What an interrupted prepare goes on with is of no use any more.
-                shutil.rmtree(place, ignore_errors=True)
-        finally:
-            shutil.rmtree(made, ignore_errors=True)
+            _make(name, own, kernel, folder, tell)
+        except OSError as error:
+            what = error.filename or store.home()
+            raise HostError(f"{name.entry} was not prepared: {what}: {os.strerror(error.errno or 0)}") from None
         entry = store.find(name)
         assert entry is not None
         return entry
+
+
+def _make(name: Name, own: Own, kernel: _Kernel | None, folder: Path, tell: Tell) -> None:
+    """Build a machine beside its folder, and put it there when it is whole."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(folder)
+    made = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        store.write(made, _build(name, own, kernel, made, tell))
+        entry = store.find(name)
+        if entry is not None:
+            store.remove(entry)
+        shutil.rmtree(folder, ignore_errors=True)
+        made.rename(folder)
+        # What an interrupted prepare goes on with is of no use any more.
+        shutil.rmtree(_downloads(name), ignore_errors=True)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def _downloads(name: Name) -> Path:
+    """Where the packages of one machine are: nobody else's, since whoever prepares it has its lock."""
+    return store.home() / "downloads" / store.folder_of(name.entry).name
 
 
 def _sweep(folder: Path) -> None:
@@ -94,17 +109,18 @@ def _build(name: Name, own: Own, kernel: _Kernel | None, made: Path, tell: Tell)
     board = name.row
     image = Path(name.kernel) if "/" in name.kernel else None
     packages: list[Path] = []
+    downloads = _downloads(name)
     with tempfile.TemporaryDirectory(prefix="unpacked-", dir=made) as place:
         root, tree = Path(place) / "root", Path(place) / "kernel"
         root.mkdir()
         tree.mkdir()
         if image is None:
             kernel = kernel or _choose(name, tell)
-            packages += _fetched(kernel.apt, [kernel.package, *kernel.modules], tree, tell)
+            packages += _fetched(kernel.apt, [kernel.package, *kernel.modules], tree, downloads, tell)
             image = _image(tree, kernel.package)
         store.write_kernel(image, made, board)
         if own.rootfs is None:
-            packages += _userland(board, root, tell)
+            packages += _userland(board, root, downloads, tell)
         tell("building the first file system", None)
         loaded = initramfs.modules(own.modules or tree, board.modules)
         base = initramfs.base(_rootfs(own.rootfs, root), loaded)
@@ -193,14 +209,14 @@ def _readable(path: Path) -> bytes:
 # --- the first file system ------------------------------------------------------------------------------------------
 
 
-def _userland(board: Board, root: Path, tell: Tell) -> list[Path]:
+def _userland(board: Board, root: Path, downloads: Path, tell: Tell) -> list[Path]:
     """Python with what it needs, unpacked and trimmed; returns the packages."""
     apt = _with_python(board, tell)
     python = next(name for name in apt.depends("python3-minimal") if re.fullmatch(r"python3\.\d+-minimal", name))
     parts = [python, f"lib{python}", f"lib{python.replace('minimal', 'stdlib')}"]
     needed = {name for part in parts for name in apt.depends(part) if re.fullmatch(_LIBRARIES, name)}
     initramfs.merge(root)
-    packages = _fetched(apt, [*parts, *sorted(needed)], root, tell)
+    packages = _fetched(apt, [*parts, *sorted(needed)], root, downloads, tell)
     initramfs.trim(root)
     return packages
 
@@ -219,8 +235,8 @@ def _with_python(board: Board, tell: Tell) -> Apt:
     raise HostError(f"no suite has python3 for {board.debian}" + "".join(f"; {reason}" for reason in failed))
 
 
-def _fetched(apt: Apt, names: list[str], into: Path, tell: Tell) -> list[Path]:
-    packages = apt.download(names, tell)
+def _fetched(apt: Apt, names: list[str], into: Path, downloads: Path, tell: Tell) -> list[Path]:
+    packages = apt.download(names, downloads, tell)
     tell(f"unpacking {len(packages)} packages" if len(packages) > 1 else f"unpacking {packages[0].name}", None)
     for package in packages:
         unpack(package, into)

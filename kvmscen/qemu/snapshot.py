@@ -145,11 +145,15 @@ def _prune(kept: Path, cpu: str) -> None:
     """
     others: list[tuple[float, Path]] = []
     for folder in kept.parent.iterdir():
-        made = folder.stat().st_mtime
-        if (folder / "hello.json").exists():
-            if folder != kept and (folder / "cpu").read_text() == cpu:
-                others.append((made, folder))
-        elif time.time() - made > _FORGOTTEN:
-            shutil.rmtree(folder, ignore_errors=True)
+        try:
+            made = folder.stat().st_mtime
+            if (folder / "hello.json").exists():
+                if folder != kept and (folder / "cpu").read_text() == cpu:
+                    others.append((made, folder))
+            elif time.time() - made > _FORGOTTEN:
+                shutil.rmtree(folder, ignore_errors=True)
+        except FileNotFoundError:
+            # Another kvmscen has removed it.
+            pass
     for _, folder in sorted(others, reverse=True)[_KEPT:]:
         shutil.rmtree(folder, ignore_errors=True)

@@ -11,12 +11,13 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kvmscen.disk import homes
 from kvmscen.errors import HostError, UsageError
 from kvmscen.qemu.boards import BOARDS, Board
 
@@ -68,9 +69,8 @@ def parse(text: str) -> Name:
 
 
 def home() -> Path:
-    """The cache's folder of kvmscen, below XDG_CACHE_HOME."""
-    given = os.environ.get("XDG_CACHE_HOME", "")
-    return Path(given if os.path.isabs(given) else Path.home() / ".cache") / "kvmscen" / "qemu"
+    """The cache's folder of kvmscen, below XDG_CACHE_HOME. Raises HostError where there is none to be found."""
+    return homes.folder("XDG_CACHE_HOME", ".cache") / "qemu"
 
 
 @dataclass(frozen=True)
@@ -138,9 +138,15 @@ def folder_of(entry: str) -> Path:
 
 
 def entries() -> list[Entry]:
-    """The prepared machines, sorted by name."""
-    folders = (home() / "machines").glob("*/manifest.json")
-    found = [entry for path in folders if (entry := _read(path.parent)) is not None]
+    """The prepared machines, sorted by name. Raises HostError where the cache cannot be read."""
+    place = home() / "machines"
+    try:
+        folders = [place / name for name in os.listdir(place) if not name.startswith(".")]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise HostError(f"{place} cannot be read: {os.strerror(error.errno or 0)}") from None
+    found = [entry for folder in folders if (entry := _read(folder)) is not None]
     return sorted(found, key=lambda entry: natural(entry.name))
 
 
@@ -183,7 +189,10 @@ def write(folder: Path, manifest: dict[str, Any]) -> None:
 
 def remove(entry: Entry) -> None:
     """Remove a prepared machine; the manifest goes first, so that half of one is none."""
-    (entry.folder / "manifest.json").unlink(missing_ok=True)
+    try:
+        (entry.folder / "manifest.json").unlink(missing_ok=True)
+    except OSError as error:
+        raise HostError(f"{entry.folder} cannot be removed: {os.strerror(error.errno or 0)}") from None
     shutil.rmtree(entry.folder, ignore_errors=True)
 
 
@@ -233,23 +242,44 @@ def _plain(image: bytes) -> bytes:
 
 
 def clear() -> None:
-    """Remove everything that was prepared and downloaded."""
-    for entry in entries():
-        remove(entry)
-    shutil.rmtree(home(), ignore_errors=True)
+    """Remove everything that was prepared and downloaded. Raises HostError where another kvmscen is at it."""
+    place = home() / "locks"
+    names = os.listdir(place) if place.is_dir() else []
+    with ExitStack() as held:
+        for name in names:
+            held.enter_context(locked(name, wait=False))
+        for entry in entries():
+            remove(entry)
+        if home().is_dir():
+            for path in home().iterdir():
+                # Whoever waits for a lock has its file open.
+                if path != place:
+                    shutil.rmtree(path, ignore_errors=True)
 
 
 @contextmanager
-def locked(name: str) -> Iterator[None]:
-    """Only one kvmscen at a time prepares this. Raises HostError where the cache cannot be written."""
+def locked(name: str, waiting: Callable[[str], None] | None = None, wait: bool = True, shared: bool = False) -> Iterator[None]:
+    """Only one kvmscen at a time does what has this name, or several with `shared`; the kernel ends the lock of a dead one.
+
+    `waiting` is told what for, if it comes to that. Raises HostError where the cache cannot be written, and, without `wait`,
+    where another has the lock.
+    """
     place = home() / "locks"
     try:
         place.mkdir(parents=True, exist_ok=True)
         file = os.open(place / name.replace("/", "%2F"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise HostError(f"{home()} cannot be written: {os.strerror(error.errno or 0)}") from None
+        raise HostError(f"{error.filename or place} cannot be written: {os.strerror(error.errno or 0)}") from None
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     try:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not wait:
+                raise HostError(f"another kvmscen is at work on {name}: try again when it is done") from None
+            if waiting is not None:
+                waiting(f"another kvmscen is at work on {name}: waiting for it")
+            fcntl.flock(file, kind)
         yield
     finally:
         os.close(file)

@@ -56,10 +56,13 @@ def get(board: Board, tell: Tell) -> None:
         return
     tell(f"{board.binary} is not installed here: getting {board.package}", None)
     place = unpacked(board)
-    with store.locked(board.package):
+    with store.locked(board.package, lambda what: tell(what, None)):
+        if find(board) is not None:
+            return
+        downloads = store.home() / "downloads" / board.package
         apt = Apt(store.home() / "apt", native(), release())
         apt.update(tell)
-        packages = [package for name in (board.package, *board.firmware) for package in apt.closure(name, tell)]
+        packages = [package for name in (board.package, *board.firmware) for package in apt.closure(name, downloads, tell)]
         place.parent.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
         try:
@@ -69,5 +72,5 @@ def get(board: Board, tell: Tell) -> None:
             made.rename(place)
         finally:
             shutil.rmtree(made, ignore_errors=True)
-        shutil.rmtree(apt.folder / "debs", ignore_errors=True)
+        shutil.rmtree(downloads, ignore_errors=True)
     need(board)

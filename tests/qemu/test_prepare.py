@@ -73,7 +73,7 @@ def test_from_nothing_interrupted_and_damaged(cache: Cache) -> None:
     cache.interrupt(cache.start("host", "prepare", HOST), "7 packages")
     assert cache.left() == []
     assert "no host is prepared" in cache.run("host", "list")[0]
-    kernel = next(cache.folder.glob("apt/*/debs/linux-image-*.deb"))
+    kernel = next(cache.folder.glob("downloads/*/linux-image-*.deb"))
     fetched = kernel.stat().st_mtime_ns
 
     # Goes on with what is there, and says what it does.
@@ -85,7 +85,7 @@ def test_from_nothing_interrupted_and_damaged(cache: Cache) -> None:
         "building the first file system",
         f"booting {HOST}",
     ]
-    assert list(cache.folder.glob("apt/*/debs/*")) == []
+    assert list(cache.folder.glob("downloads/*")) == []
 
     # Whole: nothing to do. Damaged: made anew.
     assert cache.run("host", "prepare", HOST)[1].splitlines()[0] == f"{HOST} is there"
@@ -96,6 +96,82 @@ def test_from_nothing_interrupted_and_damaged(cache: Cache) -> None:
     err = cache.run("host", "prepare", HOST)[1]
     assert "building the first file system" in err
     assert "PASS" in cache.run("run", "scenarios/arm64-mmio.yaml", "--on", HOST)[0]
+
+
+@pytest.mark.qemu
+def test_two_at_once_whatever_the_name(cache: Cache) -> None:
+    # On a Debian 12 all three are one machine, so one of them makes it and the others find it.
+    cache.run("host", "prepare", HOST)
+    cache.run("host", "remove", HOST)
+    started = [cache.start("host", "prepare", name) for name in (HOST, "qemu:arm64", HOST)]
+    ended = [process.communicate(timeout=600) for process in started]
+    assert [process.returncode for process in started] == [0, 0, 0], ended
+    assert all("Traceback" not in err for _, err in ended)
+    assert all(": ready, kernel " in out for out, _ in ended)
+    assert sum("building the first file system" in err for _, err in ended) == len(list(cache.folder.glob("machines/arm64@*")))
+    assert cache.left() == []
+    assert list(cache.folder.glob("downloads/*")) == []
+
+
+def holding(cache: Cache, name: str) -> subprocess.Popen[str]:
+    """A process that is at work on something."""
+    code = f"from kvmscen.qemu import store\nwith store.locked({name!r}):\n    print('held', flush=True)\n    input()\n"
+    pipe = subprocess.PIPE
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdin=pipe, stdout=pipe, text=True, env=cache.environment)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_what_another_is_at_is_not_removed(tmp_path: Path) -> None:
+    own = Cache(tmp_path)
+    with holding(own, "arm64@6.1") as process:
+        downloads = own.folder / "downloads" / "arm64@6.1"
+        downloads.mkdir(parents=True)
+        err = own.run("host", "remove", "--all", status=3)[1]
+        assert err == "kvmscen: another kvmscen is at work on arm64@6.1: try again when it is done\n"
+        assert downloads.exists()
+        process.kill()
+    # A dead one holds nothing.
+    own.run("host", "remove", "--all")
+    assert not downloads.exists()
+
+
+def test_who_waits_says_so(tmp_path: Path) -> None:
+    own = Cache(tmp_path)
+    told = "lambda what: print(what, flush=True)"
+    code = f"from kvmscen.qemu import store\nwith store.locked('x', {told}):\n    print('mine', flush=True)\n"
+    with holding(own, "x") as process:
+        argv = [sys.executable, "-c", code]
+        with subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=own.environment) as other:
+            assert other.stdout is not None
+            assert other.stdout.readline() == "another kvmscen is at work on x: waiting for it\n"
+            process.kill()
+            assert other.communicate(timeout=600)[0] == "mine\n"
+
+
+@pytest.mark.parametrize("verb", [("run", "scenarios/arm64-psci.yaml"), ("hosts",), ("host", "list"), ("host", "prepare", HOST)])
+@pytest.mark.parametrize("kind", ["a file", "a link to nowhere", "no home"])
+def test_a_cache_that_cannot_be_is_named(verb: tuple[str, ...], kind: str, tmp_path: Path) -> None:
+    own = Cache(tmp_path / "cache")
+    if kind == "a file":
+        (tmp_path / "cache").write_text("")
+    elif kind == "a link to nowhere":
+        (tmp_path / "cache").symlink_to("/proc/nowhere/at/all")
+    else:
+        # A user that the system does not know, without HOME.
+        own.environment = {**own.environment, "XDG_CACHE_HOME": "relative", "HOME": "relative"}
+    process = own.start(*verb)
+    out, err = process.communicate(timeout=600)
+    assert "Traceback" not in err
+    assert "itself broke" not in err
+    writes = verb[:2] == ("host", "prepare")
+    needed = verb[0] == "host" and (writes or kind != "a link to nowhere")
+    assert process.returncode == (3 if needed else 0), out + err
+    if kind == "no home":
+        assert "there is no home folder: set HOME, or XDG_CACHE_HOME to a folder" in " ".join((out + err).split())
+    elif kind == "a file":
+        assert "Not a directory" in " ".join((out + err).split())
 
 
 @pytest.mark.qemu
@@ -151,7 +227,8 @@ def test_a_machine_that_does_not_come_up_says_what_its_console_said(cache: Cache
 @pytest.mark.qemu
 def test_all_is_removed(cache: Cache) -> None:
     cache.run("host", "remove", "--all")
-    assert not cache.folder.exists()
+    # The files of the locks stay, since another kvmscen may wait for one.
+    assert {path.name for path in cache.folder.glob("*")} <= {"locks"}
     assert "no host is prepared" in cache.run("host", "list")[0]
 
 
