@@ -41,7 +41,7 @@ PROBLEMS_MAX = 50
 # libyaml's Python fallback is twenty times slower, but reads the same.
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_LINE_END = re.compile("\r(?!\n)|[\x85\u2028\u2029]")
+_LINE_END = re.compile("\r(?!\n)|[\x85\u2028\u2029\ufeff]")
 
 
 class Map(dict[str, Any]):
@@ -135,7 +135,7 @@ def decode(raw: bytes, file: str) -> str | Problem:
 
 
 def line_end(text: str) -> tuple[tuple[int, int], str] | None:
-    """The first line end that is neither LF nor CRLF, as (line, column) from 0 and what to do about it.
+    """The first line end that is neither LF nor CRLF, or byte order mark, as (line, column) from 0 and what to do about it.
 
     YAML ends a line there, editors and assemblers do not all: what is told at a line would be told at another one.
     """
@@ -145,6 +145,11 @@ def line_end(text: str) -> tuple[tuple[int, int], str] | None:
     mark = (text.count("\n", 0, found.start()), found.start() - (text.rfind("\n", 0, found.start()) + 1))
     if found[0] == "\r":
         return mark, "a line ends with a carriage return (CR) alone: save the file with the line ends LF, or CRLF"
+    if found[0] == "\ufeff":
+        return (
+            mark,
+            "here stands a byte order mark (U+FEFF), which nobody sees: take it out, it belongs at the start of a file only",
+        )
     code = f"{ord(found[0]):04x}"
     return mark, f'the line end U+{code.upper()} is none that everybody sees: write a new line, or "\\u{code}" in quotes'
 
