@@ -310,7 +310,7 @@ def _digest(data: Json) -> str:
     import hashlib  # here, since it takes a while to import and only who seals a Machine needs it
 
     kept = {key: value for key, value in data.items() if key not in _NOT_IN_DIGEST}
-    kept["vcpus"] = [{**vcpu, "script": _deeds(vcpu["script"] or ())} for vcpu in data["vcpus"]]
+    kept["vcpus"] = [{**vcpu, "script": _deeds(vcpu["script"] or (), _waits(vcpu["script"] or ()))} for vcpu in data["vcpus"]]
     if "measure" in kept:
         # How often and by which loop does not change the question.
         kept["measure"] = [{key: kind[key] for key in ("to", "since") if key in kind} for kind in kept["measure"]["kinds"]]
@@ -318,14 +318,20 @@ def _digest(data: Json) -> str:
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
-def _deeds(steps: Any) -> list[Any]:
-    """The steps at which something is replied or done, each with the exit that it stands at."""
+def _waits(steps: Any) -> bool:
+    """Whether there is a timeout step. Which steps stand before it decides when it is due, and no recording tells how long a
+    guest took to its exits."""
+    return any(step["exit"] == "timeout" or _waits(step.get("steps", ())) for step in steps)
+
+
+def _deeds(steps: Any, every: bool) -> list[Any]:
+    """The steps at which something is replied or done, each with the exit that it stands at; or every step."""
     out: list[Any] = []
     for step in steps:
         deed = {key: step[key] for key in ("reply", "then", "timeout") if key in step}
         if step.get("steps"):
-            deed["steps"] = _deeds(step["steps"])
-        if deed.get("steps") != [] and deed:
+            deed["steps"] = _deeds(step["steps"], every)
+        if every or (deed.get("steps") != [] and deed):
             out.append({**{key: step[key] for key in ("exit", "where", "repeat") if key in step}, **deed})
     return out
 

@@ -182,3 +182,16 @@ def test_what_is_expected_does_not_change_the_digest(other: Machine) -> None:
 def test_what_the_guest_is_and_is_told_changes_it(other: Machine) -> None:
     assert other.digest() != HERE.digest()
     assert other.digest().startswith("sha256:")
+
+
+def test_where_a_timeout_is_due_is_in_the_digest() -> None:
+    def digest(first: Step, *more: Step) -> str:
+        vcpu = Vcpu(0, "long", {}, (), (first, *more))
+        return Machine("x86_64", (Memslot(0, 0, 0x1000),), (), (), (vcpu,)).seal("a").digest
+
+    waits = Step("timeout", timeout=0.5)
+    assert digest(Step("hlt"), Step("mmio")) == digest(Step("hlt", repeat=(0, 1)), Step("mmio"))
+    # As soon as the first step may be missing, the guest that takes its time to `hlt` has not passed the timeout.
+    assert digest(Step("hlt"), waits) != digest(Step("hlt", repeat=(0, 1)), waits)
+    group = Step("group", repeat=(1, 2), steps=(waits,))
+    assert digest(Step("hlt"), group) != digest(Step("hlt", repeat=(0, 1)), group)

@@ -46,7 +46,8 @@ def _apart(course: Course, walk: Sequence[Taken], stopped: str) -> bool:
         verdict = scripts[event.vcpu].take(event.kind, event.name, event.fields)
         if (one.at, event.at is None, event.ignored) != (verdict.at, verdict.at is None, verdict.ignored):
             return True
-        if event.kind != "error" and event.op is None and course.story.steps and not course.steps(event.vcpu):
+        entered = event.op is None and (event.kind != "error" or event.fields.get("ioctl") == "KVM_RUN")
+        if entered and course.story.steps and not course.steps(event.vcpu):
             # A vCPU without steps is not entered.
             return True
         if event.vcpu in left:
