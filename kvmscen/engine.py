@@ -32,6 +32,8 @@ Json = dict[str, Any]
 MOST_AT_ONCE = 64
 # A file that takes longer to parse and assemble than this has brought its prepare child to a standstill.
 PREPARE_SECONDS = 30.0
+# Nothing new for so long, and the one who waits is told what runs.
+_PATIENCE = 0.5
 # One prepare child for so many files: starting another costs more than it saves on fewer.
 FILES_A_CHILD = 24
 # So many files are sent to a prepare child at once: a round trip for each takes 0.05 ms of CPU more.
@@ -59,6 +61,16 @@ class Outcome:
     facts: Facts | None
 
 
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is: `share` from 0 to 1, which never falls; of how many files all is told; the case that has run longest."""
+
+    share: float
+    files: int
+    of: int
+    running: str = ""
+
+
 @dataclass
 class _Shared:
     """What the threads share."""
@@ -73,6 +85,8 @@ class _Shared:
     # The names of the cases that there are, None: of a file it is not known.
     names: set[str | None] = field(default_factory=set)
     stopped: threading.Event = field(default_factory=threading.Event)
+    # What each thread runs now, the oldest first.
+    running: dict[int, str] = field(default_factory=dict)
     # The hosts that were asked for and cannot run here.
     dead: dict[str, Problem] = field(default_factory=dict)
 
@@ -83,15 +97,16 @@ def run(
     each: bool,
     selection: Selection,
     workers: int,
-    on_outcome: Callable[[Outcome, int, int], None],
+    on_outcome: Callable[[Outcome, Progress], None],
     on_problem: Callable[[Problem], None],
     problems: Sequence[Problem] = (),
+    on_wait: Callable[[Progress], None] = lambda _: None,
 ) -> Run:
     """Run files on hosts and judge them.
 
-    `each`: every case on every host; else on the first that fits. `on_outcome(outcome, done, known)` and `on_problem` are
-    called in the order of the files. `problems` are those found before. Raises HostError when no host can run here; where some
-    of `each` can, the cases of the others are errors.
+    `each`: every case on every host; else on the first that fits. `on_outcome` and `on_problem` are called in the order of the
+    files, `on_wait` now and then where that takes long. `problems` are those found before. Raises HostError when no host can run
+    here; where some of `each` can, the cases of the others are errors.
     """
     confinement.check()
     started, clock = time.time(), time.monotonic()
@@ -104,6 +119,8 @@ def run(
             if isinstance(item, Problem):
                 found.append(item)
                 on_problem(item)
+            elif isinstance(item, Progress):
+                on_wait(item)
             else:
                 results.append(item[0].result)
                 on_outcome(*item)
@@ -130,7 +147,7 @@ def run(
 
 def _found(
     shared: _Shared, files: Sequence[str], hosts: Sequence[Host], each: bool, selection: Selection, workers: int
-) -> Iterator[Problem | tuple[Outcome, int, int]]:
+) -> Iterator[Problem | Progress | tuple[Outcome, Progress]]:
     """What is wrong with hosts and files, and what came of cases, in the order in which it is told."""
     shared.children += [prepare_child(files) for _ in range(max(1, min(os.cpu_count() or 1, -(-len(files) // FILES_A_CHILD))))]
     for child in shared.children:
@@ -304,7 +321,9 @@ def _execute_all(shared: _Shared, hosts: dict[str, Host]) -> None:
     executors: dict[str, Executor] = {}
     while (item := shared.jobs.get()) is not None and not shared.stopped.is_set():
         number, index, job = item
+        shared.running[threading.get_ident()] = f"{job.scenario}:{job.case} on {job.host}"
         found = _execute(shared, hosts, executors, job)
+        del shared.running[threading.get_ident()]
         shared.room.taken(_size(job))
         if found.observation is not None and not shared.room.keep(found.observation):
             say = f"what the cases of this run saw takes more than {SEEN_MOST >> 30} GiB: run fewer at once, or look at less"
@@ -332,26 +351,33 @@ def _execute(shared: _Shared, hosts: dict[str, Host], executors: dict[str, Execu
         return result(job, "ERROR", why(error))
 
 
-def _in_order(shared: _Shared, files: int) -> Iterator[Problem | tuple[Outcome, int, int]]:
+def _in_order(shared: _Shared, files: int) -> Iterator[Problem | Progress | tuple[Outcome, Progress]]:
     """Problems and results in the order of files and cases, each as soon as those before it are there."""
     counts: dict[int, int] = {}
     problems: dict[int, list[Problem]] = {}
     results: dict[tuple[int, int], Outcome] = {}
-    known = done = 0
     file = index = 0
+
+    def progress() -> Progress:
+        within = index / counts[file] if counts.get(file) else 0.0
+        running = next(iter(list(shared.running.values())), "")
+        return Progress((file + within) / files, file + int(within), files, running)
+
     while file < files:
         if problems.get(file):
             yield from problems.pop(file)
         elif file in counts and index >= counts[file]:
             file, index = file + 1, 0
         elif (file, index) in results:
-            yield results.pop((file, index)), done, known
             index += 1
+            yield results.pop((file, index - 1)), progress()
         else:
-            item = shared.done.get()
+            try:
+                item = shared.done.get(timeout=_PATIENCE)
+            except queue.Empty:
+                yield progress()
+                continue
             if isinstance(item[2], Outcome):
                 results[item[0], item[1]] = item[2]
-                done += 1
             else:
                 problems[item[0]], counts[item[0]] = item[1:]
-                known += item[2]

@@ -78,7 +78,11 @@ class _Hosts:
     def timed(self, files: Sequence[str], plan: rounds.Plan, screen: Screen, problems: Sequence[Problem] = ()) -> Run:
         """One measurement."""
         hosts = [host(name) for name in self.named] or defaults(verbs.say)
-        return rounds.measure(files, hosts, bool(self.named), self.selection, plan, screen.problem, screen.progress, problems)
+
+        def on_round(done: int, of: int) -> None:
+            screen.progress(engine.Progress(done / of, 0, 1))
+
+        return rounds.measure(files, hosts, bool(self.named), self.selection, plan, screen.problem, on_round, problems)
 
 
 def _against(name: str, kept: baseline.Baseline, made: Run, hosts: _Hosts, plan: rounds.Plan, screen: Screen) -> Run:

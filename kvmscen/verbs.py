@@ -45,8 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
     for line in found.passed_over:
         screen.say(line)
 
-    def on_result(outcome: engine.Outcome, done: int, known: int) -> None:
-        screen.result(_whole(outcome) if arguments.verbose else outcome.result, done, known)
+    def on_result(outcome: engine.Outcome, progress: engine.Progress) -> None:
+        screen.result(_whole(outcome) if arguments.verbose else outcome.result, progress)
         if record is not None:
             record.keep(outcome)
         if arguments.observed:
@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     selection = engine.Selection(arguments.k, tuple(arguments.case or ()), arguments.assembler)
     try:
         hosts = [host(name) for name in named] or defaults(say)
-        made = engine.run(files, hosts, bool(named), selection, workers, on_result, screen.problem, problems)
+        made = engine.run(files, hosts, bool(named), selection, workers, on_result, screen.problem, problems, screen.waiting)
         if not made.results and not made.problems and files and not made.interrupted:
             screen.say("no case of these files is selected by " + " ".join(_selecting(arguments)))
         screen.end(made)

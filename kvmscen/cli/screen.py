@@ -8,9 +8,10 @@ import sys
 from typing import TextIO
 
 from kvmscen.cli.streams import again
+from kvmscen.engine import Progress
 from kvmscen.errors import Problem
 from kvmscen.reports import text
-from kvmscen.reports.story import BAD
+from kvmscen.reports.story import BAD, plural
 from kvmscen.result import Result, Run
 
 # A progress bar is for runs longer than a screen.
@@ -29,6 +30,7 @@ class Screen:
         self.color = _color(out)
         self.width = shutil.get_terminal_size((120, 24)).columns
         self.bar = ""
+        self.cases = self.failed = 0
 
     def say(self, line: str) -> None:
         """One line, or several."""
@@ -39,14 +41,20 @@ class Screen:
         """What is wrong in a file."""
         self.say(text.problem(problem))
 
-    def result(self, result: Result, done: int, known: int) -> None:
+    def result(self, result: Result, progress: Progress) -> None:
         """A case that is done."""
+        self.cases += 1
+        self.failed += result.status in BAD
         if not self.quiet or result.status in BAD:
             self.say(self._shown(result))
             for line in text.beneath(result, self.asked):
                 self.say(line)
         self.out.flush()
-        self.progress(done, known)
+        self.progress(progress, self.cases >= _BAR_FROM or progress.of >= _BAR_FROM)
+
+    def waiting(self, progress: Progress) -> None:
+        """Nothing new for a while."""
+        self.progress(progress)
 
     def _shown(self, result: Result) -> str:
         if result.status not in BAD:
@@ -65,14 +73,21 @@ class Screen:
             self.say(notes)
         self.out.flush()
 
-    def progress(self, done: int, known: int) -> None:
-        """The bar, on a terminal."""
-        if known < _BAR_FROM or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+    def progress(self, progress: Progress, wanted: bool = True) -> None:
+        """The bar, on a terminal: how much is done, what of it was not as it should be, and what runs."""
+        if not wanted or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
             return
-        width = max(10, min(40, self.width - 24))
-        full = width * done // max(known, 1)
-        self.bar = f"[{'#' * full}{' ' * (width - full)}] {done}/{known}"
-        again(sys.stderr, self.bar)
+        told = f"{progress.files}/{progress.of} files" if progress.of > 1 else f"{progress.share:.0%}"
+        told += f", {plural(self.cases, 'case')}" if self.cases else ""
+        told += f", {self.failed} failed" if self.failed else ""
+        told += f": {progress.running}" if progress.running else ""
+        width = max(10, min(40, self.width // 3))
+        full = int(width * progress.share)
+        bar = f"[{'#' * full}{' ' * (width - full)}] {told}"
+        # One column is left free: a terminal may go on to the next line when the last one is taken.
+        bar = bar if len(bar) < self.width else bar[: max(self.width - 4, 0)] + "..."
+        again(sys.stderr, bar + " " * (len(self.bar) - len(bar)))
+        self.bar = bar
         sys.stderr.flush()
 
     def _clear(self) -> None:
