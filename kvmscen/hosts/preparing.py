@@ -7,7 +7,12 @@ from collections.abc import Sequence
 
 from kvmscen.disk import scratch
 from kvmscen.hosts import confinement
-from kvmscen.hosts.child import Child, python
+from kvmscen.hosts.child import Child, Json, python
+from kvmscen.hosts.patience import Patience, used
+
+# What a start takes of CPU where a file has its plain time: three times what it takes on a machine of 2020. A processor that QEMU
+# emulates takes ten times as long.
+_START, _SLOWEST = 1.0, 30.0
 
 
 class PrepareChild(Child):
@@ -19,6 +24,18 @@ class PrepareChild(Child):
         self.heard = confinement.heard
         # What comes of a file is held against limits of its own, and there are more lines in a program than exits in a run.
         self.doubted = False
+        self._slow = 1.0
+
+    def wait_hello(self, seconds: float = 30.0) -> Json:
+        """Its first frame. What it took of CPU until then says how slow this machine is: a file has its time in proportion."""
+        new = not self.hello
+        hello = super().wait_hello(seconds)
+        if new and (process := self.process_id) is not None:
+            self._slow = min(max(used(process) / _START, 1.0), _SLOWEST)
+        return hello
+
+    def _patience(self, seconds: float) -> Patience:
+        return super()._patience(seconds * self._slow)
 
     def kill(self) -> None:
         """End the process and what it started, and remove what it has left."""
