@@ -27,7 +27,11 @@ def _cleaned(data: Any) -> Any:
 
 
 def _render(file: str, case: Json) -> str:
-    parts = [f"{file}, case {case['case']} ({case['arch']}{_by(case)}), entry at {case['entry']:#x}", "", "memory map:"]
+    parts = [
+        f"{file}, case {case['case']} ({case['arch']}{_by(case)}), entry at {case['entry']:#x}{_why(case)}",
+        "",
+        "memory map:",
+    ]
     parts.append(tabulate(_map(case), headers=("from", "to", "size", "what"), disable_numparse=True))
     symbols = sorted((at, name) for name, at in case["symbols"].items())
     if symbols:
@@ -35,6 +39,14 @@ def _render(file: str, case: Json) -> str:
     if case["listing"]:
         parts += ["", "listing:", tabulate(_rows(case["listing"]), tablefmt="plain", disable_numparse=True)]
     return "\n".join(parts) + "\n"
+
+
+def _why(case: Json) -> str:
+    """What the entry is, where no label of the program says so."""
+    if not case["assembler"] or "_start" in case["symbols"]:
+        return ""
+    line = next((row["line"] for row in case["listing"] if row["gpa"] == case["entry"] and row["line"]), None)
+    return " (there is no `_start`" + (f": line {line}, the first of .text)" if line else ")")
 
 
 def _by(case: Json) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from kvmscen import checking, engine
-from kvmscen.cli.files import find
+from kvmscen.cli.files import find, what
 from kvmscen.cli.screen import Screen
 from kvmscen.disk import whole
 from kvmscen.errors import HOST, HostError, Problem, UsageError
@@ -183,7 +183,7 @@ def show(arguments: argparse.Namespace) -> int:
     if os.path.isdir(arguments.path):
         raise UsageError(f"{arguments.path} is a folder: name one scenario of it")
     if not os.path.isfile(arguments.path):
-        raise UsageError(f"{arguments.path}: there is no such file")
+        raise UsageError(f"{arguments.path}: {what(arguments.path)}")
     shown = checking.show(arguments.path, arguments.case, arguments.assembler)
     wrong = engine.problems_of(shown)
     for problem in wrong:

@@ -114,12 +114,12 @@ asm: |
       mov  eax, [counter + 8]
       cmp  eax, ecx
       jne  bad
-      mov  rax, [far]
+      mov  rax, [away]
       test rax, rax
       jnz  bad
       jmp  again
   bad: hlt
-  .set far, 0x7000
+  .set away, 0x7000
   .data
   counter: .quad 5, 0
 measure:

@@ -108,3 +108,10 @@ def test_text(file: str) -> None:
     assert listing[at + 1] == "0x5008 0200000000000000"
     assert "... 200 bytes" in listing
     assert len(listing) < 20
+
+
+def test_an_entry_that_no_label_names_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "b.yaml"
+    path.write_text("arch: x86_64\nmemslots: [{slot: 0, gpa: 0, size: 0x1000}]\nasm: |\n  a: nop\n  hlt\nexpect: [hlt]\n")
+    head = render("b.yaml", show(str(path), None)).splitlines()[0]
+    assert head.endswith("entry at 0x0 (there is no `_start`: line 4, the first of .text)")

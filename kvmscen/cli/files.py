@@ -34,7 +34,7 @@ def find(paths: Sequence[str]) -> Found:
         elif os.path.isfile(path):
             found.files.append(path)
         else:
-            found.problems.append(Problem(path, 0, 0, _what(path)))
+            found.problems.append(Problem(path, 0, 0, what(path)))
     found.files = list(dict.fromkeys(found.files))
     for folder in empty:
         say = "there are no scenarios (*.yaml) in this folder"
@@ -69,13 +69,13 @@ def _in_folder(path: str, out: Found) -> list[str]:
                 if os.path.isfile(file):
                     found.append(os.path.normpath(file) if path == "." else file)
                 else:
-                    out.problems.append(Problem(file, 0, 0, _what(file)))
+                    out.problems.append(Problem(file, 0, 0, what(file)))
             elif name.lower().endswith((".yml", ".yaml")):
                 out.passed_over.append(f"{file}: of a folder only *.yaml is run: rename it, or name it")
     return sorted(found)
 
 
-def _what(path: str) -> str:
+def what(path: str) -> str:
     """Why a path is no scenario file."""
     if os.path.exists(path):
         return _NO_FILE
