@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from kvmscen.job import Job
 from kvmscen.judge.verdict import result
-from kvmscen.measure import Timing
+from kvmscen.measure import Series, Timing
 from kvmscen.measured import Measured, Wanted, median, spread
 from kvmscen.notation import Notation
 from kvmscen.observation import Observation
@@ -20,6 +20,12 @@ def appraise(job: Job, seen: Sequence[Observation]) -> Result:
         return wrong
     measured = tuple(_measured(one, [part.timing for part in seen if part.timing is not None]) for one in job.wanted)
     return result(job, "PASS", None, observation=seen[-1], measured=measured)
+
+
+def so_far(job: Job, seen: Sequence[Observation]) -> Mapping[str, Sequence[float]]:
+    """The medians of the rounds that are done, in nanoseconds, by kind."""
+    done = [part.timing for part in seen if part.timing is not None]
+    return {one.name: _measured(one, done).medians_ns for one in job.wanted} if done else {}
 
 
 def lacking(job: Job, seen: Observation, rounds: int) -> Result | None:
@@ -43,8 +49,18 @@ def _missing(job: Job, one: Wanted, seen: Observation, rounds: int) -> tuple[str
         return None
     each = " in each round" if rounds > 1 else ""
     expected = f"measure {one.name}: {one.text} {asked + one.warmup:,} times{each} ({asked:,} samples after {one.warmup:,})"
-    came = f"{series.came:,} times" if series.came else "never"
-    return expected, f"it came {came} in {seen.timing.exits:,} exits: {_end(job, seen)}"
+    return expected, f"{_came(series, one.is_span)} in {seen.timing.exits:,} exits: {_end(job, seen)}"
+
+
+def _came(series: Series, is_span: bool) -> str:
+    """How often the exits of a kind came, and what became of the samples where they came often enough."""
+    broken = f", {series.broken:,} broken off by a signal" * bool(series.broken)
+    if is_span:
+        if not series.begins or not series.ends:
+            first, second = (f"came {n:,} times" if n else "never came" for n in (series.begins, series.ends))
+            return f"`from` {first}, `to` {second}{broken}"
+        return f"{series.came:,} times `to` came after `from` (`from` came {series.begins:,} times, `to` {series.ends:,}{broken})"
+    return f"it came {series.ends:,} times{broken}" if series.ends else "it came never"
 
 
 def _end(job: Job, seen: Observation) -> str:
@@ -59,13 +75,17 @@ def _end(job: Job, seen: Observation) -> str:
 
 def _measured(one: Wanted, rounds: Sequence[Timing]) -> Measured:
     ticks: list[tuple[float, ...]] = []
+    whole: list[tuple[float, ...]] = []
     for timing in rounds:
+        series = timing.series[one.name]
         less = 0.0 if one.less is None else median(timing.series[one.less].ticks)
         # What does not divide by the rounds leaves the last one with fewer.
         left = one.samples - sum(map(len, ticks))
-        ticks.append(tuple((sample - less) / one.per for sample in timing.series[one.name].ticks[:left]))
+        ticks.append(tuple((sample - less) / one.per for sample in series.ticks[:left]))
+        # An exit that nothing follows has no time behind it.
+        whole.append(tuple((sample - less) / one.per for sample in (series.whole or series.ticks)[:left]))
     hz = median([timing.hz for timing in rounds])
-    ticks = [samples for samples in ticks if samples]
+    ticks, whole = [samples for samples in ticks if samples], [samples for samples in whole if samples]
     all_ticks = [sample for samples in ticks for sample in samples]
     figures = spread(all_ticks)
     kvm = median([timing.series[one.name].kvm for timing in rounds])
@@ -85,4 +105,5 @@ def _measured(one: Wanted, rounds: Sequence[Timing]) -> Measured:
         user=user / (kvm + user) if kvm + user else 0.0,
         hz=hz,
         rounds=tuple(ticks),
+        whole=tuple(whole),
     )

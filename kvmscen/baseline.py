@@ -136,6 +136,23 @@ def change(kept: Sequence[float], medians: Sequence[float]) -> Interval:
     return Interval(value, quantile(found, tail), quantile(found, 1 - tail))
 
 
+def least(kept: Baseline, results: Sequence[Result]) -> dict[str, float]:
+    """For each kind that is in both, by name, the smallest slow-down that would have been told, as a share (0.12 is 12 %).
+
+    So much slower the interval of what was seen would lie beyond the least change.
+    """
+    out: dict[str, float] = {}
+    several = len({(result.name, result.host) for result in results if result.measured}) > 1
+    for result in results:
+        for one in result.measured:
+            then = kept.get(key(result, one))
+            if then is not None:
+                ratio = change(then.medians, one.medians_ns)
+                name = f"{result.name}:{one.name} on {result.host}" if several else one.name
+                out[name] = (1 + LEAST) * ratio.value / max(ratio.low, _NOTHING) - 1
+    return out
+
+
 def beyond(ratio: Interval) -> bool:
     """Whether a change is more than the least that is told."""
     return ratio.low > 1 + LEAST or ratio.high < 1 / (1 + LEAST)

@@ -72,23 +72,31 @@ class Measure:
 
 @dataclass(frozen=True)
 class Series:
-    """The samples of one kind, in ticks of the counter. `came` counts those of the warm-up too.
+    """The samples of one kind, in ticks of the counter.
 
     `kvm` and `user` are the medians of the ticks that a sample took inside KVM_RUN, and in user space: of an exit from its
-    return to the next KVM_RUN, of a span all that lies inside it.
+    return to the next KVM_RUN, of a span all that lies inside it. `whole` are the samples with that time; the last exit may be
+    missing there, since nothing follows it.
+
+    `came` counts the samples, with those of the warm-up; `ends` and `begins` count the exits at which samples end and spans
+    begin, whatever became of them, `broken` the samples that a signal broke off.
     """
 
     ticks: tuple[int, ...]
-    came: int
     kvm: float
     user: float
+    whole: tuple[int, ...] = ()
+    came: int = 0
+    ends: int = 0
+    begins: int = 0
+    broken: int = 0
 
     def to_json(self) -> Json:
-        return {"ticks": list(self.ticks), "came": self.came, "kvm": self.kvm, "user": self.user}
+        return {**vars(self), "ticks": list(self.ticks), "whole": list(self.whole)}
 
     @classmethod
     def from_json(cls, data: Json) -> Series:
-        return cls(tuple(data["ticks"]), data["came"], data["kvm"], data["user"])
+        return cls(**{**data, "ticks": tuple(data["ticks"]), "whole": tuple(data["whole"])})
 
 
 @dataclass(frozen=True)

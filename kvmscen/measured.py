@@ -21,6 +21,7 @@ class Wanted:
     warmup: int
     per: int = 1
     less: str | None = None
+    is_span: bool = False
 
     def to_json(self) -> Json:
         return vars(self)
@@ -50,6 +51,21 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
+# Nanoseconds of five digits are told in the next unit.
+_UNITS = (("ns", 1.0), ("us", 1e3), ("ms", 1e6), ("s", 1e9))
+
+
+def unit(ns: float) -> tuple[str, float]:
+    """The unit in which a time of so many nanoseconds is told, and how many nanoseconds that has."""
+    return next((one for one in _UNITS if abs(ns) < 9999.5 * one[1]), _UNITS[-1])
+
+
+def told(ns: float) -> str:
+    """A time with its unit: `238 ns`, `14.4 us`."""
+    name, size = unit(ns)
+    return f"{number(ns / size)} {name}"
+
+
 def quantile(ordered: Sequence[float], q: float) -> float:
     """The smallest value that at least a share `q` of the ordered values does not exceed (nearest rank)."""
     rank = -(-q * len(ordered) // 1)
@@ -77,8 +93,8 @@ class Measured:
     """One kind of access on one host.
 
     `loop` is native or python. `overhead_ns` is the median with a no-op ioctl in place of KVM_RUN, `user` the share of the
-    time that was spent in user space, by medians. `rounds` are the samples of each round in ticks, after `per` and `less`;
-    `hz` is the rate of the counter.
+    time that was spent in user space, by medians. `rounds` are the samples of each round in ticks, after `per` and `less`, and
+    `whole` the same with what user space did up to the next KVM_RUN; `hz` is the rate of the counter.
     """
 
     name: str
@@ -94,6 +110,7 @@ class Measured:
     user: float
     hz: float
     rounds: tuple[tuple[float, ...], ...]
+    whole: tuple[tuple[float, ...], ...] = ()
 
     @property
     def medians_ns(self) -> tuple[float, ...]:
@@ -106,6 +123,11 @@ class Measured:
         return [[sample * 1e9 / self.hz for sample in samples] for samples in self.rounds]
 
     @property
-    def samples_ns(self) -> list[float]:
-        """All samples in nanoseconds."""
-        return [sample * 1e9 / self.hz for samples in self.rounds for sample in samples]
+    def whole_rounds_ns(self) -> list[list[float]]:
+        """The samples of each round with what user space did, in nanoseconds."""
+        return [[sample * 1e9 / self.hz for sample in samples] for samples in self.whole or self.rounds]
+
+    @property
+    def whole_ns(self) -> Spread:
+        """The figures with what user space did, in nanoseconds."""
+        return spread([sample for samples in self.whole_rounds_ns for sample in samples])

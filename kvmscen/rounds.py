@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kvmscen import __version__, engine
-from kvmscen.appraise import appraise, lacking
+from kvmscen.appraise import appraise, lacking, so_far
 from kvmscen.errors import HostError, Problem
 from kvmscen.hosts import Executor, Host, confinement
 from kvmscen.hosts.child import Child
@@ -24,6 +24,22 @@ class Plan:
 
     rounds: int
     loop: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """How far it is: `done` executions `of` all, in which round, and what runs next.
+
+    `figures` are the medians of the rounds that it has had, in nanoseconds by kind.
+    """
+
+    done: int
+    of: int
+    round: int
+    rounds: int
+    name: str = ""
+    host: str = ""
+    figures: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 @dataclass
@@ -42,12 +58,12 @@ def measure(
     selection: engine.Selection,
     plan: Plan,
     on_problem: Callable[[Problem], None],
-    on_round: Callable[[int, int], None],
+    on_step: Callable[[Step], None],
     problems: Sequence[Problem] = (),
 ) -> Run:
     """Time the cases of files that have `measure`. `each`, `selection`, `problems` as in engine.run; closes the hosts.
 
-    `on_round(done, of)` is called after each execution.
+    `on_step` is called before each execution, and behind the last one.
     """
     confinement.check()
     started, clock = time.time(), time.monotonic()
@@ -64,11 +80,13 @@ def measure(
         for job in _jobs(child, files, hosts if each else usable, each, selection, plan, found, on_problem):
             timed.append(_Timed(job, [], _untimed(job, dead)))
         live = [one for one in timed if one.ended is None]
+        of = plan.rounds * len(live)
         for number in range(plan.rounds):
             for index, one in enumerate(live):
                 if one.ended is None:
+                    on_step(_step(one, number * len(live) + index, of, number + 1, plan.rounds))
                     _round(one, plan.rounds, {host.name: host for host in usable}, executors)
-                on_round(number * len(live) + index + 1, plan.rounds * len(live))
+        on_step(Step(of, of, plan.rounds, plan.rounds))
     except KeyboardInterrupt:
         interrupted = True
     finally:
@@ -80,6 +98,12 @@ def measure(
     results = [one.ended or appraise(one.job, one.seen) for one in timed if one.ended or len(one.seen) == plan.rounds]
     elapsed = time.monotonic() - clock
     return Run(engine.new_id(), started, __version__, tuple(results), tuple(found), elapsed, interrupted)
+
+
+def _step(one: _Timed, done: int, of: int, number: int, rounds: int) -> Step:
+    job = one.job
+    name = job.scenario if job.case == "default" else f"{job.scenario}:{job.case}"
+    return Step(done, of, number, rounds, name, job.host, so_far(job, one.seen))
 
 
 def _untimed(job: Job, dead: Mapping[str, Problem]) -> Result | None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from kvmscen import baseline, engine, noise, rounds, verbs
 from kvmscen.cli.files import find
+from kvmscen.cli.progress import Progress
 from kvmscen.cli.screen import Screen
 from kvmscen.errors import HOST, HostError, Problem, UsageError
 from kvmscen.hosts import defaults, host
@@ -35,6 +36,7 @@ def measure(arguments: argparse.Namespace) -> int:
         baseline.path_of(arguments.save)
     found = find(arguments.paths)
     files, problems = found.files, found.problems
+    verdict = ""
     screen = Screen(sys.stderr if any(file is None for _, file in reports) else sys.stdout)
     for problem in problems:
         screen.problem(problem)
@@ -44,13 +46,15 @@ def measure(arguments: argparse.Namespace) -> int:
         hosts = _Hosts(arguments)
         made = hosts.timed(files, plan, screen, problems)
         if kept is not None:
-            made = _against(arguments.against, kept, made, hosts, plan, screen)
+            made, verdict = _against(arguments.against, kept, made, hosts, plan, screen)
     except HostError as error:
         print(f"kvmscen: {error}", file=sys.stderr)
         made = engine.broken([*problems, Problem(HOST, 0, 0, str(error))])
     for name, file in reports:
         verbs.write_report(MEASURED[name](made), file)
     _show(made, arguments, files, screen)
+    if verdict:
+        screen.say(verdict)
     return verbs.INTERRUPTED if made.interrupted else made.exit_status
 
 
@@ -73,21 +77,20 @@ class _Hosts:
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.named: list[str] = list(dict.fromkeys(arguments.on or ()))
+        self.quiet: bool = arguments.quiet
         self.selection = engine.Selection(arguments.k, tuple(arguments.case or ()), arguments.assembler)
 
     def timed(self, files: Sequence[str], plan: rounds.Plan, screen: Screen, problems: Sequence[Problem] = ()) -> Run:
         """One measurement."""
         hosts = [host(name) for name in self.named] or defaults(verbs.say)
-
-        def on_round(done: int, of: int) -> None:
-            screen.progress(engine.Progress(done / of, 0, 1))
-
-        return rounds.measure(files, hosts, bool(self.named), self.selection, plan, screen.problem, on_round, problems)
+        told = Progress(screen, self.quiet)
+        return rounds.measure(files, hosts, bool(self.named), self.selection, plan, screen.problem, told, problems)
 
 
-def _against(name: str, kept: baseline.Baseline, made: Run, hosts: _Hosts, plan: rounds.Plan, screen: Screen) -> Run:
-    """The run judged against a baseline; what seems to have changed is timed again before it is told."""
+def _against(name: str, kept: baseline.Baseline, made: Run, hosts: _Hosts, plan: rounds.Plan, screen: Screen) -> tuple[Run, str]:
+    """The run judged against a baseline, and that in a sentence; what seems to have changed is timed again before it is told."""
     judged = baseline.judge(name, kept, made.results)
+    least = baseline.least(kept, made.results)
     for _ in range(baseline.REPEATS - 1):
         doubtful = list(dict.fromkeys(one.result.file for one in judged if one.changed))
         if not doubtful or made.interrupted:
@@ -96,7 +99,25 @@ def _against(name: str, kept: baseline.Baseline, made: Run, hosts: _Hosts, plan:
         again = hosts.timed(doubtful, plan, screen)
         made = replace(made, interrupted=again.interrupted)
         judged = baseline.confirmed(judged, baseline.judge(name, kept, again.results))
-    return replace(made, results=tuple(one.result for one in judged))
+    verdict = "" if made.interrupted or not least else _verdict(name, made.results, judged, least)
+    return replace(made, results=tuple(one.result for one in judged)), verdict
+
+
+def _verdict(name: str, results: Sequence[Result], judged: Sequence[baseline.Judged], least: Mapping[str, float]) -> str:
+    """What came of the comparison in one sentence, also where nothing has changed."""
+    changed = sum(len(one.changed) for one in judged)
+    timed = sum(len(result.measured) for result in results)
+    beside = f"; {timed - len(least)} more are not in it" if timed > len(least) else ""
+    kinds = f"{len(least)} kind{'s' * (len(least) != 1)} compared with the baseline {name}{beside}"
+    if changed:
+        return f"\n{changed} changed beyond the noise: {kinds}"
+    most = max(least.values(), default=0.0)
+    seen = f"the smallest slow-down that would have been seen is {100 * min(least.values(), default=0.0):.0f} %"
+    if most > min(least.values(), default=0.0) + 0.01:
+        seen += (
+            f" ({min(least, key=lambda kind: least[kind])}) to {100 * most:.0f} % ({max(least, key=lambda kind: least[kind])})"
+        )
+    return f"\nno change beyond the noise: {kinds}; {seen}"
 
 
 def _told(result: Result, screen: Screen) -> str:
@@ -109,7 +130,7 @@ def _told(result: Result, screen: Screen) -> str:
 
 
 def _compared(results: Iterable[Result], base: str | None) -> Iterable[str]:
-    """For each host a table of all kinds in multiples of one: the one named, else the cheapest."""
+    """For each host a table of all kinds in multiples of one, with user space: the one named, else the cheapest."""
     by_host: dict[str, list[tuple[str, Measured]]] = {}
     results = [result for result in results if result.measured]
     for result in results:
@@ -118,16 +139,32 @@ def _compared(results: Iterable[Result], base: str | None) -> Iterable[str]:
             by_host.setdefault(result.host, []).append((f"{result.name}:{one.name}" if several else one.name, one))
     for name, kinds in by_host.items():
         chosen, reference = _base(name, kinds, base)
-        rows = [(kind, one, noise.ratio(one.rounds_ns, reference.rounds_ns)) for kind, one in kinds]
-        yield prices.ratios(f"on {name}", chosen, rows)
+        rows = [(kind, one, noise.ratio(one.whole_rounds_ns, reference.whole_rounds_ns)) for kind, one in kinds]
+        yield prices.ratios(f"on {name}", chosen, rows, _unfit(kinds, reference))
+
+
+def _unfit(kinds: Sequence[tuple[str, Measured]], reference: Measured) -> str:
+    """Why kinds that are cheaper than the base are not the base, empty where there is none."""
+    less = [
+        name
+        for name, one in kinds
+        if one is not reference and not _is_firm(one) and one.whole_ns.median < reference.whole_ns.median
+    ]
+    if not less:
+        return ""
+    return f"{', '.join(less)}: too little to be told from nothing, so no base: write a larger `per`"
+
+
+def _is_firm(one: Measured) -> bool:
+    """Whether a kind costs enough to be told from nothing: with `less` it may not."""
+    return min(one.medians_ns) > 0
 
 
 def _base(host_name: str, kinds: Sequence[tuple[str, Measured]], base: str | None) -> tuple[str, Measured]:
     """The kind of that name, or of the end of a name; without one the cheapest. Raises UsageError."""
-    # With `less` a kind may cost too little to be told from nothing.
-    firm = [kind for kind in kinds if min(kind[1].medians_ns) > 0]
+    firm = [kind for kind in kinds if _is_firm(kind[1])]
     if base is None:
-        return min(firm or kinds, key=lambda kind: kind[1].ns.median)
+        return min(firm or kinds, key=lambda kind: kind[1].whole_ns.median)
     parts = base.split(":")
     named = [kind for kind in kinds if kind[0].split(":")[-len(parts) :] == parts]
     if len(named) != 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -168,6 +169,14 @@ def test_an_exit_that_ends_a_vcpu_can_be_timed(tmp_path: Path) -> None:
 
 
 @pytest.mark.kvm
+def test_a_span_of_which_one_end_never_comes(tmp_path: Path) -> None:
+    spans = "measure:\n  a: {from: {io: {port: 0x10}}, to: {io: {port: 0x12}}, samples: 100}\n"
+    result, _ = measured(tmp_path, ROUND + spans + "limits: {timeout: 0.5}\n", status=1)
+    (mismatch,) = result["mismatches"]
+    assert re.match(r"`from` came [\d,]+ times, `to` never came in [\d,]+ exits: ", mismatch["observed"])
+
+
+@pytest.mark.kvm
 def test_an_exit_that_never_comes(tmp_path: Path) -> None:
     text = ROUND + "measure:\n  other: {io: {port: 0x12}, samples: 100}\nlimits: {timeout: 0.5}\n"
     _, shown = measured(tmp_path, text, status=1)
@@ -235,7 +244,7 @@ def test_a_picture(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(ONE)
     done = kvmscen("measure", str(tmp_path / "a.yaml"), "--report", f"svg={tmp_path / 'a.svg'}")
     assert done.returncode == 0, done.stderr
-    assert "store: " in (tmp_path / "a.svg").read_text()
+    assert "1 is store, " in (tmp_path / "a.svg").read_text()
 
 
 @pytest.mark.kvm
@@ -269,6 +278,24 @@ def test_a_change_is_a_mismatch(factor: float, tmp_path: Path) -> None:
     assert result["status"] == "FAIL"
     assert result["measured"][0]["count"] == 500
     assert "within 10% (baseline base)" in result["mismatches"][0]["expected"]
+
+
+@pytest.mark.kvm
+def test_that_nothing_has_changed_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(ONE)
+    state = {"XDG_STATE_HOME": str(tmp_path)}
+    assert kvmscen("measure", str(tmp_path / "a.yaml"), "--save", "base", **state).returncode == 0
+    kept = tmp_path / "kvmscen" / "baselines" / "base.json"
+    data = json.loads(kept.read_text())
+    # Rounds so wide that nothing can be told from them, on whatever machine.
+    for kind in data["kinds"]:
+        kind["medians_ns"] = [median * (1 + n % 10) for n, median in enumerate(kind["medians_ns"])]
+    kept.write_text(json.dumps(data))
+    done = kvmscen("measure", str(tmp_path / "a.yaml"), "--against", "base", **state)
+    assert done.returncode == 0, done.stdout
+    assert "no change beyond the noise: 1 kind compared with the baseline base; the smallest slow-down that " in done.stdout
+    # It stands last, behind the figures.
+    assert done.stdout.rstrip().rpartition("\n")[2].startswith("no change")
 
 
 @pytest.mark.parametrize(

@@ -144,6 +144,20 @@ def test_within_the_noise_nothing_is_found(state: Path) -> None:
     assert held(state, measured(noisy(9450, 5))).changed == {}
 
 
+def test_what_would_have_been_seen_is_told(state: Path) -> None:
+    baseline.save("base", [result(measured(noisy(9000, 1)))], "now")
+    kept = baseline.load("base")
+    for by in (0.002, 0.02, 0.1):
+        now = noisy(9000, 2, by)
+        (share,) = baseline.least(kept, [result(measured(now))]).values()
+        assert share >= baseline.LEAST - 0.01
+        # So much slower it is told, and a little less it is not.
+        assert baseline.beyond(baseline.change(noisy(9000, 1), [m * (1 + share) * 1.03 for m in now])) or by > 0.05
+        ratio = baseline.change(noisy(9000, 1), now)
+        assert not baseline.beyond(baseline.change(noisy(9000, 1), [m * (1 + share) * 0.97 / ratio.value for m in now]))
+    assert baseline.least(kept, [result(measured([1.0] * 5, "new"))]) == {}
+
+
 def test_a_change_counts_only_where_it_stays(state: Path) -> None:
     slow, quick, same = (held(state, measured(noisy(9000 * f, 9))) for f in (1.3, 0.7, 1.0))
     assert [one.result.status for one in baseline.confirmed([slow], [slow])] == ["FAIL"]

@@ -67,6 +67,7 @@ def wanted(case: Case, names: Names, notation: Notation) -> tuple[Wanted, ...]:
             one.warmup,
             one.per,
             one.less,
+            one.since is not None,
         )
         for one in case.measure
     )

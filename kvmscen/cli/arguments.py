@@ -155,17 +155,20 @@ def _measure(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     _effects(measure)
     measure.add_argument("--rounds", type=_count, metavar="N", help=many)
     measure.add_argument("--loop", choices=("native", "python"), help=loop)
-    measure.add_argument("--compare", action="store_true", help="all kinds side by side, in multiples of the cheapest")
+    measure.add_argument(
+        "--compare", action="store_true", help="all kinds side by side, in multiples of the cheapest, with user space"
+    )
     measure.add_argument("--base", metavar="NAME", help="as --compare, in multiples of this kind")
     measure.add_argument("--save", metavar="NAME", help="keep the figures as a baseline of this name")
     measure.add_argument(
         "--against", metavar="NAME", help="hold the figures against a baseline: a change beyond the noise is status 1"
     )
+    measure.add_argument("-q", "--quiet", action="store_true", help="no word of how far it is")
     measure.add_argument(
         "--report",
         action="append",
         metavar="FORMAT[=FILE]",
-        help="as for run, and svg, the distributions; to standard output or into a file. json has the figures",
+        help="as for run, and svg, a picture; to standard output or into a file. json has the figures",
     )
 
 

@@ -34,7 +34,7 @@ class Screen:
 
     def say(self, line: str) -> None:
         """One line, or several."""
-        self._clear()
+        self.clear()
         print(line, file=self.out)
 
     def problem(self, problem: Problem) -> None:
@@ -65,7 +65,7 @@ class Screen:
 
     def end(self, made: Run) -> None:
         """The hosts side by side, where there are several, and the summary."""
-        self._clear()
+        self.clear()
         if made.results and not self.quiet:
             self.say("")
         self.say(text.summary(made, self.width) if self.quiet else text.end(made, self.width))
@@ -86,11 +86,16 @@ class Screen:
         bar = f"[{'#' * full}{' ' * (width - full)}] {told}"
         # One column is left free: a terminal may go on to the next line when the last one is taken.
         bar = bar if len(bar) < self.width else bar[: max(self.width - 4, 0)] + "..."
-        again(sys.stderr, bar + " " * (len(self.bar) - len(bar)))
-        self.bar = bar
+        self.overwrite(bar)
+
+    def overwrite(self, text: str) -> None:
+        """A line that the next thing which is said takes the place of; for a terminal only."""
+        again(sys.stderr, text.ljust(len(self.bar)))
+        self.bar = text
         sys.stderr.flush()
 
-    def _clear(self) -> None:
+    def clear(self) -> None:
+        """Take away what `progress` or `overwrite` has left in the last line of the terminal."""
         if self.bar:
             again(sys.stderr, " " * len(self.bar))
             again(sys.stderr, "")

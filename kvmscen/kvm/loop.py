@@ -103,6 +103,10 @@ class Entry:
         size, self._next.value = self._next.value - self._start, self._start
         return ctypes.string_at(self._start, size)
 
+    def waiting(self) -> bytes:
+        """The records that are not taken yet: for another thread, while the loop runs."""
+        return ctypes.string_at(self._start, max(self._next.value - self._start, 0))
+
     @property
     def last(self) -> tuple[int, int]:
         """The counter before and after the last call of the ioctl."""

@@ -9,13 +9,14 @@ from __future__ import annotations
 import ctypes
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Callable, Protocol
 
 from kvmscen.kvm import exits, loop
 from kvmscen.kvm.fds import Kvm, Vcpu
 from kvmscen.kvm.loop import Row
 from kvmscen.kvm.script import Devices
 from kvmscen.kvm.tally import BROKEN, Tallies
+from kvmscen.kvm.watch import Watch
 from kvmscen.measure import Measure, Place, Timing
 
 EINTR = 4
@@ -32,6 +33,9 @@ class Rounds(Protocol):
     def take(self) -> bytes:
         """Packed records."""
 
+    def waiting(self) -> bytes:
+        """Packed records that are not taken yet. Called from another thread."""
+
     @property
     def last(self) -> tuple[int, int]:
         """The stamps of the last KVM_RUN."""
@@ -42,7 +46,7 @@ class Native:
 
     def __init__(self, entry: loop.Entry) -> None:
         self.entry = entry
-        self.take = entry.take
+        self.take, self.waiting = entry.take, entry.waiting
 
     def run(self) -> int:
         return self.entry()
@@ -66,6 +70,9 @@ class Python:
         return -number if number else 1
 
     def take(self) -> bytes:
+        return b""
+
+    def waiting(self) -> bytes:
         return b""
 
 
@@ -165,8 +172,8 @@ class Hands(Protocol):
     def failed(self, vcpu: Vcpu, number: int) -> str:
         """KVM_RUN failed: why the vCPU ends."""
 
-    def late(self, vcpu: Vcpu) -> str | None:
-        """A signal came: why the run stops, if it does."""
+    def watch(self, count: Callable[[], int], seconds: float) -> Watch:
+        """Who breaks the run off when `count()` stays the same for so many seconds, or the whole run's time is over."""
 
 
 def timed(
@@ -192,19 +199,20 @@ def timed(
 
 
 def _collect(tallies: Tallies, rounds: Rounds, vcpu: Vcpu, arch: str, stall: float, hands: Hands) -> str:
-    best, since = tallies.missing, time.monotonic()
-    while (left := tallies.missing) > 0:
+    with hands.watch(lambda: tallies.count(rounds.waiting()), stall) as watch:
+        return _rounds(tallies, rounds, vcpu, arch, hands, watch)
+
+
+def _rounds(tallies: Tallies, rounds: Rounds, vcpu: Vcpu, arch: str, hands: Hands, watch: Watch) -> str:
+    while tallies.missing > 0:
         result = rounds.run()
         tallies.add(rounds.take())
         stop: str | None = None
         if result == -EINTR:
-            tallies.feed([(*rounds.last, BROKEN)])
-            stop = hands.late(vcpu)
-            now = time.monotonic()
-            if left < best:
-                best, since = left, now
-            elif now - since > stall:
+            if watch.over:
                 return "timeout"
+            vcpu.immediate_exit = 0
+            tallies.feed([(*rounds.last, BROKEN)])
         elif result < 0:
             return hands.failed(vcpu, -result)
         elif result > 0:

@@ -29,7 +29,9 @@ class Tally:
         self.since = since
         self.samples: list[int] = []
         self.within: list[int] = []  # of spans: what of each was inside KVM_RUN
-        self.outside: list[int] = []  # what was in user space
+        self.outside: list[int] = []  # what was in user space; of an exit what follows it, which the last one may lack
+        # How often its exits came, whatever became of the samples, and how many of these a signal broke off.
+        self.ends = self.begins = self.broken = 0
         self._broken = self._waiting = False
         self._begun: int | None = None  # the start of the span, behind `since`
         self._inside = 0
@@ -50,17 +52,21 @@ class Tally:
             if self._waiting:
                 self._begun, self._inside, self._waiting = start, 0, False
             if mask == BROKEN:
+                self.broken += self._begun is not None
                 self._broken, self._begun = True, None
                 continue
             self._inside += end - start
             if mask & to:
+                self.ends += 1
                 self._ended(start, end)
             if mask & since:
+                self.begins += 1
                 self._waiting, self._begun = True, None
             self._broken = False
 
     def _ended(self, start: int, end: int) -> None:
         if not self.since:
+            self.broken += self._broken
             if not self._broken:
                 self.samples.append(end - start)
                 self._left = end
@@ -70,11 +76,31 @@ class Tally:
             self.outside.append(end - self._begun - self._inside)
             self._begun = None
 
+    def ahead(self, masks: Sequence[int]) -> int:
+        """How many samples are in records of which the bits alone are known."""
+        if not self.since:
+            return sum(mask & self.to != 0 for mask in masks)
+        found, begun = 0, self._waiting or self._begun is not None
+        for mask in masks:
+            if mask & self.to and begun:
+                found, begun = found + 1, False
+            begun = begun or mask & self.since != 0
+        return found
+
     def series(self) -> Series:
         """What came of it."""
-        kept = tuple(self.samples[self.kind.warmup :][: self.kind.samples])
-        within = self.within if self.since else self.samples
-        return Series(kept, len(self.samples), _median(within), _median(self.outside))
+        first, last = self.kind.warmup, self.kind.warmup + self.kind.samples
+        inside = self.within if self.since else self.samples
+        came = (len(self.samples), self.ends, self.begins, self.broken)
+        return Series(
+            tuple(self.samples[first:last]), _median(inside), _median(self.outside), tuple(self._whole(first, last)), *came
+        )
+
+    def _whole(self, first: int, last: int) -> Iterable[int]:
+        """The samples with what user space did: an exit's is what follows it."""
+        if self.since:
+            return self.samples[first:last]
+        return map(sum, zip(self.samples[first:last], self.outside[first:last]))
 
 
 def _median(values: list[int]) -> float:
@@ -120,6 +146,11 @@ class Tallies:
         for tally in self.of.values():
             if tally.missing:
                 tally.feed(records)
+
+    def count(self, waiting: bytes) -> int:
+        """How many samples there are by now, with those in records that are not read yet. Called from another thread."""
+        masks = [mask for _, _, mask in RECORD.iter_unpack(waiting)]
+        return sum(len(tally.samples) + (tally.ahead(masks) if tally.missing else 0) for tally in self.of.values())
 
     @property
     def missing(self) -> int:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Callable
 
 from kvmscen.errors import IoctlError
 from kvmscen.kvm import emulation, exits, measuring
 from kvmscen.kvm.executor import Run, write_back
 from kvmscen.kvm.fds import Vcpu
 from kvmscen.kvm.script import Verdict
+from kvmscen.kvm.watch import Watch
 from kvmscen.machine import Step
 from kvmscen.measure import Measure, Place, Timing
 from kvmscen.observation import Event
-
-# So often is looked whether there is progress: each look spoils a sample.
-_LOOK = 1.0
 
 
 class Timed:
@@ -27,7 +25,6 @@ class Timed:
     def measure(self, measure: Measure) -> tuple[Timing, str]:
         """What was timed on the first vCPU, and why it stopped."""
         run = self.run
-        run.arm(_LOOK)
         vcpu = run.vcpus[run.machine.vcpus[0].id]
         ring = None if run.quiet is None else run.quiet.ring
         return measuring.timed(run.kvm, vcpu, run.machine.arch, measure, run.recorder.devices, ring, self)
@@ -70,10 +67,6 @@ class Timed:
         self.run.recorder.add(Event(vcpu.number, "error", error.errno, {"ioctl": "KVM_RUN"}, self.run.state.pc(vcpu)))
         return "error"
 
-    def late(self, vcpu: Vcpu) -> str | None:
-        """Whether the time of the whole run is over."""
-        vcpu.immediate_exit = 0
-        if self.run.limits.late():
-            return "timeout"
-        self.run.arm(_LOOK)
-        return None
+    def watch(self, count: Callable[[], int], seconds: float) -> Watch:
+        """Who breaks the run off when `count()` stays the same for so many seconds, or the whole run's time is over."""
+        return Watch(count, self.run.limits, seconds)

@@ -97,6 +97,7 @@ def _measured(one: Measured) -> Json:
         "count": one.count,
         "ns": _figures(one.ns),
         "ticks": _figures(one.ticks),
+        "with_user_ns": _figures(one.whole_ns),
         "loop": one.loop,
         "overhead_ns": round(one.overhead_ns, 3),
         "user_share": round(one.user, 6),

@@ -1,4 +1,4 @@
-"""What was timed, as an SVG: for each case and host the share of samples up to each time, by matplotlib (the extra `plot`)."""
+"""What was timed, as an SVG: a bar for each kind, in multiples of the cheapest of its host, by matplotlib (the extra `plot`)."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from importlib.util import find_spec
 from typing import Any
 
 from kvmscen.errors import UsageError
-from kvmscen.measured import number
+from kvmscen.measured import Measured, number, told
 from kvmscen.reports.story import clean, where
 from kvmscen.result import Result, Run
 
-# Points of one line: more than the eye can tell, and few enough for a small file.
-_POINTS = 500
-# Where the lines end: the last samples are those that something disturbed, and would set the scale.
-_MOST = 0.99
+# The kind that is the base where it is there: what others are compared with.
+_RAM = "ram"
+_BAR, _HEAD = 0.34, 1.1  # inches
+_ALONE, _USER = "#30638e", "#9dbad5"
 
 
 def check() -> None:
@@ -25,7 +25,7 @@ def check() -> None:
 
 
 def render(run: Run) -> str:
-    """The whole picture."""
+    """The whole picture: a panel for each case and host, all with one axis."""
     check()
     import matplotlib
     from matplotlib.figure import Figure
@@ -33,39 +33,62 @@ def render(run: Run) -> str:
     results = [result for result in run.results if result.measured]
     # The same run gives the same bytes.
     with matplotlib.rc_context({"svg.hashsalt": "kvmscen", "svg.fonttype": "none"}):
-        figure = Figure(figsize=(9, 3.6 * max(len(results), 1) + 0.4), layout="constrained")
-        for row, result in enumerate(results):
-            _panel(figure.add_subplot(len(results), 1, row + 1), result)
-        if not results:
+        heights = [_HEAD + _BAR * len(result.measured) for result in results] or [_HEAD]
+        figure = Figure(figsize=(9, sum(heights)), layout="constrained")
+        if results:
+            panels = figure.subplots(len(results), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+            for axes, result in zip(panels, results, strict=True):
+                _panel(axes, result, base(results, result.host))
+            _axis(panels[-1])
+        else:
             figure.text(0.5, 0.5, "nothing was timed", ha="center")
         out = io.StringIO()
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": "kvmscen", "Title": "kvmscen measure"})
     return out.getvalue()
 
 
-def _panel(axes: Any, result: Result) -> None:
-    for one in result.measured:
-        across, up = curve(one.samples_ns)
-        if across:
-            axes.plot(across, up, label=_plain(f"{clean(one.name)}: {number(one.ns.median)} ns"), linewidth=1.4)
+def base(results: Sequence[Result], host: str) -> Measured:
+    """What the bars of a host are multiples of: the kind called `ram`, else the cheapest that costs something."""
+    kinds = [one for result in results if result.host == host for one in result.measured]
+    some = [one for one in kinds if one.whole_ns.median > 0] or kinds
+    return min([one for one in some if one.name == _RAM] or some, key=lambda one: one.whole_ns.median)
+
+
+def multiples(one: Measured, unit: float) -> tuple[float, float]:
+    """The exit alone and with user space, in units; what is nothing or less is told as a hundredth."""
+    return max(one.ns.median / unit, 0.01), max(one.whole_ns.median / unit, 0.01)
+
+
+def _panel(axes: Any, result: Result, reference: Measured) -> None:
+    unit = max(reference.whole_ns.median, 1e-6)
+    kinds = sorted(result.measured, key=lambda one: -one.whole_ns.median)
+    for row, one in enumerate(kinds):
+        alone, whole = multiples(one, unit)
+        axes.barh(row, whole, color=_USER, label="with user space" if not row else None)
+        axes.barh(row, min(alone, whole), color=_ALONE, label="exit alone" if not row else None)
+        text = f"  {told(one.whole_ns.median)}" + ("" if one is reference else f", {number(whole)} times")
+        axes.text(whole, row, _plain(text), va="center", fontsize=8)
+    axes.set_yticks(range(len(kinds)), [_plain(clean(one.name)) for one in kinds], fontsize=9)
     axes.set_xscale("log")
-    axes.set_title(_plain(f"{clean(result.name)} on {where(result)}, {result.measured[0].loop} loop"), fontsize=10)
-    axes.set_xlabel("ns")
-    axes.set_ylabel("share of samples up to")
-    axes.grid(True, which="both", alpha=0.25)
-    if axes.lines:
-        axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    axes.margins(x=0.25)
+    loop = result.measured[0].loop
+    title = (
+        f"{clean(result.name)} on {where(result)}, {loop} loop; 1 is {clean(reference.name)}, {told(reference.whole_ns.median)}"
+    )
+    axes.set_title(_plain(title), fontsize=10)
+    axes.grid(True, axis="x", which="major", alpha=0.3)
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
+
+
+def _axis(axes: Any) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.xaxis.set_major_locator(LogLocator(base=10, numticks=12))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel("times")
 
 
 def _plain(text: str) -> str:
     # A dollar begins a formula there.
     return text.replace("$", r"\$")
-
-
-def curve(samples: Sequence[float]) -> tuple[list[float], list[float]]:
-    """The distribution function of samples above 0, at so many shares: times and shares."""
-    ordered = sorted(sample for sample in samples if sample > 0)
-    if not ordered:
-        return [], []
-    shares = [_MOST * n / (_POINTS - 1) for n in range(_POINTS)]
-    return [ordered[min(int(share * len(ordered)), len(ordered) - 1)] for share in shares], shares

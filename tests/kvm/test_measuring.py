@@ -27,14 +27,17 @@ def test_a_sample_is_one_kvm_run() -> None:
     kind = Kind("pio", PIO, None, 5, 1)
     made = series(kind, (0, 10, 1), (12, 20, 1), (21, 30, 0), (33, 40, 1), (41, 50, 1))
     assert made.ticks == (8, 7, 9)
-    assert made.came == 4
+    assert (made.came, made.ends, made.begins, made.broken) == (4, 4, 0, 0)
     assert (made.kvm, made.user) == (8.5, 1)
+    # With what user space does behind each; the last has nothing behind it.
+    assert made.whole == (9, 8)
 
 
 def test_what_a_signal_broke_off_is_no_sample() -> None:
     kind = Kind("pio", PIO, None, 5, 0)
     made = series(kind, (0, 10, 1), (12, 20, BROKEN), (21, 30, 1), (33, 40, 1))
     assert made.ticks == (10, 7)
+    assert (made.came, made.ends, made.broken) == (2, 3, 1)
 
 
 def test_a_span_goes_from_the_entry_after_one_exit_to_the_return_with_the_other() -> None:
@@ -53,7 +56,8 @@ def test_a_span_goes_from_the_entry_after_one_exit_to_the_return_with_the_other(
         (83, 84, BROKEN),
         (85, 90, to),
     )
-    assert made.ticks == (15, 19)
+    assert made.ticks == made.whole == (15, 19)
+    assert (made.came, made.ends, made.begins, made.broken) == (2, 4, 4, 1)
     assert (made.kvm, made.user) == ((15 + 16) / 2, 3 / 2)
 
 

@@ -25,12 +25,19 @@ def result(name: str = "sto$re") -> Result:
     return Result("a.yaml", "a$b", "default", 1, "", "x86_64", "kvm", "6.1", False, "PASS", measured=(one,))
 
 
-def test_a_line_for_each_kind() -> None:
+def test_a_bar_for_each_kind() -> None:
     pytest.importorskip("matplotlib")
     made = plot.render(run(result("one"), result("t<o")))
     ElementTree.fromstring(made)
     shown = re.sub(r"<[^>]*>", " ", made)
-    for text in ("one: 2,000 ns", "t&lt;o: 2,000 ns", "a$b on kvm, kernel 6.1, native loop"):
+    for text in (
+        "one",
+        "t&lt;o",
+        "2,000 ns",
+        "a$b on kvm, kernel 6.1, native loop; 1 is one, 2,000 ns",
+        "exit alone",
+        "with user space",
+    ):
         assert text in shown
     assert made == plot.render(run(result("one"), result("t<o")))
 
@@ -40,13 +47,27 @@ def test_nothing_timed_is_a_picture_too() -> None:
     assert "nothing was timed" in plot.render(run())
 
 
-def test_the_curve_rises_through_the_median() -> None:
-    across, up = plot.curve([float(n) for n in range(1, 1001)])
-    assert across == sorted(across)
-    assert up == sorted(up)
-    assert across[0] == 1
-    assert across[min(range(len(up)), key=lambda n: abs(up[n] - 0.5))] == pytest.approx(500, rel=0.01)
-    assert plot.curve([0.0, -1.0]) == ([], [])
+def kind(name: str, alone: float, user: float = 0.0) -> Measured:
+    ticks = tuple(alone + n / 100 for n in range(-50, 51))
+    whole = tuple(tick + user for tick in ticks)
+    figures = spread(ticks)
+    return Measured(name, 1, "mmio", len(ticks), figures, figures, "native", None, 50, 50, 0.01, 1e9, (ticks,), (whole,))
+
+
+def panel(*kinds: Measured, host: str = "kvm") -> Result:
+    return Result("a.yaml", "a", "default", 1, "", "arm64", host, "6.1", False, "PASS", measured=kinds)
+
+
+def test_bars_are_multiples_of_ram_or_of_the_cheapest_with_user_space() -> None:
+    nisv, mmio, ram = kind("nisv", 300.0, 9000.0), kind("mmio", 400.0, 10.0), kind("ram", 4.0)
+    assert plot.base([panel(nisv, mmio)], "kvm") is mmio
+    assert plot.base([panel(nisv, mmio, kind("less", 2.0)), panel(ram), panel(kind("ram", 1.0), host="ssh:x")], "kvm") is ram
+    assert plot.multiples(nisv, 4.0) == pytest.approx((75, 2325))
+    assert plot.multiples(kind("nothing", -1.0), 4.0) == (0.01, 0.01)
+    pytest.importorskip("matplotlib")
+    shown = re.sub(r"<[^>]*>", " ", plot.render(run(panel(nisv, mmio, ram), panel(mmio, host="ssh:x"))))
+    for text in ("9,300 ns, 2,325 times", "410 ns, 102 times", "4 ns", "1 is ram, 4 ns", "1 is mmio, 410 ns", "1,000", "10,000"):
+        assert text in shown
 
 
 def test_without_matplotlib_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
