@@ -173,6 +173,11 @@ def _state(bus: Bus) -> None:
         raise Unemulated("big-endian data is not emulated")
 
 
+def instruction(bus: Bus) -> int:
+    """The word at pc. Raises NoTranslation."""
+    return _fetch(bus, _View(bus))
+
+
 def _fetch(bus: Bus, view: _View) -> int:
     pc = bus.register("pc")
     raw = bus.load(view.physical(pc, False), 4)
@@ -196,7 +201,7 @@ def negative(bus: Bus, fields: Mapping[str, Any], reply: Mapping[str, Any]) -> S
         return None
     try:
         _state(bus)
-        form = decode(_fetch(bus, _View(bus)))
+        form = decode(instruction(bus))
     except (Unemulated, NoTranslation):
         return None
     part = form.parts[0] if len(form.parts) == 1 else None
@@ -236,7 +241,7 @@ def store_exclusive(recorder: Recorder, bus: Bus) -> bool:
     """
     try:
         _state(bus)
-        if not decode(_fetch(bus, _View(bus))).status:
+        if not decode(instruction(bus)).status:
             return False
         prepared = prepare(bus, None)
     except (Unemulated, NoTranslation, IoctlError):

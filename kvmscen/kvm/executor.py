@@ -14,7 +14,7 @@ from typing import Any, Callable
 
 from kvmscen.arch import of_machine
 from kvmscen.errors import HostError, IoctlError
-from kvmscen.kvm import arm64, emulation, exits, riscv64, vectors, x86_64
+from kvmscen.kvm import alignment, arm64, emulation, exits, riscv64, vectors, x86_64
 from kvmscen.kvm.fds import Kvm, Vcpu, Vm
 from kvmscen.kvm.limits import Clock, Limits
 from kvmscen.kvm.quiet import ACTIONS, Quiet
@@ -314,9 +314,11 @@ class Run:
             fields: dict[str, Any] = {"ioctl": "KVM_RUN"}
             if error.errno in _FAULTS and vcpu.exit_reason == _MEMORY_FAULT:
                 fields["memory_fault"] = vcpu.exit(self.machine.arch)[1]
+            self._aligned(vcpu, error.errno, fields)
             return self._take(vcpu, "error", error.errno, fields), False
         self.drain()
         name, members = vcpu.exit(self.machine.arch)
+        self._aligned(vcpu, name, members)
         if name == "arm_nisv" and self.machine.undecoded:
             take = partial(self._take, vcpu, "exit", name)
             return emulation.carry_out(self.recorder, self.bus(vcpu), members, take), False
@@ -328,6 +330,10 @@ class Run:
         if name == "mmio" and self.machine.undecoded:
             self.signed = emulation.negative(self.bus(vcpu), members, reply)
         return verdict, row is not None and row.completes
+
+    def _aligned(self, vcpu: Vcpu, name: str, members: Mapping[str, Any]) -> None:
+        if self.machine.arch == "arm64":
+            alignment.look(self.recorder, self.bus(vcpu), name, members)
 
     def bus(self, vcpu: Vcpu) -> emulation.Bus:
         """What an access is emulated on, with nothing read yet."""

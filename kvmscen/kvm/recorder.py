@@ -45,6 +45,7 @@ class Recorder:
         self.monitors = Monitors()
         self.exclusive: set[int] = set()  # the vCPUs that are behind an emulated load-exclusive
         self.corrected = 0  # replies to sign-extending loads that KVM had extended with zeros
+        self.unaligned: dict[tuple[int, str], int] = {}  # accesses that silicon faults on: pc and what is wrong, how often
         self._reason: str | None = None
 
     def take(
@@ -171,11 +172,21 @@ class Recorder:
         """The last exit of this name of a vCPU, whatever came behind it."""
         return next((e for e in reversed(self.events) if e.vcpu == vcpu and e.kind == "exit" and e.name == name), None)
 
+    def misaligned(self, pc: int, wrong: str) -> None:
+        """An access that left the guest, though a CPU of silicon takes an alignment fault before; `wrong` says why it does."""
+        self.unaligned[pc, wrong] = self.unaligned.get((pc, wrong), 0) + 1
+
     def notes(self) -> tuple[str, ...]:
-        """What the host put right, in words."""
-        return (
-            (f"{ZERO_EXTENDED} ({self.corrected:,} {'reply' if self.corrected == 1 else 'replies'})",) if self.corrected else ()
-        )
+        """What the host put right, and what it did that silicon does not, in words."""
+        told = []
+        if self.corrected:
+            told.append(f"{ZERO_EXTENDED} ({self.corrected:,} {'reply' if self.corrected == 1 else 'replies'})")
+        if self.unaligned:
+            (pc, wrong), _ = next(iter(self.unaligned.items()))
+            count = sum(self.unaligned.values())
+            many = f"{count:,} {'access' if count == 1 else 'accesses'} of the kind"
+            told.append(f"at pc {pc:#x}: {wrong}, QEMU does not check and answers it ({many})")
+        return tuple(told)
 
     def _fold(self) -> None:
         """Fold the last event into an equal one before it; not while actions are due, which know it by its number."""

@@ -4,24 +4,22 @@ Everything outside the slots stays unmapped in Unicorn, so that an access there 
 What Unicorn would execute but KVM would not (port I/O, values that only a real machine has) is found when a block is first
 executed: a hook on that one address then stops the guest in front of it.
 
-The order of building, acting and stopping is that of kvmscen.kvm.executor.
+The order of acting and stopping is that of kvmscen.kvm.executor.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from functools import partial
 from typing import Any
 
 from unicorn import Uc, UcError  # type: ignore[attr-defined]
 from unicorn import unicorn_const as uc_const
 
 from kvmscen.arch.registers import Registers, base, get, put
-from kvmscen.errors import IoctlError
-from kvmscen.kvm.recorder import Recorder
 from kvmscen.kvm.script import Verdict
-from kvmscen.machine import Action, Capability, Machine, Step, Vcpu
+from kvmscen.machine import Machine, Step
+from kvmscen.model.building import Blocked, Building, Unpredicted
 from kvmscen.model.memory import Memory
 from kvmscen.observation import Observation
 
@@ -30,34 +28,21 @@ FETCHES = (uc_const.UC_MEM_FETCH_UNMAPPED, uc_const.UC_MEM_FETCH_PROT)
 CLOCK = 0xFF  # the clock is looked at once in so many blocks
 
 
-class Unpredicted(Exception):
-    """The model has no prediction from here on; the message is why, in one clause."""
-
-
-class Blocked(Exception):
-    """The vCPU waits, or spins, until a signal comes: nothing more can happen in this KVM_RUN."""
-
-
-class Guest:
+class Guest(Building):
     """What both architectures share. A subclass gives the registers, the boot state and what each stop of Unicorn means."""
 
     NAME = ""
     REGISTERS: Registers = {}
     GENERAL: tuple[str, ...] = ()
-    CAPABILITIES: Mapping[str, int] = {}
-    ENABLED: tuple[str, ...] = ()  # capabilities that KVM_ENABLE_CAP takes here
     ENGINE: tuple[int, int] = (0, 0)
 
     def __init__(self, machine: Machine) -> None:
-        self.machine = machine
+        engine: Any = Uc(*self.ENGINE)  # type: ignore[no-untyped-call]
+        super().__init__(machine, engine, Memory(engine, self.NAME))
         self.kernel: str | None = None  # the version to predict, where versions differ
-        self.recorder = Recorder(machine)
-        self.engine: Any = Uc(*self.ENGINE)  # type: ignore[no-untyped-call]
-        self.memory = Memory(self.engine, self.NAME)
-        self.plan: Vcpu = machine.vcpus[0]
         self.script = self.recorder.scripts[self.plan.id]
-        self.booted = False
-        self.enabled: set[str] = set()
+        self.stale: str | None = None  # why nobody knows the registers that KVM has left
+        self.ended: str | None = None  # why nobody knows what another KVM_RUN would do
         self.verdicts: list[Verdict] = []
         self.deadline = 0.0
         self.alarm = 0.0
@@ -73,10 +58,6 @@ class Guest:
         self._special: dict[int, int] = {}  # address: hook
 
     # --- what a subclass gives --------------------------------------------------------------------------------------
-
-    def boot(self, plan: Vcpu) -> None:
-        """Put the vCPU into the state in which kvmscen starts it."""
-        raise NotImplementedError
 
     def read_whole(self, name: str) -> int:
         """A whole register (no view)."""
@@ -122,7 +103,7 @@ class Guest:
         unpredicted = None
         stopped: str | None = None
         try:
-            stopped = self._build()
+            stopped = self.build()
             if stopped is None:
                 # The model never waits, so that CPU time is all the time that it has.
                 self.deadline = time.thread_time() + self.machine.timeout
@@ -131,7 +112,7 @@ class Guest:
             unpredicted = str(reason)
         regs: dict[str, int] = {}
         try:
-            regs = self.read((*self.GENERAL, *self.machine.observe_regs)) if self.booted else {}
+            regs = self._final()
         except Unpredicted as reason:
             unpredicted = unpredicted or str(reason)
         memory = self._memory(self.machine.observe_memory)
@@ -141,39 +122,15 @@ class Guest:
         notes = self.recorder.notes()
         return Observation(stopped, self.recorder.seen(), regs, memory, elapsed, detail, unpredicted, notes=notes)
 
+    def _final(self) -> dict[str, int]:
+        if not self.booted or (self.stale is not None and not self.machine.observe_regs):
+            return {}
+        return self.read((*self.GENERAL, *self.machine.observe_regs))
+
     def close(self) -> None:
         """Let go of the engine: its hooks hold this object, and this object holds it."""
         self.engine = None
         self.memory.close()
-
-    def _build(self) -> str | None:
-        machine = self.machine
-        if len(machine.vcpus) != 1:
-            raise Unpredicted("the model runs one vCPU")
-        self._hooks()
-        for n, cap in enumerate(machine.enable):
-            if not cap.on_vcpu and (stop := self._try("enable", partial(self._enable, cap), cap.errno, f"enable/{n}")):
-                return stop
-        self.make_tables()
-        for n, slot in enumerate(machine.memslots):
-            act = partial(self.memory.set, slot.slot, slot.gpa, slot.size, slot.flags)
-            if stop := self._try("set_memslot", act, slot.errno, f"memslots/{n}"):
-                return stop
-        for part in machine.image:
-            self.memory.write(part.gpa, part.data)
-        for n, cap in enumerate(machine.enable):
-            if cap.on_vcpu and (stop := self._try("enable", partial(self._enable, cap), cap.errno, f"enable/{n}")):
-                return stop
-        self.boot(self.plan)
-        self.booted = True
-        self.recorder.prepare(self.plan.id, machine.setup)
-        return self._perform()
-
-    def make_tables(self) -> None:
-        """The engine's own slot, where the architecture has one."""
-
-    def _try(self, name: str, act: Any, wanted: str | None, op: str) -> str | None:
-        return self.recorder.attempt(self.plan.id, name, act, None, wanted, op)
 
     def _run(self) -> str:
         if self.script.over():
@@ -182,54 +139,29 @@ class Guest:
             raise Unpredicted("a VM without a memslot fails with ENOSPC or is an internal error, by KVM's flavour")
         while True:
             self.verdicts.clear()
+            if self.ended is not None:
+                raise Unpredicted(self.ended)
             self._enter()
             stop = next((verdict.stop for verdict in self.verdicts if verdict.stop is not None), None)
             if self.recorder.due[self.plan.id] and stop in (None, "end"):
-                stop = self._perform() or stop
+                stop = self.perform() or stop
             if stop is not None:
                 return stop
-
-    # --- host actions -----------------------------------------------------------------------------------------------
-
-    def _perform(self) -> str | None:
-        return self.recorder.perform(self.plan.id, self.pc, self._act)
-
-    def _act(self, action: Action) -> None:
-        args = action.args
-        if action.name == "set_regs":
-            self.write(args)
-        elif action.name == "write_memory":
-            data = bytes.fromhex(args["data"])
-            if not self.memory.write(args["gpa"], data):
-                self.recorder.devices.put(args["gpa"], data)
-            self.memory.forget_code()
-        elif action.name == "set_memslot":
-            self.memory.set(args["slot"], args["gpa"], args["size"], args.get("flags", 0))
-        elif action.name == "delete_memslot":
-            self.memory.delete(args["slot"])
-        elif action.name == "enable":
-            self._enable(Capability.from_json(dict(args)))
-        else:
-            raise Unpredicted(f"the model has no action {action.name}")
-
-    def _enable(self, cap: Capability) -> None:
-        if cap.name in self.ENABLED and not cap.on_vcpu:
-            self.enabled.add(cap.name)
-        elif cap.name in self.CAPABILITIES:
-            raise IoctlError("KVM_ENABLE_CAP", 22)
-        else:
-            raise Unpredicted(f"the model does not know {cap.name}")
 
     # --- registers and memory ---------------------------------------------------------------------------------------
 
     def read(self, names: Iterable[str]) -> dict[str, int]:
         """Registers and views by name."""
         wanted = list(names)
+        if wanted and self.stale is not None:
+            raise Unpredicted(self.stale)
         values = {name: self.read_whole(name) for name in {base(self.REGISTERS, name) for name in wanted}}
         return {name: get(self.REGISTERS, values, name) for name in wanted}
 
     def write(self, regs: Mapping[str, int]) -> None:
         """Set registers and views by name; what is not named keeps its value."""
+        if self.stale is not None:
+            raise Unpredicted(self.stale)
         values = {name: self.read_whole(name) for name in {base(self.REGISTERS, name) for name in regs}}
         for name, value in regs.items():
             put(self.REGISTERS, values, name, value)
@@ -327,7 +259,7 @@ class Guest:
 
     _pending: tuple[int, int, tuple[int, ...]] | None = None
 
-    def _hooks(self) -> None:
+    def hook(self) -> None:
         engine = self.engine
         engine.hook_add(uc_const.UC_HOOK_MEM_INVALID, self._on_fault)
         engine.hook_add(uc_const.UC_HOOK_INTR, self._on_interrupt)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -42,7 +43,7 @@ MEMORY = (
     *("rep lodsb", "std; rep stosb", "mov rsp, 0x5800; push rax", "mov rsp, 0x5800; call 0x80", "mov rsp, 0x5800; pop rax"),
     *("push qword ptr [rbx]", "pop qword ptr [rbx]", "bts dword ptr [rbx], 3", "bt dword ptr [rbx], 3", "btc [rbx], eax"),
     *("fld dword ptr [rbx]", "fnstcw [rbx]", "movd xmm0, [rbx]", "movq xmm0, [rbx]", "movss xmm0, [rbx]", "movq mm0, [rbx]"),
-    *("popcnt eax, [rbx]", "vmovups ymm0, [rbx]", "addps xmm0, [rbx]", "crc32 eax, byte ptr [rbx]", "lddqu xmm0, [rbx]"),
+    *("popcnt eax, [rbx]", "addps xmm0, [rbx]", "crc32 eax, byte ptr [rbx]", "lddqu xmm0, [rbx]"),
     *("inc byte ptr [rbx]", "neg dword ptr [rbx]", "cmp [rbx], eax", "test [rbx], eax", "adc [rbx], eax"),
     *(
         "cmovc eax, [rbx]",
@@ -53,7 +54,6 @@ MEMORY = (
         "repe cmpsb",
         "jmp [rbx]",
         "enter 16, 0",
-        "fxsave [rbx]",
     ),
     *("mov rdi, 0x1000; rep movsb", "mov rsi, 0x1000; rep movsb", "mov rsi, 0x1000; repe cmpsb"),
     *("mov rbp, 0x5800; leave", "mov rsp, 0x5800; ret", "mov rsp, 0x5800; pushfq", "mov rdi, 0x8000; stosd", "mov eax, [0x8000]"),
@@ -143,12 +143,15 @@ def test_kvm_tells_the_same_story(mode: str, text: str) -> None:
     if real is None:
         pytest.skip("no usable /dev/kvm")
     machine = x86(text, mode, observe_memory=WATCHED, observe_regs=("xmm0",) if mode == "long" else ())
-    seen, wanted = execute(machine), real.execute(machine)
+    wanted = real.execute(machine)
+    if wanted.events[-1].name == "shutdown":
+        # What the registers are then depends on KVM's flavour.
+        machine = replace(machine, observe_regs=())
+    seen = execute(machine)
     assert seen.unpredicted is None
     assert story(seen) == story(wanted)
     assert (seen.stopped, seen.memory) == (wanted.stopped, wanted.memory)
-    if seen.events[-1].name != "shutdown":
-        assert seen.regs == wanted.regs
+    assert seen.regs == (wanted.regs if seen.events[-1].name != "shutdown" else {})
 
 
 def told(seen: Observation) -> list[tuple[object, ...]]:
@@ -233,7 +236,7 @@ def test_an_exception_is_a_triple_fault(code: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "code", ["vmovups ymm0, [0x5000]", "fld dword ptr [0x5000]", "movd xmm0, [0x5000]", "mov eax, 0x7000; jmp rax"]
+    "code", ["addps xmm0, [0x5000]", "fld dword ptr [0x5000]", "movd xmm0, [0x5000]", "mov eax, 0x7000; jmp rax"]
 )
 def test_what_kvm_does_not_emulate(code: str) -> None:
     seen = execute(x86(code))

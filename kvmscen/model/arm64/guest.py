@@ -9,6 +9,7 @@ from unicorn import arm64_const as const
 from unicorn import unicorn_const as uc_const
 
 from kvmscen.arch import arm64, arm64_tables, arm64_walk
+from kvmscen.arch.arm64_alignment import M
 from kvmscen.arch.arm64_syndrome import Access, decode, esr_iss
 from kvmscen.kvm import emulation
 from kvmscen.kvm.script import Verdict
@@ -18,10 +19,11 @@ from kvmscen.model.arm64.alignment import Alignment
 from kvmscen.model.arm64.crossing import torn
 from kvmscen.model.arm64.instructions import Instructions
 from kvmscen.model.arm64.psci import answer
-from kvmscen.model.arm64.state import EE, TRANSLATION, M, unmodelled
+from kvmscen.model.arm64.state import EE, TRANSLATION, unmodelled
 from kvmscen.model.arm64.undecoded import bus_of, emulates
+from kvmscen.model.building import Blocked, Unpredicted
 from kvmscen.model.capabilities import ARM64, IPA_BITS
-from kvmscen.model.guest import FETCHES, Blocked, Guest, Unpredicted
+from kvmscen.model.guest import FETCHES, Guest
 
 MASK = (1 << 64) - 1
 SPAN = 1 << 23  # SCTLR_EL1: an exception leaves PSTATE.PAN as it is

@@ -7,12 +7,13 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from kvmscen.arch import arm64_tables
+from kvmscen.arch.arm64_alignment import ZVA
 from kvmscen.arch.arm64_syndrome import decode
 from kvmscen.kvm import emulation
 from kvmscen.model.arm64 import system
 from kvmscen.model.arm64.state import unmodelled_pstate
 from kvmscen.model.arm64.undecoded import bus_of, is_exclusive, is_signed_atomic, quietly
-from kvmscen.model.guest import Blocked, Unpredicted
+from kvmscen.model.building import Blocked, Unpredicted
 
 if TYPE_CHECKING:
     from kvmscen.model.arm64.guest import Arm64
@@ -41,7 +42,7 @@ class Instructions:
     def carry_out(self, address: int) -> bool:
         """Do what is special at an address; False: Unicorn may go on there."""
         word = self.guest.word(address)
-        exclusive, zeroes = self.guest.emulates and is_exclusive(word), word & ~0x1F == system.ZVA
+        exclusive, zeroes = self.guest.emulates and is_exclusive(word), word & ~0x1F == ZVA
         if (exclusive or zeroes) and (wrong := self.guest.alignment.wrong(address)) is not None:
             raise Unpredicted(wrong)
         if zeroes:

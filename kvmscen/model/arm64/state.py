@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-M, A, SA, WXN, EE = 1 << 0, 1 << 1, 1 << 3, 1 << 19, 1 << 25
+from kvmscen.arch.arm64_alignment import M
+
+WXN, EE = 1 << 19, 1 << 25
 _KEYS = 1 << 31 | 1 << 30 | 1 << 27 | 1 << 13  # EnIA, EnIB, EnDA, EnDB: pointer authentication
 TRANSLATION = ("ttbr0_el1", "ttbr1_el1", "tcr_el1", "mair_el1")
 # TCR_EL1: the granules, both of 4 KiB, and what comes above IPS and AS (tags, hardware's own access flags, ...).

@@ -12,7 +12,6 @@ from kvmscen.arch import arm64
 
 WFE, WFI = 0xD503205F, 0xD503207F
 ERET, SELF = 0xD69F03E0, 0x14000000
-ZVA = 0xD50B7420  # dc zva, without its register
 
 
 def _row(op0: int, op1: int, crn: int, crm: int, op2: int) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from kvmscen.errors import IoctlError
 from kvmscen.kvm import emulation
 from kvmscen.machine import Step
-from kvmscen.model.guest import Guest, Unpredicted
+from kvmscen.model.building import Unpredicted
+from kvmscen.model.guest import Guest
 
 
 def bus_of(guest: Guest) -> emulation.Bus:

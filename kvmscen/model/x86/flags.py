@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kvmscen.model.guest import Unpredicted
+from kvmscen.model.building import Unpredicted
 
 if TYPE_CHECKING:
     from kvmscen.model.x86.guest import X86

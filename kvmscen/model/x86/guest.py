@@ -12,34 +12,25 @@ from unicorn import x86_const as const
 from kvmscen.arch import x86_64
 from kvmscen.arch.registers import base
 from kvmscen.machine import Machine, Vcpu
+from kvmscen.model.building import Unpredicted
 from kvmscen.model.capabilities import X86_64
-from kvmscen.model.guest import FETCHES, NOWHERE, Blocked, Guest, Unpredicted
+from kvmscen.model.guest import FETCHES, NOWHERE, Guest
+from kvmscen.model.x86 import boot
 from kvmscen.model.x86.emulator import parse
-from kvmscen.model.x86.flags import READERS, UNDEFINED, Flags
+from kvmscen.model.x86.flags import Flags
+from kvmscen.model.x86.instructions import CR8_MOST, SEGMENTS, Instructions
 from kvmscen.model.x86.mmio import Mmio
-from kvmscen.model.x86.ports import ports
 
 ENGINES = {"long": uc_const.UC_MODE_64, "protected": uc_const.UC_MODE_32, "real": uc_const.UC_MODE_16}
-EFER = 0xC0000080
-# MSRs that hold what the guest put there, and that KVM starts at 0.
-KNOWN_MSRS = frozenset(
-    (EFER, 0xC0000081, 0xC0000082, 0xC0000083, 0xC0000084, 0xC0000100, 0xC0000101, 0xC0000102, 0x174, 0x175, 0x176)
-)
-PORTS = frozenset(("in", "out", "insb", "insw", "insd", "outsb", "outsw", "outsd"))
-HOST = frozenset(("cpuid", "rdtsc", "rdtscp", "rdpmc", "rdrand", "rdseed", "xgetbv", "rdpid"))
-FLUSHES = frozenset(("clflush", "clflushopt", "clwb"))
-OTHER = frozenset(
-    ("xsetbv", "syscall", "sysret", "sysenter", "sysexit", "vmcall", "vmmcall", "vmrun", "vmload", "vmsave", "mwait", "monitor")
-)
-SPECIAL = PORTS | HOST | OTHER | FLUSHES | READERS | {"rdmsr", "wrmsr"}
-SELECTORS = {f"{name}.selector": getattr(const, f"UC_X86_REG_{name.upper()}") for name in ("cs", "ds", "es", "fs", "gs", "ss")}
 _LONG = {name: getattr(const, f"UC_X86_REG_{name.upper()}") for name in x86_64.KVM_REGS}
 _SHORT = {
     name: getattr(const, "UC_X86_REG_E" + name.upper()[1:])
     for name in x86_64.KVM_REGS
     if not name[1].isdigit() and name != "rflags"
 } | {"rflags": const.UC_X86_REG_EFLAGS}
-_CONTROL = {name: getattr(const, f"UC_X86_REG_{name.upper()}") for name in ("cr0", "cr2", "cr3", "cr4", "cr8")}
+_CONTROL = {name: getattr(const, f"UC_X86_REG_{name.upper()}") for name in ("cr0", "cr2", "cr3", "cr4")}
+# What the host may set of rflags: CF PF AF ZF SF, IF, DF, OF, IOPL, RF, AC, ID.
+_FLAGS = 0x253ED7
 _XMM = {f"xmm{n}": getattr(const, f"UC_X86_REG_XMM{n}") for n in range(16)}
 _CAPSTONE = {"long": capstone.CS_MODE_64, "protected": capstone.CS_MODE_32, "real": capstone.CS_MODE_16}
 _disassemblers: dict[str, Any] = {}
@@ -52,6 +43,7 @@ class X86(Guest):
     REGISTERS = x86_64.REGISTERS
     GENERAL = x86_64.GENERAL
     CAPABILITIES = X86_64
+    SELECTORS: Mapping[str, int] = {f"{name}.selector": getattr(const, f"UC_X86_REG_{name.upper()}") for name in SEGMENTS}
 
     def __init__(self, machine: Machine) -> None:
         mode = machine.vcpus[0].mode
@@ -60,7 +52,12 @@ class X86(Guest):
         super().__init__(machine)
         self.bits = x86_64.BITS[mode]
         self._ids = _LONG if mode == "long" else _SHORT
-        self._held: dict[str, int] = {}  # what Unicorn does not hold
+        self.held: dict[str, int] = {}  # what Unicorn does not hold
+        self.cpl = 0
+        self.cr8 = 0  # Unicorn has none without an APIC
+        self.own_gdt = False
+        self.reloaded: set[str] = set()  # segment registers whose hidden parts the guest has loaded
+        self.instructions = Instructions(self)
         self.context: Any = None  # registers as they were before the instruction that is under way
         self.mmio = Mmio(self)
         self.flags = Flags(self)
@@ -76,68 +73,74 @@ class X86(Guest):
         if tables is not None:
             self.memory.set(tables.slot, tables.at, tables.size, 0)
             self.memory.write(tables.at, x86_64.tables(tables.at, tables.spans))
+            self.guard(tables.at, tables.size)
 
     def boot(self, plan: Vcpu) -> None:
-        tables = self.machine.tables
-        regs = x86_64.boot(plan.mode, None if tables is None else tables.at)
-        wanted = dict(regs)
-        for name, value in plan.regs.items():
-            x86_64_put(wanted, name, value)
-        for name, value in wanted.items():
-            changed = value != regs.get(name, 0)
-            if changed and name not in self._ids and name not in _XMM and not self._settable(name):
-                raise Unpredicted(f"the model does not start a vCPU with another {name}")
-        if plan.mode == "real":
-            wanted.setdefault("idt.base", 0)
-            wanted.setdefault("idt.limit", 0xFFFF)
-        elif tables is None:
-            raise Unpredicted("the guest brings its own tables")
-        else:
-            self.engine.reg_write(const.UC_X86_REG_GDTR, (0, wanted["gdt.base"], wanted["gdt.limit"], 0))
-            self.engine.reg_write(const.UC_X86_REG_CR4, wanted["cr4"])
-            if plan.mode == "long":
-                self.engine.reg_write(const.UC_X86_REG_MSR, (EFER, wanted["efer"]))
-                self.engine.reg_write(const.UC_X86_REG_CR3, wanted["cr3"])
-            self.engine.reg_write(const.UC_X86_REG_CR0, wanted["cr0"])
-        self.engine.reg_write(const.UC_X86_REG_IDTR, (0, wanted["idt.base"], wanted["idt.limit"], 0))
-        self._held.update(wanted)
-        self.engine.reg_write(const.UC_X86_REG_FPCW, 0x37F)
-        rest = {n: v for n, v in wanted.items() if n in SELECTORS or n in self._ids or n in _XMM or n in ("cr2", "cr8")}
-        self.write_wholes(rest)
+        boot.start(self, plan)
+        if self.mode == "real":
+            self.engine.hook_add(uc_const.UC_HOOK_MEM_READ | uc_const.UC_HOOK_MEM_WRITE, self._on_real)
 
-    def _settable(self, name: str) -> bool:
-        return name in ("idt.base", "idt.limit", "cr2", "cr8") or (self.mode == "real" and name in SELECTORS)
+    def _on_real(self, engine: Any, access: int, address: int, size: int, value: int, data: Any) -> None:
+        # Unicorn does not look at limits.
+        if not self.in_limit(address, size) and self.error is None:
+            self.error = Unpredicted(f"an access of {size} bytes at {address:#x}, beyond the end of its segment")
+            engine.emu_stop()
+
+    def in_limit(self, address: int, size: int) -> bool:
+        """Whether an access lies in one of the segments, outside long mode."""
+        if self.mode == "protected":
+            return address + size <= 1 << 32
+        return any(0 <= address - self.base(name) <= 0x10000 - size for name in SEGMENTS)
+
+    def is_general(self, name: str) -> bool:
+        """Whether it is one of struct kvm_regs, or an xmm register."""
+        return name in x86_64.KVM_REGS or name in _XMM
+
+    def writable(self, name: str) -> bool:
+        """Whether the host may set it: what else there is has hidden parts, or changes the guest's mode."""
+        return self.is_general(name) or name in ("cr2", "cr8") or (self.mode == "real" and name in self.SELECTORS)
 
     def read_whole(self, name: str) -> int:
+        if name == "cr8":
+            return self.cr8
+        if self.own_gdt and name in self.SELECTORS:
+            return self.held[name]  # none is ever loaded
         source = self.engine if self.context is None else self.context
-        found = self._ids.get(name) or SELECTORS.get(name) or _CONTROL.get(name) or _XMM.get(name)
+        found = self._ids.get(name) or self.SELECTORS.get(name) or _CONTROL.get(name) or _XMM.get(name)
         if found is not None:
             value = int(source.reg_read(found))
             return self.flags.seen(value) if name == "rflags" else value
         if name in x86_64.KVM_REGS:
-            return self._held.get(name, 0)  # r8 to r15 outside long mode
+            return self.held.get(name, 0)  # r8 to r15 outside long mode
         if name == "efer":
-            return int(self.engine.reg_read(const.UC_X86_REG_MSR, EFER))
+            return int(self.engine.reg_read(const.UC_X86_REG_MSR, boot.EFER))
         if name in ("gdt.base", "gdt.limit", "idt.base", "idt.limit"):
             table = self.engine.reg_read(const.UC_X86_REG_GDTR if name[0] == "g" else const.UC_X86_REG_IDTR)
             return int(table[1] if name.endswith("base") else table[2])
-        if self.mode == "real" and name.endswith(".base") and name[:2] + ".selector" in SELECTORS:
+        if self.mode == "long" and name in ("fs.base", "gs.base"):
+            return int(self.engine.reg_read(const.UC_X86_REG_FS_BASE if name[0] == "f" else const.UC_X86_REG_GS_BASE))
+        if self.mode == "real" and name.endswith(".base") and name[:2] + ".selector" in self.SELECTORS:
             return self.read_whole(name[:2] + ".selector") << 4
-        if name in self._held:
-            return self._held[name]
+        if name in self.held and name[:2] not in self.reloaded:
+            return self.held[name]
         raise Unpredicted(f"the model does not know the register {name}")
 
     def write_wholes(self, values: Mapping[str, int]) -> None:
         for name, value in values.items():
-            found = self._ids.get(name) or _XMM.get(name)
-            if found is None and (name in ("cr2", "cr8") or (name in SELECTORS and (self.mode == "real" or not self.booted))):
-                found = _CONTROL.get(name) or SELECTORS[name]
-            if found is not None:
-                self.engine.reg_write(found, value)
-            elif name in x86_64.KVM_REGS:
-                self._held[name] = value
-            else:
+            if not self.writable(name):
                 raise Unpredicted(f"the model does not set {name}")
+            if name == "rflags" and value & ~_FLAGS:
+                raise Unpredicted(f"rflags is {value:#x}: the model knows no single steps, nested tasks or virtual 8086 mode")
+            if name == "cr8":
+                if value > CR8_MOST:
+                    raise Unpredicted(f"cr8 is {value:#x}, which has 4 bits")
+                self.cr8 = value
+                continue
+            found = self._ids.get(name) or _XMM.get(name) or self.SELECTORS.get(name) or _CONTROL.get(name)
+            if found is not None:
+                self.engine.reg_write(found, value | 2 if name == "rflags" else value)
+            else:
+                self.held[name] = value
 
     def read(self, names: Iterable[str]) -> dict[str, int]:
         wanted = tuple(names)
@@ -159,8 +162,10 @@ class X86(Guest):
         self.engine.reg_write(self._ids["rip"], pc & (1 << self.bits) - 1)
 
     def base(self, segment: str) -> int:
-        """The base of a segment register: 0 but in real mode."""
-        return self.read_whole(f"{segment}.selector") << 4 if self.mode == "real" else 0
+        """The base of a segment register: 0 but in real mode, and of fs and gs in long mode."""
+        if self.mode == "real" or (self.mode == "long" and segment in ("fs", "gs")):
+            return self.read_whole(f"{segment}.base")
+        return 0
 
     def start(self) -> int:
         return self.pc() + self.base("cs")
@@ -180,46 +185,20 @@ class X86(Guest):
             return size, mnemonic.split()[-1], operands
         return 0, "", ""
 
-    def specials(self, address: int, code: bytes) -> Iterable[int]:
-        for at, size, mnemonic, operands in self._disassembler.disasm_lite(code, address):
-            offset = at - address
-            name = mnemonic.split()[-1]
-            self.flags.unsure |= name in UNDEFINED
-            if self._is_special(name, operands, code[offset : offset + size]):
-                yield at
+    def disassemble(self, code: bytes, address: int) -> Iterable[tuple[int, int, str, str]]:
+        """Address, length, mnemonic and operands of each instruction."""
+        found: Iterable[tuple[int, int, str, str]] = self._disassembler.disasm_lite(code, address)
+        return found
 
-    @staticmethod
-    def _is_special(name: str, operands: str, raw: bytes) -> bool:
-        if name in ("outsd", "insd"):
-            return True
-        return name in SPECIAL or raw == b"\xeb\xfe" or (name == "mov" and operands[:2] in ("cr", "dr"))
+    def specials(self, address: int, code: bytes) -> Iterable[int]:
+        return self.instructions.within(address, code)
 
     def special(self, address: int) -> bool:
-        size, name, operands = self.decode(address)
-        if not self._is_special(name, operands, self.raw(address)[:size]):
-            return False
-        if name == "jmp":
-            raise Blocked
-        if name in READERS:
-            self.flags.looked_at()
-            self.step()
-            return True
-        if name in PORTS:
-            ports(self, parse(self.raw(address), self.bits), size)
-            return True
-        known = (
-            (name in ("rdmsr", "wrmsr") and self.read_whole("rcx") & 0xFFFFFFFF in KNOWN_MSRS)
-            or (name in FLUSHES and not self._outside(address))
-            or (name == "mov" and operands[:3] in ("cr2", "cr8"))
-        )
-        if known:
-            self.single()
-        else:
-            raise Unpredicted(f"{name} {operands}".strip() + f" at {self.pc():#x}: what it does depends on the host or its mode")
-        return True
+        return self.instructions.carry_out(address)
 
     def step(self) -> None:
-        """Let Unicorn execute one instruction that may access what lies outside the slots."""
+        """Let Unicorn execute the one instruction at pc, which goes to another, and may access what lies outside the slots."""
+        before = self.pc()
         self.passing = True
         try:
             failed = self.emulate(self.start(), 1)
@@ -231,18 +210,9 @@ class X86(Guest):
             self.interrupted(self.interrupt)
         elif failed is not None:
             self.refused(failed)
-
-    def single(self) -> None:
-        """Let Unicorn execute one instruction, special or not."""
-        self.passing = True
-        try:
-            failed = self.emulate(self.start(), 1)
-        finally:
-            self.passing = False
-        if self.fault is not None or failed is not None:
-            raise Unpredicted(f"an instruction at {self.pc():#x} that the model cannot step over")
-        if self.interrupt is not None:
-            self.interrupted(self.interrupt)
+        elif self.pc() == before:
+            # An exception is lost where only one instruction runs.
+            self.interrupted(0)
 
     def stepping(self, access: int, address: int) -> bool:
         return self.mmio.active and self.mmio.fault(access, address & (1 << 64) - 1)
@@ -255,7 +225,7 @@ class X86(Guest):
     def halted(self) -> None:
         if self.start() == self._edge:
             self._edge = 0
-            self.exit("internal_error", {"suberror": 1}, self.pc())
+            self.unemulated(self.pc())
             return
         if self._halting():
             self.exit("hlt", {}, self.pc())
@@ -283,10 +253,20 @@ class X86(Guest):
             self.interrupted(0)
 
     def interrupted(self, number: int) -> None:
-        if self.read_whole("idt.limit") < (number + 1) * {"long": 16, "protected": 8, "real": 4}[self.mode] - 1:
-            self.exit("shutdown", {}, self.pc())
+        if self.read_whole("idt.limit") >= (number + 1) * {"long": 16, "protected": 8, "real": 4}[self.mode] - 1:
+            raise Unpredicted(f"the guest takes an exception of its own (vector {number} near {self.pc():#x})")
+        pc = self.pc()
+        self.stale = "the registers behind a shutdown: kvm-amd has reset the vCPU then, VMX has not"
+        self.ended = "another KVM_RUN behind a shutdown: kvm-amd has reset the vCPU then, VMX has not"
+        self.exit("shutdown", {}, pc)
+
+    def unemulated(self, pc: int) -> None:
+        """KVM's emulator gave up (handle_emulation_failure in arch/x86/kvm/x86.c)."""
+        if self.cpl:
+            self.interrupted(6)
             return
-        raise Unpredicted(f"the guest takes an exception of its own (vector {number} near {self.pc():#x})")
+        self.ended = "another KVM_RUN behind internal_error: VMX and SVM have queued #UD for the guest, PVM has not"
+        self.exit("internal_error", {"suberror": 1}, pc)
 
     def refused(self, error: Any) -> None:
         pc = self.start()
@@ -298,27 +278,34 @@ class X86(Guest):
 
     def _unknown(self, pc: int) -> None:
         """An instruction that Unicorn lacks: KVM's emulator lacks those with a VEX prefix too."""
-        if parse(self.raw(pc), self.bits).map == 0 and self._outside(pc):
-            self.exit("internal_error", {"suberror": 1}, self.pc())
+        if parse(self.raw(pc), self.bits).map == 0 and self.outside(pc):
+            self.unemulated(self.pc())
             return
         _, name, operands = self.decode(pc)
         raise Unpredicted(f"Unicorn does not know {name} {operands} at {self.pc():#x}")
 
-    def _outside(self, pc: int) -> bool:
-        """Whether the memory operand of an instruction lies outside the slots."""
+    def operand(self, pc: int) -> int | None:
+        """Where the memory operand of an instruction lies, None where it has none."""
         self._disassembler.detail = True
         try:
             found = next(iter(self._disassembler.disasm(self.raw(pc), pc, 1)))
             for operand in found.operands:
                 if operand.type == capstone.x86.X86_OP_MEM:
+                    segment = found.reg_name(operand.mem.segment) if operand.mem.segment else "ds"
                     at = operand.mem.disp + (pc + found.size if found.reg_name(operand.mem.base) == "rip" else 0)
                     for reg, scale in ((operand.mem.base, 1), (operand.mem.index, operand.mem.scale)):
                         name = found.reg_name(reg) if reg else ""
                         at += self.read((name,))[name] * scale if name in self.REGISTERS and name != "rip" else 0
-                    return self.memory.at(at & (1 << 64) - 1) is None
+                    at &= (1 << 8 * found.addr_size) - 1
+                    return int(at + self.base(str(segment))) & (1 << 64) - 1
         finally:
             self._disassembler.detail = False
-        return False
+        return None
+
+    def outside(self, pc: int) -> bool:
+        """Whether the memory operand of an instruction lies outside the slots."""
+        at = self.operand(pc)
+        return at is not None and self.memory.at(at) is None
 
     def faulted(self, access: int, address: int, size: int, value: int, pc: int) -> None:
         self.jump(pc)
@@ -329,10 +316,8 @@ class X86(Guest):
                 self._edge = edge
                 return
             self._edge = 0
-            self.exit("internal_error", {"suberror": 1}, self.pc())
+            self.unemulated(self.pc())
             return
-        if self.mode == "long" and self.machine.tables is not None and self.read_whole("cr3") != self.machine.tables.at:
-            raise Unpredicted("the guest has page tables of its own")
         self.mmio.carry_out(address, size)
 
     def _unfetched(self, address: int) -> int:
@@ -341,14 +326,3 @@ class X86(Guest):
         while at < address and (size := self.decode(at)[0]) and at + size <= address:
             at += size
         return at
-
-
-def x86_64_put(values: dict[str, int], name: str, value: int) -> None:
-    """Write a register or view into boot values."""
-    row = x86_64.REGISTERS[name]
-    values.setdefault(row.of or name, 0)
-    mask = (1 << row.bits) - 1
-    if not row.of or row.zeroes:
-        values[row.of or name] = value & mask
-    else:
-        values[row.of] = (values[row.of] & ~(mask << row.shift)) | (value & mask) << row.shift

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from unicorn import unicorn_const as uc_const
 
-from kvmscen.model.guest import Blocked, Unpredicted
+from kvmscen.model.building import Blocked, Unpredicted
 from kvmscen.model.x86.emulator import Instruction, emulated, parse, reads_flags, system, uncertain
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Mmio:
             self._exchange_16(address)
             return
         if not emulated(found):
-            guest.exit("internal_error", {"suberror": 1}, self.pc)
+            guest.unemulated(self.pc)
             return
         if found.aligned and address & 15:
             guest.interrupted(13)
@@ -66,7 +66,7 @@ class Mmio:
             raise Unpredicted(f"setcc, rcl or rcr outside the slots, at {self.pc:#x}: Unicorn loses the flags that it reads")
         if uncertain(found):
             raise Unpredicted(f"a segment load, far transfer or multiple push at {self.pc:#x} that reaches outside the slots")
-        if guest.bits < 64 and not self._in_limit(address, size):
+        if guest.bits < 64 and not guest.in_limit(address, size):
             raise Unpredicted(f"an access of {size} bytes at {address:#x}, beyond the end of its segment")
         self.writes, self.wide, self.done = [], found.wide_move, False
         self.ready.clear()
@@ -96,13 +96,7 @@ class Mmio:
                 self._ask(at, 8)
         except _Cut:
             return
-        self.guest.exit("internal_error", {"suberror": 1}, self.pc)
-
-    def _in_limit(self, address: int, size: int) -> bool:
-        if self.guest.bits == 32:
-            return address + size <= 1 << 32
-        bases = (self.guest.base(name) for name in ("cs", "ds", "es", "fs", "gs", "ss"))
-        return any(0 <= address - base <= 0x10000 - size for base in bases)
+        self.guest.unemulated(self.pc)
 
     def _compared(self, found: Instruction) -> tuple[int, int]:
         """The first operand of cmps: [rsi], and its size."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kvmscen.model.guest import Unpredicted
+from kvmscen.model.building import Unpredicted
 from kvmscen.model.x86.emulator import Instruction
 
 if TYPE_CHECKING:

@@ -1,0 +1,195 @@
+"""x86: the instructions in front of which the guest stops, and what is done there instead of leaving them to Unicorn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from unicorn import x86_const as const
+
+from kvmscen.model.building import Blocked, Unpredicted
+from kvmscen.model.x86.boot import EFER
+from kvmscen.model.x86.emulator import parse
+from kvmscen.model.x86.flags import READERS, UNDEFINED
+from kvmscen.model.x86.ports import ports
+
+if TYPE_CHECKING:
+    from kvmscen.model.x86.guest import X86
+
+PORTS = frozenset(("in", "out", "insb", "insw", "insd", "outsb", "outsw", "outsd"))
+FLUSHES = frozenset(("clflush", "clflushopt", "clwb"))
+MSRS = frozenset(("rdmsr", "wrmsr"))
+# What a host's CPU, kernel or clock says, or what changes what the model relies on.
+REFUSED = frozenset(
+    (
+        *("cpuid", "rdtsc", "rdtscp", "rdpmc", "rdrand", "rdseed", "xgetbv", "xsetbv", "rdpid", "rdpru"),
+        *("syscall", "sysret", "sysretq", "sysenter", "sysexit", "vmcall", "vmmcall", "vmrun", "vmload", "vmsave"),
+        *("mwait", "monitor", "mwaitx", "monitorx", "clgi", "stgi", "skinit", "invlpga", "invpcid", "rsm", "getsec"),
+        *(
+            "rdfsbase",
+            "rdgsbase",
+            "wrfsbase",
+            "wrgsbase",
+            "rdpkru",
+            "wrpkru",
+            "clac",
+            "stac",
+            "xbegin",
+            "xend",
+            "xabort",
+            "xtest",
+        ),
+        *("xsave", "xsave64", "xsavec", "xsavec64", "xsaveopt", "xsaveopt64", "xsaves", "xsaves64", "xrstor", "xrstor64"),
+        *("fxsave", "fxsave64", "fxrstor", "fxrstor64", "ldmxcsr", "fldenv", "frstor"),
+        *("lmsw", "ltr", "lldt", "str", "sldt", "verr", "verw", "lar", "lsl"),
+    )
+)
+# At CPL 3 of PVM these show the host's, and elsewhere what UMIP lets them.
+TABLES = frozenset(("sgdt", "sidt", "smsw"))
+POPS = frozenset(("popf", "popfd", "popfq"))
+FAR = frozenset(("iret", "iretd", "iretq", "retf", "retfq", "lcall", "ljmp"))
+SEGMENT_LOADS = frozenset(("lds", "les", "lfs", "lgs", "lss"))
+SEGMENTS = ("cs", "ds", "es", "fs", "gs", "ss")
+# Moves of 16 bytes that need not be aligned.
+UNALIGNED = frozenset(("movups", "movupd", "movdqu", "lddqu", "pcmpestri", "pcmpestrm", "pcmpistri", "pcmpistrm"))
+_VEX = frozenset((0xC4, 0xC5, 0x62, 0x8F))
+# MSRs that hold what the guest put there, and that KVM starts at 0; those of addresses fault on Intel's CPUs where one is not
+# canonical.
+ADDRESSES = frozenset((0xC0000082, 0xC0000083, 0xC0000100, 0xC0000101, 0xC0000102))
+KNOWN_MSRS = ADDRESSES | {EFER, 0xC0000081, 0xC0000084}
+# sysenter's: whether they keep 64 bits differs.
+SHORT_MSRS = frozenset((0x174, 0x175, 0x176))
+_EFER_FREE = 1 << 0 | 1 << 11  # SCE, NXE
+TF = 1 << 8
+CR8_MOST = 0xF
+
+
+class Instructions:
+    """What is special in the code of one guest."""
+
+    def __init__(self, guest: X86) -> None:
+        self.guest = guest
+
+    def within(self, address: int, code: bytes) -> Iterable[int]:
+        """The addresses of a block, about to run for the first time, in front of which the guest must stop."""
+        for at, size, mnemonic, operands in self.guest.disassemble(code, address):
+            offset = at - address
+            name = mnemonic.split()[-1]
+            self.guest.flags.unsure |= name in UNDEFINED
+            if self._stops(name, operands, code[offset : offset + size]):
+                yield at
+
+    def _stops(self, name: str, operands: str, raw: bytes) -> bool:
+        if name in PORTS or name in MSRS or name in REFUSED or name in READERS or name in FLUSHES or name in POPS:
+            return True
+        if name in FAR or name in SEGMENT_LOADS or name in TABLES or name == "lgdt" or raw == b"\xeb\xfe":
+            return True
+        if raw[:1] and raw[0] in _VEX and parse(raw, self.guest.bits).map == 0:
+            return True
+        if "xmmword ptr" in operands and name not in UNALIGNED:
+            return True
+        return name in ("mov", "pop") and (
+            operands[:2] in ("cr", "dr", *SEGMENTS) or operands.endswith(" cr8") or " dr" in operands
+        )
+
+    def carry_out(self, address: int) -> bool:
+        """Do what is special at an address; False: nothing is."""
+        guest = self.guest
+        size, name, operands = guest.decode(address)
+        raw = guest.raw(address)
+        if not self._stops(name, operands, raw[:size]):
+            return False
+        if name == "jmp":
+            raise Blocked
+        if name in PORTS:
+            if guest.cpl:
+                self._give_up(name, operands, "what ports user mode may use is in a TSS, which the model does not know")
+            ports(guest, parse(raw, guest.bits), size)
+        elif name in MSRS:
+            self._msr(name)
+        elif "cr8" in operands and name == "mov":
+            self._cr8(operands, size)
+        elif parse(raw, guest.bits).map == 0:
+            self._give_up(name, operands, "without CR4.OSXSAVE it is undefined, and PVM's emulator lacks it")
+        elif name in READERS:
+            guest.flags.looked_at()
+            guest.step()
+        else:
+            self._step(address, name, operands)
+        return True
+
+    def _step(self, address: int, name: str, operands: str) -> None:
+        guest = self.guest
+        if "xmmword ptr" in operands and name not in UNALIGNED:
+            at = guest.operand(address)
+            if at is not None and at & 15:
+                guest.interrupted(13)
+            else:
+                guest.step()
+        elif name in FLUSHES and guest.outside(address):
+            self._give_up(name, operands, "it lies outside the slots")
+        elif name in FLUSHES or name in POPS or (name == "mov" and "cr2" in operands) or (name in TABLES and not guest.cpl):
+            guest.step()
+            if guest.read_whole("rflags") & TF:
+                raise Unpredicted(f"the guest sets TF, by {name} in front of {guest.pc():#x}")
+        elif name in FAR or name in SEGMENT_LOADS or name in ("mov", "pop", "lgdt"):
+            self._segments(name, operands)
+        else:
+            self._give_up(name, operands)
+
+    def _segments(self, name: str, operands: str) -> None:
+        """What loads a segment register, by the engine's own GDT, and stays in its code segment."""
+        guest = self.guest
+        if name in ("mov", "pop") and operands[:2] not in SEGMENTS:
+            self._give_up(name, operands)
+        if guest.mode == "real":
+            guest.step()
+            return
+        if guest.own_gdt or name == "lgdt":
+            self._give_up(name, operands, "the model follows segments by the engine's own GDT only")
+        before = {segment: guest.read_whole(f"{segment}.selector") for segment in SEGMENTS}
+        guest.step()
+        after = {segment: guest.read_whole(f"{segment}.selector") for segment in SEGMENTS}
+        if after["cs"] != before["cs"] or after["ss"] & 3 or (guest.mode == "protected" and 0 in after.values()):
+            raise Unpredicted(f"the guest goes to another code segment, or to one that is none, by {name} near {guest.pc():#x}")
+        if guest.read_whole("rflags") & TF:
+            raise Unpredicted(f"the guest sets TF, by {name} in front of {guest.pc():#x}")
+        guest.reloaded |= {segment for segment in SEGMENTS if name in FAR or after[segment] != before[segment]}
+
+    def _msr(self, name: str) -> None:
+        guest = self.guest
+        number = guest.read_whole("rcx") & 0xFFFFFFFF
+        high, low = (guest.read_whole(half) & 0xFFFFFFFF for half in ("rdx", "rax"))
+        value = high << 32 | low
+        if number not in KNOWN_MSRS | SHORT_MSRS:
+            self._give_up(name, f"of {number:#x}")
+        if name == "wrmsr":
+            if number in ADDRESSES and value + (1 << 47) & (1 << 64) - 1 >= 1 << 48:
+                self._give_up(name, f"of {number:#x}", "an address that is not canonical faults on Intel's CPUs only")
+            if number in SHORT_MSRS and high:
+                self._give_up(name, f"of {number:#x}", "whether it keeps 64 bits differs")
+            if number == EFER and (value ^ int(guest.engine.reg_read(const.UC_X86_REG_MSR, EFER))) & ~_EFER_FREE:
+                self._give_up(name, f"of {number:#x}", "the guest changes its mode")
+        guest.step()
+
+    def _cr8(self, operands: str, size: int) -> None:
+        """Without an irqchip KVM holds CR8 itself (kvm_set_cr8)."""
+        guest = self.guest
+        first, second = operands.replace(" ", "").split(",")
+        if guest.cpl:
+            guest.interrupted(13)
+            return
+        if second == "cr8":
+            guest.write({first: guest.cr8})
+        else:
+            value = guest.read((second,))[second]
+            if value > CR8_MOST:
+                guest.interrupted(13)
+                return
+            if value < guest.cr8:
+                self._give_up("mov", operands, "lowering cr8 is a set_tpr exit of VMX and SVM, and none of PVM")
+            guest.cr8 = value
+        guest.jump(guest.pc() + size)
+
+    def _give_up(self, name: str, operands: str, why: str = "what it does depends on the host or its mode") -> None:
+        raise Unpredicted(f"{name} {operands}".strip() + f" at {self.guest.pc():#x}: {why}")
