@@ -14,6 +14,7 @@ import pytest
 from report_samples import RUNS, Run
 
 from kvmscen.cli.screen import Screen
+from kvmscen.engine import Progress
 from kvmscen.reports import FORMATS, harmless, text
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "reports"
@@ -32,7 +33,7 @@ def screens(run: Run, width: int, **how: bool) -> str:
     for problem in run.problems:
         screen.problem(problem)
     for result in run.results:
-        screen.result(result, 0, 0)
+        screen.result(result, Progress(0.0, 0, 1))
     screen.end(run)
     return out.getvalue()
 
