@@ -80,6 +80,7 @@ HOSTS = ("kvm", "model", "qemu", "ssh")
 IOCTLS = (
     "KVM_RUN",
     "emulate",
+    "write_memory",
     "KVM_CREATE_VM",
     "KVM_CREATE_VCPU",
     "KVM_CREATE_IRQCHIP",

@@ -65,6 +65,13 @@ def test_on_kvm(tmp_path: Path) -> None:
     assert results["fp08-write-two"]["status"] == "PASS"
 
 
+@pytest.mark.kvm
+def test_a_failing_write_memory_can_be_a_step(tmp_path: Path) -> None:
+    status, results, _ = run(tmp_path, "fp26-write-memory-fails.yaml", "--on", "kvm")
+    assert (status, results["fp26-write-memory-fails"]["status"]) == (1, "PASS")
+    assert results["fp26-write-memory-fails:not-all-done"]["status"] == "FAIL"
+
+
 def test_a_run_that_fails_at_its_first_access_on_the_model(tmp_path: Path) -> None:
     status, results, _ = run(tmp_path, "fp24-run-fails-final.yaml", "--on", "model")
     assert status == 1
