@@ -106,4 +106,5 @@ def _measured(one: Wanted, rounds: Sequence[Timing]) -> Measured:
         hz=hz,
         rounds=tuple(ticks),
         whole=tuple(whole),
+        is_span=one.is_span,
     )

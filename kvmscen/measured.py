@@ -94,7 +94,8 @@ class Measured:
 
     `loop` is native or python. `overhead_ns` is the median with a no-op ioctl in place of KVM_RUN, `user` the share of the
     time that was spent in user space, by medians. `rounds` are the samples of each round in ticks, after `per` and `less`, and
-    `whole` the same with what user space did up to the next KVM_RUN; `hz` is the rate of the counter.
+    `whole` the same with what user space did up to the next KVM_RUN; `hz` is the rate of the counter. A span has no such two
+    prices: all that lies in it is in both.
     """
 
     name: str
@@ -111,6 +112,7 @@ class Measured:
     hz: float
     rounds: tuple[tuple[float, ...], ...]
     whole: tuple[tuple[float, ...], ...] = ()
+    is_span: bool = False
 
     @property
     def medians_ns(self) -> tuple[float, ...]:

@@ -139,7 +139,11 @@ def _compared(results: Iterable[Result], base: str | None) -> Iterable[str]:
             by_host.setdefault(result.host, []).append((f"{result.name}:{one.name}" if several else one.name, one))
     for name, kinds in by_host.items():
         chosen, reference = _base(name, kinds, base)
-        rows = [(kind, one, noise.ratio(one.whole_rounds_ns, reference.whole_rounds_ns)) for kind, one in kinds]
+        itself = noise.Interval(1, 1, 1)
+        rows = [
+            (kind, one, itself if one is reference else noise.ratio(one.whole_rounds_ns, reference.whole_rounds_ns))
+            for kind, one in kinds
+        ]
         yield prices.ratios(f"on {name}", chosen, rows, _unfit(kinds, reference))
 
 

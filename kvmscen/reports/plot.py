@@ -37,9 +37,8 @@ def render(run: Run) -> str:
         figure = Figure(figsize=(9, sum(heights)), layout="constrained")
         if results:
             panels = figure.subplots(len(results), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
-            for axes, result in zip(panels, results, strict=True):
-                _panel(axes, result, base(results, result.host))
-            _axis(panels[-1])
+            bars = [_panel(axes, result, base(results, result.host)) for axes, result in zip(panels, results, strict=True)]
+            _axis(panels[-1], [bar for some in bars for bar in some])
         else:
             figure.text(0.5, 0.5, "nothing was timed", ha="center")
         out = io.StringIO()
@@ -55,22 +54,25 @@ def base(results: Sequence[Result], host: str) -> Measured:
 
 
 def multiples(one: Measured, unit: float) -> tuple[float, float]:
-    """The exit alone and with user space, in units; what is nothing or less is told as a hundredth."""
-    return max(one.ns.median / unit, 0.01), max(one.whole_ns.median / unit, 0.01)
+    """What was inside KVM_RUN, and with user space, in units; what is nothing or less is told as a hundredth."""
+    alone = one.ns.median * ((1 - one.user) if one.is_span else 1)
+    return max(alone / unit, 0.01), max(one.whole_ns.median / unit, 0.01)
 
 
-def _panel(axes: Any, result: Result, reference: Measured) -> None:
+def _panel(axes: Any, result: Result, reference: Measured) -> list[float]:
+    """Draw one; the lengths of its bars."""
+    lengths = []
     unit = max(reference.whole_ns.median, 1e-6)
     kinds = sorted(result.measured, key=lambda one: -one.whole_ns.median)
     for row, one in enumerate(kinds):
         alone, whole = multiples(one, unit)
+        lengths.append(whole)
         axes.barh(row, whole, color=_USER, label="with user space" if not row else None)
         axes.barh(row, min(alone, whole), color=_ALONE, label="exit alone" if not row else None)
         text = f"  {told(one.whole_ns.median)}" + ("" if one is reference else f", {number(whole)} times")
         axes.text(whole, row, _plain(text), va="center", fontsize=8)
     axes.set_yticks(range(len(kinds)), [_plain(clean(one.name)) for one in kinds], fontsize=9)
     axes.set_xscale("log")
-    axes.margins(x=0.25)
     loop = result.measured[0].loop
     title = (
         f"{clean(result.name)} on {where(result)}, {loop} loop; 1 is {clean(reference.name)}, {told(reference.whole_ns.median)}"
@@ -78,14 +80,18 @@ def _panel(axes: Any, result: Result, reference: Measured) -> None:
     axes.set_title(_plain(title), fontsize=10)
     axes.grid(True, axis="x", which="major", alpha=0.3)
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return lengths
 
 
-def _axis(axes: Any) -> None:
+def _axis(axes: Any, lengths: Sequence[float]) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axes.xaxis.set_major_locator(LogLocator(base=10, numticks=12))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
+    # Room for the words behind the longest bar.
+    axes.set_xlim(min(lengths) / 3, max(lengths) * (max(lengths) / min(lengths) * 3) ** 0.35)
+    axes.tick_params(axis="x", labelsize=8)
     axes.set_xlabel("times")
 
 

@@ -51,7 +51,7 @@ def ratios(title: str, base: str, rows: Sequence[tuple[str, Measured, Interval]]
     cells = [
         (
             clean(name),
-            told(one.ns.median),
+            "-" if one.is_span else told(one.ns.median),
             told(one.whole_ns.median),
             number(ratio.value),
             f"{number(ratio.low)} to {number(ratio.high)}",

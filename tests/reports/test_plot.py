@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import sys
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
 
+from kvmscen import verb_measure
 from kvmscen.errors import UsageError
 from kvmscen.measured import Measured, spread
 from kvmscen.reports import plot
@@ -56,6 +58,24 @@ def kind(name: str, alone: float, user: float = 0.0) -> Measured:
 
 def panel(*kinds: Measured, host: str = "kvm") -> Result:
     return Result("a.yaml", "a", "default", 1, "", "arm64", host, "6.1", False, "PASS", measured=kinds)
+
+
+def test_kinds_are_ranked_and_compared_with_user_space() -> None:
+    nisv, mmio, ram = kind("nisv", 300.0, 9000.0), kind("mmio", 400.0, 10.0), replace(kind("ram", 4.0), is_span=True)
+    result = panel(nisv, mmio, ram)
+    (table,) = verb_measure._compared([result], None)
+    rows = [re.split(r"\s{2,}", line) for line in table.splitlines()[3:]]
+    # The base is the cheapest, and a span has no price of an exit alone.
+    assert rows == [
+        ["ram", "-", "4 ns", "1", "1 to 1"],
+        ["mmio", "400 ns", "410 ns", "102", rows[1][4]],
+        ["nisv", "300 ns", "9,300 ns", "2,325", rows[2][4]],
+    ]
+    (table,) = verb_measure._compared([panel(nisv, mmio)], None)
+    assert "times mmio" in table
+    cheap = replace(kind("less", 0.2), rounds=((-1.0,),))
+    (table,) = verb_measure._compared([panel(replace(nisv, rounds=((1.0,),)), cheap)], None)
+    assert table.endswith("less: too little to be told from nothing, so no base: write a larger `per`")
 
 
 def test_bars_are_multiples_of_ram_or_of_the_cheapest_with_user_space() -> None:
