@@ -200,6 +200,9 @@ def start(hosts: Sequence[Host], each: bool) -> tuple[list[Host], dict[str, Prob
                     getattr(host, step)()
             except HostError as error:
                 reasons[host.name] = str(error)
+            except OSError as error:
+                # A full disk, or a cache that may be read only.
+                reasons[host.name] = f"host {host.name} cannot run here: {unexpected.told(error)}"
     usable = [host for host in hosts if host.name not in reasons]
     if not usable:
         raise HostError("; ".join(reasons.values()))

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import os
 import re
+import selectors
 import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
+from typing import IO
 
 from kvmscen.errors import HostError
 from kvmscen.qemu import store
@@ -26,6 +28,8 @@ Tell = Callable[[str, float | None], None]
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _TIMEOUT = 600.0
 _HOUR = 3600.0
+# apt that says nothing for so many seconds is looked after; with less room than this it can do nothing.
+_SILENCE, _FULL = 5.0, 4 << 20
 # Debian's suites that name no release.
 _ROLLING = ("sid", "unstable", "testing", "stable", "oldstable")
 
@@ -199,14 +203,12 @@ class Apt:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=complaints,
-                text=True,
-                errors="replace",
                 cwd=folder,
                 env=self._environment(),
             )
             assert process.stdout is not None
             try:
-                for line in process.stdout:
+                for line in self._said(process.stdout):
                     if line.startswith("dlstatus:"):
                         tell(what, float(line.split(":")[2]))
                 status = process.wait(_TIMEOUT)
@@ -219,12 +221,44 @@ class Apt:
         if status:
             raise HostError(f"{' '.join(argv[:2])} ({self.suite}, {self.arch}) failed: {_complaint(errors)}")
 
+    def _said(self, out: IO[bytes]) -> Iterator[str]:
+        """What apt says, line by line. On a full disk it may say nothing new for ever."""
+        begun, last, since = b"", b"", time.monotonic()
+        with selectors.DefaultSelector() as ready:
+            ready.register(out, selectors.EVENT_READ)
+            while True:
+                if time.monotonic() - since > _SILENCE:
+                    room(self.folder, _FULL)
+                    since = time.monotonic()
+                if not ready.select(_SILENCE):
+                    continue
+                chunk = os.read(out.fileno(), 1 << 16)
+                if not chunk:
+                    return
+                *lines, begun = (begun + chunk).split(b"\n")
+                for line in lines:
+                    if line != last:
+                        last, since = line, time.monotonic()
+                    yield line.decode(errors="replace")
+
+
+def room(folder: Path, least: int) -> None:
+    """Raises HostError where so many bytes do not fit into a folder, or the place where it will be."""
+    place = next((place for place in (folder, *folder.parents) if place.is_dir()), folder)
+    there = os.statvfs(place)
+    free = there.f_bavail * there.f_frsize
+    if free < least:
+        raise HostError(f"{place}: No space left on device: {free / 1e6:.0f} MB are free, {least / 1e6:.0f} MB are needed")
+
 
 def unpack(deb: Path, into: Path) -> None:
     """The files of a package, without its scripts."""
-    done = subprocess.run(["dpkg-deb", "-x", str(deb), str(into)], capture_output=True, text=True)
+    done = subprocess.run(["dpkg-deb", "-x", str(deb), str(into)], capture_output=True, text=True, errors="replace")
     if done.returncode:
-        raise HostError(f"{deb.name} cannot be unpacked: {done.stderr.strip()}")
+        # One that cannot be written is followed by all the others.
+        lines = done.stderr.strip().splitlines() or ["dpkg-deb does not say why"]
+        full = next((line for line in lines if "No space left" in line), lines[0])
+        raise HostError(f"{deb.name} cannot be unpacked into {into}: {full.removeprefix('tar: ')}")
 
 
 def _output(argv: list[str], environment: dict[str, str] | None) -> str:

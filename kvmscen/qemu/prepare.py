@@ -13,11 +13,13 @@ from typing import Any
 from kvmscen.errors import HostError, UsageError
 from kvmscen.qemu import initramfs, store
 from kvmscen.qemu.boards import Board
-from kvmscen.qemu.packages import Apt, Tell, release, unpack
+from kvmscen.qemu.packages import Apt, Tell, release, room, unpack
 from kvmscen.qemu.store import Entry, Name
 
 # Where a series is looked for first: lists of packages are large, and most suites do not have it.
 _FIRST = {"5.10": "bullseye", "6.1": "bookworm", "6.12": "trixie"}
+# Bytes that a machine takes while it is prepared, with lists and downloads; half of them stay.
+_ROOM = 500 << 20
 # Further suites, in the order in which they are looked through.
 _SUITES = ("bookworm", "bookworm-backports", "trixie", "trixie-backports", "sid", "bullseye")
 _NEWEST = ("trixie-backports", "sid")
@@ -55,6 +57,8 @@ def prepare(name: Name, own: Own, tell: Tell) -> Entry:
             raise UsageError(f"{name.entry} has a kernel in its name: with --kernel write qemu:{name.board}")
         name = Name(name.board, str(own.kernel), name.cpu)
     kernel = None
+    if store.find(name) is None:
+        room(store.home(), _ROOM)
     if not name.kernel or name.kernel == store.NEWEST:
         # The lock is that of the machine that this comes to, whatever name led to it.
         kernel = _choose(name, tell)

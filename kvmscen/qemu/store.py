@@ -215,14 +215,15 @@ def write_kernel(image: Path, folder: Path, board: Board) -> None:
     """Put a kernel image into a machine's folder as QEMU takes it. Raises HostError where it cannot be read, or is none."""
     part = folder / ".kernel"
     try:
-        made = _plain(image.read_bytes())
-        at, magic = board.magic
-        if made[at : at + len(magic)] != magic and made[:4] != b"\x7fELF":
-            raise HostError(f"{image} is no kernel image for {board.arch}")
-        part.write_bytes(made)
-        part.rename(folder / "kernel")
+        raw = image.read_bytes()
     except OSError as error:
         raise HostError(f"{image} cannot be read: {os.strerror(error.errno or 0)}") from None
+    made = _plain(raw)
+    at, magic = board.magic
+    if made[at : at + len(magic)] != magic and made[:4] != b"\x7fELF":
+        raise HostError(f"{image} is no kernel image for {board.arch}")
+    part.write_bytes(made)
+    part.rename(folder / "kernel")
 
 
 def _plain(image: bytes) -> bytes:

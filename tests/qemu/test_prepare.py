@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from kvmscen.errors import HostError
+from kvmscen.qemu import packages
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 HOST = "qemu:arm64@6.1"
 
@@ -111,6 +114,20 @@ def test_two_at_once_whatever_the_name(cache: Cache) -> None:
     assert sum("building the first file system" in err for _, err in ended) == len(list(cache.folder.glob("machines/arm64@*")))
     assert cache.left() == []
     assert list(cache.folder.glob("downloads/*")) == []
+
+
+def test_a_disk_without_room_is_named_before_anything_is_fetched(tmp_path: Path) -> None:
+    packages.room(tmp_path / "not" / "there", 1)
+    with pytest.raises(HostError, match=rf"^{tmp_path}: No space left on device: \d+ MB are free, \d+ MB are needed$"):
+        packages.room(tmp_path / "not" / "there", 1 << 60)
+
+
+def test_a_package_that_cannot_be_unpacked_is_one_line(tmp_path: Path) -> None:
+    deb = tmp_path / "a.deb"
+    deb.write_bytes(b"!<arch>\nno package")
+    with pytest.raises(HostError, match=r"^a\.deb cannot be unpacked into .*: .*$") as told:
+        packages.unpack(deb, tmp_path)
+    assert len(str(told.value).splitlines()) == 1
 
 
 def holding(cache: Cache, name: str) -> subprocess.Popen[str]:
