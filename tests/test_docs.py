@@ -267,3 +267,35 @@ def test_links_lead_somewhere(page: Path) -> None:
     titles = {re.sub(r"[^\w -]", "", t.lower()).replace(" ", "-") for t in re.findall(r"^#+ (.*)$", text, re.MULTILINE)}
     for anchor in re.findall(r"\]\(#([^)\s]*)\)", text):
         assert anchor in titles, f"{page.name}: #{anchor}"
+
+
+# --- arm64 itself -----------------------------------------------------------------------------------------------------
+
+
+def native(title: str) -> str:
+    """A block of docs/native-arm64.md by its title."""
+    text = (ROOT / "docs" / "native-arm64.md").read_text()
+    found = re.search(rf"^<!-- native: {title} -->\n```sh\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    assert found is not None
+    return found[1]
+
+
+@pytest.mark.parametrize("title", ["the root", "boot", "run", "ssh"])
+def test_the_commands_for_arm64_are_shell(title: str) -> None:
+    done = subprocess.run(["bash", "-n"], input=native(title), capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_wheels_for_arm64_are_what_is_needed_there() -> None:
+    needed = re.search(r"^dependencies = \[\n(.*?)^\]", (ROOT / "pyproject.toml").read_text(), re.DOTALL | re.MULTILINE)
+    assert needed is not None
+    everywhere = {re.split("[>=<]", name)[0] for name in re.findall(r'^ +"([^";]+)",$', needed[1], re.MULTILINE)}
+    fetched = re.search(r"manylinux_2_28_aarch64 (.*)", native("the root"))
+    assert fetched is not None
+    assert len(everywhere) > 3
+    assert set(fetched[1].split()) == everywhere
+
+
+def test_one_cpu_is_booted_for_arm64() -> None:
+    # With several QEMU tells KVM another syndrome of atomics than a CPU does.
+    assert " -smp 1 " in native("boot")

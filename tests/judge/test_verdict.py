@@ -153,6 +153,27 @@ def test_what_kvm_refuses_on_riscv64() -> None:
     assert hint_of(replace(refused, fields={"ioctl": "KVM_ENABLE_CAP"}), arch="riscv64") == ""
 
 
+@pytest.mark.parametrize(
+    ("text", "iss", "said"),
+    [
+        ("ldadd x0, x1, [x2]", 0x47, True),
+        ("again: casal w0, w1, [x2]", 0x47, True),
+        ("STSMAXLH w0, [x2]", 0x47, True),
+        ("swpb w0, w1, [x2]", 0x47, True),
+        ("caspa x0, x1, x2, x3, [x4]", 0x47, True),
+        ("str x0, [x2], #8", 0x47, False),
+        ("ldadd x0, x1, [x2]", 0x4F, False),  # a permission fault: it may be read there
+        ("ldadd x0, x1, [x2]", 0x6, False),
+    ],
+)
+def test_an_atomic_that_is_tried_as_a_write(text: str, iss: int, said: bool) -> None:
+    wanted = Story((Expected("arm_nisv", 10, 5, fields={"esr_iss": 7}),))
+    made = replace(job(Expectation(wanted)), legend=Legend({}, ((12, 4, 8, text),)))
+    found = judge(made, run(replace(NISV, fields={"esr_iss": iss, "fault_ipa": 0x5000}), stopped="expected"))
+    assert [row.differs for row in found.rows] == [("esr_iss",)]
+    assert ("-smp 1" in (found.hint or "")) == said
+
+
 def test_an_arm_nisv_that_repeats() -> None:
     once = Story((Expected("arm_nisv", 10, 5, then=()), Expected("hlt", 11, 5)))
     assert "repeats for ever" in hint_of(NISV, NISV, expected=once)
