@@ -198,6 +198,18 @@ def test_with_the_mmu_on(code: str) -> None:
         assert (seen.unpredicted or "").startswith(str(MAPPED[code]))
 
 
+# From 2 GiB on up to the end of the tables, and beyond it.
+@pytest.mark.parametrize("shift", range(31, 40))
+@pytest.mark.parametrize("code", ["str x0, [x2]", "ldr x0, [x2]"])
+def test_high_addresses_with_the_mmu_on(code: str, shift: int) -> None:
+    at = (1 << shift) + 0x800  # whose lower half is an address of the slot
+    seen = execute(identity(code, {"x0": 9, "x2": at}))
+    if at < arm64_tables.REACH:
+        assert (seen.unpredicted, seen.events[0].name, seen.events[0].fields["phys_addr"]) == (None, "mmio", at)
+    else:
+        assert "the guest takes an exception of its own" in (seen.unpredicted or "")
+
+
 def test_code_that_is_not_mapped_to_itself_is_given_up() -> None:
     # One block of 1 GiB at 0x40000000, mapped to 0; the guest jumps there.
     table = (0x705).to_bytes(8, "little") * 2

@@ -37,6 +37,7 @@ RESET = {
     **dict.fromkeys(("ttbr0_el1", "ttbr1_el1", "mair_el1", "esr_el1", "far_el1", "par_el1"), _UNKNOWN),
     **dict.fromkeys(("tpidr_el0", "tpidrro_el0", "tpidr_el1"), _UNKNOWN),
 }
+_SCR_EL3, _RW = (1, 1, 3, 6, 0), 1 << 10  # SCR_EL3.RW: EL1 is AArch64
 BTYPE = 0xC00  # set by indirect branches on the CPU that Unicorn models, not on one without BTI
 HVC, HLT = 0xD4000002, 0xD4400000
 SMC = 13  # Unicorn's number of its exception
@@ -76,6 +77,8 @@ class Arm64(Guest):
         super().__init__(machine)
         # Unicorn's default, a Cortex-A72, has no LSE atomics.
         self.engine.ctl_set_cpu_model(const.UC_CPU_ARM64_MAX)
+        # Without it Unicorn walks the tables of EL1 as those of AArch32, and drops the upper half of each address.
+        self.engine.reg_write(const.UC_ARM64_REG_CP_REG, (*_SCR_EL3, _RW))
         self.off = False
         self.instructions = Instructions(self)
         self.alignment = Alignment(self.engine, self.word, self.register, self._device, self._misaligned)
