@@ -122,6 +122,7 @@ def test_a_disk_without_room_is_named_before_anything_is_fetched(tmp_path: Path)
         packages.room(tmp_path / "not" / "there", 1 << 60)
 
 
+@pytest.mark.qemu
 def test_a_package_that_cannot_be_unpacked_is_one_line(tmp_path: Path) -> None:
     deb = tmp_path / "a.deb"
     deb.write_bytes(b"!<arch>\nno package")
