@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from kvmscen.arch import ARCHES
 from kvmscen.arch.registers import Register
 from kvmscen.kvm import exits
+from kvmscen.kvm.actions import ACTIONS, Action, Member
 from kvmscen.kvm.caps import CAPABILITIES
 from kvmscen.load import names
 
@@ -67,6 +68,54 @@ def exit_schema(row: exits.Exit) -> Json:
     }
 
 
+def action_member(row: Action, members: tuple[Member, ...]) -> Json:
+    """The schema of a member of an action's struct, as the architectures have it."""
+    first = members[0]
+    text = first.text[:1].upper() + first.text[1:] + "." if first.text else f"A member of struct {row.struct}."
+    words = list(dict.fromkeys(word for member in members for word in member.names or {}))
+    name = first.name if first.name != "flags" else row.name
+    if first.flags:
+        flag = {"title": f"a flag of `{name}`", "enum": words}
+        return {"description": text, "anyOf": [flag, {"type": "array", "items": flag}]}
+    if words:
+        most = max((1 << member.bits) - 1 for member in members)
+        number = {"type": "integer", "minimum": 0, "maximum": most}
+        return {"description": text, "anyOf": [{"title": f"a name for `{name}`", "enum": words}, number]}
+    if first.length > 1:
+        most = max(member.length for member in members)
+        return {"title": "a list of numbers", "type": "array", "maxItems": most, "description": text, "items": ref("address")}
+    if first.yes_no:
+        return {"type": "boolean", "description": text}
+    if first.least is not None:
+        return {"type": "integer", "minimum": first.least, "maximum": first.most, "description": text}
+    return ref("address")
+
+
+def action_schema(row: Action) -> Json:
+    """The schema of an action that fills a struct: the members that it has on any architecture."""
+    known = row.anywhere
+    text = f"{row.ioctl}: {row.text}."
+    if row.alone:
+        return {**action_member(row, known[row.alone]), "description": text}
+    properties: Json = {}
+    for name, members in known.items():
+        outer, _, inner = name.partition(".")
+        if inner:
+            whole = {"type": "object", "title": "a map of members", "additionalProperties": False, "properties": {}}
+            properties.setdefault(outer, whole)["properties"][inner] = action_member(row, members)
+        else:
+            properties[name] = action_member(row, members)
+    needed = [name for name, members in known.items() if members[0].needed]
+    return {
+        "type": "object",
+        "title": f"a map of {' and '.join(f'`{name}`' for name in needed) or 'members'}",
+        "description": text,
+        "additionalProperties": False,
+        **({"required": needed} if needed else {}),
+        "properties": properties,
+    }
+
+
 def registers(check: bool) -> Json:
     """Every register of every architecture; x86 segments and tables also as maps of their members."""
     kind = "value" if check else "address"
@@ -111,11 +160,7 @@ def fill(schema: Json) -> Json:
     """The schema with its generated parts made anew."""
     defs = schema["definitions"]
     rows = names.offered()
-    for name in [
-        n
-        for n in defs
-        if n.startswith("exit_") or n in ("number_or_matcher", "capability", "mem_flag", "ioeventfd_flag", "guestdbg_flag")
-    ]:
+    for name in [n for n in defs if n.startswith("exit_") or n in ("number_or_matcher", "capability", "mem_flag")]:
         del defs[name]
     for row in rows:
         defs["exit_" + row.name] = exit_schema(row)
@@ -166,14 +211,9 @@ def fill(schema: Json) -> Json:
         defs[name]["enum"] = list(values)
     defs["capability"] = enum("a capability", "A capability by its name in <linux/kvm.h>.", CAPABILITIES)
     defs["mem_flag"] = enum("a flag of a memslot", "A flag of struct kvm_userspace_memory_region.", names.MEM_FLAGS)
-    flag = "A flag of struct kvm_ioeventfd; KVM_IOEVENTFD_FLAG_DATAMATCH follows from `datamatch`."
-    defs["ioeventfd_flag"] = enum("a flag of an ioeventfd", flag, names.IOEVENTFD_FLAGS)
-    defs["guestdbg_flag"] = enum("a flag of `control`", "A flag of struct kvm_guest_debug.", names.GUESTDBG)
-    mine = defs["action"]["properties"]["set_guest_debug"]["properties"]
-    text = "Debug registers in order, as struct kvm_guest_debug_arch has them; those that are not written are 0."
-    for name, length in names.DEBUG_REGISTERS.items():
-        items = {"title": "a list of numbers", "type": "array", "maxItems": length, "description": text, "items": ref("address")}
-        mine[name] = items
+    mine = defs["action"]["properties"]
+    made = {row.name: action_schema(row) if row.members else mine[row.name] for row in ACTIONS}
+    defs["action"]["properties"] = {**made, **{name: mine[name] for name in ("vcpu", "errno")}}
     return schema
 
 

@@ -17,7 +17,7 @@ from kvmscen import machine
 from kvmscen.arch import ARCHES
 from kvmscen.asm import assembly, expand, items
 from kvmscen.build.ready import _DEFAULT_TIMEOUT, _EXITS_ABOVE, _EXITS_MOST
-from kvmscen.kvm import exits, recorder, script
+from kvmscen.kvm import actions, exits, recorder, script
 from kvmscen.load import conditions, document, names, steps
 from kvmscen.result import Run
 
@@ -195,6 +195,36 @@ def test_the_limit_of_exits_is_one() -> None:
     assert _DEFAULT_TIMEOUT == conditions.TIMEOUT_DEFAULT
 
 
+def action_table() -> Iterator[str]:
+    """One row for each action; of a struct, the members that may be written."""
+    yield "| action | what it does |"
+    yield "| --- | --- |"
+    for row in actions.ACTIONS:
+        text = row.text if row.text.startswith(row.ioctl) or row.ioctl == row.name or not row.on else f"{row.ioctl}: {row.text}"
+        yield f"| `{row.name}: {row.written or written(row)}` | {text}{words_of(row)} |"
+
+
+def written(row: actions.Action) -> str:
+    """`{addr, size, pio}`, or a value of the one member that stands for the map."""
+    if row.alone:
+        return next(iter(row.anywhere[row.alone][0].names or {row.alone: 0}))
+    own = dict.fromkeys(member.name.partition(".")[0] for member in row.members.get("", ()))
+    if not own:
+        tables = [dict.fromkeys(m.name.partition(".")[0] for m in table) for table in row.members.values()]
+        own = {name: None for name in tables[0] if all(name in table for table in tables)}
+        return "{" + ", ".join([*own, "..."]) + "}"
+    return "{" + ", ".join(own) + "}"
+
+
+def words_of(row: actions.Action) -> str:
+    """The words that stand for numbers, and members that some architectures alone have."""
+    words = {name: listed(dict.fromkeys(w for m in ms for w in m.names or {})) for name, ms in row.anywhere.items()}
+    told = [f"`{name}`: {known}" for name, known in words.items() if known]
+    if "" not in row.members:
+        told += [f"{arch}: {listed(member.name for member in table)}" for arch, table in row.members.items() if table]
+    return "".join(f". {one}" for one in told)
+
+
 def later_list() -> Iterator[str]:
     yield f"* keys of a scenario: {listed(names.LATER_TOP)}"
     yield f"* keys of a step: {listed(names.LATER_STEP)}"
@@ -204,6 +234,7 @@ def later_list() -> Iterator[str]:
 TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "exits": exit_table,
     "registers": register_table,
+    "actions": action_table,
     "limits": limit_table,
     "later": later_list,
 }

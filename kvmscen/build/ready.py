@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cached_property
 
 from kvmscen.arch import ARCHES, arm64_tables
 from kvmscen.build import deeds, measure
@@ -12,11 +12,12 @@ from kvmscen.build.ambiguity import MOST, TooMany, ambiguous, mistaken
 from kvmscen.build.conditions import other_cpu, undecided, unmet
 from kvmscen.build.measure import Timing
 from kvmscen.build.plan import Plan, later_slots, mode_of, names_pc
-from kvmscen.build.resolve import MemoryExpected, Resolver, actions_of, memory_size
+from kvmscen.build.resolve import MemoryExpected, Resolver, actions_of, memory_size, widths
 from kvmscen.errors import ScenarioError
 from kvmscen.expectation import Expectation, Expected, Story
 from kvmscen.facts import Facts
 from kvmscen.kvm import exits
+from kvmscen.kvm.actions import BY_NAME
 from kvmscen.machine import Machine, Tables, Vcpu, seconds
 from kvmscen.machine import Step as ScriptStep
 from kvmscen.measured import Wanted
@@ -60,18 +61,12 @@ def stories(file: str, case: Case, plan: Plan) -> tuple[Story, list[tuple[Overla
     return _Maker(resolver, case, plan).story, made
 
 
-@cache
-def _widths(arch: str) -> Mapping[str, int]:
-    """The bits of each register."""
-    return {name: row.bits for name, row in ARCHES[arch].REGISTERS.items()}
-
-
 class _Maker:
     def __init__(self, resolver: Resolver, case: Case, plan: Plan) -> None:
         self.resolver = resolver
         self.case = case
         self.plan = plan
-        self.widths = _widths(case.arch)
+        self.widths = widths(case.arch)
 
     def machine(self, facts: Facts, kind: str) -> Ready:
         case, plan = self.case, self.plan
@@ -119,7 +114,7 @@ class _Maker:
             vcpus=self.vcpus(script),
             enable=tuple(map(self.resolver.capability, self.enables())),
             tables=self.tables(facts),
-            setup=self.resolver.actions(case.setup, self.widths),
+            setup=self.resolver.actions(case.setup, case.arch),
             ignore=tuple(self.ignored(step) for step in case.ignore),
             observe_regs=tuple(dict.fromkeys(name for final in finals if final is not None for name in final.regs)),
             observe_memory=_ranges(memory),
@@ -157,8 +152,9 @@ class _Maker:
         if feature is not None and not _expects_error(expect, "KVM_ARM_VCPU_INIT"):
             return feature
         for action in actions:
-            if action.name in _NEEDS and not facts.capabilities.get(_NEEDS[action.name]):
-                return f"the host has no {_NEEDS[action.name]}"
+            needs = BY_NAME[action.name].needs
+            if needs and not facts.capabilities.get(needs):
+                return f"the host has no {needs}"
         slots = [slot for slot in self.plan.memslots if slot.errno is None]
         slots += [self.resolver.memslot(action.args["memslot"]) for action in actions if action.name == "set_memslot"]
         for slot in slots:
@@ -294,7 +290,7 @@ class _Maker:
             where={key: fields[key] for key in telling if key in fields},
             repeat=step.repeat,
             reply=self.reply(step),
-            then=None if step.then is None else self.resolver.actions(step.then, self.widths),
+            then=None if step.then is None else self.resolver.actions(step.then, self.case.arch),
             observe_regs=tuple(step.regs),
             observe_memory=_ranges(self.resolver.memory(step.memory)),
             timeout=step.timeout,
@@ -352,15 +348,6 @@ def _waits(steps: Iterable[Step], rounds: int) -> Iterator[tuple[Step, int]]:
         if step.kind == "timeout":
             yield step, rounds
         yield from _waits(step.steps, rounds * step.repeat[0])
-
-
-# What an action needs of its host.
-_NEEDS = {
-    "register_coalesced_mmio": "KVM_CAP_COALESCED_MMIO",
-    "unregister_coalesced_mmio": "KVM_CAP_COALESCED_MMIO",
-    "ioeventfd": "KVM_CAP_IOEVENTFD",
-    "set_guest_debug": "KVM_CAP_SET_GUEST_DEBUG",
-}
 
 
 def _most(steps: Iterable[Step]) -> int:

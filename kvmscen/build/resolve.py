@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import difflib
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
+from kvmscen.arch import ARCHES
 from kvmscen.errors import Problem
 from kvmscen.kvm import exits
+from kvmscen.kvm.actions import BY_NAME, VALUE, Member, reg_bits
 from kvmscen.kvm.caps import CAPABILITIES, ON_VCPU
-from kvmscen.kvm.uapi import GUESTDBG, IOEVENTFD_FLAGS, MEM_FLAGS
+from kvmscen.kvm.uapi import MEM_FLAGS
 from kvmscen.load.scalars import mistaken
 from kvmscen.machine import Action, Capability, Memslot
 from kvmscen.scenario import Action as ActionWritten
@@ -21,7 +23,10 @@ from kvmscen.scenario import Memslot as MemslotWritten
 MemoryExpected = tuple[int, str, Any]
 
 
-GUESTDBG_FLAGS = {name: number for flags in GUESTDBG.values() for name, number in flags.items()}
+@cache
+def widths(arch: str) -> Mapping[str, int]:
+    """The bits of each register."""
+    return {name: row.bits for name, row in ARCHES[arch].REGISTERS.items()}
 
 
 class Resolver:
@@ -72,14 +77,14 @@ class Resolver:
 
     def fields(self, name: str, fields: Mapping[str, Any], arch: str, place: Place) -> dict[str, Any]:
         """The members of an exit, each at its own width; `data` at that of `len` or `size` where that is written."""
-        widths = _widths(name, arch)
+        bits = _member_bits(name, arch)
         length = fields.get("len", fields.get("size"))
         if isinstance(length, Expr) and length.symbol is None and length.offset in (1, 2, 4, 8):
-            widths = {**widths, "data": 8 * length.offset}
+            bits = {**bits, "data": 8 * length.offset}
         elif isinstance(data := fields.get("data"), Expr) and data.symbol is None and data.offset < 0 and name in ("mmio", "io"):
             key = "len" if name == "mmio" else "size"
             self.problem(data.place, f"a negative data has no width without {key}: write {key} beside it")
-        out = {key: self.matcher(value, widths.get(key, 64)) for key, value in fields.items()}
+        out = {key: self.matcher(value, bits.get(key, 64)) for key, value in fields.items()}
         if name == "io" and isinstance(data := out.get("data"), list) and len(data) == 1:
             # One element is a number, as KVM's exit has it.
             out["data"] = data[0]
@@ -118,37 +123,49 @@ class Resolver:
         """A capability with its number and the descriptor that it is enabled on."""
         return Capability(enable.cap, CAPABILITIES[enable.cap], enable.args, enable.cap in ON_VCPU, enable.errno)
 
-    def actions(self, actions: tuple[ActionWritten, ...], widths: Mapping[str, int]) -> tuple[Action, ...]:
-        """Host actions in the form that the executor takes; `widths` are the bits of each register."""
+    def actions(self, actions: tuple[ActionWritten, ...], arch: str) -> tuple[Action, ...]:
+        """Host actions in the form that the executor takes."""
         out: list[Action] = []
         for action in actions:
-            for args in self._args(action, widths):
+            for args in self._args(action, arch):
                 out.append(Action(action.name, args, action.vcpu, action.errno))
         return tuple(out)
 
-    def _args(self, action: ActionWritten, widths: Mapping[str, int]) -> list[dict[str, Any]]:
-        args = action.args
-        if action.name == "set_regs":
-            return [{name: self.number(value, widths.get(name, 64)) for name, value in args.items()}]
-        if action.name == "write_memory":
-            checks: tuple[MemoryCheck, ...] = args["memory"]
-            return [{"gpa": self.number(check.at), "data": self.bytes_of(check).hex()} for check in checks]
-        if action.name == "set_memslot":
-            return [self.memslot(args["memslot"]).to_json()]
-        if action.name == "delete_memslot":
-            return [{"slot": args["slot"]}]
-        if action.name == "set_guest_debug":
-            control = sum(GUESTDBG_FLAGS[name] for name in set(args["control"]))
-            return [{"control": control, **{n: list(map(self.number, values)) for n, values in args.items() if n != "control"}}]
-        if action.name == "ioeventfd":
-            flags = sum(IOEVENTFD_FLAGS[name] for name in set(args["flags"]))
-            match = None if args["datamatch"] is None else self.number(args["datamatch"])
-            return [{"addr": self.number(args["addr"]), "len": args["len"], "datamatch": match, "flags": flags}]
-        if action.name in ("register_coalesced_mmio", "unregister_coalesced_mmio"):
-            return [{"addr": self.number(args["addr"]), "size": args["size"], "pio": int(args["pio"])}]
-        if action.name == "emulate":
-            return [{}]
-        return [self.capability(args["enable"]).to_json()]
+    def _args(self, action: ActionWritten, arch: str) -> list[dict[str, Any]]:
+        """The args of the Machine's actions that one action comes to."""
+        if action.name in FORMS:
+            return FORMS[action.name](self, action.args, arch)
+        args: dict[str, Any] = {}
+        for member in BY_NAME[action.name].of(arch) or ():
+            if member.name in action.args:
+                args[member.name] = self._member(member, action.args)
+        return [args]
+
+    def _member(self, member: Member, args: Mapping[str, Any]) -> Any:
+        value = args[member.name]
+        if member.flags:
+            return sum((member.names or {}).get(name, 0) for name in set(value))
+        if member.length > 1:
+            return [self.number(one, member.bits) for one in value]
+        if member.fmt == VALUE:
+            return self.number(value, reg_bits(self.number(args["id"])) if "id" in args else 64)
+        return self.number(value, member.bits)
+
+
+def _write_memory(resolver: Resolver, args: Mapping[str, Any], arch: str) -> list[dict[str, Any]]:
+    checks: tuple[MemoryCheck, ...] = args["memory"]
+    return [{"gpa": resolver.number(check.at), "data": resolver.bytes_of(check).hex()} for check in checks]
+
+
+# Actions that are not "fill a struct and call an ioctl": what the executor is given for each.
+FORMS: dict[str, Callable[[Resolver, Mapping[str, Any], str], list[dict[str, Any]]]] = {
+    "set_regs": lambda r, args, arch: [{name: r.number(value, widths(arch).get(name, 64)) for name, value in args.items()}],
+    "write_memory": _write_memory,
+    "set_memslot": lambda r, args, arch: [r.memslot(args["memslot"]).to_json()],
+    "delete_memslot": lambda r, args, arch: [{"slot": args["slot"]}],
+    "enable": lambda r, args, arch: [r.capability(args["enable"]).to_json()],
+    "emulate": lambda r, args, arch: [{}],
+}
 
 
 def actions_of(steps: Iterable[Step]) -> Iterator[ActionWritten]:
@@ -159,7 +176,7 @@ def actions_of(steps: Iterable[Step]) -> Iterator[ActionWritten]:
 
 
 @cache
-def _widths(name: str, arch: str) -> Mapping[str, int]:
+def _member_bits(name: str, arch: str) -> Mapping[str, int]:
     """The bits of each member of an exit."""
     return {f.name: 64 if f.fmt == "8s" else 8 * struct.calcsize("=" + f.fmt) for f in exits.fields_of(name, arch)}
 

@@ -16,6 +16,7 @@ from typing import Any
 from kvmscen.arch import of_machine
 from kvmscen.errors import IoctlError
 from kvmscen.kvm import exits
+from kvmscen.kvm.actions import BY_NAME, VALUE, Action, packed, reg_bits
 from kvmscen.kvm.uapi import GUEST_DEBUG, IOCTLS
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -212,13 +213,9 @@ class Vcpu(Descriptor):
 
     def set_guest_debug(self, arch: str, args: Mapping[str, Any]) -> None:
         """KVM API 4.87: `control`, and the arrays of struct kvm_guest_debug_arch by name."""
-        size, arrays = GUEST_DEBUG[arch]
-        buffer = ctypes.create_string_buffer(struct.pack("=II", args["control"], 0), 8 + size)
-        for name, (offset, length) in arrays.items():
-            values = args.get(name, ())[:length]
-            struct.pack_into(f"={len(values)}Q", buffer, 8 + offset, *values)
-        self.ioctl("KVM_SET_GUEST_DEBUG", buffer)
-        self._debug = buffer.raw
+        row = BY_NAME["set_guest_debug"]
+        call(self, row, arch, args)
+        self._debug = bytes(packed(row, row.of(arch) or (), args)).ljust(len(self._debug), b"\0")
         self._watched = arch == "x86_64" and args["control"] != 0
 
     @property
@@ -236,3 +233,16 @@ class Vcpu(Descriptor):
         if self.fd >= 0:
             _munmap(self.kvm_run, self.run_size)
         super().close()
+
+
+def call(descriptor: Descriptor, row: Action, arch: str, args: Mapping[str, Any]) -> None:
+    """Fill the struct of an action that is one ioctl, and call it. `args` as in `packed`. Raises IoctlError."""
+    members = row.of(arch) or ()
+    buffer = ctypes.create_string_buffer(bytes(packed(row, members, args)))
+    held = []  # what the struct points to lives until the call is over
+    for member in members:
+        if member.fmt == VALUE:
+            size = reg_bits(args.get("id", 0)) // 8
+            held.append(ctypes.create_string_buffer(args.get(member.name, 0).to_bytes(size, "little"), size))
+            struct.pack_into("=Q", buffer, member.offset, ctypes.addressof(held[-1]))
+    descriptor.ioctl(row.ioctl, buffer)

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from kvmscen.errors import IoctlError
-from kvmscen.kvm.fds import Kvm, Vcpu, Vm
+from kvmscen.kvm.actions import BY_NAME
+from kvmscen.kvm.fds import Kvm, Vcpu, Vm, call
 from kvmscen.kvm.script import Devices
 
 ACTIONS = ("register_coalesced_mmio", "unregister_coalesced_mmio", "ioeventfd")
@@ -39,10 +40,9 @@ class Quiet:
     def act(self, name: str, args: Mapping[str, Any]) -> None:
         """One of ACTIONS. Raises IoctlError."""
         if name == "ioeventfd":
-            self._ioeventfd(args["addr"], args["len"], args["datamatch"], args["flags"])
+            self._ioeventfd(args["addr"], args["len"], args.get("datamatch"), args.get("flags", 0))
             return
-        zone = ctypes.create_string_buffer(struct.pack("=QII", args["addr"], args["size"], args["pio"]), 16)
-        self.vm.ioctl("KVM_REGISTER_COALESCED_MMIO" if name.startswith("register") else "KVM_UNREGISTER_COALESCED_MMIO", zone)
+        call(self.vm, BY_NAME[name], "", args)
         self.zones += name.startswith("register")
 
     def _ioeventfd(self, addr: int, length: int, datamatch: int | None, flags: int) -> None:

@@ -83,12 +83,6 @@ MEM_FLAGS: dict[str, int] = {
     "KVM_MEM_GUEST_MEMFD": 1 << 2,
 }
 
-# KVM_IOEVENTFD flags; that of `datamatch` follows from it.
-IOEVENTFD_FLAGS: dict[str, int] = {
-    "KVM_IOEVENTFD_FLAG_PIO": 1 << 1,
-    "KVM_IOEVENTFD_FLAG_DEASSIGN": 1 << 2,
-}
-
 # `control` of KVM_SET_GUEST_DEBUG (KVM API 4.87): the first two everywhere, the others by architecture.
 _GUESTDBG = {"KVM_GUESTDBG_ENABLE": 1, "KVM_GUESTDBG_SINGLESTEP": 2}
 GUESTDBG: dict[str, dict[str, int]] = {

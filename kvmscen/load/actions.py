@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
 
-from kvmscen.kvm import uapi
+from kvmscen.kvm import actions as actions_table
+from kvmscen.kvm.actions import BY_NAME, VALUE, Member
 from kvmscen.load import guest, names
-from kvmscen.load.document import Map
+from kvmscen.load.document import List, Map
 from kvmscen.load.values import NOWHERE, Notes, as_int, as_list, as_map, as_text, expression, memory, registers, texts
 from kvmscen.load.written import item
-from kvmscen.scenario import Action, Enable, Expr, Memslot, Place
+from kvmscen.scenario import Action, Expr, Memslot, Place
 
 EMULATE = "emulate"
+# KVM_REG_SIZE_U2048 is the longest register.
+VALUE_BITS = 2048
 
 
 def actions(notes: Notes, value: Any, arch: str, kind: str = "") -> tuple[Action, ...]:
@@ -47,33 +52,83 @@ def _action(notes: Notes, held: Map, place: Place, arch: str) -> Action | None:
             f"one action is meant here, `{named[0]}` stands before: begin a new item with `- {extra}:`",
         )
     name = named[0]
-    value, at = held[name], held.at(name)
     errno = as_text(held.get("errno")) or None
-    waived = errno is not None
-    if name == "set_regs":
-        args: dict[str, Any] = dict(registers(notes, value, arch, False))
-    elif name == "write_memory":
-        args = {"memory": memory(notes, value, False)}
-    elif name == "set_memslot":
-        args = {"memslot": _slot(notes, as_map(value), at, waived)}
-    elif name == "delete_memslot":
-        args = {"slot": as_int(value.get("slot") if isinstance(value, Map) else value)}
-    elif name == "set_guest_debug":
-        args = _guest_debug(notes, as_map(value), arch)
-    elif name == "ioeventfd":
-        args = _ioeventfd(notes, as_map(value), waived)
-    elif name in ("register_coalesced_mmio", "unregister_coalesced_mmio"):
-        zone = as_map(value)
-        args = {"addr": _addr(notes, zone), "size": as_int(zone.get("size")), "pio": zone.get("pio") is True}
-    elif name == EMULATE:
-        args = {}
-    else:
-        one = guest.enable(notes, value, at)
-        args = {"enable": Enable(one.cap, one.args, None, one.place)}
-        if one.errno is not None and errno is not None:
-            notes.add(at, "`errno` is there twice: keep the one beside `enable`")
-        errno = errno or one.errno
+    written = Written(notes, BY_NAME[name], held[name], held.at(name), arch, errno is not None)
+    args = FORMS[name](written) if name in FORMS else _members(written)
+    if name == "enable" and (own := args["enable"].errno) is not None:
+        if errno is not None:
+            notes.add(written.at, "`errno` is there twice: keep the one beside `enable`")
+        args, errno = {"enable": replace(args["enable"], errno=None)}, errno or own
     return Action(name, args, place, vcpu(notes, held), errno, item(held))
+
+
+class Written(NamedTuple):
+    """One action as it is written. `waived`: it is to fail, so its numbers may be wrong."""
+
+    notes: Notes
+    row: actions_table.Action
+    value: Any
+    at: Place
+    arch: str
+    waived: bool
+
+
+# --- actions that fill a struct -------------------------------------------------------------------------------------
+
+
+def _members(one: Written) -> dict[str, Any]:
+    """The members of the struct by name: Exprs, or names of flags; tuples for arrays."""
+    notes, row, arch = one.notes, one.row, one.arch
+    table = row.of(arch)
+    if table is None:
+        notes.add(one.at, f"{arch} has no {row.ioctl}: write it in a scenario of {names.either(row.members)}")
+        return {}
+    here = {member.name: member for member in table}
+    if row.alone:
+        return {row.alone: _member(one, here[row.alone], one.value, one.at)}
+    args: dict[str, Any] = {}
+    for key, value, at, key_at in _flat(as_map(one.value), row.anywhere):
+        if key in here:
+            args[key] = _member(one, here[key], value, at)
+        else:
+            outer = {name.partition(".")[0]: None for name in here}
+            notes.add(key_at, f"`{key}` is no member of `{row.name}` on {arch}: write {names.either(outer)}")
+    if row.name in CHECKS and not one.waived:
+        CHECKS[row.name](one, args)
+    return args
+
+
+def _flat(held: Map, known: Mapping[str, Any]) -> Iterator[tuple[str, Any, Place, Place]]:
+    """The members that are written, each with its place and that of its name; those of a map in the map as `outer.inner`."""
+    for key, value in held.items():
+        if key in known:
+            yield key, value, held.at(key), held.at_key(key)
+        for inner, number in as_map(value).items():
+            if f"{key}.{inner}" in known:
+                yield f"{key}.{inner}", number, value.at(inner), value.at_key(inner)
+
+
+def _member(one: Written, member: Member, value: Any, at: Place) -> Any:
+    notes = one.notes
+    if member.flags:
+        everywhere = {name for same in one.row.anywhere[member.name] for name in same.names or {}}
+        for n, flag in enumerate(as_list(value) if isinstance(value, List) else (value,)):
+            if isinstance(flag, str) and flag in everywhere and flag not in (member.names or {}):
+                where = as_list(value).at(n) if isinstance(value, List) else at
+                notes.add(where, f"{one.arch} has no {flag}: write {names.either(member.names or {})}")
+        return texts(value)
+    if member.names and isinstance(value, str) and value in member.names:
+        return Expr(None, member.names[value], at)
+    if member.length > 1:
+        values = as_list(value)
+        return tuple(expression(notes, number, values.at(n), member.bits) for n, number in enumerate(values))
+    if member.yes_no or member.least is not None:
+        return Expr(None, int(value) if isinstance(value, (bool, int)) else 0, at)
+    # How long a register's value may be is known only with its id.
+    return expression(notes, value, at, VALUE_BITS if member.fmt == VALUE else member.bits)
+
+
+# --- actions with code of their own ---------------------------------------------------------------------------------
 
 
 def _slot(notes: Notes, held: Map, place: Place, waived: bool) -> Memslot:
@@ -81,39 +136,31 @@ def _slot(notes: Notes, held: Map, place: Place, waived: bool) -> Memslot:
     return Memslot(as_int(held.get("slot")), gpa, size, flags, None, place)
 
 
-def _addr(notes: Notes, held: Map) -> Expr:
-    return expression(notes, held["addr"], held.at("addr")) if "addr" in held else Expr(None, 0, NOWHERE)
+def _delete(one: Written) -> dict[str, Any]:
+    return {"slot": as_int(one.value.get("slot") if isinstance(one.value, Map) else one.value)}
 
 
-def _ioeventfd(notes: Notes, held: Map, waived: bool) -> dict[str, Any]:
+def _ioeventfd(one: Written, args: Mapping[str, Any]) -> None:
+    held = as_map(one.value)
     length = as_int(held.get("len"))
-    if not waived and length not in (0, 1, 2, 4, 8):
-        notes.add(held.at("len"), f"no write has {length} bytes: write 1, 2, 4 or 8, or 0 for any")
-    match: Expr | None = None
-    if "datamatch" in held:
-        match = expression(notes, held["datamatch"], held.at("datamatch"), 8 * length or 64)
-        if not length and not waived:
-            notes.add(held.at_key("datamatch"), "`datamatch` needs the width of the write: write `len` 1, 2, 4 or 8")
-    return {"addr": _addr(notes, held), "len": length, "datamatch": match, "flags": texts(held.get("flags"))}
+    if length not in (0, 1, 2, 4, 8):
+        one.notes.add(held.at("len"), f"no write has {length} bytes: write 1, 2, 4 or 8, or 0 for any")
+    if "datamatch" in args and not length:
+        one.notes.add(held.at_key("datamatch"), "`datamatch` needs the width of the write: write `len` 1, 2, 4 or 8")
+    elif "datamatch" in args:
+        expression(one.notes, held["datamatch"], held.at("datamatch"), 8 * length)
 
 
-def _guest_debug(notes: Notes, held: Map, arch: str) -> dict[str, Any]:
-    flags, arrays = uapi.GUESTDBG[arch], uapi.GUEST_DEBUG[arch][1]
-    control = texts(held.get("control"))
-    for n, flag in enumerate(as_list(held.get("control"))):
-        if isinstance(flag, str) and flag in names.GUESTDBG and flag not in flags:
-            notes.add(as_list(held["control"]).at(n), f"{arch} has no {flag}: write {names.either(flags)}")
-    args: dict[str, Any] = {"control": control}
-    for name in held:
-        if name not in names.DEBUG_REGISTERS:
-            continue
-        if name not in arrays:
-            say = f"write {names.either(arrays)}" if arrays else "leave it out"
-            notes.add(held.at_key(name), f"`{name}` is no debug register of {arch}: {say}")
-            continue
-        values = as_list(held[name])
-        args[name] = tuple(expression(notes, value, values.at(n)) for n, value in enumerate(values))
-    return args
+FORMS: dict[str, Callable[[Written], dict[str, Any]]] = {
+    "set_regs": lambda one: dict(registers(one.notes, one.value, one.arch, False)),
+    "write_memory": lambda one: {"memory": memory(one.notes, one.value, False)},
+    "set_memslot": lambda one: {"memslot": _slot(one.notes, as_map(one.value), one.at, one.waived)},
+    "delete_memslot": _delete,
+    "enable": lambda one: {"enable": guest.enable(one.notes, one.value, one.at)},
+    EMULATE: lambda one: {},
+}
+# What is asked of the members of a struct beyond their widths.
+CHECKS: dict[str, Callable[[Written, Mapping[str, Any]], None]] = {"ioeventfd": _ioeventfd}
 
 
 def vcpu(notes: Notes, held: Map) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 from kvmscen.arch import ARCHES
-from kvmscen.kvm import exits, uapi
+from kvmscen.kvm import actions, exits
 from kvmscen.load import other_names
 
 # Keys of the language that a later version brings.
@@ -61,23 +61,16 @@ LATER_ACTIONS = (
     "request_interrupt_window",
     "immediate_exit",
 )
-ACTIONS = (
-    *("set_regs", "write_memory", "set_memslot", "delete_memslot", "enable"),
-    *("register_coalesced_mmio", "unregister_coalesced_mmio", "ioeventfd", "emulate", "set_guest_debug"),
-)
+ACTIONS = tuple(actions.BY_NAME)
 
 # What may stand beside the exit key of a step.
 BESIDE = ("reply", "then", "regs", "memory", "repeat", "vcpu")
-IOEVENTFD_FLAGS = ("KVM_IOEVENTFD_FLAG_PIO", "KVM_IOEVENTFD_FLAG_DEASSIGN")
-GUESTDBG = tuple(dict.fromkeys(name for flags in uapi.GUESTDBG.values() for name in flags))
-# The arrays of struct kvm_guest_debug_arch, and how long the longest is.
-DEBUG_REGISTERS = {name: length for _, arrays in uapi.GUEST_DEBUG.values() for name, (_, length) in arrays.items()}
 MEM_FLAGS = ("KVM_MEM_LOG_DIRTY_PAGES", "KVM_MEM_READONLY")
 FLAVOURS = ("pvm", "svm", "vmx", "vhe", "nvhe")
 HOSTS = ("kvm", "model", "qemu", "ssh")
 
 # The ioctls that the engine calls, and so those that can fail.
-IOCTLS = (
+_IOCTLS = (
     "KVM_RUN",
     "emulate",
     "write_memory",
@@ -85,10 +78,6 @@ IOCTLS = (
     "KVM_CREATE_VCPU",
     "KVM_CREATE_IRQCHIP",
     "KVM_SET_USER_MEMORY_REGION",
-    "KVM_REGISTER_COALESCED_MMIO",
-    "KVM_UNREGISTER_COALESCED_MMIO",
-    "KVM_IOEVENTFD",
-    "KVM_SET_GUEST_DEBUG",
     "KVM_ENABLE_CAP",
     "KVM_CHECK_EXTENSION",
     "KVM_GET_VCPU_MMAP_SIZE",
@@ -111,6 +100,7 @@ IOCTLS = (
     "KVM_ARM_VCPU_INIT",
     "KVM_ARM_VCPU_FINALIZE",
 )
+IOCTLS = tuple(dict.fromkeys((*_IOCTLS, *(row.ioctl for row in actions.ACTIONS))))
 
 # <asm-generic/errno-base.h> and <asm-generic/errno.h>: Linux's, whatever this machine runs.
 _ERRNOS = """
