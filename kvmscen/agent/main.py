@@ -15,8 +15,9 @@ from kvmscen.arch import of_machine
 from kvmscen.errors import IoctlError
 from kvmscen.facts import Facts
 from kvmscen.kvm.caps import CAPABILITIES
-from kvmscen.kvm.executor import ARCHES, Executor
+from kvmscen.kvm.executor import Executor
 from kvmscen.kvm.fds import Kvm
+from kvmscen.kvm.session import ARCHES
 from kvmscen.kvm.uapi import API_VERSION
 from kvmscen.machine import Machine
 from kvmscen.sandbox import policies

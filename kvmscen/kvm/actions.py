@@ -12,7 +12,7 @@ import struct
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from kvmscen.kvm.uapi import GUEST_DEBUG, GUESTDBG
+from kvmscen.kvm.uapi import GUEST_DEBUG, GUESTDBG, IOCTLS, iow
 
 # The `fmt` of a member that is a pointer to a register's value; KVM_REG_SIZE of the member `id` says how long that is.
 VALUE = "*"
@@ -49,15 +49,16 @@ class Action(NamedTuple):
     """One action.
 
     `ioctl` is what fails, as an event names it. `on` is the descriptor that it goes to: vm or vcpu; empty where the engine does
-    it itself. `members` by architecture (`""`: on all). `size` is that of the struct, in bytes. `needs`: the capability without
-    which a host cannot run it. `alone`: the member whose value stands for the whole map. `written`: how it is written,
-    for the documentation, where the members do not tell.
+    it itself. `number`: the second argument of its _IOW in <linux/kvm.h>. `struct` and `size`, in bytes, are what it takes.
+    `members` by architecture (`""`: on all). `needs`: the capability without which a host cannot run it. `alone`: the member
+    whose value stands for the whole map. `written`: how it is written, where the members do not tell.
     """
 
     name: str
     ioctl: str
     text: str
     on: str = ""
+    number: int = 0
     struct: str = ""
     size: int = 0
     members: Mapping[str, tuple[Member, ...]] = {}
@@ -134,6 +135,7 @@ ACTIONS: tuple[Action, ...] = (
         "KVM_REGISTER_COALESCED_MMIO",
         "writes to these addresses, or ports, gather in a ring; sections outside every slot see them at the next exit, in order",
         "vm",
+        0x67,
         "kvm_coalesced_mmio_zone",
         16,
         _ZONE,
@@ -144,6 +146,7 @@ ACTIONS: tuple[Action, ...] = (
         "KVM_UNREGISTER_COALESCED_MMIO",
         "they do so no more",
         "vm",
+        0x68,
         "kvm_coalesced_mmio_zone",
         16,
         _ZONE,
@@ -155,6 +158,7 @@ ACTIONS: tuple[Action, ...] = (
         "a write of `len` bytes (0: any) there, of the value `datamatch` where it is written, signals an eventfd that nobody "
         "reads, and goes nowhere else",
         "vm",
+        0x79,
         "kvm_ioeventfd",
         64,
         _IOEVENTFD,
@@ -172,6 +176,7 @@ ACTIONS: tuple[Action, ...] = (
         "breakpoints and single steps of the guest are `debug` exits. `control`: KVM_GUESTDBG_ flags, one or a list, `[]` for "
         "none; debug registers as lists in their order. It replaces all of the call before",
         "vcpu",
+        0x9B,
         "kvm_guest_debug",
         0,
         _GUEST_DEBUG,
@@ -179,6 +184,8 @@ ACTIONS: tuple[Action, ...] = (
     ),
 )
 BY_NAME: dict[str, Action] = {row.name: row for row in ACTIONS}
+# The requests of all ioctls that are called, by name.
+REQUESTS: dict[str, int] = {**{row.ioctl: iow(row.number, row.size) for row in ACTIONS if row.size}, **IOCTLS}
 
 
 def reg_bits(number: int) -> int:

@@ -19,7 +19,6 @@ from kvmscen.arch.arm64_emulate import Monitors, emulate
 from kvmscen.arch.arm64_forms import Form, Unemulated
 from kvmscen.arch.arm64_walk import MMU, NoTranslation, translate
 from kvmscen.errors import IoctlError
-from kvmscen.kvm import exits
 from kvmscen.kvm.recorder import Recorder
 from kvmscen.kvm.script import Devices, Verdict
 
@@ -251,20 +250,6 @@ def store_exclusive(recorder: Recorder, bus: Bus) -> bool:
         recorder.amend(bus.vcpu, "arm_nisv", {"accesses": [*event.fields["accesses"], *prepared.accesses]})
     commit(bus, prepared)
     return True
-
-
-def step_on(recorder: Recorder, bus: Bus, vcpu: Any) -> int | None:
-    """One step of a guest that the scenario steps itself, behind an emulated load-exclusive: what KVM_RUN returned with.
-
-    None where the store-exclusive was there, and is carried out: what comes behind it is entered as always.
-    """
-    if store_exclusive(recorder, bus):
-        recorder.exclusive.discard(bus.vcpu)
-        return None
-    number: int = vcpu.run()
-    if number or vcpu.exit_reason != exits.BY_NAME["debug"].number:
-        recorder.exclusive.discard(bus.vcpu)
-    return number
 
 
 def act(recorder: Recorder, bus: Bus) -> None:

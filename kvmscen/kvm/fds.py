@@ -16,8 +16,8 @@ from typing import Any
 from kvmscen.arch import of_machine
 from kvmscen.errors import IoctlError
 from kvmscen.kvm import exits
-from kvmscen.kvm.actions import BY_NAME, VALUE, Action, packed, reg_bits
-from kvmscen.kvm.uapi import GUEST_DEBUG, IOCTLS
+from kvmscen.kvm.actions import BY_NAME, REQUESTS, VALUE, Action, packed, reg_bits
+from kvmscen.kvm.uapi import GUEST_DEBUG
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _ioctl = _libc.ioctl
@@ -27,7 +27,7 @@ _mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, 
 _mmap.restype = ctypes.c_void_p
 _munmap = _libc.munmap
 _munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
-_RUN = IOCTLS["KVM_RUN"]
+_RUN = REQUESTS["KVM_RUN"]
 
 _PROT_READ_WRITE, _PROT_READ_EXEC = 3, 5
 _MAP_SHARED, _MAP_PRIVATE, _MAP_ANONYMOUS, _MAP_NORESERVE = 1, 2, 0x20, 0x4000
@@ -66,7 +66,7 @@ class Descriptor:
 
     def ioctl(self, name: str, argument: int | ctypes.Array[ctypes.c_char] | None = 0) -> int:
         """One ioctl; `argument` is a number or a buffer. Raises IoctlError."""
-        result = _ioctl(self.fd, IOCTLS[name], argument)
+        result = _ioctl(self.fd, REQUESTS[name], argument)
         if result < 0:
             raise IoctlError(name, ctypes.get_errno())
         return int(result)

@@ -20,8 +20,8 @@ from typing import NamedTuple
 
 from kvmscen.arch import arm64_loop, riscv64_loop, x86_64_loop
 from kvmscen.errors import HostError
+from kvmscen.kvm.actions import REQUESTS
 from kvmscen.kvm.fds import Kvm, map_code, unmap
-from kvmscen.kvm.uapi import IOCTLS
 
 CODES: dict[str, bytes] = {"x86_64": x86_64_loop.CODE, "arm64": arm64_loop.CODE, "riscv64": riscv64_loop.CODE}
 CONDITIONS = 4
@@ -74,7 +74,7 @@ class Loop:
 
     def entry(self, fd: int, run: int, rows: Sequence[Row], ring: int | None, most: int, request: str = "KVM_RUN") -> Entry:
         """The loop made ready for one descriptor and its struct kvm_run, for at most so many records a call."""
-        return Entry(self, (fd & 0xFFFFFFFF, IOCTLS[request], run), rows, ring or ctypes.addressof(self._even), most)
+        return Entry(self, (fd & 0xFFFFFFFF, REQUESTS[request], run), rows, ring or ctypes.addressof(self._even), most)
 
 
 class Entry:

@@ -7,19 +7,20 @@ import os
 from kvmscen.arch import of_machine
 
 
-def _io(number: int) -> int:
+def io(number: int) -> int:
     return 0xAE00 | number
 
 
-def _ior(number: int, size: int) -> int:
+def ior(number: int, size: int) -> int:
     return 0x80000000 | size << 16 | 0xAE00 | number
 
 
-def _iow(number: int, size: int) -> int:
+def iow(number: int, size: int) -> int:
+    """The request of an ioctl that hands KVM so many bytes."""
     return 0x40000000 | size << 16 | 0xAE00 | number
 
 
-def _iowr(number: int, size: int) -> int:
+def iowr(number: int, size: int) -> int:
     return 0xC0000000 | size << 16 | 0xAE00 | number
 
 
@@ -42,38 +43,35 @@ GUEST_DEBUG: dict[str, tuple[int, dict[str, tuple[int, int]]]] = {
 
 def set_guest_debug(arch: str) -> int:
     """KVM_SET_GUEST_DEBUG, whose number has the size of its struct in it."""
-    return _iow(0x9B, 8 + GUEST_DEBUG.get(arch, (0, {}))[0])
+    return iow(0x9B, 8 + GUEST_DEBUG.get(arch, (0, {}))[0])
 
 
 IOCTLS: dict[str, int] = {
-    "KVM_GET_API_VERSION": _io(0x00),
-    "KVM_CREATE_VM": _io(0x01),
-    "KVM_CHECK_EXTENSION": _io(0x03),
-    "KVM_GET_VCPU_MMAP_SIZE": _io(0x04),
-    "KVM_GET_SUPPORTED_CPUID": _iowr(0x05, 8),
-    "KVM_CREATE_VCPU": _io(0x41),
-    "KVM_SET_USER_MEMORY_REGION": _iow(0x46, 32),
-    "KVM_SET_TSS_ADDR": _io(0x47),
-    "KVM_REGISTER_COALESCED_MMIO": _iow(0x67, 16),
-    "KVM_UNREGISTER_COALESCED_MMIO": _iow(0x68, 16),
-    "KVM_IOEVENTFD": _iow(0x79, 64),
-    "KVM_RUN": _io(0x80),
-    "KVM_GET_REGS": _ior(0x81, REGS_X86),
-    "KVM_SET_REGS": _iow(0x82, REGS_X86),
-    "KVM_GET_SREGS": _ior(0x83, SREGS_X86),
-    "KVM_SET_SREGS": _iow(0x84, SREGS_X86),
-    "KVM_SET_CPUID2": _iow(0x90, 8),
-    "KVM_GET_MP_STATE": _ior(0x98, 4),
+    "KVM_GET_API_VERSION": io(0x00),
+    "KVM_CREATE_VM": io(0x01),
+    "KVM_CHECK_EXTENSION": io(0x03),
+    "KVM_GET_VCPU_MMAP_SIZE": io(0x04),
+    "KVM_GET_SUPPORTED_CPUID": iowr(0x05, 8),
+    "KVM_CREATE_VCPU": io(0x41),
+    "KVM_SET_USER_MEMORY_REGION": iow(0x46, 32),
+    "KVM_SET_TSS_ADDR": io(0x47),
+    "KVM_RUN": io(0x80),
+    "KVM_GET_REGS": ior(0x81, REGS_X86),
+    "KVM_SET_REGS": iow(0x82, REGS_X86),
+    "KVM_GET_SREGS": ior(0x83, SREGS_X86),
+    "KVM_SET_SREGS": iow(0x84, SREGS_X86),
+    "KVM_SET_CPUID2": iow(0x90, 8),
+    "KVM_GET_MP_STATE": ior(0x98, 4),
     "KVM_SET_GUEST_DEBUG": set_guest_debug(of_machine(os.uname().machine)),
-    "KVM_ENABLE_CAP": _iow(0xA3, 104),
-    "KVM_GET_XSAVE": _ior(0xA4, XSAVE),
-    "KVM_SET_XSAVE": _iow(0xA5, XSAVE),
-    "KVM_GET_ONE_REG": _iow(0xAB, 16),
-    "KVM_SET_ONE_REG": _iow(0xAC, 16),
-    "KVM_ARM_VCPU_INIT": _iow(0xAE, VCPU_INIT_ARM),
-    "KVM_ARM_PREFERRED_TARGET": _ior(0xAF, VCPU_INIT_ARM),
-    "KVM_ARM_VCPU_FINALIZE": _iow(0xC2, 4),
-    "KVM_GET_STATS_FD": _io(0xCE),
+    "KVM_ENABLE_CAP": iow(0xA3, 104),
+    "KVM_GET_XSAVE": ior(0xA4, XSAVE),
+    "KVM_SET_XSAVE": iow(0xA5, XSAVE),
+    "KVM_GET_ONE_REG": iow(0xAB, 16),
+    "KVM_SET_ONE_REG": iow(0xAC, 16),
+    "KVM_ARM_VCPU_INIT": iow(0xAE, VCPU_INIT_ARM),
+    "KVM_ARM_PREFERRED_TARGET": ior(0xAF, VCPU_INIT_ARM),
+    "KVM_ARM_VCPU_FINALIZE": iow(0xC2, 4),
+    "KVM_GET_STATS_FD": io(0xCE),
 }
 
 # KVM_SET_USER_MEMORY_REGION flags.

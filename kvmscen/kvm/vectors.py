@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Callable
+from typing import Callable
 
 from kvmscen.errors import HostError, IoctlError
+from kvmscen.kvm.session import Session
 from kvmscen.machine import Bytes, Machine, Memslot
 from kvmscen.observation import Observation
 
@@ -26,13 +27,13 @@ _PAGE = 0x1000
 _LONGEST = 1.0
 
 
-def look(run: Any, stopped: str | None) -> dict[str, int] | None:
-    """The registers that tell of the last exception of a Run's first vCPU, None where it took none or did not hang."""
-    machine, first = run.machine, run.machine.vcpus[0]
+def look(session: Session, stopped: str | None) -> dict[str, int] | None:
+    """The registers that tell of the last exception of a session's first vCPU, None where it took none or did not hang."""
+    machine, first = session.machine, session.machine.vcpus[0]
     names = _NAMES.get(machine.arch)
-    if names is None or stopped not in ("timeout", "error") or first.id not in run.booted or machine.measure is not None:
+    if names is None or stopped not in ("timeout", "error") or first.id not in session.booted or machine.measure is not None:
         return None
-    regs: dict[str, int] = run.state.read(run.vcpus[first.id], names)
+    regs: dict[str, int] = session.state.read(session.vcpus[first.id], names)
     # A scenario that sets them itself is not told what it has written.
     if any(name in first.regs for name in names[2:]):
         return None

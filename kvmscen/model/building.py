@@ -1,17 +1,15 @@
-"""What is built before a modelled guest runs, and what the host does to it at its exits.
-
-The order of building and acting is that of kvmscen.kvm.executor.
-"""
+"""A modelled VM as kvmscen.kvm.building builds it and acts on it."""
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from kvmscen.errors import IoctlError
+from kvmscen.kvm import actions
 from kvmscen.kvm.recorder import Recorder
-from kvmscen.machine import Action, Capability, Machine, Vcpu
+from kvmscen.machine import Action, Capability, Machine, Memslot, Vcpu
 from kvmscen.model.memory import Memory
 
 
@@ -56,64 +54,60 @@ class Building:
         """Have the engine call when the guest does what is to be seen."""
         raise NotImplementedError
 
-    # --- building ---------------------------------------------------------------------------------------------------
+    # --- what kvmscen.kvm.building asks for -------------------------------------------------------------------------
 
-    def build(self) -> str | None:
-        machine = self.machine
-        if len(machine.vcpus) != 1:
+    def create_vm(self) -> None:
+        """The hooks of the engine; the VM is this object."""
+        if len(self.machine.vcpus) != 1:
             raise Unpredicted("the model runs one vCPU")
         self.hook()
-        for n, cap in enumerate(machine.enable):
-            if not cap.on_vcpu and (stop := self._try("enable", partial(self._enable, cap), cap.errno, f"enable/{n}")):
-                return stop
-        self.make_tables()
-        for n, slot in enumerate(machine.memslots):
-            act = partial(self.memory.set, slot.slot, slot.gpa, slot.size, slot.flags)
-            if stop := self._try("set_memslot", act, slot.errno, f"memslots/{n}"):
-                return stop
-        for part in machine.image:
-            self.memory.write(part.gpa, part.data)
-        for n, cap in enumerate(machine.enable):
-            if cap.on_vcpu and (stop := self._try("enable", partial(self._enable, cap), cap.errno, f"enable/{n}")):
-                return stop
-        self.boot(self.plan)
-        self.booted = True
-        self.recorder.prepare(self.plan.id, machine.setup)
-        return self.perform()
 
-    def make_tables(self) -> None:
-        """The engine's own slot, where the architecture has one."""
-
-    def _try(self, name: str, act: Any, wanted: str | None, op: str) -> str | None:
-        return self.recorder.attempt(self.plan.id, name, act, None, wanted, op)
-
-    # --- host actions -----------------------------------------------------------------------------------------------
-
-    def perform(self) -> str | None:
-        return self.recorder.perform(self.plan.id, self.pc, self._act)
-
-    def _act(self, action: Action) -> None:
-        args = action.args
-        if action.name == "set_regs":
-            self.write(args)
-        elif action.name == "write_memory":
-            data = bytes.fromhex(args["data"])
-            if not self.memory.write(args["gpa"], data):
-                self.recorder.devices.put(args["gpa"], data)
-            self.memory.forget_code()
-        elif action.name == "set_memslot":
-            self.memory.set(args["slot"], args["gpa"], args["size"], args.get("flags", 0))
-        elif action.name == "delete_memslot":
-            self.memory.delete(args["slot"])
-        elif action.name == "enable":
-            self._enable(Capability.from_json(dict(args)))
-        else:
-            raise Unpredicted(f"the model has no action {action.name}")
-
-    def _enable(self, cap: Capability) -> None:
+    def enable(self, cap: Capability, vcpu: int) -> None:
+        """KVM_ENABLE_CAP, as far as the model knows the capability."""
         if cap.name in self.ENABLED and not cap.on_vcpu:
             self.enabled.add(cap.name)
         elif cap.name in self.CAPABILITIES:
-            raise IoctlError("KVM_ENABLE_CAP", 22)
+            raise IoctlError("KVM_ENABLE_CAP", errno.EINVAL)
         else:
             raise Unpredicted(f"the model does not know {cap.name}")
+
+    def put_tables(self) -> None:
+        """The engine's own slot, where the architecture has one."""
+
+    def set_memslot(self, slot: Memslot) -> None:
+        """KVM_SET_USER_MEMORY_REGION."""
+        self.memory.set(slot.slot, slot.gpa, slot.size, slot.flags)
+
+    def delete_memslot(self, number: int) -> None:
+        """The same with size 0."""
+        self.memory.delete(number)
+
+    def write_memory(self, gpa: int, data: bytes) -> bool:
+        """Put bytes into a slot; False where the range does not lie wholly in one."""
+        if self.booted:
+            self.memory.forget_code()
+        return self.memory.write(gpa, data)
+
+    def create_vcpus(self) -> None:
+        """The one vCPU is the engine itself."""
+
+    def boot_vcpu(self, plan: Vcpu) -> None:
+        """Put the vCPU into the state in which kvmscen starts it."""
+        self.boot(plan)
+        self.booted = True
+
+    def set_regs(self, vcpu: int, regs: Mapping[str, int]) -> None:
+        """Set registers and views by name."""
+        self.write(regs)
+
+    def pc_of(self, vcpu: int) -> int:
+        """pc as KVM returns it."""
+        return self.pc()
+
+    def carry_out(self, vcpu: int) -> None:
+        """The access of the last arm_nisv: of arm64 alone."""
+        raise Unpredicted("the model has no action emulate")
+
+    def call(self, row: actions.Action, action: Action) -> None:
+        """An ioctl that the model has no rules for."""
+        raise Unpredicted(f"the model has no action {action.name}")

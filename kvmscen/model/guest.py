@@ -4,7 +4,7 @@ Everything outside the slots stays unmapped in Unicorn, so that an access there 
 What Unicorn would execute but KVM would not (port I/O, values that only a real machine has) is found when a block is first
 executed: a hook on that one address then stops the guest in front of it.
 
-The order of acting and stopping is that of kvmscen.kvm.executor.
+The order of acting and stopping is that of kvmscen.kvm.runner.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from unicorn import Uc, UcError  # type: ignore[attr-defined]
 from unicorn import unicorn_const as uc_const
 
 from kvmscen.arch.registers import Registers, base, get, put
+from kvmscen.kvm.building import build, perform
 from kvmscen.kvm.script import Verdict
 from kvmscen.machine import Machine, Step
 from kvmscen.model.building import Blocked, Building, Unpredicted
@@ -103,7 +104,7 @@ class Guest(Building):
         unpredicted = None
         stopped: str | None = None
         try:
-            stopped = self.build()
+            stopped = build(self, self.machine)
             if stopped is None:
                 # The model never waits, so that CPU time is all the time that it has.
                 self.deadline = time.thread_time() + self.machine.timeout
@@ -144,7 +145,7 @@ class Guest(Building):
             self._enter()
             stop = next((verdict.stop for verdict in self.verdicts if verdict.stop is not None), None)
             if self.recorder.due[self.plan.id] and stop in (None, "end"):
-                stop = self.perform() or stop
+                stop = perform(self, self.plan.id) or stop
             if stop is not None:
                 return stop
 

@@ -101,7 +101,7 @@ def test_an_agent_that_a_fault_ends_says_where_it_was(executor: ChildExecutor) -
     pid = executor.child.process_id
     assert pid is not None
     threading.Timer(0.5, lambda: os.kill(pid, signal.SIGSEGV)).start()
-    place = r"in run \(kvmscen/kvm/fds.py:\d+\), called by _enter \(kvmscen/kvm/executor.py:\d+\), called by .*\)"
+    place = r"in run \(kvmscen/kvm/fds.py:\d+\), called by _enter \(kvmscen/kvm/runner.py:\d+\), called by .*\)"
     with pytest.raises(HostError, match=f"^the agent of kvm was ended by SIGSEGV {place}$"):
         executor.execute(machine(SPIN, timeout=20))
     assert executor.execute(machine(STORE)).stopped == "expected"

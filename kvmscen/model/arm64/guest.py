@@ -13,7 +13,7 @@ from kvmscen.arch.arm64_alignment import M
 from kvmscen.arch.arm64_syndrome import Access, decode, esr_iss
 from kvmscen.kvm import emulation
 from kvmscen.kvm.script import Verdict
-from kvmscen.machine import Action, Vcpu
+from kvmscen.machine import Vcpu
 from kvmscen.model.arm64 import system
 from kvmscen.model.arm64.alignment import Alignment
 from kvmscen.model.arm64.crossing import torn
@@ -90,7 +90,7 @@ class Arm64(Guest):
 
     # --- registers --------------------------------------------------------------------------------------------------
 
-    def make_tables(self) -> None:
+    def put_tables(self) -> None:
         tables = self.machine.tables
         if tables is not None:
             self.memory.set(tables.slot, tables.at, tables.size, 0)
@@ -353,11 +353,9 @@ class Arm64(Guest):
 
         self.verdicts[-1:] = [emulation.carry_out(self.recorder, bus_of(self), fields, take)]
 
-    def _act(self, action: Action) -> None:
-        if action.name == "emulate":
-            emulation.act(self.recorder, bus_of(self))
-        else:
-            super()._act(action)
+    def carry_out(self, vcpu: int) -> None:
+        """The access of the last arm_nisv."""
+        emulation.act(self.recorder, bus_of(self))
 
     def _level(self, address: int, pc: int) -> int:
         """The level at which the stage-2 walk ends. KVM maps pages of 4 KiB when they are touched, as that of pc was."""

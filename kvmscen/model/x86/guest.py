@@ -68,7 +68,7 @@ class X86(Guest):
 
     # --- registers --------------------------------------------------------------------------------------------------
 
-    def make_tables(self) -> None:
+    def put_tables(self) -> None:
         tables = self.machine.tables
         if tables is not None:
             self.memory.set(tables.slot, tables.at, tables.size, 0)
