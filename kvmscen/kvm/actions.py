@@ -24,7 +24,7 @@ class Member(NamedTuple):
     `name`: of a struct in the struct `outer.inner`, written as a map in a map. `offset` in bytes, `fmt` a struct character,
     `length` > 1 an array. `names`: words that stand for numbers; with `flags` one of them or a list, which are or-ed.
     `needed`: it must be written (what is not is 0). `least` and `most`: it is a plain number within them, else a number or
-    a symbol. `yes_no`: it is written as true or false.
+    a symbol. `yes_no`: it is written as true or false. `prefix`: what the header puts before the words of `names`.
     """
 
     name: str
@@ -38,6 +38,7 @@ class Member(NamedTuple):
     least: int | None = None
     most: int | None = None
     yes_no: bool = False
+    prefix: str = ""
 
     @property
     def bits(self) -> int:

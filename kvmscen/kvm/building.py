@@ -92,8 +92,8 @@ def perform(host: Backend, vcpu: int) -> str | None:
 
 
 def _act(host: Backend, action: Action) -> None:
-    if action.name in _OWN:
-        _OWN[action.name](host, action, action.args)
+    if action.name in OWN:
+        OWN[action.name](host, action, action.args)
     elif action.name in actions.BY_NAME:
         host.call(actions.BY_NAME[action.name], action)
     else:
@@ -107,7 +107,7 @@ def _write_memory(host: Backend, action: Action, args: Mapping[str, Any]) -> Non
 
 
 # Actions that are not "fill a struct and call an ioctl".
-_OWN: dict[str, Callable[[Backend, Action, Mapping[str, Any]], None]] = {
+OWN: dict[str, Callable[[Backend, Action, Mapping[str, Any]], None]] = {
     "set_regs": lambda host, action, args: host.set_regs(action.vcpu, args),
     "write_memory": _write_memory,
     "set_memslot": lambda host, action, args: host.set_memslot(Memslot.from_json(dict(args))),

@@ -127,8 +127,8 @@ class Session:
     def call(self, row: actions.Action, action: Action) -> None:
         """Fill a struct and call an ioctl; a few do more beside it."""
         vcpu = self.vcpus[action.vcpu]
-        if row.name in _MORE:
-            _MORE[row.name](self, vcpu, row, action.args)
+        if row.name in MORE:
+            MORE[row.name](self, vcpu, row, action.args)
         else:
             call(self.vm if row.on == "vm" else vcpu, row, self.machine.arch, action.args)
 
@@ -176,7 +176,7 @@ class Session:
 
 
 # Actions that keep something of their own beside the ioctl.
-_MORE: dict[str, Callable[[Session, Vcpu, actions.Action, Mapping[str, Any]], None]] = {
+MORE: dict[str, Callable[[Session, Vcpu, actions.Action, Mapping[str, Any]], None]] = {
     "register_coalesced_mmio": Session.act_quietly,
     "unregister_coalesced_mmio": Session.act_quietly,
     "ioeventfd": Session.act_quietly,
