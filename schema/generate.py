@@ -72,7 +72,7 @@ def action_member(row: Action, members: tuple[Member, ...]) -> Json:
     """The schema of a member of an action's struct, as the architectures have it."""
     first = members[0]
     text = first.text[:1].upper() + first.text[1:] + "." if first.text else f"A member of struct {row.struct}."
-    words = list(dict.fromkeys(word for member in members for word in member.names or {}))
+    words = list(dict.fromkeys(word for member in members for word in member.words))
     name = first.name if first.name != "flags" else row.name
     if first.flags:
         flag = {"title": f"a flag of `{name}`", "enum": words}

@@ -41,6 +41,12 @@ class Member(NamedTuple):
     prefix: str = ""
 
     @property
+    def words(self) -> dict[str, int]:
+        """The words that stand for numbers: short ones first, then the header's in full."""
+        names = self.names or {}
+        return {**names, **{self.prefix + name.upper(): number for name, number in names.items() if self.prefix}}
+
+    @property
     def bits(self) -> int:
         """The width of one element; of a register's value it is not known here."""
         return 64 if self.fmt == VALUE else 8 * struct.calcsize("=" + self.fmt)
@@ -112,6 +118,13 @@ _GUEST_DEBUG = {
     )
     for arch, (_, arrays) in GUEST_DEBUG.items()
 }
+_MP_STATES = (
+    *("runnable", "uninitialized", "init_received", "halted", "sipi_received", "stopped", "check_stop", "operating", "load"),
+    *("ap_reset_hold", "suspended"),
+)
+_MP_STATE = {
+    "": (M("mp_state", 0, "I", "a KVM_MP_STATE_", names={name: n for n, name in enumerate(_MP_STATES)}, prefix="KVM_MP_STATE_"),)
+}
 
 ACTIONS: tuple[Action, ...] = (
     Action("set_regs", "KVM_SET_REGS", "sets registers; what is not named keeps its value", written="{rax: 1}"),
@@ -182,6 +195,18 @@ ACTIONS: tuple[Action, ...] = (
         0,
         _GUEST_DEBUG,
         "KVM_CAP_SET_GUEST_DEBUG",
+    ),
+    Action(
+        "set_mp_state",
+        "KVM_SET_MP_STATE",
+        "whether the vCPU runs, and what it waits for",
+        "vcpu",
+        0x99,
+        "kvm_mp_state",
+        4,
+        _MP_STATE,
+        "KVM_CAP_MP_STATE",
+        alone="mp_state",
     ),
 )
 BY_NAME: dict[str, Action] = {row.name: row for row in ACTIONS}

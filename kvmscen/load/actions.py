@@ -117,8 +117,8 @@ def _member(one: Written, member: Member, value: Any, at: Place) -> Any:
                 where = as_list(value).at(n) if isinstance(value, List) else at
                 notes.add(where, f"{one.arch} has no {flag}: write {names.either(member.names or {})}")
         return texts(value)
-    if member.names and isinstance(value, str) and value in member.names:
-        return Expr(None, member.names[value], at)
+    if isinstance(value, str) and value in member.words:
+        return Expr(None, member.words[value], at)
     if member.length > 1:
         values = as_list(value)
         return tuple(expression(notes, number, values.at(n), member.bits) for n, number in enumerate(values))
