@@ -125,6 +125,12 @@ _MP_STATES = (
 _MP_STATE = {
     "": (M("mp_state", 0, "I", "a KVM_MP_STATE_", names={name: n for n, name in enumerate(_MP_STATES)}, prefix="KVM_MP_STATE_"),)
 }
+_ONE_REG = {
+    "": (
+        M("id", 0, "Q", "the register's id: KVM_REG_ARM64 and the like, or-ed with its size, kind and number", needed=True),
+        M("value", 8, VALUE, "as wide as KVM_REG_SIZE of `id` says", needed=True),
+    )
+}
 
 ACTIONS: tuple[Action, ...] = (
     Action("set_regs", "KVM_SET_REGS", "sets registers; what is not named keeps its value", written="{rax: 1}"),
@@ -207,6 +213,17 @@ ACTIONS: tuple[Action, ...] = (
         _MP_STATE,
         "KVM_CAP_MP_STATE",
         alone="mp_state",
+    ),
+    Action(
+        "set_one_reg",
+        "KVM_SET_ONE_REG",
+        "a register by its id, with no look at what is known of it",
+        "vcpu",
+        0xAC,
+        "kvm_one_reg",
+        16,
+        _ONE_REG,
+        "KVM_CAP_ONE_REG",
     ),
 )
 BY_NAME: dict[str, Action] = {row.name: row for row in ACTIONS}

@@ -35,6 +35,8 @@ def test_members_are_the_headers(row: Action, arch: str) -> None:
     gcc = compiler(arch)
     # The debug registers of set_guest_debug are behind `arch` in its struct.
     paths = {m.name: m.name if m.offset < 8 or row.name != "set_guest_debug" else f"arch.{m.name}" for m in row.of(arch) or ()}
+    # What is pointed to is written as `value`.
+    paths |= {m.name: "addr" for m in row.of(arch) or () if m.fmt == VALUE}
     found = constants(gcc, *(f"offsetof(struct {row.struct}, {path})" for path in paths.values()))
     assert list(found.values()) == [member.offset for member in row.of(arch) or ()]
     for member in row.of(arch) or ():
