@@ -101,8 +101,14 @@ def action_schema(row: Action) -> Json:
     for name, members in known.items():
         outer, _, inner = name.partition(".")
         if inner:
-            whole = {"type": "object", "title": "a map of members", "additionalProperties": False, "properties": {}}
-            properties.setdefault(outer, whole)["properties"][inner] = action_member(row, members)
+            whole = {
+                "description": f"The struct `{outer}` in struct {row.struct}.",
+                "additionalProperties": False,
+                "properties": {},
+            }
+            properties.setdefault(outer, {"type": "object", "title": "a map of members", **whole})["properties"][inner] = (
+                action_member(row, members)
+            )
         else:
             properties[name] = action_member(row, members)
     needed = [name for name, members in known.items() if members[0].needed]

@@ -131,6 +131,38 @@ _ONE_REG = {
         M("value", 8, VALUE, "as wide as KVM_REG_SIZE of `id` says", needed=True),
     )
 }
+_VALID = ("NMI_PENDING", "SIPI_VECTOR", "SHADOW", "SMM", "PAYLOAD", "TRIPLE_FAULT")
+_EVENTS = {
+    "arm64": (
+        M("exception.serror_pending", 0, "B"),
+        M("exception.serror_has_esr", 1, "B"),
+        M("exception.ext_dabt_pending", 2, "B"),
+        M("exception.serror_esr", 8, "Q"),
+    ),
+    "x86_64": (
+        M("exception.injected", 0, "B"),
+        M("exception.nr", 1, "B"),
+        M("exception.has_error_code", 2, "B"),
+        M("exception.pending", 3, "B"),
+        M("exception.error_code", 4, "I"),
+        M("interrupt.injected", 8, "B"),
+        M("interrupt.nr", 9, "B"),
+        M("interrupt.soft", 10, "B"),
+        M("interrupt.shadow", 11, "B"),
+        M("nmi.injected", 12, "B"),
+        M("nmi.pending", 13, "B"),
+        M("nmi.masked", 14, "B"),
+        M("sipi_vector", 16, "I"),
+        M("flags", 20, "I", names={f"KVM_VCPUEVENT_VALID_{name}": 1 << n for n, name in enumerate(_VALID)}, flags=True),
+        M("smi.smm", 24, "B"),
+        M("smi.pending", 25, "B"),
+        M("smi.smm_inside_nmi", 26, "B"),
+        M("smi.latched_init", 27, "B"),
+        M("triple_fault.pending", 28, "B"),
+        M("exception_has_payload", 55, "B"),
+        M("exception_payload", 56, "Q"),
+    ),
+}
 
 ACTIONS: tuple[Action, ...] = (
     Action("set_regs", "KVM_SET_REGS", "sets registers; what is not named keeps its value", written="{rax: 1}"),
@@ -224,6 +256,17 @@ ACTIONS: tuple[Action, ...] = (
         16,
         _ONE_REG,
         "KVM_CAP_ONE_REG",
+    ),
+    Action(
+        "set_vcpu_events",
+        "KVM_SET_VCPU_EVENTS",
+        "exceptions, interrupts, NMIs and SMIs that the vCPU takes, or is in; what is not written is 0",
+        "vcpu",
+        0xA0,
+        "kvm_vcpu_events",
+        64,
+        _EVENTS,
+        "KVM_CAP_VCPU_EVENTS",
     ),
 )
 BY_NAME: dict[str, Action] = {row.name: row for row in ACTIONS}

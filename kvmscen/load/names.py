@@ -26,7 +26,6 @@ LATER_ACTIONS = (
     "set_xsave",
     "set_xcrs",
     "set_msrs",
-    "set_vcpu_events",
     "set_debugregs",
     "set_lapic",
     "set_cpuid2",
