@@ -60,7 +60,8 @@ class Preparer:
         if "show" in request:
             from kvmscen.show import show
 
-            return show(request["show"], request["case"], request["assembler"])
+            shown = show(request["show"], request["case"], request["assembler"])
+            return {**shown, "problems": told(shown["problems"])}
         return self._run(request)
 
     def _run(self, request: Json) -> Json:

@@ -70,7 +70,7 @@ def test_one_case(file: str) -> None:
     assert [case["case"] for case in show(file, "arm")["cases"]] == ["arm"]
     shown = show(file, "armm")
     assert shown["cases"] == []
-    assert [problem["message"] for problem in shown["problems"]] == ["there is no case 'armm'; the cases are default, arm"]
+    assert [problem.message for problem in shown["problems"]] == ["there is no case 'armm'; the cases are default, arm"]
 
 
 def test_wrong_file(tmp_path: Path) -> None:
@@ -79,8 +79,8 @@ def test_wrong_file(tmp_path: Path) -> None:
     shown = show(str(path), "default")
     assert shown["cases"] == []
     (problem,) = shown["problems"]
-    assert (problem["line"], problem["column"]) == (13, 7)
-    assert problem["message"].startswith("this does not assemble: hltt")
+    assert (problem.line, problem.column) == (13, 7)
+    assert problem.message.startswith("this does not assemble: hltt")
 
 
 def test_text(file: str) -> None:

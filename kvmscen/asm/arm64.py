@@ -12,9 +12,9 @@ from kvmscen.asm import keystone
 from kvmscen.asm.arm64_aliases import Aliases
 from kvmscen.asm.arm64_extra import extra
 from kvmscen.asm.expressions import Expression
-from kvmscen.asm.front import Front
 from kvmscen.asm.items import Align, Chunk, Fixed, Item, Numbers, Scope, to_bytes
 from kvmscen.asm.source import Statement, split_operands
+from kvmscen.asm.state import Front
 from kvmscen.asm.taken_names import taken
 from kvmscen.asm.values import Unencoded, Unexplained, Wrong, clip
 

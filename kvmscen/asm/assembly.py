@@ -8,11 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from kvmscen.asm.advice import advise
 from kvmscen.asm.arm64 import Arm64
 from kvmscen.asm.expressions import Unknown
-from kvmscen.asm.front import Architecture, Front
+from kvmscen.asm.front import read
 from kvmscen.asm.items import MAX_SIZE, Assign, Chunk, Item
 from kvmscen.asm.keystone import MISSING
 from kvmscen.asm.layout import STANDARD, Misplaced, Shape, place, section_symbols
 from kvmscen.asm.source import Statement
+from kvmscen.asm.state import Architecture, Front
 from kvmscen.asm.values import Line, Placement, Program, Section, Source, Unencoded, Unexplained, Wrong, clip
 from kvmscen.asm.x86 import X86
 from kvmscen.errors import Problem, ScenarioError
@@ -32,7 +33,7 @@ class Assembly:
         self._source = source
         self._placements = placements
         self._origin = origin
-        self._front = Front(source, arch, FRONTS[arch](bits))
+        self._front = Front(FRONTS[arch](bits))
         self._problems: list[Problem] = []
         self._unencoded: set[Problem] = set()
         self._unexplained: dict[Problem, tuple[Statement, str]] = {}
@@ -42,7 +43,7 @@ class Assembly:
 
     def run(self) -> Program:
         """The program. Raises ScenarioError with all problems."""
-        self._front.read()
+        read(self._front, self._source, self._arch)
         for placement in self._placements:
             # Cases share `sections`, and not each of their programs fills them all.
             if placement.name in STANDARD:

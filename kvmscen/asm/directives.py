@@ -6,16 +6,13 @@ import re
 import struct
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from kvmscen.asm import sections
 from kvmscen.asm.expressions import Expression
 from kvmscen.asm.items import Align, Fixed, Leb128, Numbers, Space
 from kvmscen.asm.source import Statement, split_operands, string_bytes
+from kvmscen.asm.state import Front
 from kvmscen.asm.values import Unencoded, Wrong, clip
-
-if TYPE_CHECKING:
-    from kvmscen.asm.front import Front
 
 MAX_ALIGN = 1 << 24
 _NAME = re.compile(r"[A-Za-z_.$][\w.$]*\Z", re.ASCII)

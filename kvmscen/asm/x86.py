@@ -8,9 +8,9 @@ from functools import lru_cache
 
 from kvmscen.asm import keystone
 from kvmscen.asm.expressions import Expression
-from kvmscen.asm.front import Front
 from kvmscen.asm.items import Fixed, Item
 from kvmscen.asm.source import Statement, split_operands
+from kvmscen.asm.state import Front
 from kvmscen.asm.taken_names import taken
 from kvmscen.asm.values import Unencoded, Unexplained, Wrong, clip
 from kvmscen.asm.x86_branches import Branch, FarJump, is_branch

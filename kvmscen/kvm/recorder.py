@@ -7,7 +7,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Callable, NamedTuple
 
-from kvmscen.arch.arm64_emulate import Monitors
 from kvmscen.errors import IoctlError
 from kvmscen.kvm.script import EXTRA_LIMIT, Devices, Position, Script, Verdict, reply_of
 from kvmscen.machine import Action, Machine, Step, seconds
@@ -42,7 +41,6 @@ class Recorder:
         self.timeout = machine.timeout
         self.total = 0
         self.weight = 0
-        self.monitors = Monitors()
         self.exclusive: set[int] = set()  # the vCPUs that are behind an emulated load-exclusive
         self.corrected = 0  # replies to sign-extending loads that KVM had extended with zeros
         self.unaligned: dict[tuple[int, str], int] = {}  # accesses that silicon faults on: pc and what is wrong, how often

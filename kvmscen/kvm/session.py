@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, Callable
 
+from kvmscen.arch.arm64_emulate import Monitors
 from kvmscen.errors import HostError
 from kvmscen.kvm import actions, arm64, emulation, riscv64, x86_64
 from kvmscen.kvm.fds import Kvm, Vcpu, Vm, call
@@ -37,6 +38,7 @@ class Session:
         self.quiet: Quiet | None = None
         self._vm: Vm | None = None
         self._slots: Slots | None = None
+        self._monitors = Monitors()
         self._buses: dict[int, emulation.Bus] = {}
 
     @property
@@ -157,7 +159,7 @@ class Session:
                 slots.write,
                 slots.readonly,
                 held.devices,
-                held.monitors,
+                self._monitors,
             )
         return self._buses[vcpu.number].fresh()
 

@@ -10,6 +10,7 @@ from unicorn import unicorn_const as uc_const
 
 from kvmscen.arch import arm64, arm64_tables, arm64_walk
 from kvmscen.arch.arm64_alignment import M
+from kvmscen.arch.arm64_emulate import Monitors
 from kvmscen.arch.arm64_syndrome import Access, decode, esr_iss
 from kvmscen.kvm import emulation
 from kvmscen.kvm.script import Verdict
@@ -72,6 +73,7 @@ class Arm64(Guest):
         self.engine.reg_write(const.UC_ARM64_REG_CP_REG, (*_SCR_EL3, _RW))
         self.off = False
         self.monitor = Monitor(self.memory)
+        self.monitors = Monitors()  # those of emulated exclusives
         self.instructions = Instructions(self)
         self.alignment = Alignment(self.engine, self.word, self.register, self._device, self._misaligned, self.monitor.accessed)
         self.sctlr = RESET["sctlr_el1"]
@@ -357,11 +359,11 @@ class Arm64(Guest):
         def take(fields: Mapping[str, Any]) -> Verdict:
             return self.take("exit", "arm_nisv", fields, pc)
 
-        self.verdicts[-1:] = [emulation.carry_out(self.recorder, bus_of(self), fields, take)]
+        self.verdicts[-1:] = [emulation.carry_out(self.recorder, bus_of(self, self.monitors), fields, take)]
 
     def carry_out(self, vcpu: int) -> None:
         """The access of the last arm_nisv."""
-        emulation.act(self.recorder, bus_of(self))
+        emulation.act(self.recorder, bus_of(self, self.monitors))
 
     def _level(self, address: int, pc: int) -> int:
         """The level at which the stage-2 walk ends. KVM maps pages of 4 KiB when they are touched, as that of pc was."""

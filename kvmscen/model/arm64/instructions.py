@@ -138,7 +138,7 @@ class Instructions:
         physical = guest.physical(address)
         if guest.memory.readonly(physical) is False:
             guest.monitor.accessed(physical, True)
-            quietly(guest)
+            quietly(bus_of(guest, guest.monitors))
         elif found is not None:
             guest.undecoded(found, physical, pc)
         return True
@@ -150,7 +150,7 @@ class Instructions:
         if guest.memory.readonly(address) is not False or guest.alignment.wrong(pc) is not None:
             return False
         guest.monitor.accessed(address, True)
-        quietly(guest)
+        quietly(bus_of(guest, guest.monitors))
         return True
 
     # --- exclusives -------------------------------------------------------------------------------------------------
@@ -171,7 +171,7 @@ class Instructions:
         at, size = self._marks(word)
         if is_load(word):
             self._load(word, at, size, pc)
-        elif self._emulated() and emulation.store_exclusive(guest.recorder, bus_of(guest)):
+        elif self._emulated() and emulation.store_exclusive(guest.recorder, bus_of(guest, guest.monitors)):
             guest.recorder.exclusive.discard(guest.plan.id)
             guest.monitor.clear()
         else:

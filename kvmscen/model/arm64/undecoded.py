@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kvmscen.arch.arm64_emulate import Monitors
 from kvmscen.errors import IoctlError
 from kvmscen.kvm import emulation
 from kvmscen.machine import Step
@@ -9,7 +10,7 @@ from kvmscen.model.building import Unpredicted
 from kvmscen.model.guest import Guest
 
 
-def bus_of(guest: Guest) -> emulation.Bus:
+def bus_of(guest: Guest, monitors: Monitors) -> emulation.Bus:
     """Registers and memory of a modelled guest."""
     memory, recorder = guest.memory, guest.recorder
 
@@ -25,13 +26,12 @@ def bus_of(guest: Guest) -> emulation.Bus:
         store,
         memory.readonly,
         recorder.devices,
-        recorder.monitors,
+        monitors,
     )
 
 
-def quietly(guest: Guest) -> None:
+def quietly(bus: emulation.Bus) -> None:
     """Carry out an instruction that does not leave the guest."""
-    bus = bus_of(guest)
     try:
         emulation.commit(bus, emulation.prepare(bus, None))
     except IoctlError as error:
