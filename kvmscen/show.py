@@ -1,6 +1,6 @@
 """What `kvmscen show` shows of a file: the memory map, the symbols and the listing of each case, as data.
 
-kvmscen.listing writes it as text.
+kvmscen.cli.listing writes it as text.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from kvmscen.agent import frames, pack
+from kvmscen.cli.arguments import parser
+from kvmscen.cli.main import VERBS
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "kvmscen"
@@ -109,7 +112,7 @@ LIBRARIES = {
     "capstone": ("model",),
     "matplotlib": ("reports.plot",),
     "elftools": ("asm.gnu", "asm.elf", "asm.elf_lines"),
-    "tabulate": ("reports.text", "reports.counts", "reports.prices", "listing", "verb_hosts", "verb_host"),
+    "tabulate": ("reports.text", "reports.counts", "reports.prices", "cli.listing", "cli.hosts", "cli.host"),
 }
 
 
@@ -122,7 +125,14 @@ def test_each_library_has_its_place(module: str) -> None:
 
 @pytest.mark.parametrize("module", sorted(MODULES))
 def test_nobody_imports_the_command_line(module: str) -> None:
-    assert "cli" not in ours(module) or module == "__main__"
+    assert under(module, "cli", "__main__") or not any(under(name, "cli") for name in ours(module))
+
+
+def test_each_verb_is_a_module_that_no_other_verb_imports() -> None:
+    assert set(VERBS) == {name for action in parser()._actions if action.dest == "verb" for name in action.choices or ()}
+    for verb in VERBS:
+        assert callable(getattr(importlib.import_module(f"kvmscen.cli.{verb}"), verb))
+        assert not {f"cli.{other}" for other in VERBS} & ours(f"cli.{verb}")
 
 
 @pytest.mark.parametrize("module", [name for name in sorted(MODULES) if under(name, "reports")])
@@ -146,10 +156,10 @@ def test_the_engine_is_handed_its_hosts() -> None:
 
 def test_main_process_is_light() -> None:
     heavy = ("yaml", "jsonschema", "keystone", "elftools", "unicorn", "capstone", "kvmscen.load", "kvmscen.asm", "kvmscen.build")
-    code = "import json, sys, kvmscen.cli.main, kvmscen.verbs, kvmscen.hosts.kvm; print(json.dumps(sorted(sys.modules)))"
+    code = "import json, sys, kvmscen.cli.main, kvmscen.cli.run, kvmscen.hosts.kvm; print(json.dumps(sorted(sys.modules)))"
     out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=ROOT).stdout
     loaded = json.loads(out)
-    assert "kvmscen.verbs" in loaded
+    assert "kvmscen.cli.run" in loaded
     assert [name for name in loaded if name in heavy or name.startswith(tuple(h + "." for h in heavy))] == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from collections.abc import Sequence
@@ -13,6 +14,9 @@ from kvmscen.cli.standard import OutputError, standard
 from kvmscen.cli.streams import install
 from kvmscen.errors import HostError, UsageError
 from kvmscen.sandbox import MODES
+
+# Each is a module of kvmscen.cli with a function of the same name, which is imported when it is asked for.
+VERBS = ("run", "check", "show", "hosts", "measure", "host")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -87,9 +91,8 @@ def _main(argv: Sequence[str]) -> int:
         raise UsageError(f"KVMSCEN_SANDBOX: {asked!r} is none of its values: write {', '.join(MODES)}")
     if getattr(arguments, "allow_host_effects", False):
         os.environ["KVMSCEN_ALLOW_HOST_EFFECTS"] = "1"
-    from kvmscen import verbs
     from kvmscen.hosts import confinement
 
     confinement.tell.append(lambda told: _say(f"kvmscen: {told}"))
-
-    return verbs.VERBS[verb](arguments)
+    status: int = getattr(importlib.import_module(f"kvmscen.cli.{verb}"), verb)(arguments)
+    return status

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from kvmscen import verb_measure
+from kvmscen.cli import measure
 from kvmscen.errors import UsageError
 from kvmscen.measured import Measured, spread
 from kvmscen.reports import plot
@@ -63,7 +63,7 @@ def panel(*kinds: Measured, host: str = "kvm") -> Result:
 def test_kinds_are_ranked_and_compared_with_user_space() -> None:
     nisv, mmio, ram = kind("nisv", 300.0, 9000.0), kind("mmio", 400.0, 10.0), replace(kind("ram", 4.0), is_span=True)
     result = panel(nisv, mmio, ram)
-    (table,) = verb_measure._compared([result], None)
+    (table,) = measure._compared([result], None)
     rows = [re.split(r"\s{2,}", line) for line in table.splitlines()[3:]]
     # The base is the cheapest, and a span has no price of an exit alone.
     assert rows == [
@@ -71,10 +71,10 @@ def test_kinds_are_ranked_and_compared_with_user_space() -> None:
         ["mmio", "400 ns", "410 ns", "102", rows[1][4]],
         ["nisv", "300 ns", "9,300 ns", "2,325", rows[2][4]],
     ]
-    (table,) = verb_measure._compared([panel(nisv, mmio)], None)
+    (table,) = measure._compared([panel(nisv, mmio)], None)
     assert "times mmio" in table
     cheap = replace(kind("less", 0.2), rounds=((-1.0,),))
-    (table,) = verb_measure._compared([panel(replace(nisv, rounds=((1.0,),)), cheap)], None)
+    (table,) = measure._compared([panel(replace(nisv, rounds=((1.0,),)), cheap)], None)
     assert table.endswith("less: too little to be told from nothing, so no base: write a larger `per`")
 
 

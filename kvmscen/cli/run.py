@@ -1,27 +1,20 @@
-"""What each verb does with its arguments, and what it prints. Returns the exit status."""
+"""`kvmscen run`: runs the cases of files on hosts, and reports them. Returns the exit status."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
-from collections.abc import Callable, Collection
 from pathlib import Path
 
-from kvmscen import checking, engine
-from kvmscen.cli.files import find, what
+from kvmscen import engine
+from kvmscen.cli.files import find
+from kvmscen.cli.outputs import INTERRUPTED, report_of, say, write_report
 from kvmscen.cli.screen import Screen
-from kvmscen.disk import whole
 from kvmscen.errors import HOST, HostError, Problem, UsageError
 from kvmscen.hosts import defaults, host, recordings
-from kvmscen.reports import FORMATS, harmless, text
+from kvmscen.reports import FORMATS
 from kvmscen.result import Result
-
-INTERRUPTED = 130
-
-
-# --- run ------------------------------------------------------------------------------------------------------------
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -33,7 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"only one report can go to {one} (--observed is one): give the others a file, as junit=report.xml")
     named: list[str] = list(dict.fromkeys(arguments.on or ()))
     record = _Records(arguments.record) if arguments.record else None
-    workers = engine_workers(arguments.j)
+    workers = _workers(arguments.j)
     if arguments.j is not None and workers > engine.MOST_AT_ONCE:
         print(f"kvmscen: -j {workers}: {engine.MOST_AT_ONCE} run at once, more never do", file=sys.stderr)
     found = find(arguments.paths)
@@ -82,33 +75,16 @@ def _whole(outcome: engine.Outcome) -> Result:
     return told(outcome.job, outcome.result)
 
 
-def say(told: str) -> None:
-    """One line on standard error."""
-    print(f"kvmscen: {told}", file=sys.stderr)
-
-
 def _selecting(arguments: argparse.Namespace) -> list[str]:
     text = [f"-k {arguments.k}"] if arguments.k else []
     return text + [f"--case {name}" for name in arguments.case or ()]
 
 
-def engine_workers(wanted: int | str | None) -> int:
+def _workers(wanted: int | str | None) -> int:
     """How many run at once: what -j or KVMSCEN_J says, else the CPUs that this process may use."""
     if wanted is None:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return int(wanted)
-
-
-def report_of(wanted: str, formats: Collection[str] = FORMATS.keys()) -> tuple[str, str | None]:
-    """Format and file of a --report, file None for standard output."""
-    name, equals, file = wanted.partition("=")
-    if name not in formats:
-        raise UsageError(f"there is no report {name!r}; reports are {', '.join(formats)}")
-    if equals and not file:
-        raise UsageError(f"--report {wanted}: write a file name behind the =")
-    if file and (os.path.isdir(file) or not os.path.isdir(os.path.dirname(file) or ".")):
-        raise UsageError(f"--report {wanted}: {file} cannot be written there")
-    return name, file or None
 
 
 class _Records:
@@ -134,95 +110,3 @@ class _Records:
         except OSError as error:
             why = os.strerror(error.errno or 0)
             self.failed = HostError(f"--record {self.folder}: {why}: {name} and what came behind it was not kept")
-
-
-def write_report(report: str, file: str | None) -> None:
-    """A report to its file, or to standard output."""
-    if file is None:
-        sys.stdout.write(report)
-        return
-    try:
-        whole.write(file, report, lasting=True)
-    except OSError as error:
-        raise HostError(f"{file} could not be written: {os.strerror(error.errno or 0)}") from None
-
-
-# --- the other verbs ------------------------------------------------------------------------------------------------
-
-
-def check(arguments: argparse.Namespace) -> int:
-    """`kvmscen check`: 0 all is well, 2 something is wrong, 4 there was nothing to check."""
-    meant = find(arguments.paths)
-    files, problems = meant.files, meant.problems
-    for problem in problems:
-        print(problem)
-    for line in meant.passed_over:
-        print(line, file=sys.stderr)
-    cases = wrong = 0
-
-    def on_file(file: str, count: int, found: list[Problem], notes: list[Problem]) -> None:
-        nonlocal cases, wrong
-        cases += count
-        wrong += bool(found)
-        for problem in (*found, *notes):
-            print(text.problem(problem))
-
-    found = checking.check(files, arguments.assembler, on_file)
-    said = f"{len(files)} file{'s' * (len(files) != 1)}, {cases} case{'s' * (cases != 1)}"
-    wrong += len(problems)
-    print(f"{said}: " + (f"{wrong} wrong" if wrong else "nothing wrong"), file=sys.stderr)
-    if any(problem.ours for problem in found):
-        return 3
-    if found or problems:
-        return 2
-    return 0 if files else 4
-
-
-def show(arguments: argparse.Namespace) -> int:
-    """`kvmscen show`: 0, or 2 when the file is wrong."""
-    if os.path.isdir(arguments.path):
-        raise UsageError(f"{arguments.path} is a folder: name one scenario of it")
-    if not os.path.isfile(arguments.path):
-        raise UsageError(f"{arguments.path}: {what(arguments.path)}")
-    shown = checking.show(arguments.path, arguments.case, arguments.assembler)
-    wrong = engine.problems_of(shown)
-    for problem in wrong:
-        print(text.problem(problem), file=sys.stderr)
-    if wrong and not shown["cases"]:
-        return 2
-    if arguments.json:
-        print(harmless.json(json.dumps({"cases": shown["cases"]})))
-    else:
-        from kvmscen.listing import render
-
-        print(render(arguments.path, shown), end="")
-    return 2 if wrong else 0
-
-
-def _hosts(arguments: argparse.Namespace) -> int:
-    from kvmscen.verb_hosts import hosts  # here, since no other verb needs it
-
-    return hosts(arguments)
-
-
-def measure(arguments: argparse.Namespace) -> int:
-    """`kvmscen measure`."""
-    from kvmscen.verb_measure import measure  # here, since it imports this module
-
-    return measure(arguments)
-
-
-def _host(arguments: argparse.Namespace) -> int:
-    from kvmscen.verb_host import host as verb  # here, since no other verb prepares
-
-    return verb(arguments)
-
-
-VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
-    "run": run,
-    "check": check,
-    "show": show,
-    "hosts": _hosts,
-    "measure": measure,
-    "host": _host,
-}

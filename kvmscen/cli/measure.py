@@ -1,4 +1,4 @@
-"""What `kvmscen measure` does with its arguments, and what it prints. Returns the exit status."""
+"""`kvmscen measure`: times exits, compares them with each other and with a baseline. Returns the exit status."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from kvmscen import baseline, engine, noise, rounds, verbs
+from kvmscen import baseline, engine, noise, rounds
 from kvmscen.cli.files import find
+from kvmscen.cli.outputs import INTERRUPTED, report_of, say, write_report
 from kvmscen.cli.progress import Progress
 from kvmscen.cli.screen import Screen
 from kvmscen.errors import HOST, HostError, Problem, UsageError
@@ -23,7 +24,7 @@ _ROUNDS = 10
 
 def measure(arguments: argparse.Namespace) -> int:
     """`kvmscen measure`: 0 all was timed, 1 an exit did not come or a price has changed, 4 nothing was timed."""
-    reports = [verbs.report_of(wanted, MEASURED) for wanted in arguments.report or ()]
+    reports = [report_of(wanted, MEASURED) for wanted in arguments.report or ()]
     if any(name == "svg" for name, _ in reports):
         plot.check()
     if len(reports) > len({file for _, file in reports}):
@@ -51,11 +52,11 @@ def measure(arguments: argparse.Namespace) -> int:
         print(f"kvmscen: {error}", file=sys.stderr)
         made = engine.broken([*problems, Problem(HOST, 0, 0, str(error))])
     for name, file in reports:
-        verbs.write_report(MEASURED[name](made), file)
+        write_report(MEASURED[name](made), file)
     _show(made, arguments, files, screen)
     if verdict:
         screen.say(verdict)
-    return verbs.INTERRUPTED if made.interrupted else made.exit_status
+    return INTERRUPTED if made.interrupted else made.exit_status
 
 
 def _show(made: Run, arguments: argparse.Namespace, files: Sequence[str], screen: Screen) -> None:
@@ -82,7 +83,7 @@ class _Hosts:
 
     def timed(self, files: Sequence[str], plan: rounds.Plan, screen: Screen, problems: Sequence[Problem] = ()) -> Run:
         """One measurement."""
-        hosts = [host(name) for name in self.named] or defaults(verbs.say)
+        hosts = [host(name) for name in self.named] or defaults(say)
         told = Progress(screen, self.quiet)
         return rounds.measure(files, hosts, bool(self.named), self.selection, plan, screen.problem, told, problems)
 

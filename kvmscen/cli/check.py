@@ -1,0 +1,39 @@
+"""`kvmscen check`: everything that is wrong in files, without running them. Returns the exit status."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from kvmscen import checking
+from kvmscen.cli.files import find
+from kvmscen.errors import Problem
+from kvmscen.reports import text
+
+
+def check(arguments: argparse.Namespace) -> int:
+    """`kvmscen check`: 0 all is well, 2 something is wrong, 4 there was nothing to check."""
+    meant = find(arguments.paths)
+    files, problems = meant.files, meant.problems
+    for problem in problems:
+        print(problem)
+    for line in meant.passed_over:
+        print(line, file=sys.stderr)
+    cases = wrong = 0
+
+    def on_file(file: str, count: int, found: list[Problem], notes: list[Problem]) -> None:
+        nonlocal cases, wrong
+        cases += count
+        wrong += bool(found)
+        for problem in (*found, *notes):
+            print(text.problem(problem))
+
+    found = checking.check(files, arguments.assembler, on_file)
+    said = f"{len(files)} file{'s' * (len(files) != 1)}, {cases} case{'s' * (cases != 1)}"
+    wrong += len(problems)
+    print(f"{said}: " + (f"{wrong} wrong" if wrong else "nothing wrong"), file=sys.stderr)
+    if any(problem.ours for problem in found):
+        return 3
+    if found or problems:
+        return 2
+    return 0 if files else 4

@@ -1,0 +1,34 @@
+"""`kvmscen show`: the memory map, the symbols and the listing of a file. Returns the exit status."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+
+from kvmscen import checking, engine
+from kvmscen.cli.files import what
+from kvmscen.errors import UsageError
+from kvmscen.reports import harmless, text
+
+
+def show(arguments: argparse.Namespace) -> int:
+    """`kvmscen show`: 0, or 2 when the file is wrong."""
+    if os.path.isdir(arguments.path):
+        raise UsageError(f"{arguments.path} is a folder: name one scenario of it")
+    if not os.path.isfile(arguments.path):
+        raise UsageError(f"{arguments.path}: {what(arguments.path)}")
+    shown = checking.show(arguments.path, arguments.case, arguments.assembler)
+    wrong = engine.problems_of(shown)
+    for problem in wrong:
+        print(text.problem(problem), file=sys.stderr)
+    if wrong and not shown["cases"]:
+        return 2
+    if arguments.json:
+        print(harmless.json(json.dumps({"cases": shown["cases"]})))
+    else:
+        from kvmscen.cli.listing import render
+
+        print(render(arguments.path, shown), end="")
+    return 2 if wrong else 0
