@@ -95,7 +95,7 @@ def _measured(one: Wanted, rounds: Sequence[Timing]) -> Measured:
         name=one.name,
         line=one.line,
         text=one.text,
-        count=len(all_ticks),
+        samples=len(all_ticks),
         ns=figures.times(1e9 / hz),
         ticks=figures,
         loop="python" if any(timing.loop == "python" for timing in rounds) else "native",

@@ -15,7 +15,6 @@ import os
 import random
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -209,7 +208,7 @@ def _compared(name: str, kept: Baseline, result: Result) -> Judged | None:
         return None
     if not mismatches:
         return Judged(result)
-    return Judged(replace(result, status="FAIL", mismatches=tuple(mismatches), options=("--against", name)), changed)
+    return Judged(result._replace(status="FAIL", mismatches=tuple(mismatches), options=("--against", name)), changed)
 
 
 def confirmed(before: Sequence[Judged], again: Sequence[Judged]) -> list[Judged]:
@@ -229,4 +228,4 @@ def _confirmed(before: Judged, now: Judged | None) -> Judged:
     changed = {name: slower for name, slower in now.changed.items() if before.changed.get(name) == slower}
     lines = {one.line for one in now.result.measured if one.name in changed}
     mismatches = tuple(mismatch for mismatch in now.result.mismatches if mismatch.line in lines)
-    return Judged(replace(now.result, status="FAIL" if changed else "PASS", mismatches=mismatches), changed)
+    return Judged(now.result._replace(status="FAIL" if changed else "PASS", mismatches=mismatches), changed)

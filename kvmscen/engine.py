@@ -12,8 +12,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from kvmscen import __version__, unexpected
 from kvmscen.errors import HOST, OPTIONS, HostError, Problem
@@ -40,8 +39,7 @@ FILES_A_CHILD = 24
 AHEAD = 8
 
 
-@dataclass(frozen=True)
-class Selection:
+class Selection(NamedTuple):
     """Which cases run: `text` in file, name, summary or tags; `cases` the exact names (empty: all).
 
     `assembler`, where it is given, assembles the programs whatever the scenarios say.
@@ -52,8 +50,7 @@ class Selection:
     assembler: str | None = None
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """A result with the job that it is of, and the facts of its host (None where no host fits)."""
 
     job: Job
@@ -61,8 +58,7 @@ class Outcome:
     facts: Facts | None
 
 
-@dataclass(frozen=True)
-class Progress:
+class Progress(NamedTuple):
     """How far a run is: `share` from 0 to 1, which never falls; of how many files all is told; the case that has run longest."""
 
     share: float
@@ -71,24 +67,24 @@ class Progress:
     running: str = ""
 
 
-@dataclass
 class _Shared:
     """What the threads share."""
 
-    files: queue.SimpleQueue[tuple[int, str]] = field(default_factory=queue.SimpleQueue)
-    jobs: queue.SimpleQueue[tuple[int, int, Job] | None] = field(default_factory=queue.SimpleQueue)
-    # (file, its problems, the number of its jobs) and (file, job, result).
-    done: queue.SimpleQueue[tuple[Any, ...]] = field(default_factory=queue.SimpleQueue)
-    children: list[Child] = field(default_factory=list)
-    executors: list[Executor] = field(default_factory=list)
-    room: Room = field(default_factory=Room)
-    # The names of the cases that there are, None: of a file it is not known.
-    names: set[str | None] = field(default_factory=set)
-    stopped: threading.Event = field(default_factory=threading.Event)
-    # What each thread runs now, the oldest first.
-    running: dict[int, str] = field(default_factory=dict)
-    # The hosts that were asked for and cannot run here.
-    dead: dict[str, Problem] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.files: queue.SimpleQueue[tuple[int, str]] = queue.SimpleQueue()
+        self.jobs: queue.SimpleQueue[tuple[int, int, Job] | None] = queue.SimpleQueue()
+        # (file, its problems, the number of its jobs) and (file, job, result).
+        self.done: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
+        self.children: list[Child] = []
+        self.executors: list[Executor] = []
+        self.room = Room()
+        # The names of the cases that there are, None: of a file it is not known.
+        self.names: set[str | None] = set()
+        self.stopped = threading.Event()
+        # What each thread runs now, the oldest first.
+        self.running: dict[int, str] = {}
+        # The hosts that were asked for and cannot run here.
+        self.dead: dict[str, Problem] = {}
 
 
 def run(

@@ -13,14 +13,12 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 HOST, OPTIONS = "(host)", "(options)"
 
 
-@dataclass(frozen=True, order=True)
-class Problem:
+class Problem(NamedTuple):
     """One thing wrong in a file. `line` and `column` count from 1; both are 0 where the file as a whole is meant.
 
     `ours`: kvmscen broke over the file; that is no word on whether the file is right. `cases` are the cases of the file that it
@@ -32,12 +30,20 @@ class Problem:
     column: int
     message: str
     ours: bool = False
-    cases: tuple[str, ...] = field(default=(), compare=False)
+    cases: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         if self.file in (HOST, OPTIONS):
             return f"kvmscen: {self.message}"
         return f"{self.file}:{self.line}:{self.column}: {self.message}"
+
+
+def once(problems: Iterable[Problem]) -> list[Problem]:
+    """Problems in the order of their places, each once, whichever cases it keeps from running."""
+    found: dict[Problem, Problem] = {}
+    for problem in problems:
+        found.setdefault(problem._replace(cases=()), problem)
+    return sorted(found.values())
 
 
 class KvmscenError(Exception):

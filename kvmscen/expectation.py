@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 Json = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Deed:
+class Deed(NamedTuple):
     """What the host is told to do, as it is written: `text` is YAML of it, in file line `line`.
 
     With `errno` it must fail so. An action is carried out as `parts` actions of the Machine, of which each must end so.
@@ -30,8 +28,7 @@ def parts(deeds: Iterable[Deed]) -> list[Deed]:
     return [deed for deed in deeds for _ in range(deed.parts)]
 
 
-@dataclass(frozen=True)
-class Expected:
+class Expected(NamedTuple):
     """One step. `kind`: exit name, `error`, `timeout`, `group`. `fields`, `regs`: name to matcher (plain JSON data).
 
     `where` names the fields that decide whether an exit is this step at all. `memory`: (gpa, unit, values); unit u8 to u64
@@ -43,10 +40,10 @@ class Expected:
     line: int
     column: int
     vcpu: int = 0
-    fields: Mapping[str, Any] = field(default_factory=dict)
+    fields: Mapping[str, Any] = {}
     where: tuple[str, ...] = ()
     repeat: tuple[int, int] = (1, 1)
-    regs: Mapping[str, Any] = field(default_factory=dict)
+    regs: Mapping[str, Any] = {}
     memory: tuple[tuple[int, str, Any], ...] = ()
     timeout: float = 0.0
     steps: tuple[Expected, ...] = ()
@@ -100,8 +97,7 @@ class Expected:
         )
 
 
-@dataclass(frozen=True)
-class Story:
+class Story(NamedTuple):
     """The steps in order (None: nothing is compared but the end), exits to ignore, and the final state.
 
     `built` are capabilities, slots and vCPUs by the name that an Event's `op` gives them, `setup` the actions before the guest.
@@ -109,10 +105,10 @@ class Story:
 
     steps: tuple[Expected, ...] | None
     ignore: tuple[Expected, ...] = ()
-    regs: Mapping[str, Any] = field(default_factory=dict)
+    regs: Mapping[str, Any] = {}
     memory: tuple[tuple[int, str, Any], ...] = ()
     line: int = 0
-    built: Mapping[str, Deed] = field(default_factory=dict)
+    built: Mapping[str, Deed] = {}
     setup: tuple[Deed, ...] = ()
 
     def to_json(self) -> Json:
@@ -140,8 +136,7 @@ class Story:
         )
 
 
-@dataclass(frozen=True)
-class Expectation:
+class Expectation(NamedTuple):
     """The story that should hold; `xfail` is the known wrong one that holds today, `reason` why."""
 
     story: Story

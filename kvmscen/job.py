@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from kvmscen.expectation import Expectation
 from kvmscen.facts import Facts
@@ -15,8 +14,7 @@ from kvmscen.measured import Wanted
 Json = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Legend:
+class Legend(NamedTuple):
     """What a reader needs to read an event: the symbols and the source lines (gpa, size, file line, text), by gpa.
 
     `file` is the file of the source lines as the scenario names it, empty for the scenario itself; `sections` are (name,
@@ -83,8 +81,7 @@ def _row(rows: Sequence[tuple[int, int, int, str]], at: int) -> tuple[int, int, 
     return rows[index] if index >= 0 and at < rows[index][0] + rows[index][1] else None
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(NamedTuple):
     """A host as the prepare child sees it: its name, and its facts for each architecture that it runs."""
 
     name: str
@@ -105,8 +102,7 @@ class Target:
         return next((facts for facts in self.facts if facts.arch == arch), None)
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """One case for one host. `skip` is why it will not run there; else `machine` and `expectation` are set.
 
     `host` is the text given to --on. `legend` names addresses and source lines in reports. `wanted` is what is timed: then
@@ -143,7 +139,7 @@ class Job:
             "flavour": self.flavour,
             "predicted": self.predicted,
             "skip": self.skip,
-            "machine": None if machine is None else list(vars(machine).values()),
+            "machine": None if machine is None else list(machine),
             "expectation": None if self.expectation is None else self.expectation.to_json(),
             "legend": None if self.legend is None else self.legend.to_json(),
             "wanted": [one.to_json() for one in self.wanted],

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from kvmscen.measure import Measure
 
@@ -26,8 +25,7 @@ SLOT_PAGES_MOST = (1 << 31) - 1
 _NOT_IN_DIGEST = ("ignore", "observe_regs", "observe_memory", "timeout", "exits")
 
 
-@dataclass(frozen=True)
-class Memslot:
+class Memslot(NamedTuple):
     """One KVM_SET_USER_MEMORY_REGION (KVM API 4.35). With `errno` it must fail so, and the run goes on."""
 
     slot: int
@@ -47,16 +45,17 @@ class Memslot:
         return cls(data["slot"], data["gpa"], data["size"], data["flags"], data.get("errno"))
 
 
-@dataclass(frozen=True)
-class Bytes:
+class Bytes(NamedTuple):
     """Bytes at a guest physical address; `size` may exceed len(data), the rest is zero."""
 
     gpa: int
     data: bytes
-    size: int = 0
+    size: int
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "size", max(self.size, len(self.data)))
+    @classmethod
+    def at(cls, gpa: int, data: bytes, size: int = 0) -> Bytes:
+        """All of `data`, and zeros behind it up to `size`."""
+        return cls(gpa, data, max(size, len(data)))
 
     def to_json(self) -> Json:
         return {"gpa": self.gpa, "data": self.data.hex(), "size": self.size}
@@ -66,8 +65,7 @@ class Bytes:
         return cls(data["gpa"], bytes.fromhex(data["data"]), data["size"])
 
 
-@dataclass(frozen=True)
-class Capability:
+class Capability(NamedTuple):
     """One KVM_ENABLE_CAP (KVM API 4.37): name and number of the capability, and its args."""
 
     name: str
@@ -87,8 +85,7 @@ class Capability:
         return cls(data["name"], data["number"], tuple(data["args"]), data["on_vcpu"], data.get("errno"))
 
 
-@dataclass(frozen=True)
-class Action:
+class Action(NamedTuple):
     """One host action, named after its ioctl.
 
     `args` by name: set_regs `{register: value}`; write_memory `{"gpa": n, "data": hex}`; set_memslot the members of Memslot;
@@ -113,8 +110,7 @@ class Action:
         return cls(data["name"], data["args"], data["vcpu"], data.get("errno"))
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """Where the script expects an exit: enough to reply and to act, nothing of what the exit should hold.
 
     `exit` is an exit name, `error`, `timeout`, or `group` (then only `steps` and `repeat` count). `where` maps the telling
@@ -123,7 +119,7 @@ class Step:
     """
 
     exit: str
-    where: Mapping[str, Matcher] = field(default_factory=dict)
+    where: Mapping[str, Matcher] = {}
     repeat: tuple[int, int] = (1, 1)
     reply: Mapping[str, Any] | None = None
     then: tuple[Action, ...] | None = None
@@ -169,8 +165,7 @@ class Step:
         )
 
 
-@dataclass(frozen=True)
-class Vcpu:
+class Vcpu(NamedTuple):
     """One vCPU: `mode` by the architecture's own names, `features` lower-case KVM_ARM_VCPU_ names, `regs` by name.
 
     `script` None: it runs until it ends or a limit does, and every exit is recorded. `cpuid`: whether it gets the host's.
@@ -204,8 +199,7 @@ class Vcpu:
         )
 
 
-@dataclass(frozen=True)
-class Tables:
+class Tables(NamedTuple):
     """The engine's own x86 slot: GDT and identity page tables at `at`; `spans` are (gpa, size) to map above 4 GiB."""
 
     at: int
@@ -221,8 +215,7 @@ class Tables:
         return cls(data["at"], data["size"], data["slot"], tuple((a, n) for a, n in data["spans"]))
 
 
-@dataclass(frozen=True)
-class Machine:
+class Machine(NamedTuple):
     """Everything a host needs to know to run one case.
 
     `image` goes into the slots before the first entry; `devices` are the sections outside every slot, which hold their
@@ -336,8 +329,7 @@ def _deeds(steps: Any, every: bool) -> list[Any]:
     return out
 
 
-@dataclass(frozen=True)
-class Sealed:
+class Sealed(NamedTuple):
     """A Machine's JSON text, passed on unread: `execute` takes this, and the digest names it in reports."""
 
     name: str

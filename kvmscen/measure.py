@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 Json = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """An exit by its name and by matchers of its members; `reply` are the members that user space writes back."""
 
     exit: str
@@ -28,8 +26,7 @@ class Place:
         return cls(data["exit"], data["where"], data.get("reply"))
 
 
-@dataclass(frozen=True)
-class Kind:
+class Kind(NamedTuple):
     """One kind of access. A sample is the KVM_RUN that returns with `to`, or all from `since` (an exit) to `to`.
 
     `samples` are wanted, behind the first `warmup`.
@@ -54,8 +51,7 @@ class Kind:
         return cls(data["name"], Place.from_json(data["to"]), since, data["samples"], data["warmup"])
 
 
-@dataclass(frozen=True)
-class Measure:
+class Measure(NamedTuple):
     """What one run times. `loop` is `native` (Python where that cannot be) or `python`; `stall`: seconds without a sample."""
 
     kinds: tuple[Kind, ...]
@@ -70,8 +66,7 @@ class Measure:
         return cls(tuple(map(Kind.from_json, data["kinds"])), data["loop"], data["stall"])
 
 
-@dataclass(frozen=True)
-class Series:
+class Series(NamedTuple):
     """The samples of one kind, in ticks of the counter.
 
     `kvm` and `user` are the medians of the ticks that a sample took inside KVM_RUN, and in user space: of an exit from its
@@ -92,15 +87,14 @@ class Series:
     broken: int = 0
 
     def to_json(self) -> Json:
-        return {**vars(self), "ticks": list(self.ticks), "whole": list(self.whole)}
+        return {**self._asdict(), "ticks": list(self.ticks), "whole": list(self.whole)}
 
     @classmethod
     def from_json(cls, data: Json) -> Series:
         return cls(**{**data, "ticks": tuple(data["ticks"]), "whole": tuple(data["whole"])})
 
 
-@dataclass(frozen=True)
-class Timing:
+class Timing(NamedTuple):
     """What was timed: `loop` is native or python (then `why`), `hz` the counter's measured rate in ticks a second.
 
     `overhead` are samples, in ticks, with a no-op ioctl in place of KVM_RUN; `exits` counts all exits.
@@ -109,7 +103,7 @@ class Timing:
     loop: str
     hz: float
     overhead: tuple[int, ...]
-    series: Mapping[str, Series] = field(default_factory=dict)
+    series: Mapping[str, Series] = {}
     exits: int = 0
     why: str | None = None
 

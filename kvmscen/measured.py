@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 Json = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(NamedTuple):
     """One entry of `measure`, as the main process needs it: its place, what it is in words, and what is made of samples."""
 
     name: str
@@ -24,15 +22,14 @@ class Wanted:
     is_span: bool = False
 
     def to_json(self) -> Json:
-        return vars(self)
+        return self._asdict()
 
     @classmethod
     def from_json(cls, data: Json) -> Wanted:
         return cls(**data)
 
 
-@dataclass(frozen=True)
-class Spread:
+class Spread(NamedTuple):
     """The figures of a distribution. `mad` is the median absolute deviation from the median, not scaled."""
 
     min: float
@@ -88,8 +85,7 @@ def spread(values: Sequence[float]) -> Spread:
     )
 
 
-@dataclass(frozen=True)
-class Measured:
+class Measured(NamedTuple):
     """One kind of access on one host.
 
     `loop` is native or python. `overhead_ns` is the median with a no-op ioctl in place of KVM_RUN, `user` the share of the
@@ -101,7 +97,7 @@ class Measured:
     name: str
     line: int
     text: str
-    count: int
+    samples: int
     ns: Spread
     ticks: Spread
     loop: str

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from kvmscen.measure import Timing
 
@@ -20,8 +19,7 @@ STOPPED = ("end", "expected", "error", "timeout", "exits", "extra", "crash")
 _RENAMED = {"pc": "arch_pc", "error": "msr_error"}
 
 
-@dataclass(frozen=True)
-class Event:
+class Event(NamedTuple):
     """One thing that happened on a vCPU.
 
     `kind` is `exit` (then `name` is the exit's and `fields` its members), `error` (`name` the errno's, `fields` has `ioctl`
@@ -45,7 +43,7 @@ class Event:
     regs: Mapping[str, int] | None = None
     memory: Mapping[int, bytes] | None = None
     reply: Mapping[str, Any] | None = None
-    count: int = 1
+    times: int = 1
     op: str | None = None
     at: tuple[tuple[int, int], ...] | None = None
     ignored: bool = False
@@ -53,9 +51,9 @@ class Event:
 
     def single(self, nth: int) -> Event:
         """The event of this one's `count` that came as number `nth`, from 0."""
-        if self.count == 1:
+        if self.times == 1:
             return self
-        return replace(self, count=1, at=behind(self.at, nth))
+        return self._replace(times=1, at=behind(self.at, nth))
 
     def to_json(self) -> Json:
         out: Json = {"vcpu": self.vcpu}
@@ -72,8 +70,8 @@ class Event:
             out["memory"] = {str(gpa): raw.hex() for gpa, raw in self.memory.items()}
         if self.reply is not None:
             out["reply"] = dict(self.reply)
-        if self.count != 1:
-            out["count_of_equal"] = self.count
+        if self.times != 1:
+            out["count_of_equal"] = self.times
         if self.op is not None:
             out["op"] = self.op
         if self.at is not None:
@@ -125,8 +123,7 @@ def weight(event: Event) -> int:
     return total
 
 
-@dataclass(frozen=True)
-class Observation:
+class Observation(NamedTuple):
     """Everything that happened: events in order, why it stopped (one of STOPPED), final state, time taken in seconds.
 
     `regs` holds all general registers of vCPU 0 and those asked for; `memory` maps gpa to bytes, none where no memory is.
@@ -170,7 +167,7 @@ class Observation:
     def from_json(cls, data: Json) -> Observation:
         timing = data.get("timing")
         events = tuple(map(Event.from_json, data["events"]))
-        if sum(event.count for event in events) > EVENTS_MOST:
+        if sum(event.times for event in events) > EVENTS_MOST:
             raise ValueError("more events than a run can have")
         return cls(
             data["stopped"],

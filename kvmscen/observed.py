@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -37,7 +36,7 @@ def observed(result: Result, legend: Legend, expectation: Expectation) -> str:
     line = next((f":{step.line}" for step in story.steps or ()), "")
     lines = [f"# {result.file}{line}, case {result.case}, {kind} {result.host}", "expect:"]
     kept = [one for one in Course(story).walk(result.observation.events) if not one.ignored and not one.told]
-    groups = [list(same) for _, same in groupby(kept, lambda one: (id(one.step), replace(one.event, at=None, done=0)))]
+    groups = [list(same) for _, same in groupby(kept, lambda one: (id(one.step), one.event._replace(at=None, done=0)))]
     for number, same in enumerate(groups):
         lines += _step(notation, same[0], len(same), last=number == len(groups) - 1)
     if not any(line.startswith("  - ") for line in lines):
@@ -56,7 +55,7 @@ def _step(notation: Notation, one: Taken, count: int, last: bool) -> list[str]:
         return [f"  # {event.name}{times}: kvmscen does not know this exit"]
     varied = _varied(notation, event, step) if step is not None and step.kind == event.name else []
     if step is not None and step.kind == event.name:
-        event = replace(event, fields=_as_written(step.fields, event.fields))
+        event = event._replace(fields=_as_written(step.fields, event.fields))
     lines = [*varied, f"  - {notation.event(event)}"]
     lines += [f"    vcpu: {event.vcpu}"] * (event.vcpu > 0)
     if step is not None:

@@ -12,7 +12,6 @@ import signal
 import sys
 import sysconfig
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any, TypeVar
 
 from kvmscen.agent.serve import serve
@@ -26,7 +25,7 @@ from kvmscen.build.measure import Timing
 from kvmscen.build.plan import misassembled
 from kvmscen.build.ready import Ready
 from kvmscen.disk import scratch
-from kvmscen.errors import Problem
+from kvmscen.errors import Problem, once
 from kvmscen.job import Job, Legend, Target
 from kvmscen.load import Loaded, read
 from kvmscen.measured import Wanted
@@ -107,20 +106,20 @@ class Preparer:
 
 def _all(found: Loaded, assembler: str | None) -> list[Problem]:
     """What is wrong in a file, with what is in the programs of cases that could be read although other keys are wrong."""
-    problems = dict.fromkeys(found.problems)
+    problems = list(found.problems)
     file = found.scenario.file
     places = {(problem.line, problem.column) for problem in found.problems}
     for case in found.wrong:
         if case.asm is not None and (case.asm.place.line, case.asm.place.column) not in places:
             more = misassembled(file, case.assembled_by(assembler))
             # One that right cases share is theirs too, and told with them.
-            problems.update(dict.fromkeys(replace(problem, cases=(case.name,)) for problem in more))
-    return sorted(problems)
+            problems += [problem._replace(cases=(case.name,)) for problem in more]
+    return once(problems)
 
 
 def told(problems: Iterable[Problem]) -> list[Json]:
     """Problems as they go to the main process: each once."""
-    return [vars(problem) for problem in sorted(dict.fromkeys(problems))]
+    return [problem._asdict() for problem in once(problems)]
 
 
 def selected(scenario: Scenario, case: Case, text: str | None, names: Iterable[str]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from kvmscen.errors import Problem
 from kvmscen.measured import Measured
@@ -14,8 +14,7 @@ from kvmscen.observation import Observation
 STATUSES = ("PASS", "FAIL", "ERROR", "SKIP", "XFAIL", "XPASS")
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One line of expected beside observed.
 
     `mark`: ` ` the same, `!` both there and different, `-` expected and missing, `+` observed and not expected, `~` observed
@@ -34,8 +33,7 @@ class Row:
     note: str = ""
 
 
-@dataclass(frozen=True)
-class Mismatch:
+class Mismatch(NamedTuple):
     """One difference. `step` counts the written steps from 1 (0: `final` or behind the last step)."""
 
     step: int
@@ -44,8 +42,7 @@ class Mismatch:
     observed: str | None
 
 
-@dataclass(frozen=True)
-class Tally:
+class Tally(NamedTuple):
     """How often a guest accessed one place in one way: `kind` read or write, `len` bytes; `emulated`: carried out for it.
 
     `section` and `symbol` are None for what lies in none.
@@ -56,11 +53,10 @@ class Tally:
     kind: str
     len: int
     emulated: bool
-    count: int
+    times: int
 
 
-@dataclass(frozen=True)
-class Result:
+class Result(NamedTuple):
     """How one case went on one host.
 
     `host` is exactly the text given to --on. `reason` says why for SKIP, ERROR, XFAIL and XPASS. `rows` is the whole story side
@@ -88,7 +84,7 @@ class Result:
     hint: str | None = None
     machine: str | None = None
     observation: Observation | None = None
-    memory: Mapping[int, Mapping[str, object]] = field(default_factory=dict)
+    memory: Mapping[int, Mapping[str, object]] = {}
     measured: tuple[Measured, ...] = ()
     verb: str = "run"
     options: tuple[str, ...] = ()
@@ -114,8 +110,7 @@ def wrong_cases(problems: Iterable[Problem]) -> tuple[list[Problem], dict[str, l
     return whole, cases
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(NamedTuple):
     """One run of the program. `started` is seconds since the epoch; `problems` are those of the files that were wrong.
 
     `interrupted`: the user stopped it, so what did not run is not there. `broken`: a host that was asked for cannot run here.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from kvmscen import __version__, engine
 from kvmscen.appraise import appraise, lacking, so_far
@@ -18,16 +18,14 @@ from kvmscen.observation import Observation
 from kvmscen.result import Result, Run
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """How to time: the samples are spread over so many rounds; `loop` is native (Python where it cannot be) or python."""
 
     rounds: int
     loop: str
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """How far it is: `done` executions `of` all, in which round, and what runs next.
 
     `figures` are the medians of the rounds that it has had, in nanoseconds by kind.
@@ -39,16 +37,16 @@ class Step:
     rounds: int
     name: str = ""
     host: str = ""
-    figures: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    figures: Mapping[str, Sequence[float]] = {}
 
 
-@dataclass
 class _Timed:
     """One job on its way through the rounds; `ended` where it needs no more of them."""
 
-    job: Job
-    seen: list[Observation] = field(default_factory=list)
-    ended: Result | None = None
+    def __init__(self, job: Job, ended: Result | None) -> None:
+        self.job = job
+        self.seen: list[Observation] = []
+        self.ended = ended
 
 
 def measure(
@@ -78,7 +76,7 @@ def measure(
             found.append(problem)
             on_problem(problem)
         for job in _jobs(child, files, hosts if each else usable, each, selection, plan, found, on_problem):
-            timed.append(_Timed(job, [], _untimed(job, dead)))
+            timed.append(_Timed(job, _untimed(job, dead)))
         live = [one for one in timed if one.ended is None]
         of = plan.rounds * len(live)
         for number in range(plan.rounds):
@@ -131,7 +129,7 @@ def _jobs(
     for file in files:
         try:
             if told is None or told != child.process_id:
-                engine.ask_prepare(child, targets=targets, each=each, assembler=selection.assembler, timing=vars(plan))
+                engine.ask_prepare(child, targets=targets, each=each, assembler=selection.assembler, timing=plan._asdict())
                 told = child.process_id
             request = {"run": file, "text": selection.text, "cases": selection.cases}
             reply = child.ask(json.dumps(request)[1:-1], engine.PREPARE_SECONDS)

@@ -6,20 +6,17 @@ load makes these, build reads them. Nothing here knows YAML or KVM's numbers.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 
-@dataclass(frozen=True, order=True)
-class Place:
+class Place(NamedTuple):
     """A position in the scenario's file, counted from 1."""
 
     line: int
     column: int
 
 
-@dataclass(frozen=True)
-class Expr:
+class Expr(NamedTuple):
     """`symbol + offset`; a plain number has no symbol."""
 
     symbol: str | None
@@ -34,8 +31,7 @@ class Expr:
         return f"{self.symbol} {'+' if self.offset > 0 else '-'} {abs(self.offset)}"
 
 
-@dataclass(frozen=True)
-class Match:
+class Match(NamedTuple):
     """A matcher in place of a number: `kind` is mask, in, range or series, with its numbers by name.
 
     mask: mask, value. in: a tuple under `in`. range: min and/or max. series: from, step. Each number is an Expr.
@@ -51,8 +47,7 @@ class Match:
 Value = Expr | Match | tuple[Any, ...] | str | bool | Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class MemoryCheck:
+class MemoryCheck(NamedTuple):
     """`counter: {u32: [1, 100]}`: what memory holds, or is given. `unit` is u8..u64, hex or text."""
 
     at: Expr
@@ -61,8 +56,7 @@ class MemoryCheck:
     place: Place
 
 
-@dataclass(frozen=True)
-class Action:
+class Action(NamedTuple):
     """One host action of `then` or `setup`, as written.
 
     `args` of set_regs: Expr by register. write_memory: `memory`, a tuple of MemoryCheck. set_memslot: `memslot`, a Memslot.
@@ -81,8 +75,7 @@ class Action:
     text: str = ""
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """One step of `expect`.
 
     `kind`: an exit's name, `error`, `timeout` or `group`. `fields`: the members written (of `error`: ioctl, errno and
@@ -97,15 +90,14 @@ class Step:
     repeat: tuple[int, int] = (1, 1)
     reply: Mapping[str, Value] | None = None
     then: tuple[Action, ...] | None = None
-    regs: Mapping[str, Value] = field(default_factory=dict)
+    regs: Mapping[str, Value] = {}
     memory: tuple[MemoryCheck, ...] = ()
     timeout: float = 0.0
     steps: tuple[Step, ...] = ()
     answer: str = ""
 
 
-@dataclass(frozen=True)
-class Memslot:
+class Memslot(NamedTuple):
     """`{slot, gpa, size, flags, errno}`; flags are KVM_MEM_ names."""
 
     slot: int
@@ -116,8 +108,7 @@ class Memslot:
     place: Place
 
 
-@dataclass(frozen=True)
-class Section:
+class Section(NamedTuple):
     """Where one output section lies: `at`, or `after` another, `align`ed; `load` when its bytes lie elsewhere."""
 
     name: str
@@ -128,8 +119,7 @@ class Section:
     load: int | None = None
 
 
-@dataclass(frozen=True)
-class Enable:
+class Enable(NamedTuple):
     """One capability to enable, with its args."""
 
     cap: str
@@ -138,8 +128,7 @@ class Enable:
     place: Place
 
 
-@dataclass(frozen=True)
-class Vcpu:
+class Vcpu(NamedTuple):
     """One vCPU as written; `mode` and `features` None mean the architecture's default. `mmu` is `identity`, or None: off."""
 
     mode: str | None
@@ -149,8 +138,7 @@ class Vcpu:
     mmu: str | None = None
 
 
-@dataclass(frozen=True)
-class Conditions:
+class Conditions(NamedTuple):
     """What a host must be, for `requires` and `when`: empty members ask nothing."""
 
     capabilities: tuple[str, ...] = ()
@@ -161,17 +149,15 @@ class Conditions:
     host: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Final:
+class Final(NamedTuple):
     """What registers and memory hold at the end."""
 
-    regs: Mapping[str, Value] = field(default_factory=dict)
+    regs: Mapping[str, Value] = {}
     memory: tuple[MemoryCheck, ...] = ()
     place: Place = Place(0, 0)
 
 
-@dataclass(frozen=True)
-class Overlay:
+class Overlay(NamedTuple):
     """One entry of `when`: where its conditions hold, its `expect` and `final` hold instead.
 
     `removed` are those of the two that it takes away. `errno` says how slots, capabilities and actions of `setup` fail there, by
@@ -185,25 +171,23 @@ class Overlay:
     xfail: bool
     place: Place
     removed: tuple[str, ...] = ()
-    errno: Mapping[str, str | None] = field(default_factory=dict)
+    errno: Mapping[str, str | None] = {}
 
     def over(self, case: Case) -> Case:
         """The case as it is where this entry applies."""
-        return replace(
-            case,
+        return case._replace(
             expect=None if "expect" in self.removed else case.expect if self.expect is None else self.expect,
             final=None if "final" in self.removed else case.final if self.final is None else self.final,
-            memslots=tuple(replace(one, errno=self._errno("memslots", n, one)) for n, one in enumerate(case.memslots)),
-            enable=tuple(replace(one, errno=self._errno("enable", n, one)) for n, one in enumerate(case.enable)),
-            setup=tuple(replace(one, errno=self._errno("setup", n, one)) for n, one in enumerate(case.setup)),
+            memslots=tuple(one._replace(errno=self._errno("memslots", n, one)) for n, one in enumerate(case.memslots)),
+            enable=tuple(one._replace(errno=self._errno("enable", n, one)) for n, one in enumerate(case.enable)),
+            setup=tuple(one._replace(errno=self._errno("setup", n, one)) for n, one in enumerate(case.setup)),
         )
 
     def _errno(self, kind: str, number: int, written: Memslot | Enable | Action) -> str | None:
         return self.errno.get(f"{kind}/{number}", written.errno)
 
 
-@dataclass(frozen=True)
-class Macro:
+class Macro(NamedTuple):
     """One of `macros`: `.macro NAME`, its text, `.endm`. `line` and `column` are those of the text's first character."""
 
     name: str
@@ -212,8 +196,7 @@ class Macro:
     column: int
 
 
-@dataclass(frozen=True)
-class Asm:
+class Asm(NamedTuple):
     """The program's text; `line` is the file line of its first line, `column` the one its text starts at.
 
     `place` is where it is written. `name` is the file beside the scenario that holds it, as it is written; `path` where it is.
@@ -227,8 +210,7 @@ class Asm:
     path: str = ""
 
 
-@dataclass(frozen=True)
-class Timed:
+class Timed(NamedTuple):
     """One entry of `measure`: the exit `to` is timed, or all from the exit `since` to it, that time divided by `per`.
 
     `less` names another entry, whose median is taken off. `samples` are wanted, after `warmup` others.
@@ -244,17 +226,15 @@ class Timed:
     less: str | None = None
 
 
-@dataclass(frozen=True)
-class Elf:
+class Elf(NamedTuple):
     """A linked program in a file beside the scenario: its name as it is written, and its bytes."""
 
     name: str
-    raw: bytes = field(repr=False)
+    raw: bytes
     place: Place
 
 
-@dataclass(frozen=True)
-class Case:
+class Case(NamedTuple):
     """One run: the scenario's keys with the case's own laid over them."""
 
     name: str
@@ -294,11 +274,10 @@ class Case:
 
     def assembled_by(self, assembler: str | None) -> Case:
         """The same with its program assembled by this assembler, None for the one that is written."""
-        return self if assembler is None else replace(self, assembler=assembler)
+        return self if assembler is None else self._replace(assembler=assembler)
 
 
-@dataclass(frozen=True)
-class Scenario:
+class Scenario(NamedTuple):
     """One file: its path as the user gave it, and its cases in order."""
 
     file: str
@@ -306,7 +285,7 @@ class Scenario:
 
     def assembled_by(self, assembler: str | None) -> Scenario:
         """The same, with every program assembled by this assembler, None for what the cases say."""
-        return self if assembler is None else replace(self, cases=tuple(case.assembled_by(assembler) for case in self.cases))
+        return self if assembler is None else self._replace(cases=tuple(case.assembled_by(assembler) for case in self.cases))
 
     @property
     def name(self) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import statistics
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -165,7 +164,7 @@ def test_a_change_counts_only_where_it_stays(state: Path) -> None:
     assert [one.result.status for one in baseline.confirmed([slow], [quick])] == ["PASS"]
     assert [one.result.status for one in baseline.confirmed([same], [])] == ["PASS"]
     # What could not be timed the second time is told.
-    gone = baseline.Judged(replace(slow.result, status="ERROR", measured=(), mismatches=()))
+    gone = baseline.Judged(slow.result._replace(status="ERROR", measured=(), mismatches=()))
     assert [one.result.status for one in baseline.confirmed([slow], [gone])] == ["ERROR"]
 
 
@@ -178,7 +177,7 @@ def test_only_what_is_in_both_is_compared(state: Path) -> None:
         baseline.judge("base", kept, [result(measured([10.0] * 5), case="other")])
     with pytest.raises(UsageError, match="is of the native loop, this of the python loop"):
         baseline.judge("base", kept, [result(measured([10.0] * 5, loop="python"))])
-    failed = replace(result(), status="FAIL")
+    failed = result()._replace(status="FAIL")
     assert [one.result for one in baseline.judge("base", kept, [failed])] == [failed]
 
 

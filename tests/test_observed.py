@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -66,7 +65,7 @@ def said(arch: str, events: list[Event]) -> str:
 
 def mismatches(arch: str, story: Story, observation: Observation) -> tuple[Mismatch, ...]:
     """What differs where a host goes by that story."""
-    seen = replace(observation, events=walked(story, (replace(e, at=None, ignored=False, done=0) for e in observation.events)))
+    seen = observation._replace(events=walked(story, (e._replace(at=None, ignored=False, done=0) for e in observation.events)))
     trial = Trial(story, seen, LEGENDS[arch], arch, None)
     return trial.mismatches(trial.rows())
 
@@ -76,8 +75,8 @@ def holds(arch: str, events: list[Event]) -> str:
     text, story, observation = pasted(arch, events)
     assert mismatches(arch, story, observation) == (), text
     steps = [step for step in story.steps or () for _ in range(step.repeat[0])]
-    assert len(steps) == sum(event.count for event in events)
-    for step, event in zip(steps, (e for e in events for _ in range(e.count)), strict=True):
+    assert len(steps) == sum(event.times for event in events)
+    for step, event in zip(steps, (e for e in events for _ in range(e.times)), strict=True):
         kept = dict(event.fields)
         if event.kind == "exit" and exits.is_read(event.name, kept):
             kept.pop("data", None)
@@ -128,7 +127,7 @@ def exit_events(draw: st.DrawFn, arch: str, name: str | None = None) -> Event:
         else:
             reply = {"data": draw(number)}
     return Event(
-        0, "exit", made, fields, draw(st.integers(0, 1 << 40)), reply=reply, count=draw(st.sampled_from([1, 1, 1, 2, 9]))
+        0, "exit", made, fields, draw(st.integers(0, 1 << 40)), reply=reply, times=draw(st.sampled_from([1, 1, 1, 2, 9]))
     )
 
 
@@ -143,7 +142,7 @@ def error_events(draw: st.DrawFn) -> Event:
 
 def timeout_events() -> st.SearchStrategy[Event]:
     seconds = st.sampled_from([0.05, 1.0, 5.0, 0.00001, 0.1234567, 2.5])
-    return st.builds(lambda s, n: Event(0, "timeout", "", {"timeout": s}, 4, count=n), seconds, st.integers(1, 3))
+    return st.builds(lambda s, n: Event(0, "timeout", "", {"timeout": s}, 4, times=n), seconds, st.integers(1, 3))
 
 
 @pytest.mark.parametrize(("arch", "name"), [(arch, row.name) for arch in ARCHES for row in names.offered(arch)])
@@ -187,7 +186,7 @@ def test_what_was_not_predicted_to_the_end_is_nothing_to_paste() -> None:
 @given(timeout_events())
 def test_timeouts_round_trip(event: Event) -> None:
     text, story, _ = pasted("x86_64", [event])
-    assert [step.timeout for step in story.steps or ()] == [event.fields["timeout"]] * event.count
+    assert [step.timeout for step in story.steps or ()] == [event.fields["timeout"]] * event.times
     assert "repeat" not in text
 
 
@@ -196,11 +195,11 @@ def test_exact_text() -> None:
     read = {"phys_addr": 0x9000, "is_write": False, "len": 4}
     fault = {"flags": 8, "gpa": 0x5000, "size": 0x1000}
     events = [
-        Event(0, "exit", "mmio", mmio, 4, count=3),
+        Event(0, "exit", "mmio", mmio, 4, times=3),
         Event(0, "exit", "mmio", read, 4, reply={"data": 0x1234}),
         Event(0, "exit", "system_event", {"type": 1, "ndata": 0, "flags": 0, "data": []}, 8),
         Event(0, "error", "EFAULT", {"ioctl": "KVM_RUN", "memory_fault": fault}, 8),
-        Event(0, "timeout", "", {"timeout": 0.05}, 8, count=2),
+        Event(0, "timeout", "", {"timeout": 0.05}, 8, times=2),
         Event(0, "exit", "KVM_EXIT_99", {}, 8),
     ]
     assert pasted("arm64", events)[0] == (
@@ -227,7 +226,7 @@ def test_an_access_of_a_read_shows_no_data() -> None:
 
 
 def test_nothing_happened() -> None:
-    unknown = [Event(0, "exit", "KVM_EXIT_99", {}, 8, count=3)]
+    unknown = [Event(0, "exit", "KVM_EXIT_99", {}, 8, times=3)]
     nothing = "# nothing happened that can be expected\n"
     assert said("arm64", unknown).endswith(f"\n  # KVM_EXIT_99, 3 times: kvmscen does not know this exit\n{nothing}")
     assert said("arm64", []) == f"# a.yaml, case default, observed on kvm\n{nothing}"
@@ -261,14 +260,14 @@ expect:
     read = {"phys_addr": 0x5000, "is_write": False, "len": 8}
     seen = Event(0, "exit", "mmio", read, 4, regs, {0x5000: b"xy", 0x5010: b"\x07\x1f"}, {"data": 0x5008})
     events = [
-        replace(failed, op="setup/0"),
-        Event(0, "exit", "io", serial, 4, count=7),
+        failed._replace(op="setup/0"),
+        Event(0, "exit", "io", serial, 4, times=7),
         seen,
         # Two addresses are two actions of the Machine.
-        replace(failed, op="steps/0/then/2"),
+        failed._replace(op="steps/0/then/2"),
         seen,
-        replace(failed, op="steps/0/then/2"),
-        Event(0, "exit", "hlt", {}, 5, count=2),
+        failed._replace(op="steps/0/then/2"),
+        Event(0, "exit", "hlt", {}, 5, times=2),
     ]
     text, _, observation = pasted("x86_64", events, head + written)
     assert text == (

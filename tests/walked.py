@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 from kvmscen.expectation import Story, parts
 from kvmscen.judge.walk import Course
@@ -17,17 +16,17 @@ def walked(story: Story, events: Iterable[Event]) -> tuple[Event, ...]:
     scripts: dict[int, Script] = {}
     out: list[Event] = []
     for whole in events:
-        for _ in range(whole.count):
-            event = replace(whole, count=1)
+        for _ in range(whole.times):
+            event = whole._replace(times=1)
             deed = course.deed(event)
             if event.kind != "succeeded" and not (deed is not None and deed.errno == event.name):
                 script = scripts.setdefault(event.vcpu, course.script(event.vcpu))
                 verdict = script.take(event.kind, event.name, event.fields)
                 slot = None if verdict.at is None else course.slot(event.vcpu, verdict.at)
                 done = 0 if slot is None else len(parts(slot.step.then or ()))
-                event = replace(event, at=verdict.at, ignored=verdict.ignored, done=done)
-            if out and replace(out[-1], count=1, at=behind(out[-1].at, out[-1].count)) == event:
-                out[-1] = replace(out[-1], count=out[-1].count + 1)
+                event = event._replace(at=verdict.at, ignored=verdict.ignored, done=done)
+            if out and out[-1]._replace(times=1, at=behind(out[-1].at, out[-1].times)) == event:
+                out[-1] = out[-1]._replace(times=out[-1].times + 1)
             else:
                 out.append(event)
     return tuple(out)

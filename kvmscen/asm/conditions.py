@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 from kvmscen.asm.macros import scrub
@@ -36,15 +35,15 @@ class Known(Protocol):
         """Whether the program has defined a symbol."""
 
 
-@dataclass
 class _Condition:
     """One `.if`. `off`: its statements do not count now; `dead`: nor those of any branch that follows."""
 
-    statement: Statement
-    depth: int
-    off: bool
-    dead: bool
-    otherwise: int = 0
+    def __init__(self, statement: Statement, depth: int, off: bool, dead: bool) -> None:
+        self.statement = statement
+        self.depth = depth
+        self.off = off
+        self.dead = dead
+        self.otherwise = 0
 
 
 class Conditions:

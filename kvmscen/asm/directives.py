@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Callable
-from dataclasses import replace
 
 from kvmscen.asm import sections
 from kvmscen.asm.expressions import Expression
@@ -125,7 +124,7 @@ def _leb128(front: Front, statement: Statement) -> None:
         value = front.expression(part)
         if signed and re.match(r"0x|\d", part) and value.constant is not None and value.constant < 0:
             # GNU as takes a literal of 64 bits for the positive number that it is.
-            value = replace(value, constant=value.constant + (1 << 64))
+            value = value._replace(constant=value.constant + (1 << 64))
         front.add(Leb128(statement, front.chunk, value, signed))
 
 

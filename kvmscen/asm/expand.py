@@ -6,7 +6,6 @@ Everything is bounded: how deep it nests, how many statements are looked at, how
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 
 from kvmscen.asm import conditions, macros
 from kvmscen.asm.conditions import Conditions, Known
@@ -23,14 +22,14 @@ _BLOCKS = frozenset([".macro", ".rept", ".irp", ".irpc", ".purgem", ".exitm", ".
 _REPEATS = frozenset([".rept", ".irp", ".irpc"])
 
 
-@dataclass
 class _Frame:
     """Statements that are being read, `left` more times behind this one."""
 
-    statements: list[Statement]
-    statement: Statement | None = None
-    left: int = 0
-    at: int = 0
+    def __init__(self, statements: list[Statement], statement: Statement | None = None, left: int = 0) -> None:
+        self.statements = statements
+        self.statement = statement
+        self.left = left
+        self.at = 0
 
 
 class Wronged(Exception):
@@ -188,7 +187,7 @@ class Expander:
                 spot = statement.spot
             else:
                 spot = (macro.foreign, line.line, line.column)
-            at = replace(statement, within=note if len(note) < 200 else note[:197] + "...", spot=spot)
+            at = statement._replace(within=note if len(note) < 200 else note[:197] + "...", spot=spot)
             lines += self._expanded(line, given, number, at)
         self._frames.append(_Frame(lines, statement))
 
@@ -206,18 +205,15 @@ class Expander:
                 raise Wronged(at, "the text of this program's macros grows without end")
             made = Reader(text, self._arch).statements
         else:
-            made = [replace(line)]
-        for statement in made:
-            statement.line, statement.column = at.line, at.column
-            statement.within, statement.spot = at.within, at.spot
-        return made
+            made = [line]
+        return [one._replace(line=at.line, column=at.column, within=at.within, spot=at.spot) for one in made]
 
     def _deeper(self, statement: Statement, what: str) -> None:
         if len(self._frames) > MAX_DEPTH:
             del self._frames[1:]
             self._conditions.leave(2, True)
             say = f"{what} is nested more than {MAX_DEPTH} deep: does it use itself without end?"
-            raise Wronged(replace(statement, within=""), say)
+            raise Wronged(statement._replace(within=""), say)
 
     def _repeat(self, frame: _Frame, statement: Statement) -> None:
         body = self._body(frame, statement, _REPEATS, ".endr")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from kvmscen.asm.source import char_value
 from kvmscen.asm.values import Wrong, clip
@@ -34,8 +34,7 @@ class Unknown(Exception):
         self.name = name
 
 
-@dataclass(frozen=True)
-class Expression:
+class Expression(NamedTuple):
     """Postfix `code` of ("n", value), ("s", symbol), (".",), ("-u",) and binary operators.
 
     `constant` is the value where no symbol is in it. `names` are its symbols, local labels under their inner names.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from kvmscen.asm.expressions import Expression, Unknown
 from kvmscen.asm.layout import align_up
@@ -13,33 +12,33 @@ from kvmscen.asm.values import Wrong
 MAX_SIZE = 16 << 20
 
 
-@dataclass
 class Chunk:
     """A section as it grows: `base` is its address, `size` its size in the last pass.
 
     One that is not `loaded`, as a comment for the linker, has no place in the guest.
     """
 
-    name: str
-    code: bool = False
-    nobits: bool = False
-    base: int = 0
-    size: int = 0
-    align: int = 1
-    loaded: bool = True
+    def __init__(self, name: str, code: bool = False, nobits: bool = False, loaded: bool = True) -> None:
+        self.name = name
+        self.code = code
+        self.nobits = nobits
+        self.base = 0
+        self.size = 0
+        self.align = 1
+        self.loaded = loaded
 
 
-@dataclass
 class Scope:
     """What expressions see: values of symbols; their weights (1 is an address); the sections of labels.
 
     `widen` makes every branch that may grow do so: set where the passes take too long.
     """
 
-    symbols: dict[str, int] = field(default_factory=dict)
-    weights: dict[str, int] = field(default_factory=dict)
-    homes: dict[str, Chunk] = field(default_factory=dict)
-    widen: bool = False
+    def __init__(self) -> None:
+        self.symbols: dict[str, int] = {}
+        self.weights: dict[str, int] = {}
+        self.homes: dict[str, Chunk] = {}
+        self.widen = False
 
 
 class Item:

@@ -6,8 +6,8 @@ import difflib
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 from kvmscen.asm.values import Placement, Wrong
 
@@ -15,8 +15,7 @@ from kvmscen.asm.values import Placement, Wrong
 STANDARD = (".text", ".rodata", ".data", ".bss")
 
 
-@dataclass(frozen=True)
-class Shape:
+class Shape(NamedTuple):
     """A section of the program before it has an address: size and alignment in bytes."""
 
     name: str
@@ -24,16 +23,14 @@ class Shape:
     align: int = 1
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """A section's addresses: where the guest sees it and where its bytes are loaded."""
 
     gpa: int
     load: int
 
 
-@dataclass(frozen=True)
-class Misplaced:
+class Misplaced(NamedTuple):
     """Something wrong with a placement; `placement` is None where none names the section."""
 
     message: str

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from kvmscen.asm.source import Statement
 from kvmscen.asm.values import Wrong, clip
@@ -19,8 +19,7 @@ _SYMBOL = {"arm64": re.compile(r"[\w.$\x80-\U0010ffff]"), "x86_64": re.compile(r
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"?|\'(?:\\.|[^\\])\'?')
 
 
-@dataclass(frozen=True)
-class Parameter:
+class Parameter(NamedTuple):
     """One parameter; `kind` is "", "req" or "vararg"."""
 
     name: str
@@ -28,8 +27,7 @@ class Parameter:
     default: str = ""
 
 
-@dataclass(frozen=True)
-class Macro:
+class Macro(NamedTuple):
     """A macro: its body's statements are as written. `foreign` is the file of one that does not stand in the program."""
 
     name: str

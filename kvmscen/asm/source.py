@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from kvmscen.asm.values import Wrong
 
@@ -15,8 +15,7 @@ _LABEL = re.compile(r"\s*([A-Za-z_.$][\w.$]*|\d+)\s*:(?!:)", re.ASCII)
 _WORDS = re.compile(r"\s*(\S+)\s*(.*)", re.DOTALL)
 
 
-@dataclass
-class Statement:
+class Statement(NamedTuple):
     """One statement. `column` and `line` are those of its first character in the file.
 
     `label` is set on a label, else `word` is the first word in lower case and `rest` what follows it. `separated` is

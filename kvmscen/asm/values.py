@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 # The assemblers, as scenarios and the command line name them.
 KEYSTONE, GNU = "keystone", "gnu"
@@ -11,8 +11,7 @@ KEYSTONE, GNU = "keystone", "gnu"
 ELF = "elf"
 
 
-@dataclass(frozen=True)
-class Macro:
+class Macro(NamedTuple):
     """A macro that stands beside the program: `.macro NAME`, its text, `.endm`, and where that text begins in its file."""
 
     name: str
@@ -27,8 +26,7 @@ class Macro:
         return f'# {self.line - 1} "{self.file}"\n.macro {self.name}\n{self.text.rstrip()}\n.endm\n'
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """Text of a program and where it stands in its file, and the macros that are defined before it.
 
     `line` is the 1-based file line of the text's first line, `column` the 1-based file column of the text's first
@@ -42,8 +40,7 @@ class Source:
     macros: tuple[Macro, ...] = ()
 
 
-@dataclass(frozen=True)
-class Executable:
+class Executable(NamedTuple):
     """A linked ELF file: its bytes, its name for messages, and the place in `file` where it is asked for."""
 
     raw: bytes
@@ -53,8 +50,7 @@ class Executable:
     column: int
 
 
-@dataclass(frozen=True)
-class Placement:
+class Placement(NamedTuple):
     """Where an output section goes, in ld's words. `file` (empty: the program's), `line` and `column` are for errors."""
 
     name: str
@@ -67,8 +63,7 @@ class Placement:
     file: str = ""
 
 
-@dataclass(frozen=True)
-class Section:
+class Section(NamedTuple):
     """An output section at its addresses. `data` is empty where `nobits`; `size` counts in bytes always."""
 
     name: str
@@ -79,8 +74,7 @@ class Section:
     nobits: bool
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """One source statement that yields bytes: its address and size, its file line, its text without comments."""
 
     gpa: int
@@ -89,8 +83,7 @@ class Line:
     text: str
 
 
-@dataclass(frozen=True)
-class Program:
+class Program(NamedTuple):
     """An assembled program. `lines` are sorted by address; `assembler` is KEYSTONE, GNU or ELF.
 
     Of a linked one `lines` have no number, and the name of a symbol in place of the text; `debug` are its source lines, with the

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from kvmscen.asm.expressions import Expression
 from kvmscen.asm.x86_operands import DISP_MARK, Operand
@@ -19,7 +18,7 @@ def with_memory(operand: Operand, mode: int, encode: Callable[[Operand], bytes |
     Keystone drops a `ds:` that is not the default and keeps an `ss:` that is; in 16-bit code it loses the index of
     `[esi*8 + 4]` and adds a displacement of zero to `[bp + si]`.
     """
-    plain = replace(operand, segment="")
+    plain = operand.but(segment="")
     if mode == 16 and operand.index and not operand.base and operand.address_bits(mode) == 32:
         code = _without_base(plain, encode)
     elif operand.base == "bp" and operand.index and not operand.number and (operand.value is None or operand.number == 0):
@@ -34,7 +33,7 @@ def with_memory(operand: Operand, mode: int, encode: Callable[[Operand], bytes |
 
 def _without_base(operand: Operand, encode: Callable[[Operand], bytes | None]) -> bytes | None:
     """`[index*scale + displacement]`, which is `[ebp + index*scale + displacement]` with another mode in its ModRM byte."""
-    code = encode(replace(operand, base="ebp", value=operand.value or _ZERO, number=None))
+    code = encode(operand.but(base="ebp", value=operand.value or _ZERO, number=None))
     mark = DISP_MARK.to_bytes(4, "little")
     if code is None or code.count(mark) != 1:
         return None
@@ -47,8 +46,8 @@ def _without_base(operand: Operand, encode: Callable[[Operand], bytes | None]) -
 
 def _base_pointer(operand: Operand, encode: Callable[[Operand], bytes | None]) -> bytes | None:
     """`[bp + si]` and `[bp + di]`, whose ModRM byte is that of `[bx + si]` and 2."""
-    operand = replace(operand, value=None, number=None)
-    code, other = (encode(replace(operand, base="bx", index=index)) for index in ("si", "di"))
+    operand = operand.but(value=None, number=None)
+    code, other = (encode(operand.but(base="bx", index=index)) for index in ("si", "di"))
     if code is None or other is None or len(code) != len(other):
         return None
     (at,) = [at for at in range(len(code)) if code[at] != other[at]]

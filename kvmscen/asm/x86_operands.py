@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from copy import copy
+from typing import Any
 
 from kvmscen.asm.expressions import Expression
 from kvmscen.asm.source import split_operands
@@ -42,7 +43,6 @@ DISP_MARK, IMM_MARK = 0x71625344, 0x7A6B5C4D
 WIDE_MARK = 0x7A6B5C4D3E2F1A0B
 
 
-@dataclass
 class Operand:
     """One operand: a register, a memory operand or an immediate.
 
@@ -50,20 +50,39 @@ class Operand:
     a plain number, None where it stays open until the layout is known.
     """
 
-    kind: str
-    size: int = 0
-    register: str = ""
-    segment: str = ""
-    base: str = ""
-    index: str = ""
-    scale: int = 1
-    value: Expression | None = None
-    number: int | None = None
-    bare: bool = False
-    distance: str = ""
-    indirect: bool = False
-    text: str = ""
-    extra: tuple[str, ...] = field(default=())
+    def __init__(
+        self,
+        kind: str,
+        size: int = 0,
+        register: str = "",
+        *,
+        segment: str = "",
+        value: Expression | None = None,
+        number: int | None = None,
+        distance: str = "",
+        indirect: bool = False,
+        text: str = "",
+    ) -> None:
+        self.kind = kind
+        self.size = size
+        self.register = register
+        self.segment = segment
+        self.base = ""
+        self.index = ""
+        self.scale = 1
+        self.value = value
+        self.number = number
+        self.bare = False
+        self.distance = distance
+        self.indirect = indirect
+        self.text = text
+        self.extra: tuple[str, ...] = ()
+
+    def but(self, **changed: Any) -> Operand:
+        """The same with other members."""
+        other = copy(self)
+        vars(other).update(changed)
+        return other
 
     def address_bits(self, mode: int) -> int:
         """16, 32 or 64: the width of the address."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from typing import TypeVar
 
 from kvmscen.build import budget
@@ -72,8 +71,8 @@ def _named(problem: Problem, wrong: Sequence[Case], cases: int, file: str) -> Pr
     """The problem, with the case where it stands in a key that only some of the cases trip over."""
     # The case `default` is the top level itself.
     here = problem.file == file and wrong[0].name != "default" and problem.line >= wrong[0].place.line
-    problem = replace(problem, cases=tuple(case.name for case in wrong))
+    problem = problem._replace(cases=tuple(case.name for case in wrong))
     if len(wrong) == cases or here:
         return problem
     names = ", ".join(case.name for case in wrong[:3]) + (", ..." if len(wrong) > 3 else "")
-    return replace(problem, message=f"{problem.message} (in case {names})")
+    return problem._replace(message=f"{problem.message} (in case {names})")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import replace
 
 from kvmscen.facts import Facts
 from kvmscen.scenario import Conditions, Overlay
@@ -40,7 +39,7 @@ def undecided(overlays: Iterable[Overlay], facts: Facts, kind: str) -> str | Non
         if unmet(asked, facts, kind) is None:
             return None
         known = facts.flavour is not None or facts.predicted
-        if asked.kvm and not known and unmet(replace(asked, kvm=()), facts, kind) is None:
+        if asked.kvm and not known and unmet(asked._replace(kvm=()), facts, kind) is None:
             return f"what is expected is conditional on KVM being {' or '.join(asked.kvm)}, and its flavour cannot be told here"
     return None
 

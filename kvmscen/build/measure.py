@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from kvmscen.expectation import Expected
 from kvmscen.machine import Json
@@ -15,8 +14,7 @@ from kvmscen.notation import Notation
 from kvmscen.scenario import Case, Step, Timed
 
 
-@dataclass(frozen=True)
-class Timing:
+class Timing(NamedTuple):
     """How cases are timed: their samples spread over so many rounds, each a run of its own, and by which loop."""
 
     rounds: int = 1

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from kvmscen import asm
 from kvmscen.arch import ARCHES, arm64, arm64_tables, x86_64
@@ -22,8 +22,7 @@ _GIB4 = 1 << 32
 _MAPPED = 1 << 47
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """One case, laid out. `tables` is (gpa, size) of the engine's own slot on x86, `spans` what it maps above 4 GiB.
 
     `entry` is where vCPUs begin unless their `pc` says otherwise; `assembler` is what made the program.
@@ -191,13 +190,13 @@ def _spread(
             if not section.nobits and section.size and _touching(slots, section.load, section.size) is None:
                 say = "which is in no slot: load it into one"
                 resolver.problem(place, f"section {section.name} is loaded at {section.load:#x}, {say}")
-            image.append(Bytes(section.load, section.data))
+            image.append(Bytes.at(section.load, section.data))
             if _inside(slots, section.gpa, section.size) is None:
-                devices.append(Bytes(section.gpa, b"", section.size))
+                devices.append(Bytes.at(section.gpa, b"", section.size))
         elif _inside(slots, section.gpa, section.size) is not None:
-            image.append(Bytes(section.gpa, section.data))
+            image.append(Bytes.at(section.gpa, section.data))
         elif section.size:
-            devices.append(Bytes(section.gpa, section.data, section.size))
+            devices.append(Bytes.at(section.gpa, section.data, section.size))
     return tuple(part for part in image if part.data), tuple(devices)
 
 

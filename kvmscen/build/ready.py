@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
 from kvmscen.arch import ARCHES, arm64_tables
 from kvmscen.build import deeds, measure
@@ -31,8 +31,7 @@ _NISV = "KVM_CAP_ARM_NISV_TO_USER"
 _EXITS_ABOVE, _EXITS_MOST = 1000, 100_000
 
 
-@dataclass(frozen=True)
-class Ready:
+class Ready(NamedTuple):
     """What one host gets of a case, or why it is skipped there."""
 
     skip: str | None
@@ -108,7 +107,7 @@ class _Maker:
         errnos = [slot.errno for slot in case.memslots]
         made = Machine(
             arch=case.arch,
-            memslots=tuple(replace(slot, errno=errno) for slot, errno in zip(plan.memslots, errnos, strict=True)),
+            memslots=tuple(slot._replace(errno=errno) for slot, errno in zip(plan.memslots, errnos, strict=True)),
             image=plan.image,
             devices=plan.devices,
             vcpus=self.vcpus(script),
@@ -135,9 +134,9 @@ class _Maker:
             return Ready(f"{what}: measure on a host that runs KVM")
         if made.machine is None:
             return made
-        vcpus = tuple(replace(vcpu, script=None) for vcpu in made.machine.vcpus)
-        bare = replace(made.machine, vcpus=vcpus, ignore=(), observe_regs=(), observe_memory=())
-        machine = replace(bare, timeout=_MEASURE, measure=told)
+        vcpus = tuple(vcpu._replace(script=None) for vcpu in made.machine.vcpus)
+        bare = made.machine._replace(vcpus=vcpus, ignore=(), observe_regs=(), observe_memory=())
+        machine = bare._replace(timeout=_MEASURE, measure=told)
         return Ready(None, machine, None, measure.wanted(self.case, self, Notation(self.plan.legend, self.case.arch)))
 
     def lacking(self, facts: Facts, expect: Iterable[Step]) -> str | None:
@@ -329,8 +328,7 @@ def _watching(script: tuple[ScriptStep, ...] | None, other: tuple[ScriptStep, ..
     for n, (one, two) in enumerate(zip(script, other, strict=False)):
         if (one.exit, one.where, one.repeat) != (two.exit, two.where, two.repeat):
             break
-        out[n] = replace(
-            one,
+        out[n] = one._replace(
             observe_regs=tuple(dict.fromkeys((*one.observe_regs, *two.observe_regs))),
             observe_memory=_merged((*one.observe_memory, *two.observe_memory)),
             steps=_watching(one.steps, two.steps) or (),

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from kvmscen.errors import Problem
 
 _NO_FILE = "this is no regular file: save it to one, since several processes read it"
 
 
-@dataclass
 class Found:
     """`files` in order and each once; `problems` of paths; `passed_over`: what is not run, one line each."""
 
-    files: list[str] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
-    passed_over: list[str] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.files: list[str] = []
+        self.problems: list[Problem] = []
+        self.passed_over: list[str] = []
 
 
 def find(paths: Sequence[str]) -> Found:

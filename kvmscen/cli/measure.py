@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 
 from kvmscen import baseline, engine, noise, rounds
 from kvmscen.cli.files import find
@@ -98,10 +97,10 @@ def _against(name: str, kept: baseline.Baseline, made: Run, hosts: _Hosts, plan:
             break
         screen.say(f"something differs from the baseline {name}: measuring again, to see whether it stays so")
         again = hosts.timed(doubtful, plan, screen)
-        made = replace(made, interrupted=again.interrupted)
+        made = made._replace(interrupted=again.interrupted)
         judged = baseline.confirmed(judged, baseline.judge(name, kept, again.results))
     verdict = "" if made.interrupted or not least else _verdict(name, made.results, judged, least)
-    return replace(made, results=tuple(one.result for one in judged)), verdict
+    return made._replace(results=tuple(one.result for one in judged)), verdict
 
 
 def _verdict(name: str, results: Sequence[Result], judged: Sequence[baseline.Judged], least: Mapping[str, float]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kvmscen.errors import HostError, Problem
@@ -22,13 +21,13 @@ GRACE = 5.0
 _STARTS = 2
 
 
-@dataclass
 class Starts:
     """What the children of one host share while they start: how many may at once, and how many failed since one did not."""
 
-    gate: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(64))
-    failed: int = 0
-    why: str = ""
+    def __init__(self, at_once: int = 64) -> None:
+        self.gate = threading.Semaphore(at_once)
+        self.failed = 0
+        self.why = ""
 
 
 class ChildExecutor:
@@ -113,7 +112,7 @@ class ChildHost:
         if "unusable" in hello:
             raise HostError(f"host {self.name} cannot run here: {hello['unusable']}")
         try:
-            return tuple(replace(Facts.from_json(facts), kind=self.kind) for facts in hello["facts"])
+            return tuple(Facts.from_json(facts)._replace(kind=self.kind) for facts in hello["facts"])
         except (LookupError, TypeError, ValueError, AttributeError, OverflowError):
             raise HostError(f"host {self.name} does not say what it is: its hello has no facts") from None
 

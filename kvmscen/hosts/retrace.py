@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 
 from kvmscen.errors import HostError
 from kvmscen.kvm.recorder import op_of
@@ -23,7 +22,7 @@ def retraced(machine: Machine, seen: Observation) -> Observation:
     if machine.measure is not None:
         return seen
     trace = _Trace(machine, seen.stopped)
-    events = tuple(trace.take(event.single(nth)) for event in seen.events for nth in range(event.count))
+    events = tuple(trace.take(event.single(nth)) for event in seen.events for nth in range(event.times))
     if (seen.stopped in ("end", "expected") and trace.goes_on()) or (seen.stopped == "error" and trace.goes_on_behind_error):
         raise HostError(f"this case was recorded up to the end of a shorter story: {_AGAIN}")
     if seen.stopped == "extra" and trace.extras < EXTRA_LIMIT:
@@ -32,7 +31,7 @@ def retraced(machine: Machine, seen: Observation) -> Observation:
         raise HostError(f"the recording lacks registers that `final` names now: {_AGAIN}")
     if not _covers(seen.memory, machine.observe_memory):
         raise HostError(f"the recording lacks memory that `final` names now: {_AGAIN}")
-    return replace(seen, events=tuple(_folded(events)))
+    return seen._replace(events=tuple(_folded(events)))
 
 
 class _Trace:
@@ -58,7 +57,7 @@ class _Trace:
         return sum(script.extras for script in self.scripts.values())
 
     def take(self, event: Event) -> Event:
-        event = replace(event, op=self._op(event))
+        event = event._replace(op=self._op(event))
         script = self.scripts.get(event.vcpu)
         if script is None:
             raise HostError(f"the recording has an event of vCPU {event.vcpu}, which the case has not: {_AGAIN}")
@@ -80,7 +79,7 @@ class _Trace:
         if event.at is not None and verdict.at is not None and verdict.step is not None:
             self.names[event.vcpu, op_of(event.at)] = op_of(verdict.at)
             self.now[event.vcpu, op_of(verdict.at)] = verdict.step
-        return replace(event, at=verdict.at, ignored=verdict.ignored)
+        return event._replace(at=verdict.at, ignored=verdict.ignored)
 
     def _same(self, event: Event, verdict: Verdict) -> None:
         step = verdict.step
@@ -118,8 +117,8 @@ def _covers(memory: Mapping[int, bytes], ranges: Iterable[tuple[int, int]]) -> b
 def _folded(events: Iterable[Event]) -> list[Event]:
     out: list[Event] = []
     for event in events:
-        if out and replace(out[-1], count=1, at=behind(out[-1].at, out[-1].count)) == event:
-            out[-1] = replace(out[-1], count=out[-1].count + 1)
+        if out and out[-1]._replace(times=1, at=behind(out[-1].at, out[-1].times)) == event:
+            out[-1] = out[-1]._replace(times=out[-1].times + 1)
         else:
             out.append(event)
     return out

@@ -31,7 +31,7 @@ def _event(event: Event) -> None:
     _hold(isinstance(event.name, str), "name")
     _hold(event.regs is None or _numbers(event.regs), "regs")
     _hold(event.op is None or isinstance(event.op, str), "op")
-    _hold(isinstance(event.ignored, bool) and _count(event.done) and _count(event.count), "done")
+    _hold(isinstance(event.ignored, bool) and _count(event.done) and _count(event.times), "done")
     _hold(event.at is None or all(_count(index) and _count(nth) for index, nth in event.at), "step")
     _hold(event.reply is None or (isinstance(event.reply, dict) and all(map(_plain, event.reply.values()))), "reply")
     if event.kind == "timeout":

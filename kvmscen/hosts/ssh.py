@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import threading
 from functools import partial
 
 from kvmscen.agent import pack
@@ -67,7 +66,7 @@ class SshHost(ChildHost):
             raise UsageError(f"host {name}: {options!r} is no option of it: {USAGE}")
         user, host, port = found.groups()
         self.to = [*(["-p", port] if port else []), (f"{user}@" if user else "") + host.strip("[]")]
-        self.starts = Starts(threading.Semaphore(_AT_ONCE))
+        self.starts = Starts(_AT_ONCE)
 
     def child(self) -> Child:
         """One agent, not started yet. KVMSCEN_SSH is the ssh client to use, with options of its own."""

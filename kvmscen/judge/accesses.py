@@ -39,9 +39,9 @@ def tally(observation: Observation, legend: Legend) -> tuple[Tally, ...]:
 def _accesses(events: Iterable[Event]) -> Iterator[tuple[int, int, bool, bool, int]]:
     for event in events:
         if event.kind == "exit" and event.name == "mmio":
-            yield event.fields["phys_addr"], event.fields["len"], event.fields["is_write"], False, event.count
+            yield event.fields["phys_addr"], event.fields["len"], event.fields["is_write"], False, event.times
         for part in event.fields.get("accesses", ()):
-            yield part["phys_addr"], part["len"], part["is_write"], True, event.count
+            yield part["phys_addr"], part["len"], part["is_write"], True, event.times
 
 
 class _Places:

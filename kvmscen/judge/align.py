@@ -6,7 +6,6 @@ The verdict does not go by this: what a host replied and did depends on which st
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import zip_longest
 from math import inf
@@ -34,12 +33,12 @@ class _TooLong(Exception):
     """There is more than can be aligned in a moment."""
 
 
-@dataclass(frozen=True)
 class _Line:
     """All that may come on one vCPU, in order. `jumps`: from where to where one may go on, as what is between need not come."""
 
-    slots: list[Slot] = field(default_factory=list)
-    jumps: dict[int, list[int]] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.slots: list[Slot] = []
+        self.jumps: dict[int, list[int]] = {}
 
 
 def aligned(course: Course, taken: Sequence[Taken], differs: Differs) -> list[Pair] | None:

@@ -68,14 +68,14 @@ def _contradicted(course: Course, events: Sequence[Event], stopped: str) -> bool
     for event in events:
         slot = None if event.at is None else course.slot(event.vcpu, event.at)
         if event.op is not None and event.op.startswith("steps/"):
-            failed[event.vcpu, event.op] -= event.count * _told(course, event)
+            failed[event.vcpu, event.op] -= event.times * _told(course, event)
         if slot is None:
             if event.reply is not None or event.done:
                 return True
         elif event.at is not None and event.done:
             for n, deed in enumerate(parts(slot.step.then or ())[: event.done]):
                 if deed.errno is not None:
-                    failed[event.vcpu, f"{op_of(event.at)}/then/{n}"] += event.count
+                    failed[event.vcpu, f"{op_of(event.at)}/then/{n}"] += event.times
     return any(failed.values())
 
 

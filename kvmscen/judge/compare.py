@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from itertools import repeat
 from typing import Any
 
@@ -52,7 +51,7 @@ def at_width(step: Expected, event: Event) -> Expected:
     if "data" not in step.fields or step.kind != event.name or event.name not in _LENGTH:
         return step
     data = _narrowed(step.fields["data"], 8 * event.fields[_LENGTH[event.name]])
-    return replace(step, fields={**step.fields, "data": data})
+    return step._replace(fields={**step.fields, "data": data})
 
 
 def _member(event: Event, key: str, matcher: Any, value: Any, nth: int) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from kvmscen.observation import Observation
 
@@ -53,8 +53,7 @@ _FETCHES, _ILLEGAL = (1, 12), 2
 _FLOATING = (0x07, 0x27, 0x43, 0x47, 0x4B, 0x4F, 0x53)
 
 
-@dataclass(frozen=True)
-class Taken:
+class Taken(NamedTuple):
     """`what` it was, `at` which pc (None: that is lost), the `registers` that say so, and `then` where the guest is now.
 
     `address` is that of the access, where there was one.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 from kvmscen.expectation import Expected, Story
@@ -70,16 +69,24 @@ _BELOW = 0x1000
 _SVM_RESET_PC = 0xFFF0
 
 
-@dataclass(frozen=True)
 class Case:
     """One outcome that is not as it should be: the Job, what was seen, and what of it was not expected."""
 
-    job: Job
-    story: Story
-    seen: Observation
-    unexpected: Sequence[Event] = ()
-    mismatches: Sequence[Mismatch] = ()
-    rows: Sequence[Row] = ()
+    def __init__(
+        self,
+        job: Job,
+        story: Story,
+        seen: Observation,
+        unexpected: Sequence[Event] = (),
+        mismatches: Sequence[Mismatch] = (),
+        rows: Sequence[Row] = (),
+    ) -> None:
+        self.job = job
+        self.story = story
+        self.seen = seen
+        self.unexpected = unexpected
+        self.mismatches = mismatches
+        self.rows = rows
 
     @cached_property
     def machine(self) -> Machine | None:
@@ -263,7 +270,7 @@ def _pushed(case: Case, at: int | None, told: str) -> str | None:
 def _again(event: Event, observation: Observation) -> bool:
     """Whether the same exit came at the same instruction more than once."""
     same = (one for one in observation.events if one.name == event.name and one.fields == event.fields and one.pc == event.pc)
-    return sum(one.count for one in same) > 1
+    return sum(one.times for one in same) > 1
 
 
 def _still_running(case: Case) -> str:

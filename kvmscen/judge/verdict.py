@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from kvmscen.expectation import Story
@@ -51,7 +50,7 @@ def told(job: Job, result: Result) -> Result:
         return result
     known = job.expectation.xfail if result.status == "XFAIL" else None
     trial = Trial(known or job.expectation.story, result.observation, job.legend, job.arch, job.flavour)
-    return replace(result, rows=trial.rows())
+    return result._replace(rows=trial.rows())
 
 
 def _judged(job: Job, status: str, reason: str | None, observation: Observation, trial: Trial) -> Result:

@@ -7,7 +7,6 @@ says how a host would have gone whose script was another story.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from kvmscen.expectation import Deed, Expected, Story, parts
@@ -119,8 +118,8 @@ class Course:
         """Each event, as often as it happened, with the step that the host says it took."""
         for whole in events:
             deed = self.deed(whole)
-            event = whole if whole.count == 1 else replace(whole, count=1)
-            for nth in range(whole.count):
+            event = whole if whole.times == 1 else whole._replace(times=1)
+            for nth in range(whole.times):
                 at = behind(whole.at, nth)
                 slot = None if at is None else self.slot(whole.vcpu, at)
                 yield Taken(event, None if slot is None else at, slot, deed, event.ignored, slot)
@@ -195,7 +194,7 @@ def _may_be_missing(step: Expected) -> bool:
 
 
 def _of(steps: Sequence[Expected], vcpu: int) -> tuple[Expected, ...]:
-    own = (replace(step, steps=_of(step.steps, vcpu)) if step.kind == "group" else step for step in steps)
+    own = (step._replace(steps=_of(step.steps, vcpu)) if step.kind == "group" else step for step in steps)
     return tuple(step for step in own if (step.steps if step.kind == "group" else step.vcpu == vcpu))
 
 

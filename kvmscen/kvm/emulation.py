@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Callable, NamedTuple
 
 from kvmscen.arch.arm64_decode import decode
@@ -27,7 +26,6 @@ _EE, _E0E, _AARCH32 = 1 << 25, 1 << 24, 1 << 4
 IOCTL = "emulate"  # what a failing emulation is called in an `error` event
 
 
-@dataclass
 class Bus:
     """What an access needs of the host: registers and memslots by functions, and the sections outside them.
 
@@ -35,15 +33,26 @@ class Bus:
     `readonly(gpa)` says of the slot there whether it is, None where there is none.
     """
 
-    vcpu: int
-    read: Callable[[str], int]
-    write: Callable[[Mapping[str, int]], None]
-    load: Callable[[int, int], bytes | None]
-    store: Callable[[int, bytes], Any]
-    readonly: Callable[[int], bool | None]
-    devices: Devices
-    monitors: Monitors
-    _known: dict[str, int] = field(default_factory=dict)
+    def __init__(
+        self,
+        vcpu: int,
+        read: Callable[[str], int],
+        write: Callable[[Mapping[str, int]], None],
+        load: Callable[[int, int], bytes | None],
+        store: Callable[[int, bytes], Any],
+        readonly: Callable[[int], bool | None],
+        devices: Devices,
+        monitors: Monitors,
+    ) -> None:
+        self.vcpu = vcpu
+        self.read = read
+        self.write = write
+        self.load = load
+        self.store = store
+        self.readonly = readonly
+        self.devices = devices
+        self.monitors = monitors
+        self._known: dict[str, int] = {}
 
     def fresh(self) -> Bus:
         """The same with nothing read yet: the guest has run."""
@@ -61,8 +70,7 @@ class Bus:
         return name if name != "sp" else "sp_el1" if self.register("pstate") & 1 else "sp_el0"
 
 
-@dataclass(frozen=True)
-class Prepared:
+class Prepared(NamedTuple):
     """What an instruction does: `accesses` as the event has them, then the changes."""
 
     form: Form

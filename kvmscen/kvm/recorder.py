@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, Callable, NamedTuple
 
@@ -133,7 +132,7 @@ class Recorder:
                 return stop
             if number is not None:
                 event = self.events[number]
-                self.events[number] = replace(event, done=event.done + 1)
+                self.events[number] = event._replace(done=event.done + 1)
         return None
 
     def add(self, event: Event) -> int:
@@ -155,10 +154,10 @@ class Recorder:
         """Add members to the last exit of this name: what became of it shows only afterwards."""
         at = next(n for n in range(len(self.events) - 1, -1, -1) if (self.events[n].vcpu, self.events[n].name) == (vcpu, name))
         event = self.events[at]
-        last = event.single(event.count - 1)
-        self.events[at] = replace(last, fields={**last.fields, **more})
-        if event.count > 1:
-            self.events.insert(at, replace(event, count=event.count - 1))
+        last = event.single(event.times - 1)
+        self.events[at] = last._replace(fields={**last.fields, **more})
+        if event.times > 1:
+            self.events.insert(at, event._replace(times=event.times - 1))
 
     def last(self, vcpu: int, name: str) -> Event | None:
         """The last exit of a vCPU where it is one of this name."""
@@ -192,8 +191,8 @@ class Recorder:
             return
         before, last = self.events[-2:]
         # Mostly pc tells them apart; the whole comparison makes a copy.
-        if before.pc == last.pc and last.count == 1 and replace(before, count=1, at=behind(before.at, before.count)) == last:
-            self.events[-2] = replace(before, count=before.count + 1)
+        if before.pc == last.pc and last.times == 1 and before._replace(times=1, at=behind(before.at, before.times)) == last:
+            self.events[-2] = before._replace(times=before.times + 1)
             del self.events[-1]
             self.weight -= weight(last)
 

@@ -7,7 +7,6 @@ looked for by a second run, with a branch to itself in that vector; what is told
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Callable
 
 from kvmscen.errors import HostError, IoctlError
@@ -66,10 +65,10 @@ def _again(machine: Machine, regs: Mapping[str, int]) -> Machine | None:
         if any(start < page + _PAGE and page < start + size for start, size in taken):
             return None
         number = next(n for n in range(len(machine.memslots) + 2) if n not in {slot.slot for slot in machine.memslots})
-        machine = replace(machine, memslots=(*machine.memslots, Memslot(number, page, _PAGE)))
+        machine = machine._replace(memslots=(*machine.memslots, Memslot(number, page, _PAGE)))
     elif any(_holds(part, at) for part in machine.image):
         return None
-    return replace(machine, image=(*machine.image, Bytes(at, _STAY)), timeout=min(machine.timeout, _LONGEST))
+    return machine._replace(image=(*machine.image, Bytes.at(at, _STAY)), timeout=min(machine.timeout, _LONGEST))
 
 
 def _holds(part: Bytes, at: int) -> bool:
@@ -89,4 +88,4 @@ def first(machine: Machine, seen: Observation, run: Callable[[Machine], Observat
         return seen
     if found is None or found["pc"] != _vector(regs) or _lost(found):
         return seen
-    return replace(seen, exception={**found, "again": 1})
+    return seen._replace(exception={**found, "again": 1})

@@ -8,8 +8,8 @@ assembler is build's.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from kvmscen.arch import ARCHES
 from kvmscen.errors import Problem, ScenarioError
@@ -26,8 +26,7 @@ __all__ = ["Loaded", "load", "load_text", "read", "read_text"]
 PROBLEMS_MAX = 100
 
 
-@dataclass(frozen=True)
-class Loaded:
+class Loaded(NamedTuple):
     """A file as far as it could be read.
 
     `scenario` has the cases that nothing is wrong with, `wrong` the others that could be read all the same; `problems` say what
@@ -97,7 +96,7 @@ def read_text(text: str, file: str) -> Loaded:
     wrong = tuple(case for name, case in found.cases.items() if name in bad)
     # What hits none is wrong all the same, and what hits all is the file's.
     some = {hit: tuple(name for name in names if name in hit) if len(hit) < len(names) else () for hit in set(hits.values())}
-    told = _few([replace(problem, cases=some[hit]) for problem, hit in hits.items()])
+    told = _few([problem._replace(cases=some[hit]) for problem, hit in hits.items()])
     return Loaded(Scenario(file, good), tuple(sorted(told)), wrong, names)
 
 

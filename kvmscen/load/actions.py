@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from kvmscen.kvm import actions as actions_table
@@ -58,7 +57,7 @@ def _action(notes: Notes, held: Map, place: Place, arch: str) -> Action | None:
     if name == "enable" and (own := args["enable"].errno) is not None:
         if errno is not None:
             notes.add(written.at, "`errno` is there twice: keep the one beside `enable`")
-        args, errno = {"enable": replace(args["enable"], errno=None)}, errno or own
+        args, errno = {"enable": (args["enable"])._replace(errno=None)}, errno or own
     return Action(name, args, place, vcpu(notes, held), errno, item(held))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from kvmscen.arch import ARCHES
@@ -24,16 +23,16 @@ DEFAULT = "default"
 _ADDED = ("requires", "tags")
 
 
-@dataclass
 class Found:
     """What was made of a file: its cases, also those with something wrong in them.
 
     `hits` are the problems of each case's values, `uses` the keys of the top level that it has from there.
     """
 
-    cases: dict[str, Case] = field(default_factory=dict)
-    hits: dict[str, Seen] = field(default_factory=dict)
-    uses: dict[str, frozenset[str]] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.cases: dict[str, Case] = {}
+        self.hits: dict[str, Seen] = {}
+        self.uses: dict[str, frozenset[str]] = {}
 
 
 def scenario(notes: Notes, root: Map) -> Found:

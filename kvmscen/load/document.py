@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -83,7 +82,6 @@ class List(list[Any]):
         return Place(self.mark[0] + 1, self.mark[1] + 1)
 
 
-@dataclass
 class Document:
     """One file as data.
 
@@ -92,17 +90,18 @@ class Document:
     are in it once more, and where.
     """
 
-    file: str
-    text: str
-    root: Any = None
-    place: Place = START
-    problems: list[Problem] = field(default_factory=list)
-    styles: dict[tuple[int, int], str] = field(default_factory=dict)
-    raw: str = ""
-    empty: bool = True
-    broken: bool = False
-    poisoned: set[tuple[int, int]] = field(default_factory=set)
-    repeated: dict[tuple[int, int], list[tuple[str, tuple[int, int]]]] = field(default_factory=dict)
+    def __init__(self, file: str, text: str) -> None:
+        self.file = file
+        self.text = text
+        self.root: Any = None
+        self.place: Place = START
+        self.problems: list[Problem] = []
+        self.styles: dict[tuple[int, int], str] = {}
+        self.raw = ""
+        self.empty = True
+        self.broken = False
+        self.poisoned: set[tuple[int, int]] = set()
+        self.repeated: dict[tuple[int, int], list[tuple[str, tuple[int, int]]]] = {}
 
     def add(self, mark: tuple[int, int], message: str) -> None:
         """Note a problem at a position counted from 0."""

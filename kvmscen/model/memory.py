@@ -10,7 +10,6 @@ import ctypes
 import errno
 import mmap
 import sys
-from dataclasses import dataclass
 from typing import Any
 
 from unicorn import unicorn_const as uc_const
@@ -34,15 +33,15 @@ _NORESERVE = 0x4000 if sys.platform == "linux" else 0
 REACH = {"arm64": (40, errno.EFAULT), "x86_64": (52, errno.EINVAL)}
 
 
-@dataclass
 class Slot:
     """A memslot that is there: `size` bytes at `gpa`, backed by `held`."""
 
-    number: int
-    gpa: int
-    size: int
-    flags: int
-    held: mmap.mmap
+    def __init__(self, number: int, gpa: int, size: int, flags: int, held: mmap.mmap) -> None:
+        self.number = number
+        self.gpa = gpa
+        self.size = size
+        self.flags = flags
+        self.held = held
 
     @property
     def readonly(self) -> bool:

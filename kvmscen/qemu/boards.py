@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Board:
+class Board(NamedTuple):
     """One machine with KVM inside.
 
     `arch` is kvmscen's name, `debian` Debian's; `flavour` names its kernels, `package` what holds its QEMU on Debian.

@@ -6,8 +6,6 @@ kernel's KVM, too, at the first VM. A guest with a limit of its own would lose i
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from kvmscen.machine import Bytes, Machine, Memslot, Step, Vcpu
 
 # It goes the way of every case once: a VM, a slot, an exit that leaves for user space, a reply, and a guest that must be
@@ -28,5 +26,5 @@ def machine(arch: str) -> Machine:
     vcpu, code = _GUESTS[arch]
     # A slot is made of whole pages, and the largest have 64 KiB.
     return Machine(
-        arch, (Memslot(0, 0, _AT),), (Bytes(0, bytes.fromhex(code)),), (), (replace(vcpu, script=_SCRIPT),), timeout=SECONDS
+        arch, (Memslot(0, 0, _AT),), (Bytes.at(0, bytes.fromhex(code)),), (), (vcpu._replace(script=_SCRIPT),), timeout=SECONDS
     )

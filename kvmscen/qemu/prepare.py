@@ -6,9 +6,8 @@ import os
 import re
 import shutil
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from kvmscen.errors import HostError, UsageError
 from kvmscen.qemu import initramfs, store
@@ -27,8 +26,7 @@ _NEWEST = ("trixie-backports", "sid")
 _LIBRARIES = r"libc6|libffi\d.*|zlib1g|libexpat1|libgcc-s1"
 
 
-@dataclass(frozen=True)
-class Own:
+class Own(NamedTuple):
     """The user's own files: a kernel image, a folder or archive with python3 in it, a folder with modules."""
 
     kernel: Path | None = None
@@ -36,8 +34,7 @@ class Own:
     modules: Path | None = None
 
 
-@dataclass(frozen=True)
-class _Kernel:
+class _Kernel(NamedTuple):
     """A kernel package that was found, and where."""
 
     apt: Apt

@@ -13,9 +13,8 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from kvmscen.disk import homes
 from kvmscen.errors import HostError, UsageError
@@ -26,8 +25,7 @@ FORMAT, VERSION = "kvmscen-qemu", 2
 _OPTIONS = ("cpu",)
 
 
-@dataclass(frozen=True)
-class Name:
+class Name(NamedTuple):
     """`qemu:BOARD[@KERNEL][,cpu=NAME]` taken apart. `kernel` is a series as 6.1, `newest`, a path, or empty: not said."""
 
     board: str
@@ -73,8 +71,7 @@ def home() -> Path:
     return homes.folder("XDG_CACHE_HOME", ".cache") / "qemu"
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """A prepared machine: its folder, and its manifest."""
 
     folder: Path

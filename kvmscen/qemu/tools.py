@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from kvmscen.errors import HostError
 from kvmscen.qemu import store
@@ -14,13 +15,12 @@ from kvmscen.qemu.boards import Board
 from kvmscen.qemu.packages import Apt, Tell, native, release, unpack
 
 
-@dataclass(frozen=True)
-class Qemu:
+class Qemu(NamedTuple):
     """A QEMU: its program, options that it needs to find its own files, and its environment."""
 
     program: str
-    options: tuple[str, ...] = ()
-    environment: dict[str, str] = field(default_factory=lambda: dict(os.environ))
+    options: tuple[str, ...]
+    environment: Mapping[str, str]
 
 
 def unpacked(board: Board) -> Path:
@@ -32,7 +32,7 @@ def find(board: Board) -> Qemu | None:
     """The QEMU for a board, None where there is none."""
     own = shutil.which(board.binary)
     if own is not None:
-        return Qemu(own)
+        return Qemu(own, (), os.environ)
     root = unpacked(board)
     program = root / "usr/bin" / board.binary
     if not program.exists():

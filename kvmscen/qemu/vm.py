@@ -11,8 +11,8 @@ import re
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from kvmscen.agent import frames
 from kvmscen.hosts import crash
@@ -31,8 +31,7 @@ _WATCHED = '{ read -r _ || kill -9 $$; } < "/proc/self/fd/$1" > /dev/null 2>&1 &
 _AGAIN = frames.pack('{"id":0,"again":true}')
 
 
-@dataclass(frozen=True)
-class Image:
+class Image(NamedTuple):
     """What is booted: QEMU, its environment, and the files; `initrd` has the agent in it. `memory` is in MiB."""
 
     board: Board
@@ -46,8 +45,7 @@ class Image:
     memory: int = 256
 
 
-@dataclass(frozen=True)
-class Saved:
+class Saved(NamedTuple):
     """A machine that was stopped with its agent waiting: its memory, and the state of its devices."""
 
     memory: Path

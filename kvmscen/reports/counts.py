@@ -23,16 +23,16 @@ def accesses(result: Result, asked: bool = False) -> list[str]:
     # Not at the top: the start of the program is measured, and most of a run has no table.
     from tabulate import tabulate
 
-    kept = sorted(result.accesses, key=lambda one: -one.count)[:ROWS]
+    kept = sorted(result.accesses, key=lambda one: -one.times)[:ROWS]
     rows = [_row(one) for one in result.accesses if one in kept]
     lines = tabulate(rows, headers=_HEAD, tablefmt="simple", disable_numparse=True, colalign=_ALIGN).splitlines()
     if len(kept) < len(result.accesses):
         lines.append(f"... and {plural(len(result.accesses) - len(kept), 'more row')}")
-    total, ours = (sum(one.count for one in result.accesses if one.emulated or not only) for only in (False, True))
+    total, ours = (sum(one.times for one in result.accesses if one.emulated or not only) for only in (False, True))
     by = f", {ours:,} of them carried out for it" if ours else ""
     return [line.rstrip() for line in lines] + [f"{total:,} {'access' if total == 1 else 'accesses'} left the guest{by}"]
 
 
 def _row(one: Tally) -> tuple[str, ...]:
     by = "emulate" if one.emulated else "mmio"
-    return clean(one.section or "-"), clean(one.symbol or "-"), one.kind, str(one.len), f"{one.count:,}", by
+    return clean(one.section or "-"), clean(one.symbol or "-"), one.kind, str(one.len), f"{one.times:,}", by

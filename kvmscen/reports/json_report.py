@@ -11,7 +11,7 @@ from typing import Any
 
 from kvmscen.errors import Problem
 from kvmscen.measured import Measured, Spread
-from kvmscen.result import Mismatch, Result, Run
+from kvmscen.result import Mismatch, Result, Run, Tally
 
 Json = dict[str, Any]
 
@@ -73,7 +73,7 @@ def _result(result: Result) -> Json:
         },
     }
     if result.accesses:
-        out["accesses"] = [vars(one) for one in result.accesses]
+        out["accesses"] = [_access(one) for one in result.accesses]
     if seen and seen.notes:
         out["notes"] = list(seen.notes)
     if result.measured:
@@ -94,7 +94,7 @@ def _measured(one: Measured) -> Json:
     return {
         "name": one.name,
         "line": one.line,
-        "count": one.count,
+        "count": one.samples,
         "ns": _figures(one.ns),
         "ticks": _figures(one.ticks),
         "with_user_ns": _figures(one.whole_ns),
@@ -107,7 +107,18 @@ def _measured(one: Measured) -> Json:
 
 
 def _figures(spread: Spread) -> Json:
-    return {name: round(value, 3) for name, value in vars(spread).items()}
+    return {name: round(value, 3) for name, value in spread._asdict().items()}
+
+
+def _access(one: Tally) -> Json:
+    return {
+        "section": one.section,
+        "symbol": one.symbol,
+        "kind": one.kind,
+        "len": one.len,
+        "emulated": one.emulated,
+        "count": one.times,
+    }
 
 
 def _mismatch(file: str, mismatch: Mismatch) -> Json:

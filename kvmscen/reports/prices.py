@@ -28,7 +28,7 @@ def _row(one: Measured) -> tuple[str, ...]:
     both = zip(_cells(one.ns.times(1 / size)), _cells(one.ticks), strict=True)
     cells = ["\n".join(pair) for pair in both]
     user = f"{told(one.whole_ns.median)}\n{100 * one.user:.1f} % user"
-    return (clean(one.name), f"{one.count:,}", *cells, f"{name}\nticks", user, clean(one.text))
+    return (clean(one.name), f"{one.samples:,}", *cells, f"{name}\nticks", user, clean(one.text))
 
 
 def _cells(spread: Spread) -> list[str]:

@@ -7,8 +7,7 @@ needs; what it starts (as and ld) has less still. The kernel then holds it, what
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from kvmscen.errors import HostError
 
@@ -25,8 +24,7 @@ def effects_allowed() -> bool:
     return os.environ.get("KVMSCEN_ALLOW_HOST_EFFECTS", "").lower() not in ("", "0", "no", "false")
 
 
-@dataclass(frozen=True)
-class InForce:
+class InForce(NamedTuple):
     """What holds a process: the version of Landlock's ABI (0: none), and whether seccomp does."""
 
     landlock: int

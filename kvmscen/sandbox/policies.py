@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from kvmscen.sandbox import InForce, landlock, mode, require, seccomp
 from kvmscen.sandbox.syscalls import CALM, COLUMN, FILES, START
@@ -15,8 +15,7 @@ _IOCTLS = (0x5401, 0x5451, 0x5450, 0x5421, 0x5413)
 _THREAD, _NEW_NAMESPACES = 0x10000, 0x7E020080
 
 
-@dataclass(frozen=True)
-class Policy:
+class Policy(NamedTuple):
     """What a process keeps: system calls by name, checks of their arguments, limits by (resource, most)."""
 
     calls: tuple[str, ...]

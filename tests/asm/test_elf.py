@@ -87,7 +87,7 @@ def test_sections_may_say_again_where_they_are() -> None:
     read(raw, Placement(".rodata", 0x9000))
 
     def said(placement: Placement) -> str:
-        return problem(raw, replace(placement, file="s.yaml", line=9, column=3))
+        return problem(raw, placement._replace(file="s.yaml", line=9, column=3))
 
     remedy = "link it there, or leave the key out"
     text = "s.yaml:9:3: section .text of the executable is at 0x1000"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from build_cases import ARM, FILE, HLT, X86, case, errors, machine, planned
 from hypothesis import given
@@ -34,8 +32,8 @@ expect: [hlt]
 def test_sections_inside_and_outside() -> None:
     made = planned(X86 + "sections: {.text: 0x1000, .data: 0x9000, .bss: 0x2000}\n" + PROGRAM)
     text = next(s for s in made.sections if s.name == ".text")
-    assert made.image == (Bytes(0x1000, text.data),)
-    assert made.devices == (Bytes(0x9000, b"\1" + bytes(7) + b"\2" + bytes(7)),)
+    assert made.image == (Bytes.at(0x1000, text.data),)
+    assert made.devices == (Bytes.at(0x9000, b"\1" + bytes(7) + b"\2" + bytes(7)),)
     assert (made.symbols["counter"], made.symbols["room"], made.entry) == (0x9000, 0x2000, 0x1000)
     assert made.legend.lines[0] == (0x1000, 7, 6, "mov rbx, 5")
 
@@ -52,7 +50,7 @@ def test_sections_not_named_follow_each_other_from_the_first_slot() -> None:
 
 def test_bss_outside_is_a_device_of_zeros() -> None:
     made = planned(X86 + "sections: {.bss: 0x9000}\n" + PROGRAM)
-    assert made.devices == (Bytes(0x9000, b"", 24),)
+    assert made.devices == (Bytes.at(0x9000, b"", 24),)
 
 
 def test_a_slot_that_must_fail_holds_nothing() -> None:
@@ -65,13 +63,13 @@ def test_a_slot_that_must_fail_holds_nothing() -> None:
 def test_load_elsewhere() -> None:
     made = planned(X86 + "sections: {.data: {at: 0x9000, load: 0x2000}}\n" + PROGRAM)
     data = b"\1" + bytes(7) + b"\2" + bytes(7)
-    assert Bytes(0x2000, data) in made.image
+    assert Bytes.at(0x2000, data) in made.image
     # Until the guest copies them, there are zeros at its address.
-    assert Bytes(0x9000, b"", 16) in made.devices
+    assert Bytes.at(0x9000, b"", 16) in made.devices
     assert (made.symbols["__data_load"], made.symbols["__data_start"]) == (0x2000, 0x9000)
     inside = planned(X86 + "sections: {.data: {at: 0x3000, load: 0x2000}}\n" + PROGRAM)
     assert inside.devices == ()
-    assert Bytes(0x2000, data) in inside.image
+    assert Bytes.at(0x2000, data) in inside.image
     assert errors(X86 + "sections: {.data: {at: 0x3000, load: 0x8000}}\n" + PROGRAM) == [
         "3:19: section .data is loaded at 0x8000, which is in no slot: load it into one"
     ]
@@ -104,11 +102,11 @@ def test_without_start_the_text_begins() -> None:
 
 
 def test_no_program_at_all() -> None:
-    empty = replace(case(X86 + HLT), asm=None)
+    empty = case(X86 + HLT)._replace(asm=None)
     made = plan(FILE, empty)
     assert (made.sections, made.image, made.symbols, made.entry) == ((), (), {}, 0)
     with pytest.raises(ScenarioError, match="5:3: sections without a program: write asm"):
-        plan(FILE, replace(empty, sections=(Section(".text", Place(5, 3), 0),)))
+        plan(FILE, empty._replace(sections=(Section(".text", Place(5, 3), 0),)))
 
 
 def test_start_outside_every_slot() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -39,7 +38,7 @@ def steps(text: str, facts: Facts | None = None) -> tuple[Expected, ...]:
 
 def skip(text: str, kind: str = "kvm", **facts: Any) -> str | None:
     arch = "arm64" if "arch: arm64" in text else "x86_64"
-    return made(text, replace(FACTS[arch], **facts), kind).skip
+    return made(text, FACTS[arch]._replace(**facts), kind).skip
 
 
 # --- conditions -------------------------------------------------------------------------------------------------------
@@ -66,10 +65,10 @@ def test_requires_and_when(condition: str, met: dict[str, Any], unmet: dict[str,
     assert skip(requires, **met) is None
     assert skip(requires, **unmet) == words
     when = X86 + HLT + f"when: [{{{condition}, reason: so, expect: [shutdown]}}]\n"
-    assert [step.kind for step in steps(when, replace(X, **met))] == ["shutdown"]
+    assert [step.kind for step in steps(when, X._replace(**met))] == ["shutdown"]
     if unmet == {"flavour": None}:
         return
-    assert [step.kind for step in steps(when, replace(X, **unmet))] == ["hlt"]
+    assert [step.kind for step in steps(when, X._replace(**unmet))] == ["hlt"]
 
 
 def test_sve_is_told_where_qemu_has_a_cpu_with_it() -> None:
@@ -84,7 +83,7 @@ def test_sve_is_told_where_qemu_has_a_cpu_with_it() -> None:
         # Another machine's CPU is what it is.
         assert [skip(arm + text, kind) for kind in ("kvm", "ssh")] == [said, said]
     assert skip(arm + "requires: {cpu: sve}\n", "qemu") == "the CPU has no sve" + other
-    qemu = replace(FACTS["arm64"], kind="qemu")
+    qemu = (FACTS["arm64"])._replace(kind="qemu")
     assert made(arm + "features: [sve]\n", qemu, "qemu").skip == needs + other
 
 
@@ -127,10 +126,10 @@ def test_the_first_overlay_that_holds_applies() -> None:
     assert [step.kind for step in told.steps or ()] == ["hlt"]
     assert told.regs == {"rbx": 2}
     assert machine(text).observe_regs == ("rbx",)
-    told = story(text, replace(X, flavour="pvm"))
+    told = story(text, X._replace(flavour="pvm"))
     assert [step.kind for step in told.steps or ()] == ["shutdown"]
     assert told.regs == {"rax": 1}
-    assert story(text, replace(X, flavour="vmx")).regs == {"rax": 1}
+    assert story(text, X._replace(flavour="vmx")).regs == {"rax": 1}
 
 
 def test_xfail_looks_at_both_outcomes() -> None:
@@ -161,7 +160,7 @@ def test_xfail_looks_at_both_outcomes() -> None:
     assert set(found.machine.observe_regs) == {"rax", "rbx"}
     assert found.machine.observe_memory == ((0x9000, 4),)
     # Where it does not apply nothing of it is looked at.
-    plain = machine(text, replace(X, flavour="vmx"))
+    plain = machine(text, X._replace(flavour="vmx"))
     assert plain.observe_regs == ("rax",)
     assert plain.observe_memory == ((0x9000, 1),)
 
@@ -534,7 +533,7 @@ def test_an_entry_of_when_takes_away_and_changes_how_ioctls_end() -> None:
     assert [action.errno for action in box.setup] == ["EINVAL"]
     assert [deed.errno for deed in told.setup] == ["EINVAL"]
     assert (told.regs, told.steps is None, box.observe_regs) == ({}, False, ())
-    other = replace(FACTS["x86_64"], flavour="vmx")
+    other = (FACTS["x86_64"])._replace(flavour="vmx")
     assert (story(text, other).regs, story(text, other).steps) == ({"rax": 1}, None)
     assert [deed.errno for deed in story(text, other).setup] == ["EEXIST"]
 

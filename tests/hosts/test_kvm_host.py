@@ -25,7 +25,7 @@ HLT, SPIN, STORE = b"\xf4", b"\xeb\xfe", b"\x88\x03\xf4"  # hlt; jmp .; mov [rbx
 
 def machine(code: bytes, timeout: float = 2.0, **more: Any) -> Sealed:
     vcpu = Vcpu(0, "long", {"rip": 0, "rbx": 0x5000, "rax": 7}, (), None)
-    slots, image, tables = (Memslot(0, 0, 0x1000),), (Bytes(0, code),), Tables(0xFFFC0000, 0x8000, 509)
+    slots, image, tables = (Memslot(0, 0, 0x1000),), (Bytes.at(0, code),), Tables(0xFFFC0000, 0x8000, 509)
     return Machine("x86_64", slots, image, (), (vcpu,), tables=tables, timeout=timeout, **more).seal("a case")
 
 
@@ -78,7 +78,7 @@ def test_a_large_machine_and_a_large_observation(executor: ChildExecutor) -> Non
     data = os.urandom(1 << 20)
     more = {"observe_memory": ((0x100000, 1 << 20),)}
     vcpu = Vcpu(0, "long", {"rip": 0}, (), None)
-    slots, image = (Memslot(0, 0, 0x1000), Memslot(1, 0x100000, 1 << 20)), (Bytes(0, HLT), Bytes(0x100000, data))
+    slots, image = (Memslot(0, 0, 0x1000), Memslot(1, 0x100000, 1 << 20)), (Bytes.at(0, HLT), Bytes.at(0x100000, data))
     large = Machine("x86_64", slots, image, (), (vcpu,), tables=Tables(0xFFFC0000, 0x8000, 509), **more)
     assert executor.execute(large.seal("large")).memory == {0x100000: data}
 
@@ -113,7 +113,7 @@ def test_no_slot_maps_more_than_the_memory_behind_it(executor: ChildExecutor) ->
     size = 4 << 20
     setup = (Action("set_memslot", {"slot": 1, "gpa": 0x100000, "size": size, "flags": 0}),)
     slots = (Memslot(0, 0, 0x1000), Memslot(1, 0x100000, 0x1000), Memslot(1, 0x100000, 0))
-    image, vcpu = (Bytes(0, HLT), Bytes(0x100000, b"kept")), Vcpu(0, "long", {"rip": 0}, (), None)
+    image, vcpu = (Bytes.at(0, HLT), Bytes.at(0x100000, b"kept")), Vcpu(0, "long", {"rip": 0}, (), None)
     more = {"setup": setup, "observe_memory": ((0x100000, size),)}
     seen = executor.execute(
         Machine("x86_64", slots, image, (), (vcpu,), tables=Tables(0xFFFC0000, 0x8000, 509), **more).seal("slots")

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +99,7 @@ SPIN, FATAL = b"\x00\x00\x00\x14", 0.25  # b .
 def machine(timeout: float = 0.05) -> Sealed:
     """A guest that runs until the time is over."""
     vcpu = Vcpu(0, "el1", {"pc": 0}, ("psci_0_2",), None)
-    return Machine("arm64", (Memslot(0, 0, 0x1000),), (Bytes(0, SPIN),), (), (vcpu,), timeout=timeout).seal("a case")
+    return Machine("arm64", (Memslot(0, 0, 0x1000),), (Bytes.at(0, SPIN),), (), (vcpu,), timeout=timeout).seal("a case")
 
 
 # The agent as it is, but a guest with this limit makes the kernel crash.
@@ -131,7 +130,7 @@ def fragile(qemu_arm64: Prepared, monkeypatch: pytest.MonkeyPatch) -> Iterator[Q
 
     def image(*arguments: Any) -> Any:
         found = made(*arguments)
-        return replace(found, initrd=(*found.initrd, archive.finish()))
+        return found._replace(initrd=(*found.initrd, archive.finish()))
 
     monkeypatch.setattr(qemu, "image", image)
     monkeypatch.setattr("kvmscen.qemu.snapshot.find", lambda entry, image: None)
@@ -252,7 +251,7 @@ def test_a_snapshot_that_is_of_no_use_is_not_used(qemu_arm64: Prepared, monkeypa
     child = host.child()
     (tmp_path / "memory").write_bytes(child.saved.memory.read_bytes())  # type: ignore[union-attr]
     (tmp_path / "state").write_bytes(b"no state of any machine")
-    child.saved = replace(child.saved, memory=tmp_path / "memory", state=tmp_path / "state")  # type: ignore[type-var]
+    child.saved = child.saved._replace(memory=tmp_path / "memory", state=tmp_path / "state")  # type: ignore[type-var]
     try:
         assert child.wait_hello(5)["facts"][0]["arch"] == "arm64"
         assert child.saved is None

@@ -6,7 +6,6 @@ import json
 import os
 import random
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from kvmscen.observation import Event, Observation
 FACTS = Facts("x86_64", "6.18.0", {"KVM_CAP_USER_MEMORY": 1}, 4096, "pvm", ("fpu",), "3.11.2", "kvm")
 MMIO = {"phys_addr": 0x5000, "is_write": True, "len": 8, "data": 0}
 EVENTS = (
-    Event(0, "exit", "mmio", MMIO, 4, {"rax": 1}, {0: b"x"}, count=3),
+    Event(0, "exit", "mmio", MMIO, 4, {"rax": 1}, {0: b"x"}, times=3),
     Event(0, "exit", "hlt", {}, 5, at=((0, 0),)),
 )
 SEEN = Observation("expected", EVENTS, {"rax": 1}, {0x5000: b"abc"}, 0.5)
@@ -32,7 +31,7 @@ SEEN = Observation("expected", EVENTS, {"rax": 1}, {0x5000: b"abc"}, 0.5)
 
 def machine(code: bytes = b"\xf4") -> Machine:
     vcpu = Vcpu(0, "long", {"rip": 0}, (), (Step("hlt"),))
-    return Machine("x86_64", (Memslot(0, 0, 0x1000),), (Bytes(0, code),), (), (vcpu,))
+    return Machine("x86_64", (Memslot(0, 0, 0x1000),), (Bytes.at(0, code),), (), (vcpu,))
 
 
 def text(name: str = "a:default", made: Machine | None = None, facts: Facts = FACTS) -> str:
@@ -217,7 +216,7 @@ def test_a_file_of_an_earlier_name_is_found_and_replaced(tmp_path: Path) -> None
 
 def test_the_newer_of_two_recordings_counts(tmp_path: Path) -> None:
     for name, at, elapsed in (("a", 1000, 1.0), ("b", 3000, 2.0), ("c", 2000, 3.0)):
-        (tmp_path / f"{name}.json").write_text(recording("a:b", "kvm", FACTS, machine().digest(), replace(SEEN, elapsed=elapsed)))
+        (tmp_path / f"{name}.json").write_text(recording("a:b", "kvm", FACTS, machine().digest(), SEEN._replace(elapsed=elapsed)))
         os.utime(tmp_path / f"{name}.json", (at, at))
     assert started(tmp_path).execute(machine().seal("a:b")).elapsed == 2.0
 

@@ -32,7 +32,7 @@ needs_sshd = pytest.mark.skipif(not server.HAS, reason=server.MISSING)
 
 def machine(code: bytes, timeout: float = 2.0) -> Sealed:
     vcpu = Vcpu(0, "long", {"rip": 0, "rbx": 0x5000, "rax": 7}, (), None)
-    slots, image, tables = (Memslot(0, 0, 0x1000),), (Bytes(0, code),), Tables(0xFFFC0000, 0x8000, 509)
+    slots, image, tables = (Memslot(0, 0, 0x1000),), (Bytes.at(0, code),), Tables(0xFFFC0000, 0x8000, 509)
     return Machine("x86_64", slots, image, (), (vcpu,), tables=tables, timeout=timeout).seal("a case")
 
 

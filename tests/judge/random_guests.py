@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 from random_stories import ADDRESSES, DATA, ERRNOS, PORTS, Choose, one_step, steps, story
@@ -124,7 +123,7 @@ def machine(told: Story) -> Machine:
     vcpus = tuple(Vcpu(n, "long", {}, (), script) for n, script in enumerate(scripts))
     slots = tuple(Memslot(n, n << 16, 0x1000, 0, told.built[f"memslots/{n}"].errno) for n in range(2))
     ignore = tuple(Step(step.kind, where=step.fields) for step in told.ignore)
-    return Machine("x86_64", slots, (), (Bytes(0x5000, b"", 64),), vcpus, (), None, actions(told.setup), ignore, exits=200)
+    return Machine("x86_64", slots, (), (Bytes.at(0x5000, b"", 64),), vcpus, (), None, actions(told.setup), ignore, exits=200)
 
 
 def actions(written: Sequence[Deed]) -> tuple[Action, ...]:
@@ -230,20 +229,20 @@ def tampered(choose: Choose, seen: Observation) -> Observation:
     event = events[at]
     ways: list[Event | None] = [
         None,
-        replace(event, at=None),
-        replace(event, reply=None),
-        replace(event, reply={"data": 5}),
-        replace(event, done=event.done + choose.choice([-1, 1]) if event.done else 1),
-        replace(event, op=None),
-        replace(event, ignored=not event.ignored),
-        replace(event, vcpu=1 - event.vcpu),
+        event._replace(at=None),
+        event._replace(reply=None),
+        event._replace(reply={"data": 5}),
+        event._replace(done=event.done + choose.choice([-1, 1]) if event.done else 1),
+        event._replace(op=None),
+        event._replace(ignored=not event.ignored),
+        event._replace(vcpu=1 - event.vcpu),
     ]
     if event.at is not None:
         index, nth = event.at[-1]
-        ways += [replace(event, at=(*event.at[:-1], other)) for other in ((index, nth + 1), (index + 1, nth), (index, nth - 1))]
+        ways += [event._replace(at=(*event.at[:-1], other)) for other in ((index, nth + 1), (index + 1, nth), (index, nth - 1))]
     other = choose.choice(ways)
     events[at : at + 1] = [] if other is None else [other]
-    return replace(seen, events=tuple(events))
+    return seen._replace(events=tuple(events))
 
 
 def observed(
@@ -316,5 +315,5 @@ def plain(told: Story, seen: Observation) -> tuple[dict[str, Any], dict[str, Any
         "built": {op: deed.errno for op, deed in told.built.items()},
         "setup": [deed.errno for deed in parts(told.setup)],
     }
-    events = [event(one.single(nth)) for one in seen.events for nth in range(one.count)]
+    events = [event(one.single(nth)) for one in seen.events for nth in range(one.times)]
     return story_, {"stopped": seen.stopped, "events": events, "regs": dict(seen.regs), "memory": dict(seen.memory)}

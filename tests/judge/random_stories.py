@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from typing import Any
 
 from kvmscen.expectation import Deed, Expected, Story
@@ -126,7 +125,7 @@ def steps(choose: Choose, vcpus: int, depth: int, repeated: bool, vcpu: int | No
             step = one_step(choose, own, repeat, again)
             if step.kind in ENDS and step.then is None and choose.random() < 0.85 and (vcpu is not None or n < count - 1):
                 # Else nothing could come behind it.
-                step = replace(step, then=())
+                step = step._replace(then=())
             out.append(step)
     return tuple(out)
 
@@ -155,12 +154,12 @@ def story(choose: Choose) -> Story:
 
 def loosened(choose: Choose, told: Story) -> Story:
     """As a known wrong outcome is written: other values, at the same steps."""
-    return replace(told, steps=None if told.steps is None else tuple(_other_values(choose, step) for step in told.steps))
+    return told._replace(steps=None if told.steps is None else tuple(_other_values(choose, step) for step in told.steps))
 
 
 def _other_values(choose: Choose, step: Expected) -> Expected:
     if step.kind == "group":
-        return replace(step, steps=tuple(_other_values(choose, one) for one in step.steps))
+        return step._replace(steps=tuple(_other_values(choose, one) for one in step.steps))
     if choose.random() < 0.5:
         return step
     fields = {
@@ -172,7 +171,7 @@ def _other_values(choose: Choose, step: Expected) -> Expected:
     }
     regs = {name: matcher(choose, choose.choice(DATA), False) for name in step.regs}
     reply = {"data": 6} if step.reply is not None and "data" in step.reply and choose.random() < 0.2 else step.reply
-    return replace(step, fields=fields, regs=regs, reply=reply)
+    return step._replace(fields=fields, regs=regs, reply=reply)
 
 
 def rewritten(choose: Choose, told: Story) -> Story:
@@ -187,9 +186,9 @@ def rewritten(choose: Choose, told: Story) -> Story:
         elif how == 1:
             del listed[at]
         elif how == 2 and listed[at].kind != "timeout":
-            listed[at] = replace(listed[at], repeat=choose.choice(REPEATS))
+            listed[at] = listed[at]._replace(repeat=choose.choice(REPEATS))
         elif how == 3:
-            listed[at] = replace(listed[at], then=None if listed[at].then == () else listed[at].then)
+            listed[at] = listed[at]._replace(then=None if listed[at].then == () else listed[at].then)
         else:
             listed[at] = _other_values(choose, listed[at])
-    return replace(told, steps=tuple(listed))
+    return told._replace(steps=tuple(listed))

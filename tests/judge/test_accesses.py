@@ -16,7 +16,7 @@ LEGEND = Legend(
 
 
 def mmio(at: int, size: int, is_write: bool, count: int = 1) -> Event:
-    return Event(0, "exit", "mmio", {"phys_addr": at, "len": size, "is_write": is_write}, 0, count=count)
+    return Event(0, "exit", "mmio", {"phys_addr": at, "len": size, "is_write": is_write}, 0, times=count)
 
 
 def nisv(*parts: tuple[int, int, bool]) -> Event:

@@ -70,7 +70,7 @@ def judged(
     rows = trial.rows()
     # Each event is in one row, in order, and `judge` pairs them so.
     shown = [row for row in rows if row.observed]
-    assert len(shown) == len(trial.taken) == sum(event.count for event in seen.events)
+    assert len(shown) == len(trial.taken) == sum(event.times for event in seen.events)
     for event, row in zip((one.event for one in trial.taken), shown, strict=True):
         kind = event.name if event.kind == "exit" else event.kind
         assert row.observed.startswith(f"{kind}: ")
@@ -175,7 +175,7 @@ def test_memory_fault_is_compared_by_its_members() -> None:
 
 def test_ignored_exits_are_shown_where_they_were() -> None:
     ignore = (Expected("io", 3, 5, fields={"port": 0x3F8}), Expected("mmio", 3, 5, fields={"phys_addr": 0x9000, "data": 1}))
-    uart, device = out(0x3F8, count=3), mmio(0x9000, 1)
+    uart, device = out(0x3F8, times=3), mmio(0x9000, 1)
     steps = [step(A), step(B), step(HLT)]
     assert marks(steps, [uart, A, uart, device, B, uart, HLT, uart], ignore=ignore) == "~~~ ~~~~ ~~~ ~~~"
     assert judged(steps, [uart, A, B, HLT], ignore=ignore)[1] == ()
@@ -319,14 +319,14 @@ HALF = MANY // 2
 @pytest.mark.parametrize(
     ("steps", "events", "want"),
     [
-        ([step(A, repeat=(MANY, MANY))], [mmio(count=MANY)], 0),
-        ([step(A, repeat=(MANY, MANY))], [mmio(count=HALF), ODD, mmio(count=HALF)], 1),
-        ([step(A, repeat=(MANY, MANY))], [mmio(count=HALF), mmio(data=5), mmio(count=HALF - 1)], 1),
-        ([step(A, repeat=(MANY, MANY)), step(B)], [mmio(count=MANY - 1), B], 1),
-        ([step(A, repeat=(1, MANY)), step(B)], [mmio(count=HALF), ODD, mmio(count=HALF - 9), B], 1),
-        ([step(A, repeat=(MANY, MANY))], [mmio(data=5, count=MANY)], MANY),
+        ([step(A, repeat=(MANY, MANY))], [mmio(times=MANY)], 0),
+        ([step(A, repeat=(MANY, MANY))], [mmio(times=HALF), ODD, mmio(times=HALF)], 1),
+        ([step(A, repeat=(MANY, MANY))], [mmio(times=HALF), mmio(data=5), mmio(times=HALF - 1)], 1),
+        ([step(A, repeat=(MANY, MANY)), step(B)], [mmio(times=MANY - 1), B], 1),
+        ([step(A, repeat=(1, MANY)), step(B)], [mmio(times=HALF), ODD, mmio(times=HALF - 9), B], 1),
+        ([step(A, repeat=(MANY, MANY))], [mmio(data=5, times=MANY)], MANY),
         ([step(A, repeat=(MANY, MANY))], [], MANY),
-        ([step(A)], [mmio(count=MANY)], MANY - 1),
+        ([step(A)], [mmio(times=MANY)], MANY - 1),
         ([step(mmio(8 * (n % 7), n)) for n in range(2000)], [mmio(8 * (n % 5), 3 * n + 1) for n in range(2000)], None),
     ],
     ids=range(9),

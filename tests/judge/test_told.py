@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -140,10 +139,10 @@ def test_exceptions_of_riscv64() -> None:
         "an illegal instruction: floating point is off at the start (`sstatus: 0x2000` sets FS)",
     )
     # A guest that handled its exception and then went astray is not told of that exception.
-    assert taken("riscv64", replace(seen, exception={**at, "pc": 0x5000})) is None
-    assert taken("riscv64", replace(seen, exception={**at, "pc": 0x5000, "stvec": 0x5000})) is not None
+    assert taken("riscv64", seen._replace(exception={**at, "pc": 0x5000})) is None
+    assert taken("riscv64", seen._replace(exception={**at, "pc": 0x5000, "stvec": 0x5000})) is not None
     assert taken("x86_64", seen) is None
-    assert taken("riscv64", replace(seen, exception=None)) is None
+    assert taken("riscv64", seen._replace(exception=None)) is None
 
 
 # --- arm64 in a Linux that QEMU boots -------------------------------------------------------------------------------

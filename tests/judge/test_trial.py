@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -76,7 +75,7 @@ def test_all_actions_must_have_ended_as_written(done: int) -> None:
     told = story(step(fields={"port": 1}, then=deeds), step("hlt"))
     events = list(walked(told, [io(1), HLT]))
     assert trial(told, events, walk=False).holds()
-    events[0] = replace(events[0], done=done)
+    events[0] = events[0]._replace(done=done)
     found = trial(told, events, walk=False)
     assert not found.holds()
     assert found.rows()[0].differs == ("then",)
@@ -84,7 +83,7 @@ def test_all_actions_must_have_ended_as_written(done: int) -> None:
 
 
 def test_actions_that_are_not_the_steps() -> None:
-    events = [replace(io(1), at=((0, 0),), done=1), replace(HLT, at=((1, 0),))]
+    events = [io(1)._replace(at=((0, 0),), done=1), HLT._replace(at=((1, 0),))]
     assert not trial(story(step(fields={"port": 1}), step("hlt")), events, walk=False).holds()
 
 
@@ -102,7 +101,7 @@ def test_what_another_alignment_would_satisfy_does_not_pass() -> None:
 @pytest.mark.parametrize("at", [None, ((1, 0),), ((0, 1),), ((5, 0),), ((0, 0), (0, 0)), ((-1, 0),), ()])
 def test_a_step_that_the_host_cannot_have_taken(at: Any) -> None:
     told = story(step(fields={"port": 1}), step("hlt"))
-    events = [replace(io(1), at=at), replace(HLT, at=((1, 0),))]
+    events = [io(1)._replace(at=at), HLT._replace(at=((1, 0),))]
     found = trial(told, events, walk=False)
     assert found.astray
     assert not found.holds()
@@ -110,7 +109,7 @@ def test_a_step_that_the_host_cannot_have_taken(at: Any) -> None:
 
 def test_a_step_that_must_come_cannot_be_jumped_over() -> None:
     told = story(step(fields={"port": 1}), step(fields={"port": 2}), step("hlt"))
-    found = trial(told, [replace(io(1), at=((0, 0),)), replace(HLT, at=((2, 0),))], walk=False)
+    found = trial(told, [io(1)._replace(at=((0, 0),)), HLT._replace(at=((2, 0),))], walk=False)
     assert found.astray
     assert not found.holds()
 
@@ -133,7 +132,7 @@ def test_an_event_of_one_vcpu_takes_no_step_of_another() -> None:
 def test_ignored_events_must_fit_what_is_ignored() -> None:
     told = story(step("hlt"), ignore=(step(fields={"port": 3}),))
     assert trial(told, [io(3), HLT]).holds()
-    assert not trial(told, [replace(io(4), ignored=True), replace(HLT, at=((0, 0),))], walk=False).holds()
+    assert not trial(told, [io(4)._replace(ignored=True), HLT._replace(at=((0, 0),))], walk=False).holds()
 
 
 # --- ioctls ---------------------------------------------------------------------------------------------------------------
@@ -187,12 +186,12 @@ def test_a_step_may_take_the_failure_of_an_action_that_says_nothing() -> None:
     ("last", "stopped", "holds"),
     [
         (HLT, "expected", True),
-        (replace(HLT, name="system_event", fields={"type": 1}), "expected", True),
-        (replace(HLT, name="system_event", fields={"type": 3}), "expected", False),
-        (replace(HLT, name="shutdown"), "expected", False),
-        (replace(HLT, name="fail_entry"), "expected", False),
-        (replace(HLT, name="internal_error", fields={"suberror": 1}), "expected", False),
-        (replace(HLT, name="KVM_EXIT_99"), "expected", False),
+        (HLT._replace(name="system_event", fields={"type": 1}), "expected", True),
+        (HLT._replace(name="system_event", fields={"type": 3}), "expected", False),
+        (HLT._replace(name="shutdown"), "expected", False),
+        (HLT._replace(name="fail_entry"), "expected", False),
+        (HLT._replace(name="internal_error", fields={"suberror": 1}), "expected", False),
+        (HLT._replace(name="KVM_EXIT_99"), "expected", False),
         (Event(0, "error", "ENOSYS", {"ioctl": "KVM_RUN"}, 4), "error", False),
         (Event(0, "timeout", "", {"timeout": 5.0}, 4), "timeout", False),
         (io(1), "exits", False),
@@ -266,7 +265,7 @@ ACTS = story(step(fields={"port": 1}, then=(Deed("set_memslot: ...", 11, "EEXIST
         (ACTS, [io(1), *[fails("EEXIST", "steps/0/then/0")] * 2, HLT], "expected"),
         # A reply and actions of no step.
         (story(step("hlt"), ignore=(step(fields={"port": 3}),)), [io(3, reply={"data": 1}), HLT], "expected"),
-        (story(step("hlt"), built=SLOT), [replace(fails("EEXIST", "memslots/1"), done=1), HLT], "expected"),
+        (story(step("hlt"), built=SLOT), [fails("EEXIST", "memslots/1")._replace(done=1), HLT], "expected"),
         (Story(None), [io(1, reply={"data": 1}), HLT], "expected"),
     ],
 )
@@ -285,6 +284,6 @@ def test_an_account_that_can_be() -> None:
 def test_a_step_may_take_the_failure_of_the_last_action(behind: tuple[Deed, ...], holds: bool) -> None:
     acts = step(then=(Deed("set_regs: ...", 11), Deed("set_memslot: ...", 12), *behind))
     told = story(acts, step("error", fields={"errno": "EEXIST"}))
-    taken = [replace(io(1), at=((0, 0),), done=1), replace(fails("EEXIST", "steps/0/then/1"), at=((1, 0),))]
+    taken = [io(1)._replace(at=((0, 0),), done=1), fails("EEXIST", "steps/0/then/1")._replace(at=((1, 0),))]
     assert trial(told, taken, "error", walk=False).holds() == holds
-    assert not trial(story(acts), [taken[0], replace(taken[1], at=None)], "error", walk=False).holds()
+    assert not trial(story(acts), [taken[0], taken[1]._replace(at=None)], "error", walk=False).holds()

@@ -29,8 +29,8 @@ def machine(
     start = {"rip": 0, "rbx": 0x5000, "rsp": 0x2000, **(regs or {})}
     fields: dict[str, Any] = {
         "memslots": (Memslot(0, 0, 0x2000),),
-        "image": (Bytes(0, raw),),
-        "devices": (Bytes(0x5000, bytes(range(1, 65)), 0x1000),),
+        "image": (Bytes.at(0, raw),),
+        "devices": (Bytes.at(0x5000, bytes(range(1, 65)), 0x1000),),
         "vcpus": (Vcpu(0, mode, start, (), script),),
         "tables": None if mode == "real" else TABLES,
         "timeout": 2.0,

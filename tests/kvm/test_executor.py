@@ -69,7 +69,9 @@ def test_the_engines_gdt_holds_what_the_segments_say(run: Run) -> None:
         code = f"mov ax, 0x10; mov ds, ax; mov es, ax; mov ss, ax; push {selector}; mov {wide}, 0x100; push {wide}; {pop}"
         at = assemble(mode, "mov byte ptr [0x5000], 1; hlt" if mode == "protected" else "mov byte ptr [rbx], 1; hlt")
         seen = run(
-            machine(assemble(mode, code), (Step("mmio"), HLT), mode, image=(Bytes(0, assemble(mode, code)), Bytes(0x100, at)))
+            machine(
+                assemble(mode, code), (Step("mmio"), HLT), mode, image=(Bytes.at(0, assemble(mode, code)), Bytes.at(0x100, at))
+            )
         )
         assert story(seen) == [("w", 0x5000, 1, 1), ("hlt",)], mode
 
@@ -146,7 +148,7 @@ def test_a_page_crossing_store_is_two_exits(run: Run) -> None:
     assert story(seen) == [("w", 0x4FFD, 3, 0x332211), ("w", 0x5000, 5, 0x8877665544)]
     assert (seen.stopped, seen.memory) == ("end", {0x5000: bytes.fromhex("4455667788")})
     # An action waits until both halves are out.
-    image = (Bytes(0, assemble("long", store)), Bytes(0x100, b"\xf4"))
+    image = (Bytes.at(0, assemble("long", store)), Bytes.at(0x100, b"\xf4"))
     script = (mmio(0x4FFD, then=(act("set_regs", rip=0x100),)), mmio(0x5000), HLT)
     seen = run(machine(store, script, image=image))
     assert story(seen) == [("w", 0x4FFD, 3, 0x332211), ("w", 0x5000, 5, 0x8877665544), ("hlt",)]
@@ -189,7 +191,7 @@ def test_ports(run: Run) -> None:
 
 def test_string_output(run: Run) -> None:
     code = "mov esi, 0x1000; mov ecx, 4; mov dx, 0x3f8; rep outsb; hlt"
-    parts = (Bytes(0, assemble("long", code)), Bytes(0x1000, b"abcd"))
+    parts = (Bytes.at(0, assemble("long", code)), Bytes.at(0x1000, b"abcd"))
     seen = run(machine(code, (Step("io", {"port": 0x3F8, "direction": 1}, (1, 4)), HLT), image=parts))
     assert story(seen)[-1] == ("hlt",)
     sent: list[int] = []
@@ -218,7 +220,7 @@ def test_an_access_takes_as_much_of_a_reply_as_it_is_wide(run: Run) -> None:
 
 def test_timeouts_repeat(run: Run) -> None:
     seen = run(machine("jmp .", (Step("timeout", timeout=0.02, repeat=(3, 3), then=()), Step("timeout", timeout=0.04))))
-    assert [(event.fields["timeout"], event.count) for event in seen.events] == [(0.02, 3), (0.04, 1)]
+    assert [(event.fields["timeout"], event.times) for event in seen.events] == [(0.02, 3), (0.04, 1)]
     assert (seen.stopped, seen.elapsed >= 0.1) == ("end", True)
 
 
@@ -226,7 +228,7 @@ def test_a_read_only_slot(run: Run) -> None:
     code = "mov eax, [rbx]; mov dword ptr [rbx], 0x55; mov ecx, [rbx]; hlt"
     slots, image = (
         (Memslot(0, 0, 0x2000), Memslot(1, 0x8000, 0x1000, READONLY)),
-        (Bytes(0, assemble("long", code)), Bytes(0x8000, b"ROMS")),
+        (Bytes.at(0, assemble("long", code)), Bytes.at(0x8000, b"ROMS")),
     )
     seen = run(
         machine(code, (mmio(0x8000), HLT), regs={"rbx": 0x8000}, memslots=slots, image=image, observe_memory=((0x8000, 4),))
@@ -295,7 +297,7 @@ def test_ignored_exits_are_answered_and_recorded(run: Run) -> None:
     code = "mov ecx, 20; l: in al, 0x60; loop l; mov [rbx], al; hlt"
     more = {"ignore": (Step("io", {"port": 0x60}),), "observe_memory": ((0x5000, 1),)}
     seen = run(machine(code, (mmio(0x5000), HLT), regs={"rax": 0xFF}, **more))
-    assert [(told(e), e.count) for e in seen.events] == [(("in", 0x60, 1, 1), 20), (("w", 0x5000, 1, 0), 1), (("hlt",), 1)]
+    assert [(told(e), e.times) for e in seen.events] == [(("in", 0x60, 1, 1), 20), (("w", 0x5000, 1, 0), 1), (("hlt",), 1)]
 
 
 def test_an_endless_loop_ends_with_the_time(run: Run) -> None:
@@ -307,7 +309,7 @@ def test_an_endless_loop_ends_with_the_time(run: Run) -> None:
 
 def test_a_million_exits_end_with_the_limit(run: Run) -> None:
     seen = run(machine("mov ecx, 1000000; l: mov [rbx], al; loop l; hlt", exits=3000, timeout=20.0))
-    assert (seen.stopped, [(event.count, event.name) for event in seen.events]) == ("exits", [(3000, "mmio")])
+    assert (seen.stopped, [(event.times, event.name) for event in seen.events]) == ("exits", [(3000, "mmio")])
     # So too when every exit is a step's, and when each differs from the one before.
     seen = run(machine("l: mov [rbx], ecx; inc ecx; jmp l", (mmio(0x5000, repeat=(1, 10**6)),), exits=100))
     assert (seen.stopped, len(seen.events), seen.regs["rcx"]) == ("exits", 100, 99)
@@ -349,9 +351,9 @@ def test_a_timeout_is_the_last_step(run: Run) -> None:
 
 def test_as_many_exits_as_come_and_then_nothing(run: Run) -> None:
     story_told = (mmio(0x5000, repeat=(1, 10)), Step("timeout", timeout=0.05, then=(act("set_regs", rip=0x100),)), HLT)
-    image = (Bytes(0, assemble("long", "mov ecx, 3; l: mov [rbx], al; loop l; jmp .")), Bytes(0x100, b"\xf4"))
+    image = (Bytes.at(0, assemble("long", "mov ecx, 3; l: mov [rbx], al; loop l; jmp .")), Bytes.at(0x100, b"\xf4"))
     seen = run(machine(b"", story_told, image=image))
-    assert [(told(e)[0], e.count) for e in seen.events] == [("w", 3), ("timeout", 1), ("hlt", 1)]
+    assert [(told(e)[0], e.times) for e in seen.events] == [("w", 3), ("timeout", 1), ("hlt", 1)]
     assert seen.stopped == "expected"
 
 
@@ -389,7 +391,7 @@ def test_a_slot_may_grow_once_it_is_deleted(run: Run) -> None:
         (Memslot(0, 0, 0x2000), Memslot(1, 0x3000, 0x1000)),
         "out 0x10, al; mov eax, [rbx]; mov [rbx + 0x2000], eax; hlt",
     )
-    image = (Bytes(0, assemble("long", code)), Bytes(0x3000, b"kept"))
+    image = (Bytes.at(0, assemble("long", code)), Bytes.at(0x3000, b"kept"))
     seen = run(
         machine(
             code, (Step("io", then=grow), HLT), regs={"rbx": 0x3000}, memslots=slots, image=image, observe_memory=((0x5000, 4),)
@@ -418,7 +420,7 @@ def test_no_guest_gets_more_memory_than_its_limit(run: Run) -> None:
 def test_a_slot_that_grows_takes_what_was_touched_of_it(run: Run) -> None:
     grow = [act("delete_memslot", slot=1), act("set_memslot", slot=1, gpa=0x10000000, size=0xF000000, flags=0)]
     slots = (Memslot(0, 0, 0x2000), Memslot(1, 0x10000000, 0x8000000))
-    image = (Bytes(0, assemble("long", "hlt")), Bytes(0x17FFFFF0, b"end"))
+    image = (Bytes.at(0, assemble("long", "hlt")), Bytes.at(0x17FFFFF0, b"end"))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     seen = run(machine("hlt", (HLT,), memslots=slots, image=image, setup=tuple(grow), observe_memory=((0x17FFFFF0, 3),)))
     assert seen.memory == {0x17FFFFF0: b"end"}
@@ -615,8 +617,8 @@ def test_above_four_gibibytes(run: Run, at: int) -> None:
             (mmio(at + 0x3000, False), mmio(at + 0x1000), HLT),
             regs={"rbx": at},
             memslots=(Memslot(0, 0, 0x2000), Memslot(1, at, 0x1000)),
-            image=(Bytes(0, assemble("long", code)), Bytes(at, b"far away")),
-            devices=(Bytes(at + 0x3000, b"a device"),),
+            image=(Bytes.at(0, assemble("long", code)), Bytes.at(at, b"far away")),
+            devices=(Bytes.at(at + 0x3000, b"a device"),),
             tables=Tables(TABLES.at, 0x10000, TABLES.slot, spans),
         )
     )
@@ -634,7 +636,7 @@ def test_the_engines_slot_elsewhere(run: Run, mode: str) -> None:
     at = 0x40000000
     top = Memslot(1, 0xFFFC0000, 0x10000)
     code = "mov eax, [0xfffc0000 + ecx]; mov ax, 0x10; mov ds, ax; mov byte ptr [ebx], 5; hlt"
-    image = (Bytes(0, assemble(mode, code)), Bytes(0xFFFC0000, b"mine"))
+    image = (Bytes.at(0, assemble(mode, code)), Bytes.at(0xFFFC0000, b"mine"))
     observed = {"observe_regs": ("cr3", "gdt.base"), "observe_memory": ((at, 8),)}
     slots, tables = (Memslot(0, 0, 0x2000), top), Tables(at, 0x8000, 400)
     seen = run(machine(code, (mmio(0x5000), HLT), mode, memslots=slots, image=image, tables=tables, **observed))

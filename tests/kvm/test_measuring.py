@@ -89,20 +89,20 @@ def rows(place: Place, *devices: Bytes) -> list[loop.Row]:
 
 
 def test_a_store_into_a_section_is_kept_by_the_loop() -> None:
-    (row,) = rows(Place("mmio", {"phys_addr": 0x5008, "is_write": True}), Bytes(0x5000, bytes(16)))
+    (row,) = rows(Place("mmio", {"phys_addr": 0x5008, "is_write": True}), Bytes.at(0x5000, bytes(16)))
     assert (row.reason, row.action, row.place) == (6, loop.FROM_GUEST, 0x5010)
     assert (32, (1 << 64) - 1, 0x5008, 0x5008) in row.conditions
     assert (52, 0xFF, 1, 1) in row.conditions
 
 
 def test_an_access_of_either_direction_is_two_rows_and_one_bit() -> None:
-    made = rows(STORE, Bytes(0x5000, bytes(16)))
+    made = rows(STORE, Bytes.at(0x5000, bytes(16)))
     assert [row.action for row in made] == [loop.TO_GUEST, loop.FROM_GUEST]
     assert {row.bit for row in made} == {1}
 
 
 def test_addresses_in_and_beside_a_section() -> None:
-    made = rows(Place("mmio", {"phys_addr": {"min": 0x4000, "max": 0x5FFF}, "is_write": False}), Bytes(0x5000, bytes(16)))
+    made = rows(Place("mmio", {"phys_addr": {"min": 0x4000, "max": 0x5FFF}, "is_write": False}), Bytes.at(0x5000, bytes(16)))
     assert [(row.action, row.conditions[0][2:]) for row in made] == [
         (loop.REPLY, (0x4000, 0x4FFF)),
         (loop.TO_GUEST, (0x5000, 0x500F)),
@@ -111,7 +111,7 @@ def test_addresses_in_and_beside_a_section() -> None:
 
 
 def test_a_reply_goes_before_the_section() -> None:
-    (row,) = rows(Place("mmio", {"phys_addr": 0x5000, "is_write": False}, {"data": 7}), Bytes(0x5000, bytes(16)))
+    (row,) = rows(Place("mmio", {"phys_addr": 0x5000, "is_write": False}, {"data": 7}), Bytes.at(0x5000, bytes(16)))
     assert (row.action, row.value, row.place) == (loop.REPLY, 7, 40)
 
 

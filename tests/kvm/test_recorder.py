@@ -30,7 +30,7 @@ def test_equal_events_in_a_row_are_one() -> None:
     recorder = Recorder(machine(b"", None, exits=100))
     for data in (1, 1, 1, 2, 1, 1):
         recorder.take(0, "exit", "mmio", write(data), 4, nothing)
-    assert [(event.fields["data"], event.count) for event in recorder.seen()] == [(1, 3), (2, 1), (1, 2)]
+    assert [(event.fields["data"], event.times) for event in recorder.seen()] == [(1, 3), (2, 1), (1, 2)]
     assert recorder.total == 6
 
 
@@ -40,7 +40,7 @@ def test_nothing_is_lost_by_folding(events: list[tuple[int, int, str]]) -> None:
     for data, pc, name in events:
         recorder.take(0, "exit", name, write(data) if name == "mmio" else {}, pc, nothing)
     seen = recorder.seen()
-    unfolded = [(e.fields.get("data"), e.pc, e.name) for e in seen for _ in range(e.count)]
+    unfolded = [(e.fields.get("data"), e.pc, e.name) for e in seen for _ in range(e.times)]
     assert unfolded == [(data if name == "mmio" else None, pc, name) for data, pc, name in events]
     assert all((a.fields, a.pc, a.name) != (b.fields, b.pc, b.name) for a, b in pairwise(seen))
 
@@ -50,7 +50,7 @@ def test_rounds_of_one_step_are_one_event_and_those_of_a_group_are_not() -> None
     recorder = Recorder(machine(b"", steps, exits=100))
     for at in (0x5000, 0x5000, 0x5000, 0x6000, 0x6000, 0x5000, 0x5000):
         recorder.take(0, "exit", "mmio", write(1, at), 4, nothing)
-    assert [(event.at, event.count) for event in recorder.seen()] == [
+    assert [(event.at, event.times) for event in recorder.seen()] == [
         (((0, 0),), 3),
         (((1, 0), (0, 0)), 1),
         (((1, 1), (0, 0)), 1),
@@ -132,7 +132,7 @@ def test_actions_are_counted_where_they_were_due() -> None:
     assert recorder.perform(0, lambda: 4, fail) is None
     exit_at(0x6000)
     assert recorder.perform(0, lambda: 4, fail) is None
-    assert [(event.kind, event.at, event.done, event.op, event.count) for event in recorder.seen()] == [
+    assert [(event.kind, event.at, event.done, event.op, event.times) for event in recorder.seen()] == [
         ("exit", ((0, 0),), 3, None, 1),
         ("exit", ((0, 1),), 3, None, 1),
         ("error", None, 0, "steps/0/then/1", 2),

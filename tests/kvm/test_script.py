@@ -358,7 +358,7 @@ def check(steps: list[Step], choose: Any, length: int) -> None:
 
 
 def test_devices_hold_their_bytes() -> None:
-    devices = Devices([Bytes(0x5000, b"\1\2\3\4", 8), Bytes(0x5008, b"\xff" * 4)])
+    devices = Devices([Bytes.at(0x5000, b"\1\2\3\4", 8), Bytes.at(0x5008, b"\xff" * 4)])
     assert devices.read(0x5000, 8) == b"\1\2\3\4\0\0\0\0"
     assert devices.read(0x5006, 4) == b"\0\0\xff\xff"
     assert devices.read(0x500A, 4) == b"\xff\xff\0\0"
@@ -371,7 +371,7 @@ def test_devices_hold_their_bytes() -> None:
 @given(st.lists(st.tuples(st.integers(0, 40), st.binary(max_size=10)), max_size=20))
 @example([(15, b"ab"), (31, b"cd")])
 def test_devices_are_like_memory_with_holes(writes: list[tuple[int, bytes]]) -> None:
-    devices, flat = Devices([Bytes(8, b"", 8), Bytes(16, b"x", 16)]), bytearray(64)
+    devices, flat = Devices([Bytes.at(8, b"", 8), Bytes.at(16, b"x", 16)]), bytearray(64)
     flat[16] = ord("x")
     for at, data in writes:
         devices.write(at, data)
@@ -381,7 +381,7 @@ def test_devices_are_like_memory_with_holes(writes: list[tuple[int, bytes]]) -> 
 
 
 def test_replies() -> None:
-    devices = Devices([Bytes(0x5000, b"\1\2\3\4")])
+    devices = Devices([Bytes.at(0x5000, b"\1\2\3\4")])
     read = {"phys_addr": 0x5002, "is_write": False, "len": 4}
     assert reply_of(None, "mmio", read, devices) == {"data": 0x0403}
     assert reply_of(Step("mmio"), "mmio", read, devices) == {"data": 0x0403}

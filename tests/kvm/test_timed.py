@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from dataclasses import replace
 
 import pytest
 from kvm_machines import machine
@@ -26,7 +25,7 @@ STORE = Place("mmio", {"phys_addr": 0x5000, "is_write": True})
 
 def timed(code: str, *kinds: Kind, **more: object) -> Observation:
     made = machine(code, timeout=20.0, measure=Measure(kinds, stall=2.0))
-    return Executor(Kvm(), None).execute(replace(made, **more))  # type: ignore[arg-type]
+    return Executor(Kvm(), None).execute(made._replace(**more))  # type: ignore[arg-type]
 
 
 def timing(seen: Observation) -> Timing:
@@ -39,9 +38,9 @@ def test_a_machine_that_is_to_be_timed_crosses_a_border() -> None:
     kinds = (Kind("a", STORE, None, 5, 1), Kind("b", STORE, Place("io", {"port": 1}, {"data": 3}), 5, 0))
     made = machine("hlt", measure=Measure(kinds, "python", 3.5))
     assert Machine.from_json(made.to_json()) == made
-    assert made.digest() == replace(made, measure=Measure((replace(kinds[0], samples=9), kinds[1]), "native")).digest()
-    assert made.digest() != replace(made, measure=Measure(kinds[:1], "python")).digest()
-    assert made.digest() != replace(made, measure=None).digest()
+    assert made.digest() == made._replace(measure=Measure((kinds[0]._replace(samples=9), kinds[1]), "native")).digest()
+    assert made.digest() != made._replace(measure=Measure(kinds[:1], "python")).digest()
+    assert made.digest() != made._replace(measure=None).digest()
 
 
 def test_an_observation_that_was_timed_crosses_a_border() -> None:

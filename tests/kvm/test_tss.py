@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from kvmscen.kvm.x86_64 import tss_at
 from kvmscen.machine import Action, Bytes, Machine, Memslot, Step, Tables, Vcpu
 
@@ -16,20 +14,20 @@ def later(gpa: int, size: int, errno: str | None = None) -> Action:
 
 
 def test_below_the_tables() -> None:
-    assert tss_at(replace(BARE, tables=Tables(0xFFF00000, 0x8000, 9))) == 0xFFEFC000
+    assert tss_at(BARE._replace(tables=Tables(0xFFF00000, 0x8000, 9))) == 0xFFEFC000
 
 
 def test_at_the_usual_place_without_tables() -> None:
     assert tss_at(BARE) == USUAL
     beside = (Memslot(0, USUAL - 0x1000, 0x1000), Memslot(1, USUAL + 0x3000, 0x1000), Memslot(2, USUAL, 0x1000, errno="EEXIST"))
-    assert tss_at(replace(BARE, memslots=beside)) == USUAL
+    assert tss_at(BARE._replace(memslots=beside)) == USUAL
 
 
 def test_lower_where_something_lies_there() -> None:
     last = (Memslot(0, USUAL + 0x2000, 0x1000), Memslot(1, 0xFFFA0000, 0x10000))
-    assert tss_at(replace(BARE, memslots=last)) == 0xFFFB0000
-    assert tss_at(replace(BARE, devices=(Bytes(USUAL, b"\0"),))) == 0xFFFB0000
-    assert tss_at(replace(BARE, setup=(later(USUAL, 0x1000),))) == 0xFFFB0000
-    assert tss_at(replace(BARE, setup=(later(USUAL, 0x1000, "EINVAL"),))) == USUAL
+    assert tss_at(BARE._replace(memslots=last)) == 0xFFFB0000
+    assert tss_at(BARE._replace(devices=(Bytes.at(USUAL, b"\0"),))) == 0xFFFB0000
+    assert tss_at(BARE._replace(setup=(later(USUAL, 0x1000),))) == 0xFFFB0000
+    assert tss_at(BARE._replace(setup=(later(USUAL, 0x1000, "EINVAL"),))) == USUAL
     inner = Step("group", steps=(Step("hlt", then=(later(USUAL, 0x1000),)),))
-    assert tss_at(replace(BARE, vcpus=(Vcpu(0, "real", {}, (), (inner,)),))) == 0xFFFB0000
+    assert tss_at(BARE._replace(vcpus=(Vcpu(0, "real", {}, (), (inner,)),))) == 0xFFFB0000

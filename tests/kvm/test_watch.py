@@ -66,7 +66,7 @@ def test_a_guest_without_any_exit_is_stopped() -> None:
     made = machine(
         "again: jmp again",
         timeout=60.0,
-        devices=(Bytes(0x5000, b"", 0x1000),),
+        devices=(Bytes.at(0x5000, b"", 0x1000),),
         measure=Measure((Kind("a", TO, None, 5, 0),), stall=0.3),
     )
     assert Executor(Kvm(), None).execute(made).stopped == "timeout"

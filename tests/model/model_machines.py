@@ -26,8 +26,8 @@ def arm64(code: str | bytes, script: tuple[Step, ...] | None = None, regs: dict[
     raw = assemble("arm64", code) if isinstance(code, str) else code
     fields: dict[str, Any] = {
         "memslots": (Memslot(0, 0, 0x1000), Memslot(1, 0x8000, 0x1000, 2)),
-        "image": (Bytes(0, raw), Bytes(0x8000, READONLY)),
-        "devices": (Bytes(0x5000, DEVICE, 0x1000),),
+        "image": (Bytes.at(0, raw), Bytes.at(0x8000, READONLY)),
+        "devices": (Bytes.at(0x5000, DEVICE, 0x1000),),
         "vcpus": (Vcpu(0, "el1", {"pc": 0, **(regs or {})}, features, script),),
         "timeout": 1.0,
     }
@@ -41,8 +41,8 @@ def x86(
     raw = assemble(mode, code) if isinstance(code, str) else code
     fields: dict[str, Any] = {
         "memslots": (Memslot(0, 0, 0x2000), Memslot(1, 0x8000, 0x1000, 2)),
-        "image": (Bytes(0, raw), Bytes(0x8000, READONLY)),
-        "devices": (Bytes(0x5000, DEVICE, 0x1000),),
+        "image": (Bytes.at(0, raw), Bytes.at(0x8000, READONLY)),
+        "devices": (Bytes.at(0x5000, DEVICE, 0x1000),),
         "tables": None if mode == "real" else Tables(0xFFFC0000, 0x8000, 509),
         "vcpus": (Vcpu(0, mode, {"rip": 0, **(regs or {})}, (), script),),
         "timeout": 1.0,

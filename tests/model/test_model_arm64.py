@@ -199,7 +199,7 @@ def test_then_skips_an_undecoded_access_and_goes_on() -> None:
 
 def test_entering_again_after_enosys_repeats_it() -> None:
     seen = execute(arm64(FOUNDING, (Step("error", then=(), repeat=(1, 9)),), exits=6))
-    assert (seen.events[-1].name, seen.events[-1].count, seen.stopped) == ("ENOSYS", 4, "exits")
+    assert (seen.events[-1].name, seen.events[-1].times, seen.stopped) == ("ENOSYS", 4, "exits")
 
 
 def test_host_actions_write_code_and_registers() -> None:
@@ -342,7 +342,7 @@ class TestWaiting:
 
     def test_a_million_exits(self) -> None:
         seen = execute(arm64("mov x2, #0x5000; str xzr, [x2]; b #4", exits=500, timeout=30.0))
-        assert (seen.stopped, [e.count for e in seen.events]) == ("exits", [500])
+        assert (seen.stopped, [e.times for e in seen.events]) == ("exits", [500])
 
     def test_a_powered_off_vcpu(self) -> None:
         assert told(execute(arm64("nop", features=("power_off", "psci_0_2")))) == [("timeout", 1.0, 0)]
@@ -430,7 +430,7 @@ def test_facts() -> None:
 def test_image_beyond_one_page_and_device_bytes() -> None:
     machine = arm64(
         "mov x2, #0x5000; ldr x1, [x2, #0x20]; wfi",
-        image=(Bytes(0, arm64("mov x2, #0x5000; ldr x1, [x2, #0x20]; wfi").image[0].data),),
+        image=(Bytes.at(0, arm64("mov x2, #0x5000; ldr x1, [x2, #0x20]; wfi").image[0].data),),
     )
     assert execute(machine).regs["x1"] == int.from_bytes(DEVICE[0x20:0x28], "little")
 
@@ -450,6 +450,6 @@ def test_signed_atomics_compare_with_the_sign(word: int, stored: int, old: int) 
     code = b"".join(
         one.to_bytes(4, "little") for one in (word, 0xF9400043, 0xF9000083, 0x14000000)
     )  # ldr x3, [x2]; str x3, [x4]; b .
-    image = (Bytes(0, code), Bytes(0x800, b"\xf0\xff\xff\xff"))
+    image = (Bytes.at(0, code), Bytes.at(0x800, b"\xf0\xff\xff\xff"))
     seen = execute(arm64(code, regs={"x0": 5, "x2": 0x800, "x4": 0x5000}, image=image))
     assert (seen.events[0].fields["data"], seen.regs["x1"]) == (stored, old)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -127,7 +126,7 @@ def test_dc_zva_stops_the_guest_where_it_stands() -> None:
     slots = (Memslot(0, 0, 0x1000), Memslot(1, 0x6000, 0x1000))
     more = {"memslots": slots, "regs": mmu, "observe_memory": ((0x5000, 72),), "undecoded": "emulate"}
     machine = arm64(code, enable=NISV, **more)
-    machine = replace(machine, image=(machine.image[0], Bytes(0x6000, table)))
+    machine = machine._replace(image=(machine.image[0], Bytes.at(0x6000, table)))
     seen = execute(machine)
     assert parts(seen) == [[(0x5000, 64, True, 0)]]
     assert (seen.unpredicted, seen.regs["x11"]) == (None, 1)

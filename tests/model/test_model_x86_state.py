@@ -135,7 +135,7 @@ def test_the_base_of_fs_is_what_the_guest_wrote() -> None:
 def test_an_access_over_a_segments_end_in_real_mode() -> None:
     slots = (Memslot(0, 0, 0x2000), Memslot(1, 0x10000, 0x1000))
     code = b"\x67\x66\xa1\x00\x00\x01\x00\xf4"  # mov eax, [0x10000] by an address of 32 bits
-    seen = execute(x86(code, "real", memslots=slots, image=(Bytes(0, code),)))
+    seen = execute(x86(code, "real", memslots=slots, image=(Bytes.at(0, code),)))
     assert "beyond the end of its segment" in (seen.unpredicted or "")
 
 
@@ -146,10 +146,10 @@ def user(code: str, **more: Any) -> Machine:
     """A vCPU at CPL 3 on tables of its own at 0x4000, which map the first 2 MiB to themselves."""
     tables = struct.pack("<Q4088xQ4088xQ4088x", 0x5007, 0x6007, more.pop("leaf", 0xE7))
     regs = {"cr3": 0x4000, "cs.selector": 0x2B, "cs.dpl": 3, "ss.selector": 0x23, "ss.dpl": 3, "rsp": 0x1800}
-    machine = x86(code, tables=None, image=(Bytes(0, assemble("long", code)), Bytes(0x4000, tables)), **more)
+    machine = x86(code, tables=None, image=(Bytes.at(0, assemble("long", code)), Bytes.at(0x4000, tables)), **more)
     slots = (Memslot(0, 0, 0x2000), Memslot(1, 0x4000, 0x3000))
     vcpus = (Vcpu(0, "long", {**machine.vcpus[0].regs, **regs, **more.get("regs", {})}, (), machine.vcpus[0].script),)
-    return Machine(**{**machine.__dict__, "memslots": slots, "vcpus": vcpus, "devices": ()})
+    return machine._replace(memslots=slots, vcpus=vcpus, devices=())
 
 
 def test_user_mode() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
@@ -61,7 +60,7 @@ def panel(*kinds: Measured, host: str = "kvm") -> Result:
 
 
 def test_kinds_are_ranked_and_compared_with_user_space() -> None:
-    nisv, mmio, ram = kind("nisv", 300.0, 9000.0), kind("mmio", 400.0, 10.0), replace(kind("ram", 4.0), is_span=True)
+    nisv, mmio, ram = kind("nisv", 300.0, 9000.0), kind("mmio", 400.0, 10.0), kind("ram", 4.0)._replace(is_span=True)
     result = panel(nisv, mmio, ram)
     (table,) = measure._compared([result], None)
     rows = [re.split(r"\s{2,}", line) for line in table.splitlines()[3:]]
@@ -73,8 +72,8 @@ def test_kinds_are_ranked_and_compared_with_user_space() -> None:
     ]
     (table,) = measure._compared([panel(nisv, mmio)], None)
     assert "times mmio" in table
-    cheap = replace(kind("less", 0.2), rounds=((-1.0,),))
-    (table,) = measure._compared([panel(replace(nisv, rounds=((1.0,),)), cheap)], None)
+    cheap = kind("less", 0.2)._replace(rounds=((-1.0,),))
+    (table,) = measure._compared([panel(nisv._replace(rounds=((1.0,),)), cheap)], None)
     assert table.endswith("less: too little to be told from nothing, so no base: write a larger `per`")
 
 

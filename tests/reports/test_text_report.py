@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import replace
 
 import pytest
 from report_samples import RUNS, broken, data_and_regs, enosys, io, post_index, repeated, run, same, skipped, x86, xfailed
@@ -141,14 +140,14 @@ def test_no_table_is_spoken_of_where_none_is():
 
 def test_a_failure_is_told_in_full_once():
     first = x86("a", "FAIL", rows=(Row("!", 5, io(1), io(2), ("data",)),), mismatches=(Mismatch(1, 5, io(1), io(2)),))
-    second = replace(first, host="qemu:x86_64@6.1", kernel="6.1.0", flavour="svm")
+    second = first._replace(host="qemu:x86_64@6.1", kernel="6.1.0", flavour="svm")
     shown = text.failure(second, False, 100, first)
     assert "the same as on kvm, kernel 6.1.0-18-amd64" in shown
     assert "on qemu:x86_64@6.1, kernel 6.1.0, svm" in shown
     assert "--on qemu:x86_64@6.1" in shown
     assert len(shown.split("\n")) == 4
     # One that differs otherwise is told in full.
-    other = replace(second, mismatches=(Mismatch(1, 5, io(1), io(3)),))
+    other = second._replace(mismatches=(Mismatch(1, 5, io(1), io(3)),))
     assert "expected" in text.failure(other, False, 100, first).split("\n", 2)[2]
     assert text.render(run(first, second)).count("differs: data") == 1
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from kvmscen.asm.layout import Misplaced
 from kvmscen.asm.source import Statement
@@ -37,8 +37,7 @@ _HARMLESS = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Complaint:
+class Complaint(NamedTuple):
     """One message. `line` is that of as's text from 1, 0 where it names none; `used` that of the use of the macro it is in."""
 
     line: int
@@ -53,7 +52,7 @@ def of_assembler(messages: str) -> Iterator[Complaint]:
     for message in messages.splitlines():
         if found := _USED.match(message):
             # The outermost use stands last.
-            last = None if last is None else replace(last, used=int(found.group(1)))
+            last = None if last is None else last._replace(used=int(found.group(1)))
             continue
         if last is not None:
             yield last

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
@@ -20,16 +20,14 @@ _ALLOC = 0x2  # SHF_ALLOC
 _MERGED = 0x30  # SHF_MERGE | SHF_STRINGS
 
 
-@dataclass(frozen=True)
-class Symbol:
+class Symbol(NamedTuple):
     """A symbol of an object: its section's name, None for a plain number; `value` is the offset, or the number."""
 
     section: str | None
     value: int
 
 
-@dataclass(frozen=True)
-class Object:
+class Object(NamedTuple):
     """What as made: sections before they are placed. `nobits` names those without bytes.
 
     `undefined` are symbols that the program uses and does not have. `raw` is the file, for ld.
@@ -42,8 +40,7 @@ class Object:
     raw: bytes
 
 
-@dataclass(frozen=True)
-class Use:
+class Use(NamedTuple):
     """A relocation: where a symbol (or a section, by its name) is used, and the relocation's type."""
 
     symbol: str

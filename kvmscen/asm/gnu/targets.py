@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 from kvmscen.sandbox import landlock
 
@@ -16,8 +16,7 @@ FOLDERS = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib")
 _PT_INTERP = 3
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(NamedTuple):
     """An architecture's binutils. `options` are as's by the mode's width in bits, `prologue` what stands before every program.
 
     `machines` are those whose plain `as` is of this architecture. `align` is that of instructions, in bytes.
@@ -29,7 +28,7 @@ class Target:
     options: dict[int, tuple[str, ...]]
     emulation: str
     align: int = 1
-    prologue: dict[int, str] = field(default_factory=dict)
+    prologue: dict[int, str] = {}
 
 
 _RISCV = (
@@ -60,8 +59,7 @@ TARGETS = {
 }
 
 
-@dataclass(frozen=True)
-class Tools:
+class Tools(NamedTuple):
     """The paths of as and ld for one target."""
 
     target: Target

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from kvmscen.asm.sections import MARKS, NAMING, OPERANDS, named, no_name
 from kvmscen.asm.source import Reader, Statement
@@ -37,8 +37,7 @@ _REFUSED = {
 _MAX_REPEAT = 65536
 
 
-@dataclass(frozen=True)
-class Text:
+class Text(NamedTuple):
     """What as reads: `lines`, and for each the index of its statement, None where it has none."""
 
     lines: Sequence[str]
@@ -54,9 +53,8 @@ def statements(source: Source, arch: str) -> list[Statement]:
     out: list[Statement] = []
     for macro in source.macros:
         place = (macro.file, macro.line, macro.column)
-        body = Reader(macro.text, arch, macro.line, macro.column).statements
-        for statement in body:
-            statement.spot = (macro.file, statement.line, statement.column)
+        read = Reader(macro.text, arch, macro.line, macro.column).statements
+        body = [statement._replace(spot=(macro.file, statement.line, statement.column)) for statement in read]
         head = Statement(macro.line, macro.column, f".macro {macro.name}", "", ".macro", macro.name, spot=place)
         out += [head, *body, Statement(macro.line, macro.column, ".endm", "", ".endm", spot=place)]
     return out + Reader(source.text, arch, source.line, source.column).statements

@@ -9,9 +9,9 @@ import signal
 import subprocess
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 from kvmscen import sandbox
 from kvmscen.asm.gnu import confined
@@ -29,8 +29,7 @@ _LOOK = 0.5
 _FULL = re.compile(r"^(?!program\.s:\d+: ).*(?:No space left on device|Disk quota exceeded)", re.MULTILINE)
 
 
-@dataclass(frozen=True)
-class Ran:
+class Ran(NamedTuple):
     """How a run ended: `why` is empty, or says what stopped it."""
 
     status: int
