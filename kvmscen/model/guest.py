@@ -79,6 +79,10 @@ class Guest(Building):
         """Do what is special at an address; False: nothing is, the hook is stale."""
         raise NotImplementedError
 
+    def harmless(self, address: int) -> bool:
+        """Whether the guest need not stop at a special address after all, as its registers are now."""
+        return False
+
     def faulted(self, access: int, address: int, size: int, value: int, pc: int) -> None:
         """An access outside the slots, a write to a read-only one, or a fetch."""
         raise NotImplementedError
@@ -312,7 +316,7 @@ class Guest(Building):
         return self.memory.read(address, size) or b""
 
     def _on_special(self, engine: Any, address: int, size: int, data: Any) -> None:
-        if not self.passing:
+        if not self.passing and not self.harmless(address):
             engine.emu_stop()
 
     def _install(self) -> None:

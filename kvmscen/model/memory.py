@@ -22,6 +22,7 @@ PAGE = 0x1000
 LOG_DIRTY, READONLY = 1, 2
 SLOTS_MAX = 32767
 PAGES_MAX = (1 << 31) - 1
+_GRAINS = (1 << 16, 1 << 14, PAGE)
 _PIECE = 1 << 16
 _NOTHING = bytes(_PIECE)
 # What the engine's own slot may take on top.
@@ -56,6 +57,8 @@ class Memory:
         self._bits, self._beyond = REACH[arch]
         self._held: dict[int, mmap.mmap] = {}
         self.slots: dict[int, Slot] = {}
+        self.written: set[int] = set()  # numbers of the pages that host or guest have written to
+        self.moved = False  # a slot was moved or deleted: what was written there before is not known
 
     # --- the ioctl --------------------------------------------------------------------------------------------------
 
@@ -113,6 +116,7 @@ class Memory:
         self._engine.mem_map_ptr(slot.gpa, slot.size, rights if slot.readonly else uc_const.UC_PROT_ALL, at)
 
     def _unmap(self, slot: Slot) -> None:
+        self.moved = True
         self._engine.mem_unmap(slot.gpa, slot.size)
         self.forget_code()
 
@@ -143,7 +147,21 @@ class Memory:
         if slot is None or gpa + len(data) > slot.gpa + slot.size:
             return False
         slot.held[gpa - slot.gpa : gpa - slot.gpa + len(data)] = data
+        if data:
+            self.written.update(range(gpa // PAGE, (gpa + len(data) - 1) // PAGE + 1))
         return True
+
+    def pristine(self, gpa: int) -> bool | None:
+        """Whether nobody has written to the host's page behind `gpa`, so that KVM maps it read-only first; None: unsure."""
+        slot = self.at(gpa)
+        if gpa // PAGE in self.written and not (slot is not None and slot.flags & LOG_DIRTY):
+            return False
+        if self.moved or slot is None or slot.flags & LOG_DIRTY:
+            return None
+        # A host with larger pages takes no slots that are not multiples of them.
+        grain = next(g for g in _GRAINS if not any(one.gpa % g or one.size % g for one in self.slots.values()))
+        first = gpa // grain * grain // PAGE
+        return None if self.written & set(range(first, first + grain // PAGE)) else True
 
     def forget_code(self) -> None:
         """Unicorn does not see what the host writes: drop what it has translated."""

@@ -47,6 +47,10 @@ FOLLOWED = {
     STACK + "push 8; lea rax, [rip+4]; push rax; retfq; nop; mov ebx, 9": 9,
     "mov rax, cr0; mov ebx, eax": 0x80000033,
     "mov edi, 0x1010; movaps xmm0, [rdi]; addps xmm0, [rdi]; movups xmm0, [rdi+1]; mov ebx, 3": 3,
+    "mov rbx, 0x1000; mov esi, [rbx]; mov edi, [rbx + 4]; mov esp, [rbx]; mov ebx, 4": 4,
+    # A loop of one block: what is special in it stops each time.
+    "mov ebx, 3; mov edi, 0x1010; a: movaps [rdi], xmm0; movsd xmm1, qword ptr [rdi]; dec ebx; jnz a; mov ebx, 6": 6,
+    "mov edi, 3; a: mov ecx, 0xc0000101; mov eax, edi; xor edx, edx; wrmsr; inc ebx; dec edi; jnz a": 3,
     "sidt [0x1000]; movzx ebx, word ptr [0x1000]": 0,
 }
 

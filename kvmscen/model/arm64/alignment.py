@@ -22,10 +22,12 @@ class Alignment:
         word: Callable[[int], int],
         read: Callable[[str], int],
         device: Callable[[int], bool],
+        written: set[int],
         report: Callable[[str], None],
     ) -> None:
         # Not the engine itself: its hooks hold this object.
         self._word, self._read, self._device, self._report = word, read, device, report
+        self._written = written  # the pages that the guest writes to are added to it
         # Reading a register through the binding takes longer than all else here.
         self._raw = binding.uclib.uc_reg_read
         self._handle = engine._uch
@@ -35,6 +37,8 @@ class Alignment:
         engine.hook_add(uc_const.UC_HOOK_MEM_READ | uc_const.UC_HOOK_MEM_WRITE, self._on_access)
 
     def _on_access(self, engine: Any, access: int, address: int, size: int, value: int, data: Any) -> None:
+        if access == uc_const.UC_MEM_WRITE:
+            self._written.add(address >> 12)
         self._raw(self._handle, const.UC_ARM64_REG_PC, self._pc_at)
         by_sp, align = needs(self._word(self._pc.value))
         if by_sp:

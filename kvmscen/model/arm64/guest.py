@@ -81,7 +81,7 @@ class Arm64(Guest):
         self.engine.reg_write(const.UC_ARM64_REG_CP_REG, (*_SCR_EL3, _RW))
         self.off = False
         self.instructions = Instructions(self)
-        self.alignment = Alignment(self.engine, self.word, self.register, self._device, self._misaligned)
+        self.alignment = Alignment(self.engine, self.word, self.register, self._device, self.memory.written, self._misaligned)
         self.sctlr = RESET["sctlr_el1"]
         self.identity = False  # the tables, were the MMU on, would be those of `mmu: identity`
         self.unknown: dict[str, str] = {}  # registers that hold what the model does not know, and why
@@ -111,6 +111,8 @@ class Arm64(Guest):
         if wrong is not None:
             raise Unpredicted(wrong)
         self.sctlr = values.get("sctlr_el1", self.sctlr)
+        if "cpacr_el1" in values:
+            self._seen.clear()  # what is special in a block depends on it
         tables = self.machine.tables
         wanted = {} if tables is None else arm64_tables.boot(tables.at)
         self.identity = bool(wanted) and all(values.get(name, self.read_whole(name)) == wanted[name] for name in TRANSLATION)
@@ -206,12 +208,17 @@ class Arm64(Guest):
     def specials(self, address: int, code: bytes) -> Iterable[int]:
         return self.instructions.within(address, code)
 
+    def harmless(self, address: int) -> bool:
+        return self.instructions.harmless(address)
+
     def special(self, address: int) -> bool:
         return self.instructions.carry_out(address)
 
     def single(self) -> None:
         """Let Unicorn execute the one instruction at pc, special or not."""
         pc = self.pc()
+        # Unicorn counts instructions only in what it translates anew.
+        self.memory.forget_code()
         self.passing = True
         try:
             failed = self.emulate(pc, 1)

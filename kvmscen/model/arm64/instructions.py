@@ -12,8 +12,9 @@ from kvmscen.arch.arm64_syndrome import decode
 from kvmscen.kvm import emulation
 from kvmscen.model.arm64 import system
 from kvmscen.model.arm64.state import unmodelled_pstate
-from kvmscen.model.arm64.undecoded import bus_of, is_exclusive, is_signed_atomic, quietly
+from kvmscen.model.arm64.undecoded import bus_of, is_exclusive, is_signed_atomic, is_store_exclusive, quietly
 from kvmscen.model.building import Blocked, Unpredicted
+from kvmscen.model.memory import PAGE
 
 if TYPE_CHECKING:
     from kvmscen.model.arm64.guest import Arm64
@@ -36,8 +37,19 @@ class Instructions:
                 yield address + 4 * n
 
     def _stops(self, word: int) -> bool:
-        exclusive = self.guest.emulates and is_exclusive(word)
-        return exclusive or system.stops(word) or is_signed_atomic(word) or (is_simd(word) and self._trapping())
+        if is_store_exclusive(word) or (self.guest.emulates and is_exclusive(word)) or is_signed_atomic(word):
+            return True
+        return system.stops(word) or (uses_simd(word) and self._trapping())
+
+    def harmless(self, address: int) -> bool:
+        """Whether it is a store-exclusive that can succeed."""
+        word = self.guest.word(address)
+        if self.guest.emulates or not is_store_exclusive(word):
+            return False
+        try:
+            return self._pristine(word) is False
+        except Unpredicted:
+            return False
 
     def carry_out(self, address: int) -> bool:
         """Do what is special at an address; False: Unicorn may go on there."""
@@ -47,7 +59,9 @@ class Instructions:
             raise Unpredicted(wrong)
         if zeroes:
             return self._zeroes(word, address)
-        if is_simd(word) and self._trapping():
+        if is_store_exclusive(word) and self._fails(word):
+            return True
+        if uses_simd(word) and self._trapping():
             self.guest.exception("SIMD and floating point are off in cpacr_el1")
             return True
         if system.stops(word):
@@ -126,6 +140,35 @@ class Instructions:
         quietly(guest)
         return True
 
+    def _pristine(self, word: int) -> bool | None:
+        """Whether a store-exclusive is to a page of a slot that nobody has written to; None where that is not known."""
+        base = word >> 5 & 31
+        physical = self.guest.physical(self.guest.register("sp" if base == 31 else f"x{base}"))
+        return self.guest.memory.pristine(physical) if self.guest.memory.readonly(physical) is False else False
+
+    def _fails(self, word: int) -> bool:
+        """A store-exclusive to a page that KVM has mapped read-only, since it was only read: its fault clears the monitor."""
+        guest = self.guest
+        pristine = self._pristine(word)
+        if pristine is None:
+            raise Unpredicted(f"the store-exclusive at {guest.pc():#x} fails or not by whether the host's page was written to")
+        if not pristine:
+            return False
+        base = word >> 5 & 31
+        at = guest.physical(guest.register("sp" if base == 31 else f"x{base}"))
+        held = guest.memory.read(at, 1) or b"\0"
+        if guest.emulates:
+            bus_of(guest).monitors.take(guest.plan.id, ())
+            guest.put(word >> 16 & 31, 1)
+            guest.jump(guest.pc() + 4)
+        else:
+            # Unicorn's fails, and clears its monitor, where memory is not what was loaded.
+            guest.memory.write(at, bytes((held[0] ^ 1,)))
+            guest.single()
+            guest.memory.write(at, held)
+        guest.memory.written.add(at // PAGE)
+        return True
+
     def _exclusive(self, word: int, pc: int) -> bool:
         """ldxr, stxr and their pairs, with one monitor for the slots and what lies outside them."""
         guest = self.guest
@@ -140,6 +183,8 @@ class Instructions:
         return True
 
 
-def is_simd(word: int) -> bool:
-    """Whether a word is a SIMD or floating-point instruction, or a load or store of such a register."""
-    return word >> 25 & 7 == 7 or word >> 25 & 7 == 6
+def uses_simd(word: int) -> bool:
+    """Whether CPACR_EL1 may trap a word: SIMD and floating point, loads and stores of such registers, fpcr and fpsr."""
+    if word & 0xFFC00000 == 0xD5000000:
+        return system.HELD.get(word >> 5 & 0xFFFF) in ("fpcr", "fpsr") and bool(word & 1 << 20)
+    return word >> 25 & 7 in (6, 7)

@@ -185,6 +185,9 @@ class X86(Guest):
             return size, mnemonic.split()[-1], operands
         return 0, "", ""
 
+    def harmless(self, address: int) -> bool:
+        return self.instructions.harmless(address)
+
     def disassemble(self, code: bytes, address: int) -> Iterable[tuple[int, int, str, str]]:
         """Address, length, mnemonic and operands of each instruction."""
         found: Iterable[tuple[int, int, str, str]] = self._disassembler.disasm_lite(code, address)
@@ -199,6 +202,8 @@ class X86(Guest):
     def step(self) -> None:
         """Let Unicorn execute the one instruction at pc, which goes to another, and may access what lies outside the slots."""
         before = self.pc()
+        # Unicorn counts instructions only in what it translates anew.
+        self.memory.forget_code()
         self.passing = True
         try:
             failed = self.emulate(self.start(), 1)

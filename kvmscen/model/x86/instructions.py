@@ -50,6 +50,7 @@ POPS = frozenset(("popf", "popfd", "popfq"))
 FAR = frozenset(("iret", "iretd", "iretq", "retf", "retfq", "lcall", "ljmp"))
 SEGMENT_LOADS = frozenset(("lds", "les", "lfs", "lgs", "lss"))
 SEGMENTS = ("cs", "ds", "es", "fs", "gs", "ss")
+DEBUG = tuple(f" dr{n}" for n in range(8))
 # Moves of 16 bytes that need not be aligned.
 UNALIGNED = frozenset(("movups", "movupd", "movdqu", "lddqu", "pcmpestri", "pcmpestrm", "pcmpistri", "pcmpistrm"))
 _VEX = frozenset((0xC4, 0xC5, 0x62, 0x8F))
@@ -86,11 +87,19 @@ class Instructions:
             return True
         if raw[:1] and raw[0] in _VEX and parse(raw, self.guest.bits).map == 0:
             return True
-        if "xmmword ptr" in operands and name not in UNALIGNED:
+        if _needs_alignment(name, operands):
             return True
-        return name in ("mov", "pop") and (
-            operands[:2] in ("cr", "dr", *SEGMENTS) or operands.endswith(" cr8") or " dr" in operands
-        )
+        moves = operands[:2] in ("cr", "dr") and operands[2:3].isdigit()
+        moves = moves or operands.partition(",")[0] in SEGMENTS or operands.endswith((" cr8", *DEBUG))
+        return moves and name in ("mov", "pop")
+
+    def harmless(self, address: int) -> bool:
+        """Whether the instruction asks for no more than an operand that is aligned, and it is."""
+        _, name, operands = self.guest.decode(address)
+        if not _needs_alignment(name, operands):
+            return False
+        at = self.guest.operand(address)
+        return at is not None and not at & 15
 
     def carry_out(self, address: int) -> bool:
         """Do what is special at an address; False: nothing is."""
@@ -120,12 +129,11 @@ class Instructions:
 
     def _step(self, address: int, name: str, operands: str) -> None:
         guest = self.guest
-        if "xmmword ptr" in operands and name not in UNALIGNED:
-            at = guest.operand(address)
-            if at is not None and at & 15:
-                guest.interrupted(13)
-            else:
+        if _needs_alignment(name, operands):
+            if self.harmless(address):
                 guest.step()
+            else:
+                guest.interrupted(13)
         elif name in FLUSHES and guest.outside(address):
             self._give_up(name, operands, "it lies outside the slots")
         elif name in FLUSHES or name in POPS or (name == "mov" and "cr2" in operands) or (name in TABLES and not guest.cpl):
@@ -140,7 +148,7 @@ class Instructions:
     def _segments(self, name: str, operands: str) -> None:
         """What loads a segment register, by the engine's own GDT, and stays in its code segment."""
         guest = self.guest
-        if name in ("mov", "pop") and operands[:2] not in SEGMENTS:
+        if name in ("mov", "pop") and operands.partition(",")[0] not in SEGMENTS:
             self._give_up(name, operands)
         if guest.mode == "real":
             guest.step()
@@ -193,3 +201,8 @@ class Instructions:
 
     def _give_up(self, name: str, operands: str, why: str = "what it does depends on the host or its mode") -> None:
         raise Unpredicted(f"{name} {operands}".strip() + f" at {self.guest.pc():#x}: {why}")
+
+
+def _needs_alignment(name: str, operands: str) -> bool:
+    """Whether an operand of 16 bytes in memory must be aligned."""
+    return "xmmword ptr" in operands and name not in UNALIGNED and name[0] != "v"
