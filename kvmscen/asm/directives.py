@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from kvmscen.asm import sections
 from kvmscen.asm.expressions import Expression
 from kvmscen.asm.items import Align, Fixed, Leb128, Numbers, Space
 from kvmscen.asm.source import Statement, split_operands, string_bytes
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
 
 MAX_ALIGN = 1 << 24
 _NAME = re.compile(r"[A-Za-z_.$][\w.$]*\Z", re.ASCII)
-_SECTION = re.compile(
-    r'\s*"?([A-Za-z_.$][\w.$-]*)"?(?=[\s,]|\Z)\s*(?:,\s*(\d+)\s*)?(?:,\s*"([^"]*)")?\s*(?:,\s*[@%"](\w+)"?)?[^"]*\Z', re.ASCII
-)
 _DATA = {".byte": 1, ".2byte": 2, ".4byte": 4, ".8byte": 8, ".hword": 2, ".short": 2, ".int": 4, ".long": 4, ".quad": 8}
 _DATA.update({".dc": 2, ".dc.b": 1, ".dc.w": 2, ".dc.l": 4})
 _FLOATS = {".float": "f", ".single": "f", ".ffloat": "f", ".dc.s": "f", ".double": "d", ".dfloat": "d", ".dc.d": "d"}
@@ -205,7 +203,10 @@ def _subsection(front: Front, statement: Statement) -> None:
 
 
 def _section(front: Front, statement: Statement) -> None:
-    found = _SECTION.match(statement.rest)
+    found = sections.OPERANDS.match(statement.rest)
+    written = sections.named(statement.rest) if found is None else found.group(1)
+    if written is not None and (why := sections.no_name(written)) is not None:
+        raise Wrong(why)
     if not found:
         raise Wrong(f'.section takes a name and flags: .section .name, "aw", not {clip(statement.rest)}')
     name, number, flags, kind = found.groups()
@@ -215,8 +216,6 @@ def _section(front: Front, statement: Statement) -> None:
         front.push()
     if name not in front.chunks:
         front.open(name, flags, kind or "")
-    if front.chunks[name].loaded and not _NAME.match(name):
-        raise Wrong(f"`{clip(name)}` is no name of a section: write letters, digits, `_`, `.` and `$`, no digit first")
     front.enter(name, int(number or 0) if len(number or "") < 6 else 8193)
 
 

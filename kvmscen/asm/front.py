@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Protocol
 
+from kvmscen.asm import sections
 from kvmscen.asm.directives import directive
 from kvmscen.asm.expand import Expander, Wronged
 from kvmscen.asm.expressions import Expression, Parser
@@ -169,9 +170,7 @@ class Front:
         """Make a section. `flags` are None where none are written."""
         code = name == ".text" or name.startswith((".text.", ".init", ".fini")) or "x" in (flags or "")
         nobits = kind == "nobits" or (not kind and (name == ".bss" or name.startswith(".bss.")))
-        # One without flags is taken in: people leave them out. One with flags that say so is for the linker only.
-        loaded = flags is None or "a" in flags or name.startswith((".text", ".rodata", ".data", ".bss", ".init", ".fini"))
-        chunk = self.chunks[name] = Chunk(name, code, nobits, loaded=loaded)
+        chunk = self.chunks[name] = Chunk(name, code, nobits, loaded=sections.is_loaded(name, flags))
         return chunk
 
     def is_set(self, name: str) -> bool:

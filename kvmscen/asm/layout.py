@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -76,11 +77,14 @@ def place(shapes: Sequence[Shape], placements: Sequence[Placement], origin: int)
 
 
 def section_symbols(shapes: Sequence[Shape], places: dict[str, Place]) -> dict[str, int]:
-    """`__text_start` and its like for every section."""
+    """`__text_start` and its like for every section; of `.x-1` and `.x_1` together `__x_1_start` would say one of two things."""
     symbols: dict[str, int] = {}
+    stems = Counter(stem(shape.name) for shape in shapes)
     for shape in shapes:
         at = places[shape.name]
         middle = stem(shape.name)
+        if stems[middle] > 1:
+            continue
         symbols[f"__{middle}_start"] = at.gpa
         symbols[f"__{middle}_end"] = at.gpa + shape.size
         symbols[f"__{middle}_size"] = shape.size

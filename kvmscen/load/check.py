@@ -178,7 +178,7 @@ class _Teller:
         if comment == "registers":
             return names.unknown_register(key, self.arch)
         if comment == "section name":
-            return f"`{shown}` is no name of a section: write letters, digits, `_`, `.` and `$`"
+            return f"`{shown}` is no name of a section: write letters, digits, `_`, `.`, `$` and `-`, no digit or `-` first"
         if comment == "measure name":
             return f"`{shown}` is no name of what is timed: write letters, digits, `_`, `.`, `+` and `-`"
         if comment == "macro name":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from elftools.common.exceptions import ELFError
 
 from kvmscen.asm.gnu import messages, objects, targets, text, tools
 from kvmscen.asm.layout import Place, align_up
+from kvmscen.asm.sections import MARKS, NAMING, OPERANDS, no_name
 from kvmscen.asm.values import Line, clip
 
 # JUMP26 and CALL26 of arm64, to which ld adds veneers where they do not reach.
@@ -27,28 +27,17 @@ _OPTIONS = (
 )
 
 
-_PLAIN = re.compile(r"[A-Za-z_.$][\w.$-]*\Z", re.ASCII)
-# What a name may be told by that the program does not hold as it is.
-_NAMING = (".section", ".pushsection")
-
-
 def check_names(made: objects.Object, report: messages.Report) -> None:
     """Refuse names that would be more than a name in a linker script: a quote in one ends the name there."""
     for name in (*(shape.name for shape in made.shapes), *made.undefined):
-        if _PLAIN.match(name):
-            continue
         kind = "symbol" if name in made.undefined else "section"
+        if (why := no_name(name, kind)) is None:
+            continue
         index = next((n for n, s in enumerate(report.statements) if name in s.text), None)
         if index is None and kind == "section":
-            index = next((n for n, s in enumerate(report.statements) if s.word in _NAMING and not _plainly(s.rest)), None)
-        report.add(
-            index, f"`{clip(name)}` is no name of a {kind}: write letters, digits, `_`, `.`, `$` and `-`, no digit or `-` first"
-        )
+            index = next((n for n, s in enumerate(report.statements) if s.word in NAMING and not OPERANDS.match(s.rest)), None)
+        report.add(index, why)
     report.stop()
-
-
-def _plainly(operands: str) -> bool:
-    return bool(_PLAIN.match(operands.partition(",")[0].strip().strip('"')))
 
 
 def script(made: objects.Object, places: Mapping[str, Place], symbols: Mapping[str, int]) -> str:
@@ -57,7 +46,7 @@ def script(made: objects.Object, places: Mapping[str, Place], symbols: Mapping[s
     for name, at in places.items():
         kind = " (NOLOAD)" if name in made.nobits else ""
         parts.append(f'  "{name}" {at.gpa:#x}{kind} : {{ *("{name}") }}')
-    parts.append(f"  {text.MARKS} 0 (INFO) : {{ *({text.MARKS}) }}")
+    parts.append(f"  {MARKS} 0 (INFO) : {{ *({MARKS}) }}")
     parts.append("  /DISCARD/ : { *(*) }")
     parts.append("}")
     # as leaves undefined what the layout alone can say.
@@ -87,7 +76,7 @@ def link(
         report.only(None, f"linking failed: {messages.shorten(ran.messages)} (GNU ld)")
         report.stop()
         raise
-    lines = _lines(contents.get(text.MARKS, (0, b""))[1], found.target.align, report)
+    lines = _lines(contents.get(MARKS, (0, b""))[1], found.target.align, report)
     for section, offset, say in messages.of_linker(ran.messages):
         at = places.get(section)
         index = None if at is None else _statement(lines, at.gpa + offset)

@@ -12,11 +12,11 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.relocation import RelocationSection
 from elftools.elf.sections import SymbolTableSection
 
-from kvmscen.asm.gnu.text import MARKS
 from kvmscen.asm.layout import Shape
+from kvmscen.asm.sections import MARKS, is_loaded
 
 _KEPT = ("SHT_PROGBITS", "SHT_NOBITS", "SHT_NOTE", "SHT_INIT_ARRAY", "SHT_FINI_ARRAY", "SHT_PREINIT_ARRAY")
-_DROPPED = (".note.gnu.property", ".note.GNU-stack", ".comment", ".eh_frame", MARKS)
+_ALLOC = 0x2  # SHF_ALLOC
 _MERGED = 0x30  # SHF_MERGE | SHF_STRINGS
 
 
@@ -53,8 +53,8 @@ class Use:
     addend: int
 
 
-def read(raw: bytes) -> Object:
-    """Read an object file. Raises ELFError."""
+def read(raw: bytes, written: Mapping[str, str | None]) -> Object:
+    """Read an object file; `written` are the flags of sections as the program has them. Raises ELFError."""
     elf = ELFFile(io.BytesIO(raw))
     shapes: dict[str, Shape] = {}
     nobits: set[str] = set()
@@ -66,7 +66,7 @@ def read(raw: bytes) -> Object:
         name = section.name
         if isinstance(section, SymbolTableSection):
             table = section
-        elif section["sh_type"] in _KEPT and name not in _DROPPED and not name.startswith((".debug_", ".stab")):
+        elif section["sh_type"] in _KEPT and is_loaded(name, "a" if section["sh_flags"] & _ALLOC else written.get(name)):
             if name in shapes:
                 raise ELFError(f"there are two sections {name} of different kinds")
             shapes[name] = Shape(name, section["sh_size"], max(1, section["sh_addralign"]))

@@ -110,7 +110,7 @@ class Job:
             report.add(None, messages.FOREIGN)
             report.stop()
         try:
-            return objects.read((where / messages.OBJECT).read_bytes())
+            return objects.read((where / messages.OBJECT).read_bytes(), text.entered(report.statements))
         except (ELFError, OSError) as error:
             report.add(None, f"what GNU as made cannot be used: {messages.shorten(str(error))}")
             report.stop()
@@ -163,7 +163,7 @@ def _place(
 ) -> tuple[list[Shape], dict[str, Place]]:
     """The sections that count, and where they go."""
     placed = {placement.name for placement in placements}
-    named = {symbol.section for symbol in made.symbols.values()} | text.entered(report.statements)
+    named = {symbol.section for symbol in made.symbols.values()} | text.entered(report.statements).keys()
     shapes = []
     for shape in made.shapes:
         # as makes .text, .data and .bss also where nobody asks for them.

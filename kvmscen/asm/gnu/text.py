@@ -11,10 +11,10 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from kvmscen.asm.sections import MARKS, NAMING, OPERANDS, named, no_name
 from kvmscen.asm.source import Reader, Statement
 from kvmscen.asm.values import Source, Wrong
 
-MARKS = ".kvm.lines"
 _END = 1 << 31
 # A local label of this number is at the edges of every statement; no program has it.
 _EDGE = 1987654321
@@ -67,6 +67,9 @@ def check(statement: Statement) -> None:
     word = statement.word
     if word in _REFUSED:
         raise Wrong(f"{word} {_REFUSED[word]}")
+    name = named(statement.rest) if word in NAMING and "\\" not in statement.rest else None
+    if name is not None and (why := no_name(name)) is not None:
+        raise Wrong(why)
     count = statement.rest if word == ".rept" and statement.rest.isascii() and statement.rest.isdigit() else "0"
     if len(count) > 9 or int(count) > _MAX_REPEAT:
         raise Wrong(f"{word} repeats at most {_MAX_REPEAT} times")
@@ -123,16 +126,16 @@ def _mark(number: int) -> str:
     return f"{_EDGE}: .pushsection {MARKS}; .4byte {number}; .8byte {_EDGE}b; .popsection"
 
 
-def entered(statements: Sequence[Statement]) -> set[str]:
-    """The sections that are named by directives."""
-    names = set()
+def entered(statements: Sequence[Statement]) -> dict[str, str | None]:
+    """The sections that are named by directives, with their flags, None where none are written."""
+    names: dict[str, str | None] = {}
     for statement in statements:
         if statement.word == ".end":
             break
         if statement.word in (".text", ".data", ".bss"):
-            names.add(statement.word)
-        if statement.word in (".section", ".pushsection"):
-            names.add(statement.rest.partition(",")[0].strip().strip('"'))
+            names.setdefault(statement.word, None)
+        if statement.word in NAMING and (found := OPERANDS.match(statement.rest)):
+            names.setdefault(found.group(1), found.group(3))
     return names
 
 

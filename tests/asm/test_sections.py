@@ -1,0 +1,95 @@
+"""Names and flags of sections: both assemblers take the same ones, to the same bytes, and refuse the same ones at their line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import reference
+
+from kvmscen.asm import Placement, Source, assemble
+from kvmscen.errors import ScenarioError
+from kvmscen.load import load_text
+
+ASSEMBLERS = ("keystone", "gnu")
+PLAIN = (".x-1", "x-1", ".text-2", '".x-1"', "$a", "$a-b", ".x-", "_", ".data.rel.ro-local", '"x"')
+NOT_PLAIN = (
+    *("-x", "1a", ".é", "a+b", "a!", "a=b", "a/b", "a@b", "a~", "%a", "x:y", "[a]", "/DISCARD/"),
+    *('".x y"', '"a,b"', '"*COM*"', '""', '"a;b"'),
+)
+
+
+def both(arch: str, text: str, *placements: Placement) -> list[object]:
+    """What each makes of a program: its sections and symbols, or what is wrong with it."""
+    pytest.importorskip("keystone")
+    reference.tools(arch)
+    out: list[object] = []
+    for assembler in ASSEMBLERS:
+        try:
+            program = assemble(arch, 64, Source("s", text), placements, 0x1000, assembler)
+        except ScenarioError as error:
+            out.append([(problem.line, problem.column, problem.message) for problem in error.problems])
+        else:
+            out.append((program.sections, program.symbols))
+    return out
+
+
+@pytest.mark.parametrize("arch", ["x86_64", "arm64"])
+@pytest.mark.parametrize("directive", [".section", ".pushsection"])
+@pytest.mark.parametrize("name", PLAIN)
+def test_a_plain_name(arch: str, directive: str, name: str) -> None:
+    bare = name.strip('"')
+    text = f'_start: nop\n{directive} {name}, "aw"\n.quad 5, _start\n'
+    one, other = both(arch, text, Placement(bare, 0x3000))
+    assert one == other
+    assert isinstance(one, tuple), one
+    assert next(section.data.hex() for section in one[0] if section.gpa == 0x3000) == "05000000000000000010000000000000"
+
+
+@pytest.mark.parametrize("name", NOT_PLAIN)
+def test_a_name_that_is_not_plain(name: str) -> None:
+    # The number stands in an instruction before, which is not the line to blame.
+    text = f'_start: nop\nmov $0x1a, %eax\n.section {name}, "aw"\n.quad 5\n'
+    one, other = both("x86_64", f".att_syntax\n{text}")
+    bare = name.strip('"')
+    say = f"`{bare}` is no name of a section: write letters, digits, `_`, `.`, `$` and `-`, no digit or `-` first"
+    assert one == other == [(4, 1, say)]
+
+
+def test_the_name_of_a_section_of_our_own() -> None:
+    one, other = both("arm64", 'nop\n.section .kvm.lines, "a"\n.byte 1\n')
+    assert one == other == [(2, 1, "`.kvm.lines` is a section of kvmscen's own: write another name")]
+
+
+@pytest.mark.parametrize("flags", ["", ', "a"', ', "aw"', ', "ax"', ', ""', ', "w"', ', "", @progbits'])
+@pytest.mark.parametrize(
+    "name", [".x", ".x-1", ".textx", ".text.a", ".datax", ".data1", ".rodata1", ".init", ".initx", ".debug_x"]
+)
+def test_flags_say_whether_the_guest_has_it(name: str, flags: str) -> None:
+    one, other = both("x86_64", f"_start: nop\n.section {name}{flags}\n.quad 5\n")
+    assert one == other
+    assert isinstance(one, tuple), one
+    usual = name in (".text.a", ".data1", ".rodata1", ".init")
+    there = name != ".debug_x" and (usual or not flags or "a" in flags.split(", @")[0])
+    assert [section.name for section in one[0]] == [".text", *([name] if there else [])]
+
+
+def test_two_sections_of_one_symbol() -> None:
+    """`.x-1` and `.x_1` would both have `__x_1_start`: neither does, and who asks is told."""
+    text = '_start: nop\n.section .x-1, "a"\n.byte 1\n.section .x_1, "a"\n.byte 2\n'
+    one, other = both("x86_64", text)
+    assert one == other
+    assert isinstance(one, tuple), one
+    assert "__x_1_start" not in one[1]
+    assert "__text_start" in one[1]
+    for told in both("x86_64", f"{text}.quad __x_1_start\n"):
+        assert isinstance(told, list), told
+        ((line, _, message),) = told
+        assert (line, "__x_1_start" in message) == (6, True)
+
+
+def test_a_scenario_places_it(tmp_path: Path) -> None:
+    scenario = load_text(
+        "arch: x86_64\nsections: {.x-1: 0x5000, .data: {after: .x-1}}\nasm: hlt\nexpect: [hlt]\n", str(tmp_path / "s.yaml")
+    )
+    assert [section.name for section in scenario.cases[0].sections] == [".x-1", ".data"]
