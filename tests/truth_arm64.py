@@ -87,6 +87,12 @@ def _access(random: Random, bases: tuple[str, ...], aligned: bool) -> Lines:
     return random.choice(forms)
 
 
+def _between(random: Random, reg: int) -> Lines:
+    """What comes between a load-exclusive and its store."""
+    loop = [f"tbnz w{reg}, #{random.randrange(32)}, .+8", f"eor x{reg}, x{reg}, #1"]
+    return random.choice(([f"add x{reg}, x{reg}, #1"], [f"str w{reg}, [x21]"], [f"ldrb w{reg}, [x20]"], ["clrex"], ["isb"], loop))
+
+
 def _undecoded(random: Random, base: str, aligned: bool) -> Lines:
     """One that KVM cannot decode: outside the slots it ends the guest."""
     at, a, b, c = 16 * random.randrange(WORDS // 2), *random.sample(range(13), 3)
@@ -103,6 +109,7 @@ def _undecoded(random: Random, base: str, aligned: bool) -> Lines:
         return [f"add x22, {base}, #{at + random.randrange(16)}", *random.choice(plain)]
     exclusives = [
         [f"ldxr {r}{a}, [x22]", f"stxr w{b}, {r}{c}, [x22]"],
+        [f"ldaxr {r}{a}, [x22]", *_between(random, a), f"stlxr w{b}, {r}{c}, [x22]"],
         [f"{atomic} {r}{a}, {r}{b}, [x22]"],
         [f"{atomic}{random.choice('bh')} w{a}, w{b}, [x22]"],
     ]

@@ -22,7 +22,7 @@ PAGE = 0x1000
 LOG_DIRTY, READONLY = 1, 2
 SLOTS_MAX = 32767
 PAGES_MAX = (1 << 31) - 1
-_GRAINS = (1 << 16, 1 << 14, PAGE)
+GRAINS = (1 << 16, 1 << 14, PAGE)  # the pages that a host may have
 _PIECE = 1 << 16
 _NOTHING = bytes(_PIECE)
 # What the engine's own slot may take on top.
@@ -58,7 +58,8 @@ class Memory:
         self._held: dict[int, mmap.mmap] = {}
         self.slots: dict[int, Slot] = {}
         self.written: set[int] = set()  # numbers of the pages that host or guest have written to
-        self.moved = False  # a slot was moved or deleted: what was written there before is not known
+        self.changed: set[int] = set()  # those that the host has written to, for who looks at them and empties it
+        self.unmapped = 0  # how often a slot was moved, deleted, or got other flags
 
     # --- the ioctl --------------------------------------------------------------------------------------------------
 
@@ -79,6 +80,7 @@ class Memory:
             raise IoctlError(_IOCTL, errno.EINVAL)
         if old is not None and old.gpa == gpa:
             old.flags = flags
+            self.unmapped += 1
             return
         others = (slot for slot in self.slots.values() if slot.number != number)
         if any(gpa < slot.gpa + slot.size and slot.gpa < gpa + size for slot in others):
@@ -116,7 +118,7 @@ class Memory:
         self._engine.mem_map_ptr(slot.gpa, slot.size, rights if slot.readonly else uc_const.UC_PROT_ALL, at)
 
     def _unmap(self, slot: Slot) -> None:
-        self.moved = True
+        self.unmapped += 1
         self._engine.mem_unmap(slot.gpa, slot.size)
         self.forget_code()
 
@@ -148,7 +150,9 @@ class Memory:
             return False
         slot.held[gpa - slot.gpa : gpa - slot.gpa + len(data)] = data
         if data:
-            self.written.update(range(gpa // PAGE, (gpa + len(data) - 1) // PAGE + 1))
+            pages = range(gpa // PAGE, (gpa + len(data) - 1) // PAGE + 1)
+            self.written.update(pages)
+            self.changed.update(pages)
         return True
 
     def pristine(self, gpa: int) -> bool | None:
@@ -156,10 +160,10 @@ class Memory:
         slot = self.at(gpa)
         if gpa // PAGE in self.written and not (slot is not None and slot.flags & LOG_DIRTY):
             return False
-        if self.moved or slot is None or slot.flags & LOG_DIRTY:
+        if self.unmapped or slot is None or slot.flags & LOG_DIRTY:
             return None
         # A host with larger pages takes no slots that are not multiples of them.
-        grain = next(g for g in _GRAINS if not any(one.gpa % g or one.size % g for one in self.slots.values()))
+        grain = next(g for g in GRAINS if not any(one.gpa % g or one.size % g for one in self.slots.values()))
         first = gpa // grain * grain // PAGE
         return None if self.written & set(range(first, first + grain // PAGE)) else True
 

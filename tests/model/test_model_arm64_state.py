@@ -176,7 +176,7 @@ MAPPED = {
     "dc zva, x3": "dc zva with the MMU on, to what its tables call Device memory",
     "ldr x0, [x4, #4]": None,
     "ldar w0, [x5]": "an unaligned access to 0xffa by an exclusive, atomic or ordered instruction",
-    "ldxr x0, [x5]": "the guest takes an exception of its own",
+    "ldxr x0, [x5]": "an unaligned access to 0xffa by an exclusive",
     "str x0, [x5]": "the access to 0xffa lies partly in a slot",
     "ldr x0, [x5]": "the access to 0xffa lies partly in a slot",
     "stp x0, x1, [x6]": "a part of the access to 0xff8 lies in a slot",

@@ -14,7 +14,10 @@ from kvmscen.arch.arm64_alignment import SA, misaligned, needs, stack
 
 
 class Alignment:
-    """Looks at each access to the slots; `report` is called with what is wrong, and the access then counts for nothing."""
+    """Looks at each access to the slots; `report` is called with what is wrong, and the access then counts for nothing.
+
+    `accessed` is told the address of each, and whether it writes.
+    """
 
     def __init__(
         self,
@@ -22,12 +25,12 @@ class Alignment:
         word: Callable[[int], int],
         read: Callable[[str], int],
         device: Callable[[int], bool],
-        written: set[int],
         report: Callable[[str], None],
+        accessed: Callable[[int, bool], None],
     ) -> None:
         # Not the engine itself: its hooks hold this object.
         self._word, self._read, self._device, self._report = word, read, device, report
-        self._written = written  # the pages that the guest writes to are added to it
+        self._accessed = accessed
         # Reading a register through the binding takes longer than all else here.
         self._raw = binding.uclib.uc_reg_read
         self._handle = engine._uch
@@ -37,8 +40,7 @@ class Alignment:
         engine.hook_add(uc_const.UC_HOOK_MEM_READ | uc_const.UC_HOOK_MEM_WRITE, self._on_access)
 
     def _on_access(self, engine: Any, access: int, address: int, size: int, value: int, data: Any) -> None:
-        if access == uc_const.UC_MEM_WRITE:
-            self._written.add(address >> 12)
+        self._accessed(address, access == uc_const.UC_MEM_WRITE)
         self._raw(self._handle, const.UC_ARM64_REG_PC, self._pc_at)
         by_sp, align = needs(self._word(self._pc.value))
         if by_sp:
@@ -46,6 +48,8 @@ class Alignment:
             if self._sp.value % 16 and self._read("sctlr_el1") & SA:
                 self._report(stack(self._sp.value))
                 return
+        if address % size:
+            self._accessed(address + size - 1, access == uc_const.UC_MEM_WRITE)
         if address % size or (align > size and address % align):
             wrong = self.wrong(self._pc.value)
             if wrong is not None:

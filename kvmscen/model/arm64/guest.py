@@ -18,8 +18,9 @@ from kvmscen.model.arm64 import system
 from kvmscen.model.arm64.alignment import Alignment
 from kvmscen.model.arm64.crossing import torn
 from kvmscen.model.arm64.instructions import Instructions
+from kvmscen.model.arm64.monitor import Monitor
 from kvmscen.model.arm64.psci import answer
-from kvmscen.model.arm64.state import EE, TRANSLATION, unmodelled
+from kvmscen.model.arm64.state import EE, RESET, RESET_PSTATE, TRANSLATION, unmodelled
 from kvmscen.model.arm64.undecoded import bus_of, emulates
 from kvmscen.model.building import Blocked, Unpredicted
 from kvmscen.model.capabilities import ARM64, IPA_BITS
@@ -27,16 +28,6 @@ from kvmscen.model.guest import FETCHES, Guest
 
 MASK = (1 << 64) - 1
 SPAN = 1 << 23  # SCTLR_EL1: an exception leaves PSTATE.PAN as it is
-RESET_PSTATE = 0x3C5  # EL1h, all exceptions masked
-# What KVM_ARM_VCPU_INIT leaves in system registers other than 0: those that the Arm ARM calls unknown get one number of KVM's.
-_UNKNOWN = 0x1DE7EC7EDBADC0DE
-RESET = {
-    "pstate": RESET_PSTATE,
-    "sctlr_el1": 0xC50078,
-    "cpacr_el1": 0,
-    **dict.fromkeys(("ttbr0_el1", "ttbr1_el1", "mair_el1", "esr_el1", "far_el1", "par_el1"), _UNKNOWN),
-    **dict.fromkeys(("tpidr_el0", "tpidrro_el0", "tpidr_el1"), _UNKNOWN),
-}
 _SCR_EL3, _RW = (1, 1, 3, 6, 0), 1 << 10  # SCR_EL3.RW: EL1 is AArch64
 BTYPE = 0xC00  # set by indirect branches on the CPU that Unicorn models, not on one without BTI
 HVC, HLT = 0xD4000002, 0xD4400000
@@ -80,8 +71,9 @@ class Arm64(Guest):
         # Without it Unicorn walks the tables of EL1 as those of AArch32, and drops the upper half of each address.
         self.engine.reg_write(const.UC_ARM64_REG_CP_REG, (*_SCR_EL3, _RW))
         self.off = False
+        self.monitor = Monitor(self.memory)
         self.instructions = Instructions(self)
-        self.alignment = Alignment(self.engine, self.word, self.register, self._device, self.memory.written, self._misaligned)
+        self.alignment = Alignment(self.engine, self.word, self.register, self._device, self._misaligned, self.monitor.accessed)
         self.sctlr = RESET["sctlr_el1"]
         self.identity = False  # the tables, were the MMU on, would be those of `mmu: identity`
         self.unknown: dict[str, str] = {}  # registers that hold what the model does not know, and why
@@ -205,6 +197,11 @@ class Arm64(Guest):
             raise Blocked
         super().go()
 
+    def take(self, kind: str, name: str, fields: Mapping[str, Any], pc: int) -> Verdict:
+        # It is no longer behind a load-exclusive that the host carried out.
+        self.recorder.exclusive.discard(self.plan.id)
+        return super().take(kind, name, fields, pc)
+
     def specials(self, address: int, code: bytes) -> Iterable[int]:
         return self.instructions.within(address, code)
 
@@ -282,6 +279,7 @@ class Arm64(Guest):
     # --- accesses ---------------------------------------------------------------------------------------------------
 
     def faulted(self, access: int, address: int, size: int, value: int, pc: int) -> None:
+        self.monitor.clear()
         if access in FETCHES:
             self.exception("a prefetch abort")
             return
@@ -339,6 +337,7 @@ class Arm64(Guest):
 
     def undecoded(self, found: Access, address: int, pc: int) -> None:
         """An abort without a valid syndrome."""
+        self.monitor.clear()
         if "KVM_CAP_ARM_NISV_TO_USER" not in self.enabled:
             self.take("error", "ENOSYS", {"ioctl": "KVM_RUN"}, pc)
             return
@@ -379,6 +378,7 @@ class Arm64(Guest):
     # --- hvc --------------------------------------------------------------------------------------------------------
 
     def _hypercall(self, pc: int) -> None:
+        self.monitor.clear()
         function = self.general(0) & 0xFFFFFFFF
         reply = answer(function, (self.general(1), self.general(2)), "psci_0_2" in self.plan.features)
         if reply is None:

@@ -6,15 +6,16 @@ import struct
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from unicorn import unicorn_const as uc_const
+
 from kvmscen.arch import arm64_tables
 from kvmscen.arch.arm64_alignment import ZVA
 from kvmscen.arch.arm64_syndrome import decode
 from kvmscen.kvm import emulation
 from kvmscen.model.arm64 import system
 from kvmscen.model.arm64.state import unmodelled_pstate
-from kvmscen.model.arm64.undecoded import bus_of, is_exclusive, is_signed_atomic, is_store_exclusive, quietly
+from kvmscen.model.arm64.undecoded import bus_of, is_exclusive, is_signed_atomic, quietly
 from kvmscen.model.building import Blocked, Unpredicted
-from kvmscen.model.memory import PAGE
 
 if TYPE_CHECKING:
     from kvmscen.model.arm64.guest import Arm64
@@ -37,30 +38,36 @@ class Instructions:
                 yield address + 4 * n
 
     def _stops(self, word: int) -> bool:
-        if is_store_exclusive(word) or (self.guest.emulates and is_exclusive(word)) or is_signed_atomic(word):
-            return True
-        return system.stops(word) or (uses_simd(word) and self._trapping())
+        return is_exclusive(word) or system.stops(word) or is_signed_atomic(word) or (uses_simd(word) and self._trapping())
 
     def harmless(self, address: int) -> bool:
-        """Whether it is a store-exclusive that can succeed."""
-        word = self.guest.word(address)
-        if self.guest.emulates or not is_store_exclusive(word):
+        """Whether it is an exclusive that Unicorn may execute: a load of a slot, or a store that is done."""
+        word, monitor = self.guest.word(address), self.guest.monitor
+        if not is_exclusive(word):
             return False
         try:
-            return self._pristine(word) is False
-        except Unpredicted:
+            at, size = self._marks(word)
+        except Unpredicted:  # it cannot pass through Unicorn
             return False
+        readonly = self.guest.memory.readonly(at)
+        if at % size or readonly is None or self._emulated():
+            return False
+        if is_load(word):
+            monitor.load(at, size, address)
+        elif monitor.fate(at, size, address) != (True, None):
+            return False
+        else:
+            monitor.clear()
+        return True
 
     def carry_out(self, address: int) -> bool:
         """Do what is special at an address; False: Unicorn may go on there."""
         word = self.guest.word(address)
-        exclusive, zeroes = self.guest.emulates and is_exclusive(word), word & ~0x1F == ZVA
+        exclusive, zeroes = is_exclusive(word), word & ~0x1F == ZVA
         if (exclusive or zeroes) and (wrong := self.guest.alignment.wrong(address)) is not None:
             raise Unpredicted(wrong)
         if zeroes:
             return self._zeroes(word, address)
-        if is_store_exclusive(word) and self._fails(word):
-            return True
         if uses_simd(word) and self._trapping():
             self.guest.exception("SIMD and floating point are off in cpacr_el1")
             return True
@@ -68,7 +75,8 @@ class Instructions:
             self._system(word)
             return True
         if exclusive:
-            return self._exclusive(word, address)
+            self._exclusive(word, address)
+            return True
         return is_signed_atomic(word) and self._signed_atomic(word, address)
 
     def _trapping(self) -> bool:
@@ -81,6 +89,7 @@ class Instructions:
         guest = self.guest
         if word == system.SELF:
             raise Blocked
+        guest.monitor.doubt("it depends on the host whether KVM comes in at a system instruction behind the load-exclusive")
         if word == system.WFE:
             guest.jump(guest.pc() + 4)  # KVM goes on behind it, where it traps it; an event comes with the host's next tick
         elif word == system.ERET:
@@ -89,6 +98,7 @@ class Instructions:
             if (wrong := unmodelled_pstate(pstate)) is not None:
                 raise Unpredicted(wrong)
             guest.write_wholes({"pstate": pstate})
+            guest.monitor.clear()
             guest.jump(pc)
         elif word & 0xFFF00000 == 0xD5300000 and word >> 5 & 0xFFFF == system.MPIDR:
             guest.put(word & 31, 1 << 31)  # of vCPU 0
@@ -102,7 +112,8 @@ class Instructions:
 
     def _is_cache(self, word: int) -> bool:
         _, op1, crn, crm, op2 = system.fields(word)
-        return (op1, crn, crm, op2) in system.CACHES_BY_ADDRESS and self.guest.general(word & 31) < _REACH
+        row = op1, crn, crm, op2
+        return row in system.CACHES_BY_SET or (row in system.CACHES_BY_ADDRESS and self.guest.general(word & 31) < _REACH)
 
     def _write(self, word: int, value: int) -> None:
         """msr of a register."""
@@ -126,6 +137,7 @@ class Instructions:
         found = decode(word)
         physical = guest.physical(address)
         if guest.memory.readonly(physical) is False:
+            guest.monitor.accessed(physical, True)
             quietly(guest)
         elif found is not None:
             guest.undecoded(found, physical, pc)
@@ -137,50 +149,59 @@ class Instructions:
         address = guest.physical(guest.register("sp" if base == 31 else f"x{base}"))
         if guest.memory.readonly(address) is not False or guest.alignment.wrong(pc) is not None:
             return False
+        guest.monitor.accessed(address, True)
         quietly(guest)
         return True
 
-    def _pristine(self, word: int) -> bool | None:
-        """Whether a store-exclusive is to a page of a slot that nobody has written to; None where that is not known."""
-        base = word >> 5 & 31
-        physical = self.guest.physical(self.guest.register("sp" if base == 31 else f"x{base}"))
-        return self.guest.memory.pristine(physical) if self.guest.memory.readonly(physical) is False else False
+    # --- exclusives -------------------------------------------------------------------------------------------------
 
-    def _fails(self, word: int) -> bool:
-        """A store-exclusive to a page that KVM has mapped read-only, since it was only read: its fault clears the monitor."""
-        guest = self.guest
-        pristine = self._pristine(word)
-        if pristine is None:
-            raise Unpredicted(f"the store-exclusive at {guest.pc():#x} fails or not by whether the host's page was written to")
-        if not pristine:
-            return False
+    def _marks(self, word: int) -> tuple[int, int]:
+        """The physical address and the bytes of an exclusive."""
         base = word >> 5 & 31
-        at = guest.physical(guest.register("sp" if base == 31 else f"x{base}"))
-        held = guest.memory.read(at, 1) or b"\0"
-        if guest.emulates:
-            bus_of(guest).monitors.take(guest.plan.id, ())
-            guest.put(word >> 16 & 31, 1)
-            guest.jump(guest.pc() + 4)
+        virtual = self.guest.register("sp" if base == 31 else f"x{base}")
+        return self.guest.physical(virtual), (1 << (word >> 30)) << (word >> 21 & 1)
+
+    def _emulated(self) -> bool:
+        """Whether the guest is behind a load-exclusive that its host has carried out: the host does the store too."""
+        return self.guest.plan.id in self.guest.recorder.exclusive
+
+    def _exclusive(self, word: int, pc: int) -> None:
+        """ldxr, stxr and their pairs, where Unicorn cannot be left to do them."""
+        guest = self.guest
+        at, size = self._marks(word)
+        if is_load(word):
+            self._load(word, at, size, pc)
+        elif self._emulated() and emulation.store_exclusive(guest.recorder, bus_of(guest)):
+            guest.recorder.exclusive.discard(guest.plan.id)
+            guest.monitor.clear()
         else:
-            # Unicorn's fails, and clears its monitor, where memory is not what was loaded.
-            guest.memory.write(at, bytes((held[0] ^ 1,)))
-            guest.single()
-            guest.memory.write(at, held)
-        guest.memory.written.add(at // PAGE)
-        return True
+            self._store(word, at, size, pc)
 
-    def _exclusive(self, word: int, pc: int) -> bool:
-        """ldxr, stxr and their pairs, with one monitor for the slots and what lies outside them."""
+    def _load(self, word: int, at: int, size: int, pc: int) -> None:
+        guest, found = self.guest, decode(word)
+        if guest.memory.at(at) is None and found is not None:
+            guest.faulted(uc_const.UC_MEM_READ_UNMAPPED, at, size, 0, pc)
+            return
+        guest.single()
+        guest.monitor.load(at, size, pc)
+
+    def _store(self, word: int, at: int, size: int, pc: int) -> None:
         guest = self.guest
-        bus = bus_of(guest)
-        found = decode(word)
-        address = guest.physical(bus.register("sp" if word >> 5 & 31 == 31 else f"x{word >> 5 & 31}"))
-        outside = guest.memory.at(address) is None
-        if outside and found is not None and word >> 22 & 1:
-            guest.undecoded(found, address, pc)
-        elif not outside or not emulation.store_exclusive(guest.recorder, bus):
-            quietly(guest)
-        return True
+        done, doubt = guest.monitor.fate(at, size, pc)
+        if doubt is not None:
+            raise Unpredicted(f"whether the store-exclusive at {pc:#x} is done depends on the CPU or the host: {doubt}")
+        if done:
+            guest.monitor.clear()
+            guest.single()
+            return
+        guest.monitor.failed(at)
+        guest.put(word >> 16 & 31, 1)
+        guest.jump(pc + 4)
+
+
+def is_load(word: int) -> bool:
+    """Whether an exclusive is a load."""
+    return bool(word >> 22 & 1)
 
 
 def uses_simd(word: int) -> bool:

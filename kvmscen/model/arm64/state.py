@@ -15,6 +15,17 @@ _FPCR = 0x7C00000  # AHP, DN, FZ, RMode
 _DAIF, _NZCV = 0xF << 6, 0xF << 28
 _MODES = (4, 5)  # EL1t, EL1h
 
+RESET_PSTATE = 0x3C5  # EL1h, all exceptions masked
+# What KVM_ARM_VCPU_INIT leaves in system registers other than 0: those that the Arm ARM calls unknown get one number of KVM's.
+_UNKNOWN = 0x1DE7EC7EDBADC0DE
+RESET = {
+    "pstate": RESET_PSTATE,
+    "sctlr_el1": 0xC50078,
+    "cpacr_el1": 0,
+    **dict.fromkeys(("ttbr0_el1", "ttbr1_el1", "mair_el1", "esr_el1", "far_el1", "par_el1"), _UNKNOWN),
+    **dict.fromkeys(("tpidr_el0", "tpidrro_el0", "tpidr_el1"), _UNKNOWN),
+}
+
 
 def unmodelled(values: Mapping[str, int], read: Callable[[str], int]) -> str | None:
     """Why the model cannot follow a guest in whose registers `values` are written over what `read` gives, or None."""

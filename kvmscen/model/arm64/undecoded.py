@@ -43,11 +43,6 @@ def is_exclusive(word: int) -> bool:
     return word & 0x3F800000 == 0x08000000 and word & 0x80200000 != 0x00200000
 
 
-def is_store_exclusive(word: int) -> bool:
-    """stxr, stxp and their like."""
-    return is_exclusive(word) and not word & 0x00C00000
-
-
 def is_signed_atomic(word: int) -> bool:
     """ldsmax and ldsmin of less than 8 bytes: Unicorn compares what is in memory without its sign."""
     return word & 0x3F20EC00 == 0x38204000 and word >> 30 != 3
