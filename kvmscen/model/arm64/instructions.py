@@ -190,6 +190,9 @@ class Instructions:
         done, doubt = guest.monitor.fate(at, size, pc)
         if doubt is not None:
             raise Unpredicted(f"whether the store-exclusive at {pc:#x} is done depends on the CPU or the host: {doubt}")
+        if done and guest.memory.readonly(at):
+            guest.faulted(uc_const.UC_MEM_WRITE_PROT, at, size, 0, pc)
+            return
         if done:
             guest.monitor.clear()
             guest.single()
