@@ -24,7 +24,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-sys.path[:0] = [str(ROOT)]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "asm")]
+
+import elf_files  # noqa: E402 from this tree
 
 from kvmscen.agent import frames  # noqa: E402 from this tree
 from kvmscen.asm import elf  # noqa: E402
@@ -248,16 +250,26 @@ def _texts() -> list[str]:
     return [path.read_text(errors="replace") for path in sorted(paths) if path.stat().st_size < 20_000]
 
 
+def _by_hand(arch: str) -> bytes:
+    parts = (
+        elf_files.Part(".text", 0x1000, bytes(8)),
+        elf_files.Part(".data", 0x8000, bytes(range(16)), load=0x9000),
+        elf_files.Part(".bss", 0x8010, kind=8, size=64),
+    )
+    symbols = (("_start", 0x1000, 0x12, 1), ("counter", 0x8000, 0x11, 2), ("room", 0x8010, 0x11, 3))
+    return elf_files.File(parts, symbols, machine=elf_files.EM[arch]).build()
+
+
 PROGRAM = ".globl _start\n.type _start, %function\n_start:\n nop\n nop\n.data\ncounter: .quad 1, 2\n.bss\nroom: .space 64\n"
 
 
 @cache
 def _executables() -> list[tuple[bytes, str, int]]:
-    """Small ones of GNU as and ld, with debug information; of this machine's own where no other is there."""
+    """Small ones made by hand, and where GNU as and ld are installed theirs, with debug information."""
     import shutil
     import subprocess
 
-    out: list[tuple[bytes, str, int]] = []
+    out = [(_by_hand(arch), arch, 64) for arch in ("x86_64", "arm64")]
     for prefix, arch in (("", "x86_64"), ("x86_64-linux-gnu-", "x86_64"), ("aarch64-linux-gnu-", "arm64")):
         if shutil.which(f"{prefix}as") is None or (prefix == "" and os.uname().machine != "x86_64"):
             continue
