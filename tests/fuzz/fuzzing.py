@@ -29,8 +29,10 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "asm")]
 import elf_files  # noqa: E402 from this tree
 
 from kvmscen.agent import frames  # noqa: E402 from this tree
-from kvmscen.asm import elf  # noqa: E402
+from kvmscen.asm import Source, assemble, elf  # noqa: E402
+from kvmscen.asm.gnu import targets as targets_of_gnu  # noqa: E402
 from kvmscen.asm.items import Wrong  # noqa: E402
+from kvmscen.disk import scratch  # noqa: E402
 from kvmscen.errors import HostError  # noqa: E402
 from kvmscen.facts import Facts  # noqa: E402
 from kvmscen.hosts import bounded, recordings, shapes  # noqa: E402
@@ -171,6 +173,10 @@ class Kinds:
         self.preparer = Preparer()
         targets = [Target("kvm", FACTS).to_json()]
         self.preparer.handle({"targets": targets, "each": True, "assembler": "keystone"})
+        # Each has a few descriptors for as long as the process lives.
+        for arch in ("x86_64", "arm64", "riscv64"):
+            if targets_of_gnu.find(arch) is not None:
+                assemble(arch, 64, Source("a.s", "nop\n"), (), 0, "gnu")
 
     def scenario(self, choose: Choose) -> str:
         """A scenario file, prepared for a run or checked."""
@@ -337,14 +343,11 @@ def _descriptors() -> int:
 
 
 def _left() -> set[str]:
-    # Rooms for as and ld stay as long as their process.
-    own = f"kvmscen-gnu-{os.getpid()}-"
-    names = ((folder, name) for folder in ("/dev/shm", tempfile.gettempdir()) for name in os.listdir(folder))
-    return {
-        f"{folder}/{name}"
-        for folder, name in names
-        if name.startswith("kvmscen") and f"-{os.getpid()}" in name and own not in name
-    }
+    # Rooms for as and ld stay as long as their process, and are empty between programs.
+    rooms = scratch.settle()
+    names = ((folder, name) for folder in ("/dev/shm", tempfile.gettempdir(), *rooms) for name in os.listdir(folder))
+    paths = {f"{folder}/{name}" for folder, name in names if name.startswith("kvmscen") and f"-{os.getpid()}" in name}
+    return paths - set(rooms)
 
 
 def main() -> None:
