@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from unicorn import x86_const as const
@@ -11,6 +12,7 @@ from kvmscen.model.building import Blocked, Unpredicted
 from kvmscen.model.x86.boot import EFER
 from kvmscen.model.x86.emulator import parse
 from kvmscen.model.x86.flags import READERS, UNDEFINED
+from kvmscen.model.x86.nans import ARITHMETIC, two_nans
 from kvmscen.model.x86.ports import ports
 
 if TYPE_CHECKING:
@@ -87,19 +89,30 @@ class Instructions:
             return True
         if raw[:1] and raw[0] in _VEX and parse(raw, self.guest.bits).map == 0:
             return True
-        if _needs_alignment(name, operands):
+        if name in ARITHMETIC or _needs_alignment(name, operands):
             return True
         moves = operands[:2] in ("cr", "dr") and operands[2:3].isdigit()
         moves = moves or operands.partition(",")[0] in SEGMENTS or operands.endswith((" cr8", *DEBUG))
         return moves and name in ("mov", "pop")
 
     def harmless(self, address: int) -> bool:
-        """Whether the instruction asks for no more than an operand that is aligned, and it is."""
-        _, name, operands = self.guest.decode(address)
-        if not _needs_alignment(name, operands):
+        """Whether the instruction asks for no more than its operands can tell, and they do."""
+        guest = self.guest
+        _, name, operands = guest.decode(address)
+        needs = _needs_alignment(name, operands)
+        if not needs and name not in ARITHMETIC:
             return False
-        at = self.guest.operand(address)
-        return at is not None and not at & 15
+        at = guest.operand(address)
+        if needs and (at is None or at & 15):
+            return False
+        # Where it aborts, Unicorn loses the flags that its hook has made.
+        if at is not None and guest.memory.at(at) is None:
+            return False
+        return name not in ARITHMETIC or not two_nans(name, operands, guest.read, partial(self._operand, at))
+
+    def _operand(self, at: int | None, size: int) -> int:
+        """What lies in memory there."""
+        return int.from_bytes((self.guest.memory.read(at, size) if at is not None else None) or b"", "little")
 
     def carry_out(self, address: int) -> bool:
         """Do what is special at an address; False: nothing is."""
@@ -129,11 +142,14 @@ class Instructions:
 
     def _step(self, address: int, name: str, operands: str) -> None:
         guest = self.guest
-        if _needs_alignment(name, operands):
-            if self.harmless(address):
-                guest.step()
-            else:
+        if name in ARITHMETIC or _needs_alignment(name, operands):
+            at = guest.operand(address)
+            if at is not None and at & 15 and _needs_alignment(name, operands):
                 guest.interrupted(13)
+                return
+            if name in ARITHMETIC and two_nans(name, operands, guest.read, partial(self._operand, at)):
+                self._give_up(name, operands, "of two NaNs Unicorn takes another than processors do")
+            guest.step()
         elif name in FLUSHES and guest.outside(address):
             self._give_up(name, operands, "it lies outside the slots")
         elif name in FLUSHES or name in POPS or (name == "mov" and "cr2" in operands) or (name in TABLES and not guest.cpl):
