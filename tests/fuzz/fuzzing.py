@@ -322,7 +322,7 @@ def run(kind: str, count: int, seed: int) -> tuple[Counter[str], list[str]]:
     with tempfile.TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None) as folder:
         one: Callable[[Choose], str] = getattr(Kinds(Path(folder)), kind)
         one(random.Random(0))
-        before, there = _descriptors(), _left()
+        there, before = _left(), _descriptors()
         previous = signal.signal(signal.SIGPROF, late)
         for number in range(count):
             signal.setitimer(signal.ITIMER_PROF, SECONDS)

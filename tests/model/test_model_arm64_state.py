@@ -37,6 +37,8 @@ GIVEN_UP = {
     "mov x0, #0x80000; msr sctlr_el1, x0": "sctlr_el1 is 0x80000",
     "mrs x0, sctlr_el1; orr x0, x0, #1; msr sctlr_el1, x0": "tcr_el1 is 0x0: the model knows granules of 4 KiB",
     "mov x0, #0x300000; msr cpacr_el1, x0; mov x0, #0x1f00; msr fpcr, x0": "fpcr is 0x1f00",
+    "mov x0, #-1; msr esr_el1, x0": "esr_el1 is written 0xffffffffffffffff at 0x4: what is kept of its reserved bits differs",
+    "mov x0, #0x10000000; msr cpacr_el1, x0": "cpacr_el1 is written 0x10000000",
     "mov x0, #0x80; msr vbar_el1, x0": "vbar_el1 is 0x80",
     "msr elr_el1, x2; mov x0, #0x3c0; msr spsr_el1, x0; eret": "the guest leaves EL1 (pstate 0x3c0)",
     "msr elr_el1, x2; movz x0, #0x20, lsl #16; add x0, x0, #5; msr spsr_el1, x0; eret": "pstate is 0x200005",
@@ -53,6 +55,8 @@ FOLLOWED = {
     "mrs x0, mpidr_el1": 1 << 31,
     "mrs x0, daif; msr daifclr, #15; mrs x1, daif; sub x0, x0, x1": 0x3C0,
     "msr tpidr_el0, x2; mrs x0, tpidr_el0": 0x800,
+    "mov x1, #-1; msr nzcv, x1; mrs x0, nzcv": 0xF0000000,
+    "mov w1, #-1; msr esr_el1, x1; mrs x0, esr_el1": 0xFFFFFFFF,
     "mov x0, #0x300000; msr cpacr_el1, x0; movz x0, #0x300, lsl #16; msr fpcr, x0; mrs x0, fpcr": 0x3000000,
     "adr x1, #20; msr elr_el1, x1; mov x1, #0x3c4; msr spsr_el1, x1; eret; mrs x0, spsel": 0,
 }
@@ -216,7 +220,7 @@ def test_code_that_is_not_mapped_to_itself_is_given_up() -> None:
     regs = {"mair_el1": 0xFF, "tcr_el1": 0x80190019, "ttbr0_el1": 0x6000, "ttbr1_el1": 0x6000, "sctlr_el1": SCTLR | M}
     slots = (Memslot(0, 0, 0x1000), Memslot(1, 0x6000, 0x1000))
     code = "br x2; " + OFF
-    image = (Bytes.at(0, assemble("arm64", code)), Bytes.at(0x6000, table))
+    image = (Bytes(0, assemble("arm64", code)), Bytes(0x6000, table))
     seen = execute(arm64(code, regs={**regs, "x2": 0x40000004}, memslots=slots, image=image))
     assert "map its code at 0x40000004 to another address" in (seen.unpredicted or "")
     seen = execute(arm64(code, regs={**regs, "x2": 4}, memslots=slots, image=image))
@@ -226,10 +230,11 @@ def test_code_that_is_not_mapped_to_itself_is_given_up() -> None:
 def test_a_pair_over_a_slots_end_is_carried_out_whole_where_it_is_emulated() -> None:
     enable = arm64("nop").enable
     machine = identity("stp x0, x1, [x6]", {**REGS, "x0": 5, "x1": 7})
+    from dataclasses import replace
 
     from model_machines import NISV
 
-    machine = machine._replace(enable=(*enable, *NISV), undecoded="emulate", observe_memory=((0xFF8, 8),))
+    machine = replace(machine, enable=(*enable, *NISV), undecoded="emulate", observe_memory=((0xFF8, 8),))
     seen = execute(machine)
     assert seen.unpredicted is None
     assert (seen.events[0].fields["fault_ipa"], seen.memory[0xFF8]) == (0x1000, (5).to_bytes(8, "little"))

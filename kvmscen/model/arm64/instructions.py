@@ -13,7 +13,7 @@ from kvmscen.arch.arm64_alignment import ZVA
 from kvmscen.arch.arm64_syndrome import decode
 from kvmscen.kvm import emulation
 from kvmscen.model.arm64 import system
-from kvmscen.model.arm64.state import unmodelled_pstate
+from kvmscen.model.arm64.state import KEPT, unmodelled_pstate
 from kvmscen.model.arm64.undecoded import bus_of, is_exclusive, is_signed_atomic, quietly
 from kvmscen.model.building import Blocked, Unpredicted
 
@@ -123,7 +123,10 @@ class Instructions:
         elif row in system.TIMER_CONTROLS:
             raise Unpredicted(f"the guest arms a timer at {guest.pc():#x}: when it fires is for the host's clock to say")
         elif row in system.HELD:
-            guest.check({system.HELD[row]: value})
+            name = system.HELD[row]
+            guest.check({name: value})
+            if value & ~KEPT.get(name, value):
+                raise Unpredicted(f"{name} is written {value:#x} at {guest.pc():#x}: what is kept of its reserved bits differs")
             guest.single()
         else:
             raise Unpredicted(f"{system.reason(word)} (at {guest.pc():#x})")

@@ -13,6 +13,17 @@ TRANSLATION = ("ttbr0_el1", "ttbr1_el1", "tcr_el1", "mair_el1")
 _GRANULES, _OF_4_KIB, _ABOVE_AS = 3 << 14 | 3 << 30, 2 << 30, 37
 _FPCR = 0x7C00000  # AHP, DN, FZ, RMode
 _DAIF, _NZCV = 0xF << 6, 0xF << 28
+# The bits that every CPU keeps of what the guest writes to a register, where those are not all.
+KEPT = {
+    "esr_el1": (1 << 32) - 1,
+    "spsr_el1": _NZCV | _DAIF | 3 << 20 | 0x1F,
+    "cpacr_el1": 3 << 20,
+    "tcr_el1": (1 << 37) - 1 & ~(1 << 6 | 1 << 35),
+    "ttbr0_el1": ~1,
+    "ttbr1_el1": ~1,
+    "contextidr_el1": (1 << 32) - 1,
+    "fpsr": _NZCV | 1 << 27 | 0x9F,
+}
 _MODES = (4, 5)  # EL1t, EL1h
 
 RESET_PSTATE = 0x3C5  # EL1h, all exceptions masked
