@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from kvmscen.arch import arm64_tables
+from kvmscen.arch.arm64_emulate import Monitors
 from kvmscen.kvm import alignment, emulation
 from kvmscen.kvm.recorder import Recorder
 from kvmscen.kvm.script import Devices
@@ -33,7 +34,7 @@ def notes(word: int, regs: dict[str, int], name: str = "mmio", **members: Any) -
         return None
 
     bus = emulation.Bus(
-        0, held.__getitem__, held.update, load, memory.__setitem__, lambda _: None, Devices(()), recorder.monitors
+        0, held.__getitem__, held.update, load, memory.__setitem__, lambda _: None, Devices(()), Monitors()
     )
     for _ in range(2):
         alignment.look(recorder, bus.fresh(), name, members)
