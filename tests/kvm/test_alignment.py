@@ -33,9 +33,7 @@ def notes(word: int, regs: dict[str, int], name: str = "mmio", **members: Any) -
                 return raw[gpa - at : gpa - at + size]
         return None
 
-    bus = emulation.Bus(
-        0, held.__getitem__, held.update, load, memory.__setitem__, lambda _: None, Devices(()), Monitors()
-    )
+    bus = emulation.Bus(0, held.__getitem__, held.update, load, memory.__setitem__, lambda _: None, Devices(()), Monitors())
     for _ in range(2):
         alignment.look(recorder, bus.fresh(), name, members)
     return recorder.notes()
