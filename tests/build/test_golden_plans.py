@@ -1,4 +1,4 @@
-"""What each case of scenarios/ is to a host, byte for byte as in tests/golden/plans/.
+"""What the cases of a few scenarios are to a host, byte for byte as in tests/golden/plans/: those that show each form of it.
 
 After a wanted change: `KVMSCEN_UPDATE_GOLDEN=1 pytest tests/build/test_golden_plans.py`, then read `git diff tests/golden/plans`
 before the commit. Where CI is set nothing is rewritten. The hosts are made up and have everything, so that the same file comes
@@ -25,7 +25,11 @@ from kvmscen.scenario import Conditions
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 GOLDEN = ROOT / "tests" / "golden" / "plans"
-FILES = sorted((ROOT / "scenarios").glob("*.yaml"))
+FEW = """
+arm64-atomics arm64-boot arm64-cost arm64-identity arm64-mmio arm64-undecoded riscv64-sbi
+x86_64-coalesced x86_64-debug x86_64-modes x86_64-section-edges x86_64-slots x86_64-vcpu-events
+"""
+FILES = [ROOT / "scenarios" / f"{name}.yaml" for name in FEW.split()]
 
 
 # Of a file that holds every form of something, the first tell.
@@ -87,10 +91,6 @@ def test_plans(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         golden.write_text(text)
     assert golden.is_file(), f"no {golden}: make it with KVMSCEN_UPDATE_GOLDEN=1"
     assert text == golden.read_text()
-
-
-def test_there_are_scenarios() -> None:
-    assert len(FILES) >= 10
 
 
 def test_no_golden_file_is_left_over() -> None:
