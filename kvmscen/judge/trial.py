@@ -76,6 +76,23 @@ class Trial:
             last -= 1
         return not any(map(self.wrong, self.taken[:last]))
 
+    def untried(self) -> Slot | None:
+        """The step by which the host replied or acted otherwise than this story says, before anything else differed.
+
+        None where all that it did up to the first difference was as this story says. What came behind such a step says nothing
+        about this story: its guest was never given what it was to get.
+        """
+        for one in self.taken:
+            wrong = self.wrong(one)
+            if not set(wrong) <= {"reply", "then"}:
+                return None
+            step, given = one.step, None if one.given is None else one.given.step
+            if given is not None and (step and step.reply, _texts(step)) != (given.reply, _texts(given)):
+                return one.given
+            if wrong:
+                return None
+        return None
+
     # --- one event --------------------------------------------------------------------------------------------------
 
     def wrong(self, one: Taken) -> tuple[str, ...]:

@@ -41,6 +41,14 @@ def judge(job: Job, observation: Observation) -> Result:
             return _judged(job, "PASS", None, observation, base)
         return _judged(job, "XPASS", f"the known wrong outcome is gone: {expectation.reason}", observation, base)
     if overlay is not None and overlay.holds():
+        untried = base.untried()
+        if untried is not None:
+            reason = (
+                f"whether the known wrong outcome is gone was not tried: the `reply` or `then` of line {untried.step.line} is "
+                "not what the case itself has there, and the host went by that: write the same in both, "
+                "up to where the outcomes part"
+            )
+            return result(job, "ERROR", reason, observation=observation)
         return _judged(job, "XFAIL", expectation.reason, observation, overlay)
     return _judged(job, "FAIL", None, observation, base)
 

@@ -247,6 +247,26 @@ def test_what_should_be_is_looked_for_along_the_way_of_a_host_that_goes_by_anoth
     assert trial(acted, [io(1), HLT], other=acted).holds()
 
 
+def test_a_story_whose_replies_and_actions_were_not_given_was_not_tried() -> None:
+    base = story(step(fields=READ, reply={"data": 5}, answer="5"), step("hlt"))
+    other = story(step(fields=READ, reply={"data": 6}, answer="6", line=20), step("hlt"))
+    events = [io(1, 0, reply={"data": 6}), HLT]
+    untried = trial(base, events, other=other).untried()
+    assert untried is not None
+    assert untried.step.line == 20
+    acted = story(step(then=(Deed("set_regs: {rax: 1}", 11),)), step("hlt"))
+    assert trial(acted, [io(1), HLT], other=story(step(), step("hlt"))).untried() is not None
+    # Without steps of its own a case replies as by default, and does nothing.
+    assert trial(Story(None), events, other=other).untried() is not None
+    # Where something else differed first, the case was tried up to there.
+    early = story(step(fields={"port": 2}), *base.steps or ())
+    late = story(step(fields={"port": 1}), *other.steps or ())
+    assert trial(early, [io(1), *events], other=late).untried() is None
+    # The same replies with another outcome are a known wrong outcome as it should be written.
+    wrong = story(step(fields=READ, reply={"data": 5}, answer="5"), step("shutdown"))
+    assert trial(wrong, [io(1, 0, reply={"data": 5}), HLT], other=base).untried() is None
+
+
 # --- accounts that cannot be --------------------------------------------------------------------------------------------------
 
 
