@@ -44,9 +44,9 @@ def judge(job: Job, observation: Observation) -> Result:
         untried = base.untried()
         if untried is not None:
             reason = (
-                f"whether the known wrong outcome is gone was not tried: the `reply` or `then` of line {untried.step.line} is "
-                "not what the case itself has there, and the host went by that: write the same in both, "
-                "up to where the outcomes part"
+                f"whether the known wrong outcome is gone was not tried: up to line {untried} nothing else differs, and there "
+                "the host replied, acted, waited or ended as the entry says and the case itself does not: write the same in "
+                "both, up to where the outcomes part"
             )
             return result(job, "ERROR", reason, observation=observation)
         return _judged(job, "XFAIL", expectation.reason, observation, overlay)
