@@ -103,3 +103,38 @@ def test_in_real_mode(tmp_path: Path) -> None:
             assert (model[code]["status"], wanted in str(model[code]["reason"])) == ("SKIP", True), model[code]["reason"]
         else:
             assert told(model[code]) == told(real[code]) == ("PASS", wanted), code
+
+
+# What PVM's emulator lacks at CPL 0, and what is near that and it has.
+LACKED = ("addps xmm0, xmm1", "movq rax, xmm0", "pxor xmm0, xmm0", "fldpi", "fnstsw ax", "emms", "int3", "int 0x80", "enter 8, 1")
+HAD = (
+    "movups xmm0, [rbx]",
+    "movdqa xmm0, xmm1",
+    "fninit",
+    "fnstcw [rbx]",
+    "enter 8, 0",
+    "movnti [rbx], rax",
+    "mfence",
+    "bts rax, 3",
+)
+
+
+def ends(result: dict[str, Any]) -> list[str]:
+    return [str(event.get("exit")) for event in result["events"]]
+
+
+@pytest.mark.kvm
+def test_what_pvm_lacks_has_a_note(tmp_path: Path) -> None:
+    model, real = (run(tmp_path, "long", [*LACKED, *HAD], on) for on in ("model", "kvm"))
+    pvm = any(result["kvm"] == "pvm" for result in real.values())
+    for code in (*LACKED, *HAD):
+        notes = [note for note in model[code].get("notes", []) if "PVM" in note]
+        assert len(notes) == (code in LACKED), (code, notes)
+        if pvm and code in LACKED:
+            assert ends(real[code])[:1] == ["internal_error"], code
+        else:
+            assert ends(model[code]) == ends(real[code]), code
+    assert model["int3"]["notes"] == [
+        "the code has `int3` at 0x0, which PVM's emulator lacks at CPL 0: an internal_error there, predicted as on VMX and SVM "
+        "(1 of the kind)"
+    ]

@@ -12,7 +12,7 @@ from kvmscen.model.building import Blocked, Unpredicted
 from kvmscen.model.x86.boot import EFER
 from kvmscen.model.x86.emulator import parse
 from kvmscen.model.x86.flags import READERS, UNDEFINED
-from kvmscen.model.x86.known import wrong
+from kvmscen.model.x86.known import lacking, wrong
 from kvmscen.model.x86.nans import ARITHMETIC, two_nans
 from kvmscen.model.x86.ports import ports
 
@@ -77,6 +77,7 @@ class Instructions:
     def __init__(self, guest: X86) -> None:
         self.guest = guest
         self._computed = dict.fromkeys(SHOW_FLAGS, False)
+        self.lacked: dict[int, str] = {}  # at CPL 0, what PVM's emulator lacks
 
     def within(self, address: int, code: bytes) -> Iterable[int]:
         """The addresses of a block, about to run for the first time, in front of which the guest must stop."""
@@ -88,7 +89,10 @@ class Instructions:
             self._computed["stmxcsr"] |= name in ARITHMETIC or ("xmm" in operands and name.startswith(_SSE))
             if name[0] == "f" and name not in _QUIET:
                 self._computed.update(dict.fromkeys(("fnstsw", "fnstenv", "fnsave"), True))
-            if self._stops(name, operands, code[offset : offset + size]):
+            raw = code[offset : offset + size]
+            if not self.guest.cpl and lacking(parse(raw, self.guest.bits), raw, self.guest.bits):
+                self.lacked.setdefault(at, f"{mnemonic} {operands}".strip())
+            if self._stops(name, operands, raw):
                 yield at
         if end < address + len(code) and not self.guest.decode(end)[0]:
             yield end  # Capstone knows no instruction there

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from kvmscen.model.x86.emulator import LEGACY, Instruction
+from kvmscen.model.x86.emulator import LEGACY, Instruction, emulated
 
 _F2, _F3 = 0xF2, 0xF3
 _ENDBR = (0xFA, 0xFB)
 # In long mode no processor knows those, and none gives them another meaning.
 _NONE = frozenset((0x06, 0x07, 0x0E, 0x16, 0x17, 0x1E, 0x1F, 0x27, 0x2F, 0x37, 0x3F, 0x60, 0x61, 0x82, 0x9A, 0xCE, 0xD4, 0xEA))
 _TO_MEMORY = frozenset((0x00, 0x01, 0x08, 0x09, 0x10, 0x11, 0x18, 0x19, 0x20, 0x21, 0x28, 0x29, 0x30, 0x31, 0x86, 0x87))
+# Two-byte opcodes of MMX and SSE. movnti is none of them.
+_VECTORS = frozenset((*range(0x10, 0x18), *range(0x28, 0x30), *range(0x50, 0x80), 0xC2, 0xC4, 0xC5, 0xC6, *range(0xD0, 0xFF)))
 _NEAR = frozenset((0xC2, 0xC3, 0xE0, 0xE1, 0xE2, 0xE3, 0xE8, 0xE9, 0xEB, *range(0x70, 0x80)))
 
 
@@ -32,6 +34,24 @@ def stays(found: Instruction) -> bool:
     """Whether it may leave pc where it is: a near jump, call or return to itself."""
     group = found.modrm >> 3 & 7
     return found.map == 1 and (found.opcode in (0xC2, 0xC3) or (found.opcode == 0xFF and group in (2, 4)))
+
+
+def lacking(found: Instruction, raw: bytes, bits: int) -> bool:
+    """Whether PVM's emulator, which runs kernel mode there, lacks what processors have; measured on 6.18."""
+    group, register = found.modrm >> 3 & 7, found.modrm >= 0xC0
+    if found.map == 1 and 0xD8 <= found.opcode <= 0xDF:
+        stores = (found.opcode, group) in ((0xD9, 7), (0xDD, 7)) and not register
+        return not stores and (found.opcode, found.modrm) != (0xDB, 0xE3)  # fnstcw, fnstsw; fninit
+    if found.map == 1 and found.opcode == 0xC8:
+        return bool(raw[-1] & 31)  # enter of a nested procedure
+    if found.map == 1:
+        traps = found.opcode in (0xCC, 0xCD, 0xCE) and bits != 16
+        decimal = found.opcode in (0x27, 0x37, 0x3F) and bits != 64
+        checks = (found.opcode == 0x62 and bits != 64) or (found.opcode == 0x63 and bits == 32)
+        return traps or decimal or checks or found.opcode == 0x9B
+    if found.map == 2 and found.opcode == 0xAE:
+        return group == 3 and not register  # stmxcsr
+    return found.map == 2 and found.opcode in _VECTORS and not emulated(found)
 
 
 def _of_extension(found: Instruction) -> bool:
