@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -141,4 +142,6 @@ def main(awake: Callable[[], None] = lambda: None, asked: str | None = None) -> 
     if "timing" in others:
         import kvmscen.kvm.timed  # noqa: F401
     held = policies.confine(policies.AGENT, filtered="timing" not in others, asked=asked)
-    serve({"facts": [known.to_json()], "sandbox": held.to_json()}, handle, awake)
+    # Whoever waits for its answers sees by that how slow this machine is.
+    spent = time.process_time()
+    serve({"facts": [known.to_json()], "sandbox": held.to_json(), "spent": spent}, handle, awake)

@@ -42,7 +42,7 @@ class ChildExecutor:
         try:
             if self.child.process_id is None or not self.child.hello:
                 self.begin()
-            reply = self.child.ask('"machine":' + machine.text, machine.timeout + GRACE)
+            reply = self.child.ask('"machine":' + machine.text, machine.timeout + self.host.grace())
         except ChildError as error:
             raise HostError(self.host.explain(error)) from None
         if "broke" in reply:
@@ -101,6 +101,10 @@ class ChildHost:
 
     def first(self, child: Child) -> None:
         """What a child is asked before its first Machine; raises ChildError."""
+
+    def grace(self) -> float:
+        """Seconds that an answer may take longer than the scenario's time limit."""
+        return GRACE
 
     def explain(self, error: ChildError) -> str:
         """What a user can do something with: the error and the last that the child printed."""

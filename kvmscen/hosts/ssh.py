@@ -15,7 +15,7 @@ from kvmscen.agent import pack
 from kvmscen.errors import HostError, UsageError
 from kvmscen.hosts import confinement, crash
 from kvmscen.hosts.child import Child, ChildError
-from kvmscen.hosts.children import ChildHost, Starts
+from kvmscen.hosts.children import ChildHost, Json, Starts
 
 USAGE = "write ssh:USER@HOST, ssh:USER@HOST:PORT, or ssh:NAME as in your ssh_config; behind it maybe ,python=PATH"
 # No question can be answered here, and nothing of the user's configuration for terminals and tunnels may stand in the way. A
@@ -32,6 +32,8 @@ OPTIONS = (
 )
 # sshd refuses some of more than 10 who have not logged in yet (MaxStartups).
 _AT_ONCE = 4
+# What an agent's start takes of CPU (seconds) where its answers have the plain grace: on a machine of 2020 it takes less.
+_START, _SLOWEST = 0.5, 30.0
 _FAILED = 255  # what ssh exits with when it is ssh itself that failed
 _SHELL = {126: "python3 there cannot be run", 127: "there is no python3 there"}
 # What ssh says, and what to do about it.
@@ -67,6 +69,18 @@ class SshHost(ChildHost):
         user, host, port = found.groups()
         self.to = [*(["-p", port] if port else []), (f"{user}@" if user else "") + host.strip("[]")]
         self.starts = Starts(_AT_ONCE)
+        self._slow = 1.0
+
+    def take(self, hello: Json) -> None:
+        """The facts, and how slow that machine is."""
+        super().take(hello)
+        spent = hello.get("spent")
+        if isinstance(spent, int | float) and spent > _START:
+            self._slow = min(spent, _START * _SLOWEST) / _START
+
+    def grace(self) -> float:
+        """In proportion to how slow that machine is: whether its CPUs were busy is not to be seen from here."""
+        return super().grace() * self._slow
 
     def child(self) -> Child:
         """One agent, not started yet. KVMSCEN_SSH is the ssh client to use, with options of its own."""

@@ -15,6 +15,7 @@ from kvmscen.job import Legend
 from kvmscen.judge.align import aligned
 from kvmscen.judge.astray import astray
 from kvmscen.judge.compare import at_width, counts_rounds, differences, memory_holds, undone
+from kvmscen.judge.untried import untried
 from kvmscen.judge.walk import Course, Slot, Taken
 from kvmscen.kvm.recorder import op_of
 from kvmscen.kvm.script import answered, matches
@@ -46,11 +47,11 @@ class Trial:
         self.arch = arch
         self.flavour = flavour
         self.course = Course(story)
-        host = Course(other) if other is not None else self.course
-        walk = list(host.walk(observation.events))
-        self.taken = walk if other is None else list(self.course.retrace(walk))
+        self.host = Course(other) if other is not None else self.course
+        self.walk = list(self.host.walk(observation.events))
+        self.taken = self.walk if other is None else list(self.course.retrace(self.walk))
         # Whether the host went otherwise than its script goes, or what it tells cannot be; then nothing can be said.
-        self.astray = astray(host, walk, observation)
+        self.astray = astray(self.host, self.walk, observation)
         self._last_failed = _last_action_failed(self.taken)
         self._numbers: list[int] = []
         self._shown: list[Event | None] = []
@@ -75,6 +76,10 @@ class Trial:
         while last and self.wrong(self.taken[last - 1]) == ("then",):
             last -= 1
         return not any(map(self.wrong, self.taken[:last]))
+
+    def untried(self) -> int | None:
+        """The line at which the host, by another story, did not go as this one says, before anything else differed."""
+        return untried(self.course, self.host, self.taken, self.walk, self.wrong, self.observation.stopped)
 
     # --- one event --------------------------------------------------------------------------------------------------
 

@@ -40,6 +40,14 @@ def judge(job: Job, observation: Observation) -> Result:
             return _judged(job, "PASS", None, observation, base)
         return _judged(job, "XPASS", f"the known wrong outcome is gone: {expectation.reason}", observation, base)
     if overlay is not None and overlay.holds():
+        untried = base.untried()
+        if untried is not None:
+            reason = (
+                f"whether the known wrong outcome is gone was not tried: up to line {untried} nothing else differs, and there "
+                "the host replied, acted, waited or ended as the entry says and the case itself does not: write the same in "
+                "both, up to where the outcomes part"
+            )
+            return result(job, "ERROR", reason, observation=observation)
         return _judged(job, "XFAIL", expectation.reason, observation, overlay)
     return _judged(job, "FAIL", None, observation, base)
 

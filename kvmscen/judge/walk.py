@@ -127,6 +127,7 @@ class Course:
     def retrace(self, given: Iterable[Taken]) -> Iterator[Taken]:
         """The same events, as a host takes them whose script is this story, as far as it would have gone."""
         scripts: dict[int, Script] = {}
+        left: set[int] = set()
         for one in given:
             event = one.event
             deed = self.deed(event)
@@ -134,10 +135,12 @@ class Course:
             if event.kind == "succeeded" or (deed is not None and deed.errno == event.name):
                 yield Taken(event, deed=deed)
                 continue
-            if script.over() and (event.kind != "error" or event.fields.get("ioctl") == "KVM_RUN"):
+            if (script.over() or event.vcpu in left) and (event.kind != "error" or event.fields.get("ioctl") == "KVM_RUN"):
                 # It would not have entered the guest again.
                 return
             verdict = script.take(event.kind, event.name, event.fields)
+            if verdict.stop in ("expected", "error") and event.name != "arm_nisv":
+                left.add(event.vcpu)
             slot = None if verdict.at is None else self.slot(event.vcpu, verdict.at)
             yield Taken(event, verdict.at, slot, deed, verdict.ignored, one.slot)
 

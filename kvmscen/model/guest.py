@@ -124,8 +124,12 @@ class Guest(Building):
         elapsed = time.monotonic() - start
         stopped = stopped or "end"
         detail = self.recorder.detail(stopped)
-        notes = self.recorder.notes()
+        notes = (*self.recorder.notes(), *self.notes())
         return Observation(stopped, self.recorder.seen(), regs, memory, elapsed, detail, unpredicted, notes=notes)
+
+    def notes(self) -> tuple[str, ...]:
+        """What the reader of a prediction must know beside it, in words."""
+        return ()
 
     def _final(self) -> dict[str, int]:
         if not self.booted or (self.stale is not None and not self.machine.observe_regs):

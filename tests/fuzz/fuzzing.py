@@ -8,7 +8,9 @@ Assembler sources are those of tests/asm/mutations.py.
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import json
+import multiprocessing
 import os
 import random
 import resource
@@ -45,6 +47,9 @@ from kvmscen.observation import Observation  # noqa: E402
 from kvmscen.prepare import Preparer  # noqa: E402
 
 Choose = random.Random
+Value = Any
+# So many are tried by one process.
+BATCH = 20_000
 # What one input may take of CPU, in seconds, and the process of address space, of which Unicorn takes much.
 SECONDS, MEMORY = 10, 16 << 30
 X86 = {"KVM_CAP_USER_MEMORY": 1, "KVM_CAP_NR_MEMSLOTS": 509, "KVM_CAP_READONLY_MEM": 1}
@@ -310,8 +315,8 @@ def _recordings() -> list[tuple[str, Job, str]]:
 # --- running -------------------------------------------------------------------------------------------------------------
 
 
-def run(kind: str, count: int, seed: int) -> tuple[Counter[str], list[str]]:
-    """What came of `count` inputs, and the faults."""
+def run(kind: str, count: int, seed: int, first: int = 0, at: Value = None) -> tuple[Counter[str], list[str]]:
+    """What came of `count` inputs from number `first` on, and the faults; `at` is told the number of each before it is tried."""
     outcomes: Counter[str] = Counter()
     faults: list[str] = []
 
@@ -324,7 +329,9 @@ def run(kind: str, count: int, seed: int) -> tuple[Counter[str], list[str]]:
         one(random.Random(0))
         there, before = _left(), _descriptors()
         previous = signal.signal(signal.SIGPROF, late)
-        for number in range(count):
+        for number in range(first, first + count):
+            if at is not None:
+                at.value = number
             signal.setitimer(signal.ITIMER_PROF, SECONDS)
             try:
                 outcomes[one(random.Random(f"{kind} {seed} {number}"))] += 1
@@ -337,6 +344,39 @@ def run(kind: str, count: int, seed: int) -> tuple[Counter[str], list[str]]:
         if left := _left() - there:
             faults.append(f"left behind: {sorted(left)[:5]}")
     return outcomes, faults
+
+
+def run_all(kind: str, count: int, seed: int) -> tuple[Counter[str], list[str]]:
+    """As `run`, in other processes: one that dies is a fault, and the next begins behind what it died of."""
+    outcomes: Counter[str] = Counter()
+    faults: list[str] = []
+    context = multiprocessing.get_context("fork")
+    number = 0
+    while number < count:
+        end = min(count, (number // BATCH + 1) * BATCH)
+        at, (mine, other) = context.Value("q", number), context.Pipe(duplex=False)
+        child = context.Process(target=_batch, args=(other, kind, end - number, seed, number, at))
+        child.start()
+        other.close()
+        try:
+            found, told = mine.recv()
+            number = end
+        except EOFError:
+            child.join()
+            died = at.value
+            # What it has counted died with it.
+            found, told = Counter(lost=died + 1 - number), [f"{kind} {seed} {died}: the process died: {child.exitcode}"]
+            number = died + 1
+        child.join()
+        mine.close()
+        outcomes += found
+        faults += told
+    return outcomes, faults
+
+
+def _batch(to: Any, *arguments: Any) -> None:
+    faulthandler.enable()
+    to.send(run(*arguments))
 
 
 def _descriptors() -> int:
@@ -360,7 +400,7 @@ def main() -> None:
     arguments = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     start = time.monotonic()
-    outcomes, faults = run(arguments.kind, arguments.count, arguments.seed)
+    outcomes, faults = run_all(arguments.kind, arguments.count, arguments.seed)
     for fault in faults[:20]:
         print(fault, end="\n\n")
     took = f"{time.monotonic() - start:.0f} s"

@@ -20,6 +20,7 @@ from sshd import Sshd
 
 from kvmscen.agent import frames, pack
 from kvmscen.errors import HostError, UsageError
+from kvmscen.facts import Facts
 from kvmscen.hosts import host
 from kvmscen.hosts.children import ChildExecutor
 from kvmscen.hosts.ssh import SshHost, command
@@ -433,3 +434,26 @@ def test_a_host_that_has_gone_makes_the_rest_errors_at_once(sshd: Sshd, tmp_path
     assert (done.returncode, told["summary"]["ERROR"]) == (3, 30)
     assert f"host {sshd.name} has gone: " in told["results"][-1]["reason"]
     assert "Traceback" not in done.stderr
+
+
+# --- slow machines --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("spent", "grace"),
+    [(None, 5.0), ("9", 5.0), (float("nan"), 5.0), (-3, 5.0), (0.2, 5.0), (5.0, 50.0), (10**400, 150.0), (float("inf"), 150.0)],
+)
+def test_a_slow_machine_has_more_time_for_an_answer(spent: object, grace: float) -> None:
+    # By this machine's clock an agent that gets no CPU there looks like one that hangs.
+    one = host("ssh:pi")
+    assert isinstance(one, SshHost)
+    facts = Facts("arm64", "6.1.0", {}, 4096).to_json()
+    one.take({"facts": [facts]} if spent is None else {"facts": [facts], "spent": spent})
+    assert one.grace() == grace
+
+
+@needs_sshd
+@pytest.mark.kvm
+def test_an_agent_tells_what_its_start_took(sshd: Sshd, on: Callable[[str], SshHost], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kvmscen.hosts.ssh._START", 1e-9)
+    assert on(sshd.start().name).grace() == pytest.approx(150.0)

@@ -251,3 +251,21 @@ def passes(story: Plain, run: Plain) -> bool:
     except Wrong:
         return False
     return True
+
+
+def untried(story: Plain, known: Plain, run: Plain) -> bool:
+    """When: the host went by `known`, and so replied or acted otherwise than the story, before anything else differed.
+
+    Of stories with the same steps and actions that end alike.
+    """
+    mine, theirs = Walk(story, run), Walk(known, run)
+    for event in run["events"]:
+        vcpu, path = event["vcpu"], event["step"]
+        if path is None:
+            continue
+        one, other = step_at(mine.steps[vcpu], path), step_at(theirs.steps[vcpu], path)
+        if not as_written({**one, "reply": None}, {**event, "reply": None}, rounds(mine.steps[vcpu], path)):
+            return False
+        if (one["reply"], one["deeds"]) != (other["reply"], other["deeds"]):
+            return True
+    return False

@@ -289,6 +289,7 @@ def plain(told: Story, seen: Observation) -> tuple[dict[str, Any], dict[str, Any
             "timeout": one.timeout,
             "reply": None if one.reply is None else dict(one.reply),
             "then": None if one.then is None else [deed.errno for deed in parts(one.then)],
+            "deeds": [deed.text for deed in one.then or ()],
             "steps": list(map(step, one.steps)),
         }
 

@@ -153,7 +153,7 @@ def story(choose: Choose) -> Story:
 
 
 def loosened(choose: Choose, told: Story) -> Story:
-    """As a known wrong outcome is written: other values, at the same steps."""
+    """As a known wrong outcome is written: other values, and at times other replies and actions, at the same steps."""
     return told._replace(steps=None if told.steps is None else tuple(_other_values(choose, step) for step in told.steps))
 
 
@@ -171,7 +171,10 @@ def _other_values(choose: Choose, step: Expected) -> Expected:
     }
     regs = {name: matcher(choose, choose.choice(DATA), False) for name in step.regs}
     reply = {"data": 6} if step.reply is not None and "data" in step.reply and choose.random() < 0.2 else step.reply
-    return step._replace(fields=fields, regs=regs, reply=reply)
+    then = step.then
+    if then and choose.random() < 0.2:
+        then = (then[0]._replace(text="another action"), *then[1:])
+    return step._replace(fields=fields, regs=regs, reply=reply, then=then)
 
 
 def rewritten(choose: Choose, told: Story) -> Story:

@@ -246,6 +246,43 @@ def test_what_should_be_is_looked_for_along_the_way_of_a_host_that_goes_by_anoth
     assert trial(acted, [io(1), HLT], other=acted).holds()
 
 
+def test_a_story_whose_replies_and_actions_were_not_given_was_not_tried() -> None:
+    base = story(step(fields=READ, reply={"data": 5}, answer="5"), step("hlt"))
+    other = story(step(fields=READ, reply={"data": 6}, answer="6", line=20), step("hlt"))
+    events = [io(1, 0, reply={"data": 6}), HLT]
+    assert trial(base, events, other=other).untried() == 20
+    acted = story(step(then=(Deed("set_regs: {rax: 1}", 11),)), step("hlt"))
+    assert trial(acted, [io(1), HLT], other=story(step(), step("hlt"))).untried() is not None
+    # Without steps of its own a case replies as by default, and does nothing.
+    assert trial(Story(None), events, other=other).untried() is not None
+    assert trial(base, [io(1, 0), HLT], other=Story(None)).untried() is not None
+    # Nor was one that goes on where the host ended, or ends where it went on.
+    longer = story(step(), step(fields={"port": 2}))
+    assert trial(longer, [io(1)], other=story(step(line=20))).untried() == 20
+    assert trial(Story(None), [io(1)], other=story(step(line=20))).untried() == 20
+    ending = story(step(), regs={"rax": 2})
+    assert trial(ending, [io(1), io(2)], other=longer).untried() is not None
+    halts = story(step("hlt"), regs={"rax": 2})
+    assert trial(halts, [HLT, io(1)], other=story(step("hlt", then=()), step())).untried() is not None
+    assert trial(story(step("hlt")), [HLT, io(1)], other=story(step("hlt", then=()), step())).holds()
+    # Nor one that waits for longer than the host did.
+    waits, less = (story(step("timeout", timeout=t), step()) for t in (0.5, 0.1))
+    waited = Event(0, "timeout", "", {"timeout": 0.1}, 8)
+    assert trial(waits, [waited, io(1)], other=less).untried() is not None
+    assert trial(waits, [io(1)], other=story(step())).untried() is not None
+    # An exit that comes before its time is over, or one that does not come in time, is a real difference.
+    assert trial(less, [io(1)], other=story(step("timeout", repeat=(0, 1), timeout=0.5), step())).untried() is not None
+    assert trial(waits, [io(1)], other=story(step("timeout", repeat=(0, 1), timeout=0.5), step())).untried() is None
+    assert trial(longer, [waited], other=story(step("timeout", timeout=0.1))).untried() is None
+    # Where something else differed first, the case was tried up to there.
+    early = story(step(fields={"port": 2}), *base.steps or ())
+    late = story(step(fields={"port": 1}), *other.steps or ())
+    assert trial(early, [io(1), *events], other=late).untried() is None
+    # The same replies with another outcome are a known wrong outcome as it should be written.
+    wrong = story(step(fields=READ, reply={"data": 5}, answer="5"), step("shutdown"))
+    assert trial(wrong, [io(1, 0, reply={"data": 5}), HLT], other=base).untried() is None
+
+
 # --- accounts that cannot be --------------------------------------------------------------------------------------------------
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 EFER = 0xC0000080
 _USER = 3
+_CR0_REAL = 0x60000010  # as a reset leaves it: CD, NW, ET
 # What may differ from where kvmscen starts a vCPU by itself, beside the general and xmm registers: always, in real mode, and in
 # long mode, where the guest may bring its own tables and start in user mode.
 _ALWAYS = ("idt.base", "idt.limit", "cr2", "cr8")
@@ -42,11 +43,13 @@ def start(guest: X86, plan: Vcpu) -> None:
     if plan.mode == "real":
         wanted.setdefault("idt.base", 0)
         wanted.setdefault("idt.limit", 0xFFFF)
+        guest.engine.reg_write(const.UC_X86_REG_CR0, _CR0_REAL)
     else:
         _protected(guest, plan.mode, wanted)
     guest.engine.reg_write(const.UC_X86_REG_IDTR, (0, wanted["idt.base"], wanted["idt.limit"], 0))
     guest.held.update(wanted)
     guest.engine.reg_write(const.UC_X86_REG_FPCW, 0x37F)
+    guest.engine.reg_write(const.UC_X86_REG_MXCSR, 0x1F80)
     # With tables of its own the guest loads no selectors, and Unicorn cannot be given them without their descriptors.
     for name, number in guest.SELECTORS.items() if not guest.own_gdt else ():
         guest.engine.reg_write(number, wanted[name])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-_LEGACY = frozenset((0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF0, 0xF2, 0xF3))
+LEGACY = frozenset((0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF0, 0xF2, 0xF3))
 _STRINGS = frozenset((0x6C, 0x6D, 0x6E, 0x6F, 0xA4, 0xA5, 0xA6, 0xA7, 0xAA, 0xAB, 0xAC, 0xAD, 0xAE, 0xAF))
 # Two-byte opcodes with a general-purpose operand.
 _TWO = frozenset(
@@ -69,7 +69,7 @@ def parse(raw: bytes, bits: int) -> Instruction:
     """Prefixes, opcode and ModRM of the instruction at the start of `raw`."""
     at = sizes = rex = rep = segment = prefix = 0
     padded = raw + bytes(4)
-    while padded[at] in _LEGACY and at < len(raw):
+    while padded[at] in LEGACY and at < len(raw):
         byte = padded[at]
         if byte in (0xF2, 0xF3):
             rep = byte

@@ -18,7 +18,8 @@ from kvmscen.model.guest import FETCHES, NOWHERE, Guest
 from kvmscen.model.x86 import boot
 from kvmscen.model.x86.emulator import parse
 from kvmscen.model.x86.flags import Flags
-from kvmscen.model.x86.instructions import CR8_MOST, SEGMENTS, Instructions
+from kvmscen.model.x86.instructions import CR8_MOST, FAR, SEGMENTS, Instructions
+from kvmscen.model.x86.known import undefined, wrong
 from kvmscen.model.x86.mmio import Mmio
 
 ENGINES = {"long": uc_const.UC_MODE_64, "protected": uc_const.UC_MODE_32, "real": uc_const.UC_MODE_16}
@@ -28,7 +29,7 @@ _SHORT = {
     for name in x86_64.KVM_REGS
     if not name[1].isdigit() and name != "rflags"
 } | {"rflags": const.UC_X86_REG_EFLAGS}
-_CONTROL = {name: getattr(const, f"UC_X86_REG_{name.upper()}") for name in ("cr0", "cr2", "cr3", "cr4")}
+_CONTROL = {name: getattr(const, f"UC_X86_REG_{name.upper()}") for name in ("cr0", "cr3", "cr4")}
 # What the host may set of rflags: CF PF AF ZF SF, IF, DF, OF, IOPL, RF, AC, ID.
 _FLAGS = 0x253ED7
 _XMM = {f"xmm{n}": getattr(const, f"UC_X86_REG_XMM{n}") for n in range(16)}
@@ -52,7 +53,7 @@ class X86(Guest):
         super().__init__(machine)
         self.bits = x86_64.BITS[mode]
         self._ids = _LONG if mode == "long" else _SHORT
-        self.held: dict[str, int] = {}  # what Unicorn does not hold
+        self.held: dict[str, int] = {"cr2": 0}  # what Unicorn does not hold, or changes when it starts
         self.cpl = 0
         self.cr8 = 0  # Unicorn has none without an APIC
         self.own_gdt = False
@@ -196,6 +197,13 @@ class X86(Guest):
     def specials(self, address: int, code: bytes) -> Iterable[int]:
         return self.instructions.within(address, code)
 
+    def notes(self) -> tuple[str, ...]:
+        if not self.instructions.lacked:
+            return ()
+        at, text = min(self.instructions.lacked.items())
+        told = f"the code has `{text}` at {at:#x}, which PVM's emulator lacks at CPL 0: an internal_error there"
+        return (f"{told}, predicted as on VMX and SVM ({len(self.instructions.lacked):,} of the kind)",)
+
     def special(self, address: int) -> bool:
         return self.instructions.carry_out(address)
 
@@ -212,9 +220,13 @@ class X86(Guest):
         if self.fault is not None:
             self.faulted(*self.fault)
         elif self.interrupt is not None:
+            if self.decode(self.start())[1] == "ljmp" and not self.cpl:
+                raise Unpredicted(f"a far jump that faults, at {before:#x}: a shutdown on VMX and SVM, an internal_error on PVM")
             self.interrupted(self.interrupt)
         elif failed is not None:
             self.refused(failed)
+        elif self.pc() == before and self.decode(self.start())[1] in FAR:
+            raise Unpredicted(f"a far transfer to itself, or an exception that Unicorn loses, at {before:#x}")
         elif self.pc() == before:
             # An exception is lost where only one instruction runs.
             self.interrupted(0)
@@ -276,10 +288,24 @@ class X86(Guest):
     def refused(self, error: Any) -> None:
         pc = self.start()
         size, name, _ = self.decode(pc)
-        if error.errno == uc_const.UC_ERR_INSN_INVALID and (size == 0 or name.startswith("ud")):
+        if error.errno == uc_const.UC_ERR_INSN_INVALID:
+            if name.startswith("ud"):
+                self.interrupted(6)
+                return
+            if not size and self.raw(pc):
+                self.nameless(pc)
+                return
+        self._unknown(pc)
+
+    def nameless(self, pc: int) -> None:
+        """An instruction that Capstone does not know: none, or a new one."""
+        raw = self.raw(pc)
+        found = parse(raw, self.bits)
+        if undefined(found, self.bits):
             self.interrupted(6)
             return
-        self._unknown(pc)
+        why = wrong(found, raw, self.bits) or "neither a processor of old nor Capstone knows it"
+        raise Unpredicted(f"the bytes {raw[:4].hex(' ')} at {self.pc():#x}: {why}")
 
     def _unknown(self, pc: int) -> None:
         """An instruction that Unicorn lacks: KVM's emulator lacks those with a VEX prefix too."""

@@ -12,6 +12,7 @@ from kvmscen.model.building import Blocked, Unpredicted
 from kvmscen.model.x86.boot import EFER
 from kvmscen.model.x86.emulator import parse
 from kvmscen.model.x86.flags import READERS, UNDEFINED
+from kvmscen.model.x86.known import lacking, wrong
 from kvmscen.model.x86.nans import ARITHMETIC, two_nans
 from kvmscen.model.x86.ports import ports
 
@@ -55,7 +56,10 @@ SEGMENTS = ("cs", "ds", "es", "fs", "gs", "ss")
 DEBUG = tuple(f" dr{n}" for n in range(8))
 # Moves of 16 bytes that need not be aligned.
 UNALIGNED = frozenset(("movups", "movupd", "movdqu", "lddqu", "pcmpestri", "pcmpestrm", "pcmpistri", "pcmpistrm"))
-_VEX = frozenset((0xC4, 0xC5, 0x62, 0x8F))
+# What shows the flags of floating point, and what sets those.
+SHOW_FLAGS = frozenset(("stmxcsr", "fnstsw", "fnstenv", "fnsave"))
+_SSE = ("cvt", "sqrt", "min", "max", "cmp", "comis", "ucomis", "rcp", "rsqrt")
+_QUIET = frozenset(("fninit", "fnclex", "fwait", "wait", "fnop", "fldcw", "fnstcw", "fnstsw", "femms"))
 # MSRs that hold what the guest put there, and that KVM starts at 0; those of addresses fault on Intel's CPUs where one is not
 # canonical.
 ADDRESSES = frozenset((0xC0000082, 0xC0000083, 0xC0000100, 0xC0000101, 0xC0000102))
@@ -72,35 +76,50 @@ class Instructions:
 
     def __init__(self, guest: X86) -> None:
         self.guest = guest
+        self._computed = dict.fromkeys(SHOW_FLAGS, False)
+        self.lacked: dict[int, str] = {}  # at CPL 0, what PVM's emulator lacks
 
     def within(self, address: int, code: bytes) -> Iterable[int]:
         """The addresses of a block, about to run for the first time, in front of which the guest must stop."""
+        end = address
         for at, size, mnemonic, operands in self.guest.disassemble(code, address):
-            offset = at - address
+            offset, end = at - address, at + size
             name = mnemonic.split()[-1]
             self.guest.flags.unsure |= name in UNDEFINED
-            if self._stops(name, operands, code[offset : offset + size]):
+            self._computed["stmxcsr"] |= name in ARITHMETIC or ("xmm" in operands and name.startswith(_SSE))
+            if name[0] == "f" and name not in _QUIET:
+                self._computed.update(dict.fromkeys(("fnstsw", "fnstenv", "fnsave"), True))
+            raw = code[offset : offset + size]
+            if not self.guest.cpl and lacking(parse(raw, self.guest.bits), raw, self.guest.bits):
+                self.lacked.setdefault(at, f"{mnemonic} {operands}".strip())
+            if self._stops(name, operands, raw):
                 yield at
+        if end < address + len(code) and not self.guest.decode(end)[0]:
+            yield end  # Capstone knows no instruction there
 
     def _stops(self, name: str, operands: str, raw: bytes) -> bool:
         if name in PORTS or name in MSRS or name in REFUSED or name in READERS or name in FLUSHES or name in POPS:
             return True
         if name in FAR or name in SEGMENT_LOADS or name in TABLES or name == "lgdt" or raw == b"\xeb\xfe":
             return True
-        if raw[:1] and raw[0] in _VEX and parse(raw, self.guest.bits).map == 0:
+        found = parse(raw, self.guest.bits)
+        if found.map == 0 or wrong(found, raw, self.guest.bits) is not None:
             return True
-        if name in ARITHMETIC or _needs_alignment(name, operands):
+        if name in SHOW_FLAGS or name in ARITHMETIC or _needs_alignment(name, operands):
             return True
         moves = operands[:2] in ("cr", "dr") and operands[2:3].isdigit()
-        moves = moves or operands.partition(",")[0] in SEGMENTS or operands.endswith((" cr8", *DEBUG))
+        moves = moves or operands.partition(",")[0] in SEGMENTS or operands.endswith((" cr2", " cr8", *DEBUG))
         return moves and name in ("mov", "pop")
 
     def harmless(self, address: int) -> bool:
         """Whether the instruction asks for no more than its operands can tell, and they do."""
         guest = self.guest
-        _, name, operands = guest.decode(address)
+        size, name, operands = guest.decode(address)
         needs = _needs_alignment(name, operands)
         if not needs and name not in ARITHMETIC:
+            return False
+        raw = guest.raw(address)[:size]
+        if wrong(parse(raw, guest.bits), raw, guest.bits) is not None:
             return False
         at = guest.operand(address)
         if needs and (at is None or at & 15):
@@ -119,6 +138,9 @@ class Instructions:
         guest = self.guest
         size, name, operands = guest.decode(address)
         raw = guest.raw(address)
+        if not size and raw:
+            guest.nameless(address)
+            return True
         if not self._stops(name, operands, raw[:size]):
             return False
         if name == "jmp":
@@ -129,10 +151,12 @@ class Instructions:
             ports(guest, parse(raw, guest.bits), size)
         elif name in MSRS:
             self._msr(name)
-        elif "cr8" in operands and name == "mov":
-            self._cr8(operands, size)
-        elif parse(raw, guest.bits).map == 0:
+        elif name == "mov" and ("cr2" in operands or "cr8" in operands):
+            self._control(operands, size)
+        elif (found := parse(raw, guest.bits)).map == 0:
             self._give_up(name, operands, "without CR4.OSXSAVE it is undefined, and PVM's emulator lacks it")
+        elif (why := wrong(found, raw[:size], guest.bits)) is not None and not guest.outside(address):
+            self._give_up(name, operands, why)
         elif name in READERS:
             guest.flags.looked_at()
             guest.step()
@@ -150,9 +174,13 @@ class Instructions:
             if name in ARITHMETIC and two_nans(name, operands, guest.read, partial(self._operand, at)):
                 self._give_up(name, operands, "of two NaNs Unicorn takes another than processors do")
             guest.step()
+        elif name in SHOW_FLAGS and self._computed[name]:
+            self._give_up(name, operands, "Unicorn does not keep the flags of what was computed before")
+        elif name in SHOW_FLAGS or wrong(parse(raw := guest.raw(address), guest.bits), raw, guest.bits) is not None:
+            guest.step()
         elif name in FLUSHES and guest.outside(address):
             self._give_up(name, operands, "it lies outside the slots")
-        elif name in FLUSHES or name in POPS or (name == "mov" and "cr2" in operands) or (name in TABLES and not guest.cpl):
+        elif name in FLUSHES or name in POPS or (name in TABLES and not guest.cpl):
             guest.step()
             if guest.read_whole("rflags") & TF:
                 raise Unpredicted(f"the guest sets TF, by {name} in front of {guest.pc():#x}")
@@ -196,15 +224,17 @@ class Instructions:
                 self._give_up(name, f"of {number:#x}", "the guest changes its mode")
         guest.step()
 
-    def _cr8(self, operands: str, size: int) -> None:
-        """Without an irqchip KVM holds CR8 itself (kvm_set_cr8)."""
+    def _control(self, operands: str, size: int) -> None:
+        """cr2 and cr8. Without an irqchip KVM holds CR8 itself (kvm_set_cr8)."""
         guest = self.guest
         first, second = operands.replace(" ", "").split(",")
         if guest.cpl:
             guest.interrupted(13)
             return
-        if second == "cr8":
-            guest.write({first: guest.cr8})
+        if second in ("cr2", "cr8"):
+            guest.write({first: guest.read_whole(second)})
+        elif first == "cr2":
+            guest.held["cr2"] = guest.read((second,))[second]
         else:
             value = guest.read((second,))[second]
             if value > CR8_MOST:

@@ -13,6 +13,7 @@ from unicorn import unicorn_const as uc_const
 
 from kvmscen.model.building import Blocked, Unpredicted
 from kvmscen.model.x86.emulator import Instruction, emulated, parse, reads_flags, system, uncertain
+from kvmscen.model.x86.known import stays
 
 if TYPE_CHECKING:
     from kvmscen.model.x86.guest import X86
@@ -76,7 +77,7 @@ class Mmio:
         if found.map == 1 and found.opcode in (0xA6, 0xA7, 0xAE, 0xAF) and found.rep:
             guest.flags.compares(self.pc)
         try:
-            self._step(address, found.string)
+            self._step(address, found)
         finally:
             self._tidy()
         if self.done or guest.cut:
@@ -108,9 +109,10 @@ class Mmio:
             raise Unpredicted("cmps with a segment override")
         return self.guest.read((index,))[index] + self.guest.base("ds"), size
 
-    def _step(self, address: int, string: bool) -> None:
+    def _step(self, address: int, found: Instruction) -> None:
         guest = self.guest
         engine = guest.engine
+        sp = guest.read_whole("rsp")
         guest.context = engine.context_save()
         self.active = True
         guest.passing = True
@@ -128,7 +130,7 @@ class Mmio:
                 self.done = True
             elif failed is not None:
                 raise Unpredicted(f"an instruction at {self.pc:#x} that the model cannot carry out: {failed}")
-            elif not string and self._stayed():
+            elif not found.string and self._stayed(found, sp):
                 # A division that failed after its read: the exception is lost where only one instruction runs.
                 guest.interrupted(0)
                 self.done = True
@@ -137,9 +139,12 @@ class Mmio:
             guest.context = None
             self.active = guest.passing = False
 
-    def _stayed(self) -> bool:
-        """Whether pc has not moved; until here the registers that others see are those before the instruction."""
+    def _stayed(self, found: Instruction, sp: int) -> bool:
+        """Whether it was not carried out; until here the registers that others see are those before the instruction."""
         self.guest.context = None
+        jump = found.opcode == 0xFF and found.modrm >> 3 & 7 == 4
+        if stays(found) and (jump or self.guest.read_whole("rsp") != sp):
+            return False
         return self.guest.pc() == self.pc
 
     def _tidy(self) -> None:

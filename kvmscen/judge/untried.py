@@ -1,0 +1,67 @@
+"""Whether the case itself was tried where the host went by a known wrong outcome: only then does that outcome say anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from kvmscen.expectation import Expected
+from kvmscen.judge.walk import Course, Taken
+from kvmscen.kvm.script import Script, Verdict
+
+Wrong = Callable[[Taken], tuple[str, ...]]
+
+
+def untried(
+    course: Course, host: Course, taken: Sequence[Taken], walk: Sequence[Taken], wrong: Wrong, stopped: str
+) -> int | None:
+    """The line at which the host went otherwise than a story says, before anything else differed; None: nowhere.
+
+    `course` and `taken` are the story and the events along it, `host` and `walk` those that the host went by, `wrong` says
+    what of an event is not as the story has it. What came behind such a place says nothing about the story: its guest was not
+    given what it was to get, was left too soon, or was entered again though the story ends there.
+    """
+    ours: dict[int, Script] = {}
+    theirs: dict[int, Script] = {}
+    last: tuple[int, int, Verdict] | None = None
+    line = host.story.line
+    for one, its in zip(taken, walk, strict=False):
+        event = one.event
+        line = its.slot.step.line if its.slot is not None else line
+        differs = wrong(one)
+        if event.op is None:
+            mine = ours.setdefault(event.vcpu, course.script(event.vcpu))
+            other = theirs.setdefault(event.vcpu, host.script(event.vcpu))
+            if differs and _otherwise_waited(event.kind, event.fields, mine.timeout(), other.timeout()):
+                return line
+            last = event.vcpu, line, mine.take(event.kind, event.name, event.fields)
+            other.take(event.kind, event.name, event.fields)
+        if not set(differs) <= {"reply", "then", "timeout"}:
+            return None
+        if _done(one.step) != _done(its.step):
+            return line
+        if differs:
+            return None
+    if len(taken) < len(walk):
+        return line
+    if stopped not in ("end", "expected"):
+        return None
+    scripts = [ours.get(vcpu, course.script(vcpu)) for vcpu in {0, *course.vcpus}]
+    ended = last is not None and last[2].stop is not None
+    return None if ended or all(script.over() for script in scripts) else line
+
+
+def _otherwise_waited(kind: str, fields: Mapping[str, Any], mine: float | None, other: float | None) -> bool:
+    """Whether the story waits for nothing to happen, and the host waited for another time, so that it cannot be told."""
+    if mine is None:
+        return False
+    if kind == "timeout":
+        # Where the run's own limit cut it short, it would have cut the story's wait short too.
+        return other is not None and other < mine and bool(fields["timeout"] >= other)
+    return other is None or other > mine
+
+
+def _done(step: Expected | None) -> tuple[object, list[str]]:
+    if step is None:
+        return None, []
+    return step.reply, [deed.text for deed in step.then or ()]
