@@ -562,6 +562,11 @@ def test_a_selection_of_nothing_says_so() -> None:
     assert done.returncode == 2
     assert "no file here has a case nisv-to-usr: did you mean nisv-to-user?" in done.stdout
     assert ":read-only on model" in done.stdout
+    # So that `*.yaml --case NAME` is of use, a file of which nothing is selected is told and is no error.
+    mine, others = "scenarios/arm64-mmio.yaml", "scenarios/arm64-psci.yaml"
+    done = kvmscen("run", mine, others, "--on", "model", "--case", "nisv-to-user")
+    assert done.returncode == 0
+    assert f"1 path has no case that is selected by --case nisv-to-user: {others}" in done.stdout
 
 
 @pytest.mark.kvm
