@@ -64,7 +64,8 @@ def run(arguments: argparse.Namespace) -> int:
         if not made.results and not made.problems and files and not made.interrupted:
             screen.say("no case of these files is selected by " + " ".join(_selecting(arguments)))
         elif not made.interrupted and _selecting(arguments):
-            _not_selected(found.unselected({told.file for told in (*made.results, *made.problems)}), arguments, screen)
+            ran = {result.file for result in made.results} | {problem.file for problem in made.problems}
+            _not_selected(found.unselected(ran), arguments, screen)
         screen.end(made)
     except HostError as error:
         print(f"kvmscen: {error}", file=sys.stderr)
