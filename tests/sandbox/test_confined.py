@@ -267,7 +267,7 @@ AHEAD = """
 import resource, time
 from kvmscen.asm.gnu import confined
 spent = time.process_time
-while spent() < 2.2:
+while spent() < 1.2:
     pass
 time.process_time = lambda: 0.0
 with confined._limited({resource.RLIMIT_CPU: 1}):
