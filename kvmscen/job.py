@@ -19,7 +19,7 @@ class Legend(NamedTuple):
 
     `file` is the file of the source lines as the scenario names it, empty for the scenario itself; `sections` are (name,
     gpa, size). Of a linked program the lines are what stands between two symbols, with 0 as number and the first symbol's name as
-    text; its source lines, with the name of their file as text, are in `debug`.
+    text; its source lines, with the name of their file as text, are in `debug`. `note` is what to know of the program, or empty.
     """
 
     symbols: Mapping[str, int]
@@ -27,16 +27,24 @@ class Legend(NamedTuple):
     file: str = ""
     sections: tuple[tuple[str, int, int], ...] = ()
     debug: tuple[tuple[int, int, int, str], ...] = ()
+    note: str = ""
 
     def to_json(self) -> Json:
         lines, sections, debug = (list(map(list, rows)) for rows in (self.lines, self.sections, self.debug))
-        return {"symbols": dict(self.symbols), "lines": lines, "file": self.file, "sections": sections, "debug": debug}
+        return {
+            "symbols": dict(self.symbols),
+            "lines": lines,
+            "file": self.file,
+            "sections": sections,
+            "debug": debug,
+            "note": self.note,
+        }
 
     @classmethod
     def from_json(cls, data: Json) -> Legend:
         lines, debug = (tuple((at, size, line, text) for at, size, line, text in data[key]) for key in ("lines", "debug"))
         sections = tuple((name, at, size) for name, at, size in data["sections"])
-        return cls(data["symbols"], lines, data["file"], sections, debug)
+        return cls(data["symbols"], lines, data["file"], sections, debug, data["note"])
 
     @property
     def best(self) -> frozenset[str]:

@@ -139,6 +139,11 @@ def _check(file: str, assembler: str | None) -> Json:
     scenario = found.scenario.assembled_by(assembler)
     made, problems = laid_out(scenario, scenario.cases)
     notes = [note for case, planned in made for note in loose(scenario.file, case, planned)]
+    for case, planned in made:
+        place = case.program_place
+        if planned.legend.note:
+            notes.append(Problem(scenario.file, place.line, place.column, f"note: {planned.legend.note}"))
+    notes = list(dict.fromkeys(notes))
     return {"cases": len(found.names), "problems": told([*problems, *_all(found, assembler)]), "notes": told(notes)}
 
 

@@ -62,9 +62,9 @@ class Result(NamedTuple):
     `host` is exactly the text given to --on. `reason` says why for SKIP, ERROR, XFAIL and XPASS. `rows` is the whole story side
     by side, where something differs. `hint` is there where the outcome has a known cause. `elapsed` in seconds. `memory` is the
     final memory that was asked for, as `{gpa: {unit: values}}`. `measured` are the figures where exits were timed,
-    by the `verb` measure. `accesses` are those that left the guest. `sources` says where in the program each of the first
-    thousand events comes from, as `source` of a Row. `flavour` is that of KVM (pvm, svm, vmx, vhe, nvhe), None where it cannot
-    be told.
+    by the `verb` measure. `accesses` are those that left the guest, `notes` are on the program. `sources` says where in the
+    program each of the first thousand events comes from, as `source` of a Row. `flavour` is that of KVM
+    (pvm, svm, vmx, vhe, nvhe), None where it cannot be told.
     """
 
     file: str
@@ -90,6 +90,7 @@ class Result(NamedTuple):
     options: tuple[str, ...] = ()
     accesses: tuple[Tally, ...] = ()
     sources: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     flavour: str | None = None
 
     @property

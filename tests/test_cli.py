@@ -562,6 +562,23 @@ def test_a_selection_of_nothing_says_so() -> None:
     assert done.returncode == 2
     assert "no file here has a case nisv-to-usr: did you mean nisv-to-user?" in done.stdout
     assert ":read-only on model" in done.stdout
+    # So that `*.yaml --case NAME` is of use, a file of which nothing is selected is told and is no error.
+    mine, others = "scenarios/arm64-mmio.yaml", "scenarios/arm64-psci.yaml"
+    done = kvmscen("run", mine, others, "--on", "model", "--case", "nisv-to-user")
+    assert done.returncode == 0
+    assert f"1 path has no case that is selected by --case nisv-to-user: {others}" in done.stdout
+
+
+def test_a_program_without_a_start_is_told(tmp_path: Path) -> None:
+    text = X86.replace("  _start:\n", "  again:\n")
+    assert text != X86
+    (tmp_path / "a.yaml").write_text(text)
+    for verb, more in (("check", ()), ("run", ("--on", "model"))):
+        done = kvmscen(verb, "a.yaml", *more, cwd=tmp_path)
+        assert done.returncode == 0, done.stdout
+        assert "note: the program has no `_start`: it begins at its first instruction, 0x0 (line " in done.stdout
+    (tmp_path / "a.yaml").write_text(text.replace("expect:", "regs: {pc: again}\nexpect:"))
+    assert "no `_start`" not in kvmscen("check", "a.yaml", cwd=tmp_path).stdout
 
 
 @pytest.mark.kvm

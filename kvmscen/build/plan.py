@@ -104,7 +104,8 @@ def lay_out(file: str, case: Case) -> tuple[Plan, list[Problem]]:
     assembler = None if case.asm is None else program.assembler
     sections = tuple((section.name, section.gpa, section.size) for section in program.sections)
     file_name = case.asm.name if case.asm is not None else ""
-    legend = Legend(dict(program.symbols), _rows(program.lines), file_name, sections, _rows(program.debug))
+    note = _start_missing(case, program, entry)
+    legend = Legend(dict(program.symbols), _rows(program.lines), file_name, sections, _rows(program.debug), note)
     made = Plan(slots, program.sections, image, devices, dict(program.symbols), legend, entry, tables, spans, assembler)
     return made, resolver.problems
 
@@ -235,12 +236,27 @@ _BEGINNINGS = ("start", "__start", "_begin", "begin", "main", "_main", "entry", 
 
 def _start_meant(case: Case, program: asm.Program, entry: int) -> str | None:
     """The label that was meant to be `_start`, where there is none and the program begins elsewhere."""
-    if case.elf is not None or "_start" in program.symbols or all(names_pc(case, vcpu.regs) for vcpu in case.vcpus):
+    if not _begins_by_itself(case, program):
         return None
     # Those of sections, as `__data_start`, are not the program's own.
     own = [name for name in program.symbols if not name.startswith("__") or name in _BEGINNINGS]
     named = [*difflib.get_close_matches("_start", own, 1, 0.8), *(name for name in own if name.lower() in _BEGINNINGS)]
     return next((name for name in named if program.symbols[name] != entry), None)
+
+
+def _begins_by_itself(case: Case, program: asm.Program) -> bool:
+    """Whether a vCPU begins at the first instruction, since nothing says where."""
+    if case.elf is not None or "_start" in program.symbols or not program.sections:
+        return False
+    return not all(names_pc(case, vcpu.regs) for vcpu in case.vcpus)
+
+
+def _start_missing(case: Case, program: asm.Program, entry: int) -> str:
+    """What to say of a program without `_start`; empty where there is one, or a label that is called so stands at the entry."""
+    if not _begins_by_itself(case, program) or any(program.symbols.get(name) == entry for name in _BEGINNINGS):
+        return ""
+    first = next((f" (line {line.line})" for line in program.lines if line.gpa == entry and line.size), "")
+    return f"the program has no `_start`: it begins at its first instruction, {entry:#x}{first}"
 
 
 def _tables(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from kvmscen.errors import Problem
 
@@ -11,12 +11,20 @@ _NO_FILE = "this is no regular file: save it to one, since several processes rea
 
 
 class Found:
-    """`files` in order and each once; `problems` of paths; `passed_over`: what is not run, one line each."""
+    """`files` in order and each once; `problems` of paths; `passed_over`: what is not run, one line each.
+
+    `under`: the files of each path that was named.
+    """
 
     def __init__(self) -> None:
         self.files: list[str] = []
         self.problems: list[Problem] = []
         self.passed_over: list[str] = []
+        self.under: dict[str, list[str]] = {}
+
+    def unselected(self, told: Collection[str]) -> list[str]:
+        """The paths of whose files none is among those of which something was told."""
+        return [path for path, files in self.under.items() if files and not any(file in told for file in files)]
 
 
 def find(paths: Sequence[str]) -> Found:
@@ -28,10 +36,12 @@ def find(paths: Sequence[str]) -> Found:
         if os.path.isdir(path):
             files = _in_folder(path, found)
             found.files += files
+            found.under[path] = files
             if not files and len(found.problems) == before:
                 empty.append(path)
         elif os.path.isfile(path):
             found.files.append(path)
+            found.under[path] = [path]
         else:
             found.problems.append(Problem(path, 0, 0, what(path)))
     found.files = list(dict.fromkeys(found.files))

@@ -16,6 +16,9 @@ from kvmscen.hosts import defaults, host, recordings
 from kvmscen.reports import FORMATS
 from kvmscen.result import Result
 
+# Paths that are listed by name.
+_NAMED = 8
+
 
 def run(arguments: argparse.Namespace) -> int:
     """`kvmscen run`."""
@@ -54,6 +57,9 @@ def run(arguments: argparse.Namespace) -> int:
         made = engine.run(files, hosts, bool(named), selection, workers, on_result, screen.problem, problems, screen.waiting)
         if not made.results and not made.problems and files and not made.interrupted:
             screen.say("no case of these files is selected by " + " ".join(_selecting(arguments)))
+        elif not made.interrupted and _selecting(arguments):
+            ran = {result.file for result in made.results} | {problem.file for problem in made.problems}
+            _not_selected(found.unselected(ran), arguments, screen)
         screen.end(made)
     except HostError as error:
         print(f"kvmscen: {error}", file=sys.stderr)
@@ -78,6 +84,14 @@ def _whole(outcome: engine.Outcome) -> Result:
 def _selecting(arguments: argparse.Namespace) -> list[str]:
     text = [f"-k {arguments.k}"] if arguments.k else []
     return text + [f"--case {name}" for name in arguments.case or ()]
+
+
+def _not_selected(paths: list[str], arguments: argparse.Namespace, screen: Screen) -> None:
+    """Tells which of several paths have no case that is selected: nothing of them ran, though others did."""
+    if paths:
+        names = ", ".join(paths[:_NAMED]) + ", ..." * (len(paths) > _NAMED)
+        few = "1 path has" if len(paths) == 1 else f"{len(paths):,} paths have"
+        screen.say(f"{few} no case that is selected by {' '.join(_selecting(arguments))}: {names}")
 
 
 def _workers(wanted: int | str | None) -> int:

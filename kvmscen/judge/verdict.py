@@ -111,5 +111,6 @@ def result(job: Job, status: str, reason: str | None, **more: Any) -> Result:
         machine=None if job.machine is None else job.machine.digest,
         verb="measure" if job.wanted else "run",
         sources=sources,
+        notes=(job.legend.note,) if observation is not None and job.legend is not None and job.legend.note else (),
         **more,
     )

@@ -13,12 +13,15 @@ _ALIGN = ("left", "left", "left", "right", "right", "left")
 
 def notes(result: Result) -> list[str]:
     """`note: ...`, one line each."""
-    return [f"note: {one_line(text)}" for text in (result.observation.notes if result.observation else ())]
+    seen = result.observation.notes if result.observation else ()
+    return [f"note: {one_line(text)}" for text in (*result.notes, *seen)]
 
 
 def accesses(result: Result, asked: bool = False) -> list[str]:
     """The table of accesses: where the host carried one out or put something right, or where it is `asked` for; else nothing."""
-    if not result.accesses or not (asked or notes(result) or any(one.emulated for one in result.accesses)):
+    if not result.accesses or not (
+        asked or (result.observation and result.observation.notes) or any(one.emulated for one in result.accesses)
+    ):
         return []
     # Not at the top: the start of the program is measured, and most of a run has no table.
     from tabulate import tabulate

@@ -74,8 +74,9 @@ def _result(result: Result) -> Json:
     }
     if result.accesses:
         out["accesses"] = [_access(one) for one in result.accesses]
-    if seen and seen.notes:
-        out["notes"] = list(seen.notes)
+    notes = [*result.notes, *(seen.notes if seen else ())]
+    if notes:
+        out["notes"] = notes
     if result.measured:
         out["measured"] = [_measured(one) for one in result.measured]
     return out

@@ -64,6 +64,9 @@ def test_the_level_of_the_fault(address: int, iss: int) -> None:
 def test_every_form_of_load_and_store(tmp_path: Path) -> None:
     for (text, (size, write, _, _, reg)), word in zip(VALID.items(), assemble(list(VALID), tmp_path), strict=True):
         seen = execute(form(word))
+        if text.startswith(("stlur", "ldapur")):
+            assert (seen.unpredicted or "").endswith("is an instruction that not every CPU has (at 0xc)"), text
+            continue
         assert seen.unpredicted is None, text
         event, stop = seen.events
         assert (event.name, event.fields["len"], event.fields["is_write"], event.pc) == ("mmio", size, write, 12), text

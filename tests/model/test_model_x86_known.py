@@ -23,6 +23,9 @@ REFUSED = {
     ".byte 0x0f, 0x01, 0xe8": "neither a processor of old nor Capstone knows it",
     ".byte 0xf0, 0x89, 0x03": "with a LOCK prefix that it does not take",
     "addsd xmm0, xmm1; stmxcsr [rbx]": "Unicorn does not keep the flags of what was computed before",
+    "rcpps xmm0, xmm1": "depends on the host",
+    "xor ecx, ecx; bsf eax, ecx": "of 0 it leaves its destination undefined",
+    ".byte 0x66, 0x0f, 0xc8": "of 16 bits it is undefined",
     "fldpi; fnstsw ax": "Unicorn does not keep the flags of what was computed before",
 }
 # What comes by the device at rbp: it stands on SVM, and on PVM where `PVM` has it.
@@ -31,6 +34,8 @@ FOLLOWED = {
     "stmxcsr [rbx]; mov ecx, [rbx]": 0x1F80,
     "fninit; fnstsw ax; mov ecx, eax": 0,
     "lock add [rbx], rcx; mov ecx, 3": 3,
+    "mov ecx, 8; bsf ecx, ecx": 3,
+    "mov qword ptr [rbx], 16; bsr rcx, [rbx]": 4,
     "lea rdx, [rip + 2]; jmp rdx; mov ecx, 4": 4,
 }
 ON_PVM = (

@@ -175,6 +175,27 @@ def test_what_user_mode_may_not_do_is_a_shutdown(code: str) -> None:
 def test_what_the_emulator_lacks_is_an_exception_of_user_mode() -> None:
     seen = execute(user("fld dword ptr [0x20000]"))
     assert (seen.unpredicted, [event.name for event in seen.events]) == (None, ["shutdown"])
+    (note,) = seen.notes
+    assert "in user mode: #UD for the guest on VMX and SVM, predicted so, an internal_error on PVM" in note
+
+
+@pytest.mark.parametrize(
+    ("code", "why"),
+    [
+        ("pushfq; or dword ptr [rsp], 0x40000; popfq; mov eax, [rsp + 1]", "the guest sets AC in user mode"),
+        ("push fs", "what a selector is that nobody has loaded differs"),
+        ("mov eax, es", "what a selector is that nobody has loaded differs"),
+    ],
+)
+def test_what_flavours_differ_in_in_user_mode(code: str, why: str) -> None:
+    seen = execute(user(code + "; ud2"))
+    assert why in (seen.unpredicted or "")
+
+
+def test_the_selectors_of_user_mode() -> None:
+    seen = execute(user("mov ecx, 0x20000; mov eax, cs; mov [rcx], eax; mov eax, ss; mov [rcx], eax; ud2"))
+    assert seen.unpredicted is None
+    assert [event.fields.get("data", 0) & 3 for event in seen.events[:2]] == [3, 3]
 
 
 def test_user_modes_ports_and_descriptors_are_given_up() -> None:

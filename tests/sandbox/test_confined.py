@@ -260,3 +260,25 @@ def test_as_dies_with_whoever_started_it(mode: str, victims: str, tmp_path: Path
     finally:
         main.kill()
         main.wait()
+
+
+# The clock that lags stands for one that the kernel's ticks run ahead of, which takes minutes of short sleeps.
+AHEAD = """
+import resource, time
+from kvmscen.asm.gnu import confined
+spent = time.process_time
+while spent() < 1.2:
+    pass
+time.process_time = lambda: 0.0
+with confined._limited({resource.RLIMIT_CPU: 1}):
+    end = spent() + 0.1
+    while spent() < end:
+        pass
+print(resource.getrlimit(resource.RLIMIT_CPU)[0] == resource.RLIM_INFINITY)
+"""
+
+
+def test_who_starts_as_is_not_ended_by_its_limit() -> None:
+    """A process that has prepared for minutes was ended by SIGXCPU: the kernel counts CPU by ticks, more than was taken."""
+    done = subprocess.run([sys.executable, "-c", AHEAD], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")

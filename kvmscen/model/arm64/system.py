@@ -49,6 +49,7 @@ _EXTENSIONS = (
     (0xFFFF0000, 0xDAC10000),  # pacia and its like
     (0xFFE0FC00, 0x9AC03000),  # pacga
     (0xFF200400, 0xF8200400),  # ldraa, ldrab
+    (0x3F200C00, 0x19000000),  # ldapur, stlur
     (0xFFE07C10, 0xBA000400),  # rmif
     (0xFFFFBC1F, 0x3A00080D),  # setf8, setf16
     (0xDFE0FC00, 0x9AC00000),  # subp, subps

@@ -18,7 +18,7 @@ from kvmscen.model.guest import FETCHES, NOWHERE, Guest
 from kvmscen.model.x86 import boot
 from kvmscen.model.x86.emulator import parse
 from kvmscen.model.x86.flags import Flags
-from kvmscen.model.x86.instructions import CR8_MOST, FAR, SEGMENTS, Instructions
+from kvmscen.model.x86.instructions import AC, CR8_MOST, FAR, SEGMENTS, Instructions
 from kvmscen.model.x86.known import undefined, wrong
 from kvmscen.model.x86.mmio import Mmio
 
@@ -62,6 +62,7 @@ class X86(Guest):
         self.context: Any = None  # registers as they were before the instruction that is under way
         self.mmio = Mmio(self)
         self.flags = Flags(self)
+        self._user: int | None = None  # where KVM's emulator gave up in user mode
         self._edge = 0  # the instruction that cannot be fetched, when it lies ahead
         if mode not in _disassemblers:
             _disassemblers[mode] = capstone.Cs(capstone.CS_ARCH_X86, _CAPSTONE[mode])
@@ -130,8 +131,10 @@ class X86(Guest):
         for name, value in values.items():
             if not self.writable(name):
                 raise Unpredicted(f"the model does not set {name}")
-            if name == "rflags" and value & ~_FLAGS:
-                raise Unpredicted(f"rflags is {value:#x}: the model knows no single steps, nested tasks or virtual 8086 mode")
+            if name == "rflags" and (value & ~_FLAGS or (value & AC and self.cpl)):
+                raise Unpredicted(
+                    f"rflags is {value:#x}: the model knows no single steps, nested tasks, virtual 8086 mode or AC of user mode"
+                )
             if name == "cr8":
                 if value > CR8_MOST:
                     raise Unpredicted(f"cr8 is {value:#x}, which has 4 bits")
@@ -198,6 +201,9 @@ class X86(Guest):
         return self.instructions.within(address, code)
 
     def notes(self) -> tuple[str, ...]:
+        if self._user is not None:
+            told = f"at pc {self._user:#x} KVM's emulator gives up in user mode: #UD for the guest on VMX and SVM, predicted so"
+            return (f"{told}, an internal_error on PVM",)
         if not self.instructions.lacked:
             return ()
         at, text = min(self.instructions.lacked.items())
@@ -280,6 +286,7 @@ class X86(Guest):
     def unemulated(self, pc: int) -> None:
         """KVM's emulator gave up (handle_emulation_failure in arch/x86/kvm/x86.c)."""
         if self.cpl:
+            self._user = pc
             self.interrupted(6)
             return
         self.ended = "another KVM_RUN behind internal_error: VMX and SVM have queued #UD for the guest, PVM has not"

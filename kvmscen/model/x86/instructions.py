@@ -44,6 +44,8 @@ REFUSED = frozenset(
         ),
         *("xsave", "xsave64", "xsavec", "xsavec64", "xsaveopt", "xsaveopt64", "xsaves", "xsaves64", "xrstor", "xrstor64"),
         *("fxsave", "fxsave64", "fxrstor", "fxrstor64", "ldmxcsr", "fldenv", "frstor"),
+        # What they approximate differs between processors.
+        *("rcpps", "rcpss", "rsqrtps", "rsqrtss", "fsin", "fcos", "fsincos", "fptan", "fpatan", "f2xm1", "fyl2x", "fyl2xp1"),
         *("lmsw", "ltr", "lldt", "str", "sldt", "verr", "verw", "lar", "lsl"),
     )
 )
@@ -67,7 +69,8 @@ KNOWN_MSRS = ADDRESSES | {EFER, 0xC0000081, 0xC0000084}
 # sysenter's: whether they keep 64 bits differs.
 SHORT_MSRS = frozenset((0x174, 0x175, 0x176))
 _EFER_FREE = 1 << 0 | 1 << 11  # SCE, NXE
-TF = 1 << 8
+TF, AC = 1 << 8, 1 << 18
+SCANS = frozenset(("bsf", "bsr"))
 CR8_MOST = 0xF
 
 
@@ -105,16 +108,27 @@ class Instructions:
         found = parse(raw, self.guest.bits)
         if found.map == 0 or wrong(found, raw, self.guest.bits) is not None:
             return True
+        if name in SCANS or (name == "push" and operands in SEGMENTS):
+            return True
         if name in SHOW_FLAGS or name in ARITHMETIC or _needs_alignment(name, operands):
             return True
         moves = operands[:2] in ("cr", "dr") and operands[2:3].isdigit()
-        moves = moves or operands.partition(",")[0] in SEGMENTS or operands.endswith((" cr2", " cr8", *DEBUG))
+        moves = (
+            moves
+            or operands.partition(",")[0] in SEGMENTS
+            or operands.rpartition(" ")[2] in SEGMENTS
+            or operands.endswith((" cr2", " cr8", *DEBUG))
+        )
         return moves and name in ("mov", "pop")
 
     def harmless(self, address: int) -> bool:
         """Whether the instruction asks for no more than its operands can tell, and they do."""
         guest = self.guest
         size, name, operands = guest.decode(address)
+        if name in SCANS:
+            return self._source(address, operands) != 0
+        if (name == "push" and operands in SEGMENTS) or (name == "mov" and operands.rpartition(" ")[2] in SEGMENTS):
+            return not guest.own_gdt or operands.rpartition(" ")[2] in ("cs", "ss")
         needs = _needs_alignment(name, operands)
         if not needs and name not in ARITHMETIC:
             return False
@@ -128,6 +142,17 @@ class Instructions:
         if at is not None and guest.memory.at(at) is None:
             return False
         return name not in ARITHMETIC or not two_nans(name, operands, guest.read, partial(self._operand, at))
+
+    def _source(self, address: int, operands: str) -> int | None:
+        """The second operand of bsf or bsr; None where it lies outside the slots."""
+        guest = self.guest
+        second = operands.partition(", ")[2]
+        at = guest.operand(address)
+        if at is None:
+            return guest.read((second,))[second]
+        sizes = {"word": 2, "dword": 4, "qword": 8}
+        held = guest.memory.read(at, sizes.get(second.partition(" ")[0], 8))
+        return None if held is None else int.from_bytes(held, "little")
 
     def _operand(self, at: int | None, size: int) -> int:
         """What lies in memory there."""
@@ -174,6 +199,14 @@ class Instructions:
             if name in ARITHMETIC and two_nans(name, operands, guest.read, partial(self._operand, at)):
                 self._give_up(name, operands, "of two NaNs Unicorn takes another than processors do")
             guest.step()
+        elif name in SCANS:
+            if not self._source(address, operands):
+                self._give_up(name, operands, "of 0 it leaves its destination undefined")
+            guest.step()
+        elif name == "push" or (name == "mov" and operands.rpartition(" ")[2] in SEGMENTS):
+            if not self.harmless(address):
+                self._give_up(name, operands, "what a selector is that nobody has loaded differs between PVM and SVM")
+            guest.step()
         elif name in SHOW_FLAGS and self._computed[name]:
             self._give_up(name, operands, "Unicorn does not keep the flags of what was computed before")
         elif name in SHOW_FLAGS or wrong(parse(raw := guest.raw(address), guest.bits), raw, guest.bits) is not None:
@@ -182,12 +215,18 @@ class Instructions:
             self._give_up(name, operands, "it lies outside the slots")
         elif name in FLUSHES or name in POPS or (name in TABLES and not guest.cpl):
             guest.step()
-            if guest.read_whole("rflags") & TF:
-                raise Unpredicted(f"the guest sets TF, by {name} in front of {guest.pc():#x}")
+            self._popped(name)
         elif name in FAR or name in SEGMENT_LOADS or name in ("mov", "pop", "lgdt"):
             self._segments(name, operands)
         else:
             self._give_up(name, operands)
+
+    def _popped(self, name: str) -> None:
+        """Give up where the flags that were loaded are of single steps, or of checks that Unicorn lacks."""
+        flags = self.guest.read_whole("rflags")
+        if flags & TF or (flags & AC and self.guest.cpl):
+            what = "TF" if flags & TF else "AC in user mode"
+            raise Unpredicted(f"the guest sets {what}, by {name} in front of {self.guest.pc():#x}")
 
     def _segments(self, name: str, operands: str) -> None:
         """What loads a segment register, by the engine's own GDT, and stays in its code segment."""
@@ -204,8 +243,7 @@ class Instructions:
         after = {segment: guest.read_whole(f"{segment}.selector") for segment in SEGMENTS}
         if after["cs"] != before["cs"] or after["ss"] & 3 or (guest.mode == "protected" and 0 in after.values()):
             raise Unpredicted(f"the guest goes to another code segment, or to one that is none, by {name} near {guest.pc():#x}")
-        if guest.read_whole("rflags") & TF:
-            raise Unpredicted(f"the guest sets TF, by {name} in front of {guest.pc():#x}")
+        self._popped(name)
         guest.reloaded |= {segment for segment in SEGMENTS if name in FAR or after[segment] != before[segment]}
 
     def _msr(self, name: str) -> None:

@@ -20,6 +20,8 @@ def wrong(found: Instruction, raw: bytes, bits: int) -> str | None:
         return "not every CPU has it"
     if _locked(raw) and not _lockable(found):
         return "with a LOCK prefix that it does not take it is undefined on a processor, and QEMU does not check"
+    if found.map == 2 and 0xC8 <= found.opcode <= 0xCF and not found.rex & 8 and (bits == 16) != bool(found.sizes & 1):
+        return "of 16 bits it is undefined"
     if bits == 16 and found.sizes & 1 and _near(found):
         return "a branch of 32 bits in real mode: Unicorn does not look at the end of cs"
     return None
