@@ -12,6 +12,7 @@ from typing import Any
 from kvmscen import sandbox
 from kvmscen.agent.serve import serve
 from kvmscen.arch import of_machine
+from kvmscen.codec import decode, encode
 from kvmscen.errors import IoctlError
 from kvmscen.facts import Facts
 from kvmscen.kvm.caps import CAPABILITIES
@@ -133,7 +134,7 @@ def main(awake: Callable[[], None] = lambda: None, asked: str | None = None) -> 
     executor = Executor(kvm, known.flavour, "effects" in others)
 
     def handle(request: dict[str, Any]) -> dict[str, Any]:
-        return {"observation": executor.execute(Machine.from_json(request["machine"])).to_json()}
+        return {"observation": encode(executor.execute(decode(Machine, request["machine"])))}
 
     # What Python would import at some time in the life of an agent: afterwards it can open no file.
     import tokenize  # noqa: F401
@@ -141,4 +142,4 @@ def main(awake: Callable[[], None] = lambda: None, asked: str | None = None) -> 
     if "timing" in others:
         import kvmscen.kvm.timed  # noqa: F401
     held = policies.confine(policies.AGENT, filtered="timing" not in others, asked=asked)
-    serve({"facts": [known.to_json()], "sandbox": held.to_json()}, handle, awake)
+    serve({"facts": [encode(known)], "sandbox": encode(held)}, handle, awake)

@@ -220,7 +220,7 @@ def test_code_that_is_not_mapped_to_itself_is_given_up() -> None:
     regs = {"mair_el1": 0xFF, "tcr_el1": 0x80190019, "ttbr0_el1": 0x6000, "ttbr1_el1": 0x6000, "sctlr_el1": SCTLR | M}
     slots = (Memslot(0, 0, 0x1000), Memslot(1, 0x6000, 0x1000))
     code = "br x2; " + OFF
-    image = (Bytes(0, assemble("arm64", code)), Bytes(0x6000, table))
+    image = (Bytes.at(0, assemble("arm64", code)), Bytes.at(0x6000, table))
     seen = execute(arm64(code, regs={**regs, "x2": 0x40000004}, memslots=slots, image=image))
     assert "map its code at 0x40000004 to another address" in (seen.unpredicted or "")
     seen = execute(arm64(code, regs={**regs, "x2": 4}, memslots=slots, image=image))
@@ -230,11 +230,10 @@ def test_code_that_is_not_mapped_to_itself_is_given_up() -> None:
 def test_a_pair_over_a_slots_end_is_carried_out_whole_where_it_is_emulated() -> None:
     enable = arm64("nop").enable
     machine = identity("stp x0, x1, [x6]", {**REGS, "x0": 5, "x1": 7})
-    from dataclasses import replace
 
     from model_machines import NISV
 
-    machine = replace(machine, enable=(*enable, *NISV), undecoded="emulate", observe_memory=((0xFF8, 8),))
+    machine = machine._replace(enable=(*enable, *NISV), undecoded="emulate", observe_memory=((0xFF8, 8),))
     seen = execute(machine)
     assert seen.unpredicted is None
     assert (seen.events[0].fields["fault_ipa"], seen.memory[0xFF8]) == (0x1000, (5).to_bytes(8, "little"))
