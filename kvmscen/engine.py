@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from kvmscen import __version__, unexpected
+from kvmscen.codec import decode, encode
 from kvmscen.errors import HOST, OPTIONS, HostError, Problem
 from kvmscen.facts import Facts
 from kvmscen.hosts import Executor, Host, confinement
@@ -228,7 +229,7 @@ def _spread(
     selection: Selection,
     workers: int,
 ) -> None:
-    targets = [Target(host.name, host.facts).to_json() for host in hosts]
+    targets = [encode(Target(host.name, host.facts)) for host in hosts]
     for numbered in enumerate(files):
         shared.files.put(numbered)
     told = {"targets": targets, "each": each, "assembler": selection.assembler}
@@ -285,7 +286,7 @@ def _prepared(shared: _Shared, number: int, file: str, reply: Json) -> None:
     if "broke" in reply:
         shared.done.put((number, [unprepared(file, f"preparing broke: {reply['broke']}")], 0))
     else:
-        jobs = [Job.from_json(job) for job in reply["jobs"]]
+        jobs = [decode(Job, job) for job in reply["jobs"]]
         shared.names.update(reply["names"] or [None])
         shared.done.put((number, problems_of(reply), len(jobs)))
         for index, job in enumerate(jobs):
@@ -295,7 +296,7 @@ def _prepared(shared: _Shared, number: int, file: str, reply: Json) -> None:
 
 def problems_of(reply: Json) -> list[Problem]:
     """The problems in the reply of a prepare child."""
-    return [Problem(**{**problem, "cases": tuple(problem["cases"])}) for problem in reply.get("problems", ())]
+    return [decode(Problem, problem) for problem in reply.get("problems", ())]
 
 
 def _size(job: Job) -> int:

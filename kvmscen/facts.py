@@ -1,11 +1,9 @@
-"""What a host is: frozen, to JSON and back."""
+"""What a host is."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
-
-Json = dict[str, Any]
+from typing import NamedTuple
 
 
 class Facts(NamedTuple):
@@ -26,30 +24,3 @@ class Facts(NamedTuple):
     agent: str = ""
     kind: str = ""
     predicted: bool = False
-
-    def to_json(self) -> Json:
-        return {
-            "arch": self.arch,
-            "kernel": self.kernel,
-            "capabilities": dict(self.capabilities),
-            "page_size": self.page_size,
-            "flavour": self.flavour,
-            "cpu": list(self.cpu),
-            "agent": self.agent,
-            "kind": self.kind,
-            "predicted": self.predicted,
-        }
-
-    @classmethod
-    def from_json(cls, data: Json) -> Facts:
-        return cls(
-            data["arch"],
-            data["kernel"],
-            data["capabilities"],
-            data["page_size"],
-            data["flavour"],
-            tuple(data["cpu"]),
-            data["agent"],
-            data["kind"],
-            data["predicted"],
-        )

@@ -1,6 +1,6 @@
 """What a host is told: the Machine and its parts.
 
-Frozen values that go to JSON and back; `from_json(x.to_json()) == x`. Nothing here knows YAML, symbols or expectations.
+Frozen values that go to JSON and back (kvmscen.codec). Nothing here knows YAML, symbols or expectations.
 Addresses are guest physical addresses in bytes, sizes are bytes, times are seconds, bytes are hex in JSON.
 
 A *matcher* is plain JSON data: a number, or one of `{"mask": m, "value": v}`, `{"in": [..]}`, `{"min": a, "max": b}` and, in a
@@ -13,6 +13,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from kvmscen.codec import encode
 from kvmscen.measure import Measure
 
 Json = dict[str, Any]
@@ -34,16 +35,6 @@ class Memslot(NamedTuple):
     flags: int = 0
     errno: str | None = None
 
-    def to_json(self) -> Json:
-        out: Json = {"slot": self.slot, "gpa": self.gpa, "size": self.size, "flags": self.flags}
-        if self.errno is not None:
-            out["errno"] = self.errno
-        return out
-
-    @classmethod
-    def from_json(cls, data: Json) -> Memslot:
-        return cls(data["slot"], data["gpa"], data["size"], data["flags"], data.get("errno"))
-
 
 class Bytes(NamedTuple):
     """Bytes at a guest physical address; `size` may exceed len(data), the rest is zero."""
@@ -57,13 +48,6 @@ class Bytes(NamedTuple):
         """All of `data`, and zeros behind it up to `size`."""
         return cls(gpa, data, max(size, len(data)))
 
-    def to_json(self) -> Json:
-        return {"gpa": self.gpa, "data": self.data.hex(), "size": self.size}
-
-    @classmethod
-    def from_json(cls, data: Json) -> Bytes:
-        return cls(data["gpa"], bytes.fromhex(data["data"]), data["size"])
-
 
 class Capability(NamedTuple):
     """One KVM_ENABLE_CAP (KVM API 4.37): name and number of the capability, and its args."""
@@ -73,16 +57,6 @@ class Capability(NamedTuple):
     args: tuple[int, ...] = ()
     on_vcpu: bool = False
     errno: str | None = None
-
-    def to_json(self) -> Json:
-        out: Json = {"name": self.name, "number": self.number, "args": list(self.args), "on_vcpu": self.on_vcpu}
-        if self.errno is not None:
-            out["errno"] = self.errno
-        return out
-
-    @classmethod
-    def from_json(cls, data: Json) -> Capability:
-        return cls(data["name"], data["number"], tuple(data["args"]), data["on_vcpu"], data.get("errno"))
 
 
 class Action(NamedTuple):
@@ -98,16 +72,6 @@ class Action(NamedTuple):
     args: Mapping[str, Any]
     vcpu: int = 0
     errno: str | None = None
-
-    def to_json(self) -> Json:
-        out: Json = {"name": self.name, "args": dict(self.args), "vcpu": self.vcpu}
-        if self.errno is not None:
-            out["errno"] = self.errno
-        return out
-
-    @classmethod
-    def from_json(cls, data: Json) -> Action:
-        return cls(data["name"], data["args"], data["vcpu"], data.get("errno"))
 
 
 class Step(NamedTuple):
@@ -128,42 +92,6 @@ class Step(NamedTuple):
     timeout: float = 0.0
     steps: tuple[Step, ...] = ()
 
-    def to_json(self) -> Json:
-        out: Json = {"exit": self.exit}
-        if self.where:
-            out["where"] = dict(self.where)
-        if self.repeat != (1, 1):
-            out["repeat"] = list(self.repeat)
-        if self.reply is not None:
-            out["reply"] = dict(self.reply)
-        if self.then is not None:
-            out["then"] = [a.to_json() for a in self.then]
-        if self.observe_regs:
-            out["observe_regs"] = list(self.observe_regs)
-        if self.observe_memory:
-            out["observe_memory"] = [list(m) for m in self.observe_memory]
-        if self.timeout:
-            out["timeout"] = self.timeout
-        if self.steps:
-            out["steps"] = [s.to_json() for s in self.steps]
-        return out
-
-    @classmethod
-    def from_json(cls, data: Json) -> Step:
-        then = data.get("then")
-        low, high = data.get("repeat", (1, 1))
-        return cls(
-            data["exit"],
-            data.get("where", {}),
-            (low, high),
-            data.get("reply"),
-            None if then is None else tuple(Action.from_json(a) for a in then),
-            tuple(data.get("observe_regs", ())),
-            tuple((at, size) for at, size in data.get("observe_memory", ())),
-            data.get("timeout", 0.0),
-            tuple(cls.from_json(s) for s in data.get("steps", ())),
-        )
-
 
 class Vcpu(NamedTuple):
     """One vCPU: `mode` by the architecture's own names, `features` lower-case KVM_ARM_VCPU_ names, `regs` by name.
@@ -177,27 +105,6 @@ class Vcpu(NamedTuple):
     features: tuple[str, ...] = ()
     script: tuple[Step, ...] | None = None
 
-    def to_json(self) -> Json:
-        script = None if self.script is None else [s.to_json() for s in self.script]
-        return {
-            "id": self.id,
-            "mode": self.mode,
-            "regs": dict(self.regs),
-            "features": list(self.features),
-            "script": script,
-        }
-
-    @classmethod
-    def from_json(cls, data: Json) -> Vcpu:
-        script = data["script"]
-        return cls(
-            data["id"],
-            data["mode"],
-            data["regs"],
-            tuple(data["features"]),
-            None if script is None else tuple(Step.from_json(s) for s in script),
-        )
-
 
 class Tables(NamedTuple):
     """The engine's own x86 slot: GDT and identity page tables at `at`; `spans` are (gpa, size) to map above 4 GiB."""
@@ -206,13 +113,6 @@ class Tables(NamedTuple):
     size: int
     slot: int
     spans: tuple[tuple[int, int], ...] = ()
-
-    def to_json(self) -> Json:
-        return {"at": self.at, "size": self.size, "slot": self.slot, "spans": [list(s) for s in self.spans]}
-
-    @classmethod
-    def from_json(cls, data: Json) -> Tables:
-        return cls(data["at"], data["size"], data["slot"], tuple((a, n) for a, n in data["spans"]))
 
 
 class Machine(NamedTuple):
@@ -241,56 +141,13 @@ class Machine(NamedTuple):
     measure: Measure | None = None
     undecoded: str | None = None
 
-    def to_json(self) -> Json:
-        out: Json = {
-            "arch": self.arch,
-            "memslots": [s.to_json() for s in self.memslots],
-            "image": [b.to_json() for b in self.image],
-            "devices": [b.to_json() for b in self.devices],
-            "vcpus": [v.to_json() for v in self.vcpus],
-            "enable": [c.to_json() for c in self.enable],
-            "tables": None if self.tables is None else self.tables.to_json(),
-            "setup": [a.to_json() for a in self.setup],
-            "ignore": [s.to_json() for s in self.ignore],
-            "observe_regs": list(self.observe_regs),
-            "observe_memory": [list(m) for m in self.observe_memory],
-            "timeout": self.timeout,
-            "exits": self.exits,
-        }
-        if self.measure is not None:
-            out["measure"] = self.measure.to_json()
-        if self.undecoded is not None:
-            out["undecoded"] = self.undecoded
-        return out
-
-    @classmethod
-    def from_json(cls, data: Json) -> Machine:
-        tables, measure = data["tables"], data.get("measure")
-        return cls(
-            data["arch"],
-            tuple(Memslot.from_json(s) for s in data["memslots"]),
-            tuple(Bytes.from_json(b) for b in data["image"]),
-            tuple(Bytes.from_json(b) for b in data["devices"]),
-            tuple(Vcpu.from_json(v) for v in data["vcpus"]),
-            tuple(Capability.from_json(c) for c in data["enable"]),
-            None if tables is None else Tables.from_json(tables),
-            tuple(Action.from_json(a) for a in data["setup"]),
-            tuple(Step.from_json(s) for s in data["ignore"]),
-            tuple(data["observe_regs"]),
-            tuple((at, size) for at, size in data["observe_memory"]),
-            data["timeout"],
-            data["exits"],
-            None if measure is None else Measure.from_json(measure),
-            data.get("undecoded"),
-        )
-
     def digest(self) -> str:
         """`sha256:...` of what the guest is and what it is answered; where exits are expected does not count."""
-        return _digest(self.to_json())
+        return _digest(encode(self))
 
     def seal(self, name: str) -> Sealed:
         """The Machine as it crosses a border; `name` is the case's, for whoever has to tell one from another."""
-        data = self.to_json()
+        data = encode(self)
         return Sealed(name, json.dumps(data, separators=(",", ":")), _digest(data), self.arch, self.timeout)
 
 
@@ -303,7 +160,8 @@ def _digest(data: Json) -> str:
     import hashlib  # here, since it takes a while to import and only who seals a Machine needs it
 
     kept = {key: value for key, value in data.items() if key not in _NOT_IN_DIGEST}
-    kept["vcpus"] = [{**vcpu, "script": _deeds(vcpu["script"] or (), _waits(vcpu["script"] or ()))} for vcpu in data["vcpus"]]
+    scripts = [vcpu.get("script", ()) for vcpu in data["vcpus"]]
+    kept["vcpus"] = [{**vcpu, "script": _deeds(script, _waits(script))} for vcpu, script in zip(data["vcpus"], scripts)]
     if "measure" in kept:
         # How often and by which loop does not change the question.
         kept["measure"] = [{key: kind[key] for key in ("to", "since") if key in kind} for kind in kept["measure"]["kinds"]]

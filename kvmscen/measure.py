@@ -15,16 +15,6 @@ class Place(NamedTuple):
     where: Mapping[str, Any]
     reply: Mapping[str, Any] | None = None
 
-    def to_json(self) -> Json:
-        out: Json = {"exit": self.exit, "where": dict(self.where)}
-        if self.reply is not None:
-            out["reply"] = dict(self.reply)
-        return out
-
-    @classmethod
-    def from_json(cls, data: Json) -> Place:
-        return cls(data["exit"], data["where"], data.get("reply"))
-
 
 class Kind(NamedTuple):
     """One kind of access. A sample is the KVM_RUN that returns with `to`, or all from `since` (an exit) to `to`.
@@ -38,18 +28,6 @@ class Kind(NamedTuple):
     samples: int
     warmup: int
 
-    def to_json(self) -> Json:
-        out: Json = {"name": self.name, "to": self.to.to_json(), "samples": self.samples, "warmup": self.warmup}
-        if self.since is not None:
-            out["since"] = self.since.to_json()
-        return out
-
-    @classmethod
-    def from_json(cls, data: Json) -> Kind:
-        since = data.get("since")
-        since = None if since is None else Place.from_json(since)
-        return cls(data["name"], Place.from_json(data["to"]), since, data["samples"], data["warmup"])
-
 
 class Measure(NamedTuple):
     """What one run times. `loop` is `native` (Python where that cannot be) or `python`; `stall`: seconds without a sample."""
@@ -57,13 +35,6 @@ class Measure(NamedTuple):
     kinds: tuple[Kind, ...]
     loop: str = "native"
     stall: float = 5.0
-
-    def to_json(self) -> Json:
-        return {"kinds": [kind.to_json() for kind in self.kinds], "loop": self.loop, "stall": self.stall}
-
-    @classmethod
-    def from_json(cls, data: Json) -> Measure:
-        return cls(tuple(map(Kind.from_json, data["kinds"])), data["loop"], data["stall"])
 
 
 class Series(NamedTuple):
@@ -86,13 +57,6 @@ class Series(NamedTuple):
     begins: int = 0
     broken: int = 0
 
-    def to_json(self) -> Json:
-        return {**self._asdict(), "ticks": list(self.ticks), "whole": list(self.whole)}
-
-    @classmethod
-    def from_json(cls, data: Json) -> Series:
-        return cls(**{**data, "ticks": tuple(data["ticks"]), "whole": tuple(data["whole"])})
-
 
 class Timing(NamedTuple):
     """What was timed: `loop` is native or python (then `why`), `hz` the counter's measured rate in ticks a second.
@@ -106,18 +70,3 @@ class Timing(NamedTuple):
     series: Mapping[str, Series] = {}
     exits: int = 0
     why: str | None = None
-
-    def to_json(self) -> Json:
-        return {
-            "loop": self.loop,
-            "hz": self.hz,
-            "overhead": list(self.overhead),
-            "series": {name: one.to_json() for name, one in self.series.items()},
-            "exits": self.exits,
-            "why": self.why,
-        }
-
-    @classmethod
-    def from_json(cls, data: Json) -> Timing:
-        series = {name: Series.from_json(one) for name, one in data["series"].items()}
-        return cls(data["loop"], data["hz"], tuple(data["overhead"]), series, data["exits"], data["why"])

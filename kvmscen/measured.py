@@ -21,13 +21,6 @@ class Wanted(NamedTuple):
     less: str | None = None
     is_span: bool = False
 
-    def to_json(self) -> Json:
-        return self._asdict()
-
-    @classmethod
-    def from_json(cls, data: Json) -> Wanted:
-        return cls(**data)
-
 
 class Spread(NamedTuple):
     """The figures of a distribution. `mad` is the median absolute deviation from the median, not scaled."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
-from kvmscen.expectation import Expected
+from kvmscen.expectation import Expected, MemoryExpected
 from kvmscen.job import Legend
 from kvmscen.kvm import exits
 from kvmscen.kvm.script import series
@@ -50,7 +50,7 @@ class Notation:
 
     def _together(self, symbol: int, value: int) -> bool:
         """Whether an address lies in the section of a symbol, or just behind it; where no sections are known it may."""
-        spans = [(at, at + size) for _, at, size in self.legend.sections if size]
+        spans = [(one.gpa, one.gpa + one.size) for one in self.legend.sections if one.size]
         # At its end too: a label may stand behind all that is in a section.
         within = [end for at, end in spans if at <= symbol < end] or [end for at, end in spans if symbol == end]
         if not within or value == symbol or value < within[0]:
@@ -87,7 +87,7 @@ class Notation:
         regs, memory, fields = step.regs, step.memory, step.fields
         if nth is not None:
             regs, fields = _in_round(regs, nth), _in_round(fields, nth)
-            memory = tuple((at, unit, _in_round(values, nth)) for at, unit, values in memory)
+            memory = tuple(check._replace(values=_in_round(check.values, nth)) for check in memory)
         if step.kind == "group":
             return f"repeat: {_repeat(step.repeat)}, steps: ..."
         if step.kind == "timeout":
@@ -129,7 +129,7 @@ class Notation:
     def _members(self, name: str, fields: Mapping[str, Any]) -> str:
         return "{" + ", ".join(f"{key}: {self.value(name, key, value)}" for key, value in fields.items()) + "}"
 
-    def _beside(self, regs: Mapping[str, Any], memory: Iterable[tuple[int, str, Any]]) -> str:
+    def _beside(self, regs: Mapping[str, Any], memory: Iterable[MemoryExpected]) -> str:
         out = ""
         if regs:
             out += ", regs: {" + ", ".join(f"{k}: {self.value('', k, v)}" for k, v in regs.items()) + "}"
@@ -141,21 +141,20 @@ class Notation:
         """A register's value or matcher."""
         return self.value("", "", value)
 
-    def memory(self, check: tuple[int, str, Any]) -> str:
+    def memory(self, check: MemoryExpected) -> str:
         """One memory check: `counter: {u32: [1, 100]}`."""
-        at, unit, values = check
-        if unit == "hex":
-            return f'{self.address(at)}: {{hex: "{values}"}}'
-        return f"{self.address(at)}: {{{unit}: {self.value('', '', values)}}}"
+        if check.unit == "hex":
+            return f'{self.address(check.gpa)}: {{hex: "{check.values}"}}'
+        return f"{self.address(check.gpa)}: {{{check.unit}: {self.value('', '', check.values)}}}"
 
 
-def seen(check: tuple[int, str, Any], memory: Mapping[int, bytes]) -> tuple[int, str, Any]:
+def seen(check: MemoryExpected, memory: Mapping[int, bytes]) -> MemoryExpected:
     """What memory held where a check looked, in the check's own unit; an empty list where there is no memory."""
     at, unit, values = check
     size = 1 if unit == "hex" else int(unit[1:]) // 8
     # Another check at this address may have asked for more.
     raw = memory.get(at, b"")[: len(values) // 2 if unit == "hex" else len(values) * size]
-    return (at, unit, raw.hex() if unit == "hex" else elements(raw, size))
+    return MemoryExpected(at, unit, raw.hex() if unit == "hex" else elements(raw, size))
 
 
 def elements(raw: bytes, size: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""What a host saw of one Machine: Events and the Observation that holds them; frozen, to JSON and back, as a Machine is."""
+"""What a host saw of one Machine: Events, and the Observation that holds them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,6 @@ EVENTS_MOST = 250_000
 # Why a run stopped. `end`: the story was over (the last step was reached, or the script's vCPU ended where it should).
 # `expected`: an exit that ends its vCPU; `error`: an ioctl failed, or did not fail though it should.
 STOPPED = ("end", "expected", "error", "timeout", "exits", "extra", "crash")
-
-# Members of exits (of KVM_EXIT_DEBUG and the MSR exits) whose names an event needs for itself.
-_RENAMED = {"pc": "arch_pc", "error": "msr_error"}
 
 
 class Event(NamedTuple):
@@ -54,54 +51,6 @@ class Event(NamedTuple):
         if self.times == 1:
             return self
         return self._replace(times=1, at=behind(self.at, nth))
-
-    def to_json(self) -> Json:
-        out: Json = {"vcpu": self.vcpu}
-        if self.kind == "timeout":
-            out["timeout"] = self.fields["timeout"]
-        else:
-            out[self.kind] = self.name
-            renamed = _RENAMED if self.kind == "exit" else {}
-            out.update((renamed.get(key, key), value) for key, value in self.fields.items())
-        out["pc"] = self.pc
-        if self.regs is not None:
-            out["regs"] = dict(self.regs)
-        if self.memory is not None:
-            out["memory"] = {str(gpa): raw.hex() for gpa, raw in self.memory.items()}
-        if self.reply is not None:
-            out["reply"] = dict(self.reply)
-        if self.times != 1:
-            out["count_of_equal"] = self.times
-        if self.op is not None:
-            out["op"] = self.op
-        if self.at is not None:
-            out["step"] = [list(level) for level in self.at]
-        if self.ignored:
-            out["ignored"] = True
-        if self.done:
-            out["done"] = self.done
-        return out
-
-    @classmethod
-    def from_json(cls, data: Json) -> Event:
-        rest = dict(data)
-        vcpu, pc = rest.pop("vcpu"), rest.pop("pc")
-        regs, memory = rest.pop("regs", None), rest.pop("memory", None)
-        reply, count, op = rest.pop("reply", None), rest.pop("count_of_equal", 1), rest.pop("op", None)
-        at, ignored, done = rest.pop("step", None), rest.pop("ignored", False), rest.pop("done", 0)
-        kind = next((kind for kind in ("exit", "error", "succeeded") if kind in rest), "timeout")
-        name = rest.pop(kind) if kind != "timeout" else ""
-        if kind == "exit":
-            for member, key in _RENAMED.items():
-                if key in rest:
-                    rest[member] = rest.pop(key)
-        if memory is not None:
-            memory = {int(gpa): bytes.fromhex(raw) for gpa, raw in memory.items()}
-        if at is not None:
-            at = tuple((index, nth) for index, nth in at)
-        if type(count) is not int or not 1 <= count <= EVENTS_MOST:
-            raise ValueError(f"an event cannot have come {count} times")
-        return cls(vcpu, kind, name, rest, pc, regs, memory, reply, count, op, at, ignored, done)
 
 
 def behind(at: tuple[tuple[int, int], ...] | None, rounds: int) -> tuple[tuple[int, int], ...] | None:
@@ -142,42 +91,3 @@ class Observation(NamedTuple):
     timing: Timing | None = None
     notes: tuple[str, ...] = ()
     exception: Mapping[str, int] | None = None
-
-    def to_json(self) -> Json:
-        out: Json = {
-            "stopped": self.stopped,
-            "events": [e.to_json() for e in self.events],
-            "regs": dict(self.regs),
-            "memory": {str(gpa): raw.hex() for gpa, raw in self.memory.items()},
-            "elapsed": self.elapsed,
-        }
-        if self.detail is not None:
-            out["detail"] = self.detail
-        if self.unpredicted is not None:
-            out["unpredicted"] = self.unpredicted
-        if self.timing is not None:
-            out["timing"] = self.timing.to_json()
-        if self.notes:
-            out["notes"] = list(self.notes)
-        if self.exception is not None:
-            out["exception"] = dict(self.exception)
-        return out
-
-    @classmethod
-    def from_json(cls, data: Json) -> Observation:
-        timing = data.get("timing")
-        events = tuple(map(Event.from_json, data["events"]))
-        if sum(event.times for event in events) > EVENTS_MOST:
-            raise ValueError("more events than a run can have")
-        return cls(
-            data["stopped"],
-            events,
-            data["regs"],
-            {int(gpa): bytes.fromhex(raw) for gpa, raw in data["memory"].items()},
-            data["elapsed"],
-            data.get("detail"),
-            data.get("unpredicted"),
-            None if timing is None else Timing.from_json(timing),
-            tuple(data.get("notes", ())),
-            data.get("exception"),
-        )

@@ -84,14 +84,15 @@ def _beside(notation: Notation, event: Event, step: Expected) -> list[str]:
     if regs:
         out.append("    regs: {" + ", ".join(f"{name}: {_register(notation, name, regs[name])}" for name in regs) + "}")
     memory = event.memory or {}
-    looked = [check for check in step.memory if memory.get(check[0])]
+    looked = [check for check in step.memory if memory.get(check.gpa)]
     if looked:
         out.append("    memory:")
     for check in looked:
-        at, unit, values = seen(check, memory)
-        if unit != "hex":
-            values = [want if _holds(want, value) else value for want, value in zip(check[2], values, strict=False)]
-        out.append(f"      {notation.memory((at, unit, values))}")
+        found = seen(check, memory)
+        if found.unit != "hex":
+            values = [want if _holds(want, value) else value for want, value in zip(check.values, found.values, strict=False)]
+            found = found._replace(values=values)
+        out.append(f"      {notation.memory(found)}")
     if step.answer:
         out.append(f"    reply: {step.answer}")
     return out
@@ -112,9 +113,9 @@ def _varied(notation: Notation, event: Event, step: Expected) -> list[str]:
     regs, memory = event.regs or {}, event.memory or {}
     out += [f"{name} {_register(notation, name, regs[name])}" for name in step.regs if _holds(step.regs[name], regs.get(name))]
     for check in step.memory:
-        at, unit, values = seen(check, memory)
-        if unit != "hex" and any(map(_holds, check[2], values)):
-            out.append(notation.memory((at, unit, values)))
+        found = seen(check, memory)
+        if found.unit != "hex" and any(map(_holds, check.values, found.values)):
+            out.append(notation.memory(found))
     return [f"  # observed: {', '.join(out)}"] if out else []
 
 

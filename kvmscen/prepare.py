@@ -24,6 +24,7 @@ from kvmscen.build.loose import loose
 from kvmscen.build.measure import Timing
 from kvmscen.build.plan import misassembled
 from kvmscen.build.ready import Ready
+from kvmscen.codec import decode, encode
 from kvmscen.disk import scratch
 from kvmscen.errors import Problem, once
 from kvmscen.job import Job, Legend, Target
@@ -50,9 +51,9 @@ class Preparer:
         """`{"targets": [...], "each": bool, "assembler", "timing"}`, `{"run": FILE, "text", "cases"}`, `{"check": FILE,
         "assembler"}` or `{"show": FILE, "case", "assembler"}`."""
         if "targets" in request:
-            self.targets = tuple(map(Target.from_json, request["targets"]))
+            self.targets = tuple(decode(Target, target) for target in request["targets"])
             self.each, self.assembler = request["each"], request["assembler"]
-            self.timing = Timing.from_json(request["timing"]) if request.get("timing") else None
+            self.timing = decode(Timing, request["timing"]) if "timing" in request else None
             return {}
         if "check" in request:
             return _check(request["check"], request["assembler"])
@@ -78,7 +79,7 @@ class Preparer:
         # A case that nobody asked for may be wrong.
         left = {case.name for case in found.wrong if not wanted(case)} | (set(found.names) - set(request["cases"] or found.names))
         problems += [p for p in _all(found, self.assembler) if not p.cases or not set(p.cases) <= left]
-        return {"jobs": [job.to_json() for several in jobs for job in several], "problems": told(problems), "names": found.names}
+        return {"jobs": [encode(job) for several in jobs for job in several], "problems": told(problems), "names": found.names}
 
     def _of(self, scenario: Scenario, case: Case) -> list[Job]:
         targets = list(self._targets(case))
@@ -119,7 +120,7 @@ def _all(found: Loaded, assembler: str | None) -> list[Problem]:
 
 def told(problems: Iterable[Problem]) -> list[Json]:
     """Problems as they go to the main process: each once."""
-    return [problem._asdict() for problem in once(problems)]
+    return [encode(problem) for problem in once(problems)]
 
 
 def selected(scenario: Scenario, case: Case, text: str | None, names: Iterable[str]) -> bool:
@@ -185,7 +186,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     told = _told()
     held = policies.confine(policies.PREPARE, _rules(told["files"], scratch.settle()))
-    serve({"sandbox": held.to_json()}, Preparer().handle, leave=_leave)
+    serve({"sandbox": encode(held)}, Preparer().handle, leave=_leave)
 
 
 def _told() -> Json:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from kvmscen import __version__, engine
 from kvmscen.appraise import appraise, lacking, so_far
+from kvmscen.codec import decode, encode
 from kvmscen.errors import HostError, Problem
 from kvmscen.hosts import Executor, Host, confinement
 from kvmscen.hosts.child import Child
@@ -122,14 +123,14 @@ def _jobs(
     on_problem: Callable[[Problem], None],
 ) -> list[Job]:
     """The jobs of all files; what is wrong in files is added to `found`."""
-    targets = [Target(host.name, host.facts).to_json() for host in hosts]
+    targets = [encode(Target(host.name, host.facts)) for host in hosts]
     jobs: list[Job] = []
     names: set[str | None] = set()
     told: int | None = None
     for file in files:
         try:
             if told is None or told != child.process_id:
-                engine.ask_prepare(child, targets=targets, each=each, assembler=selection.assembler, timing=plan._asdict())
+                engine.ask_prepare(child, targets=targets, each=each, assembler=selection.assembler, timing=encode(plan))
                 told = child.process_id
             request = {"run": file, "text": selection.text, "cases": selection.cases}
             reply = child.ask(json.dumps(request)[1:-1], engine.PREPARE_SECONDS)
@@ -140,7 +141,7 @@ def _jobs(
         for problem in wrong:
             on_problem(problem)
         found += wrong
-        jobs += [Job.from_json(job) for job in reply.get("jobs", ())]
+        jobs += [decode(Job, job) for job in reply.get("jobs", ())]
     for problem in engine.unknown(selection.cases, names):
         found.append(problem)
         on_problem(problem)

@@ -13,6 +13,7 @@ from kvmscen.build.cases import laid_out
 from kvmscen.errors import Problem
 from kvmscen.job import Legend, offset
 from kvmscen.load import read
+from kvmscen.machine import Memslot
 from kvmscen.scenario import Case
 
 Json = dict[str, Any]
@@ -47,11 +48,16 @@ def _case(case: Case, planned: Plan) -> Json:
             for section in planned.sections
         ],
         "symbols": planned.symbols,
-        "memslots": [slot.to_json() for slot in planned.memslots],
+        "memslots": [_slot(slot) for slot in planned.memslots],
         "tables": None if planned.tables is None else {"gpa": planned.tables[0], "size": planned.tables[1]},
         "entry": planned.entry,
         "listing": _listing(planned),
     }
+
+
+def _slot(slot: Memslot) -> Json:
+    shown: Json = {"slot": slot.slot, "gpa": slot.gpa, "size": slot.size, "flags": slot.flags}
+    return shown if slot.errno is None else {**shown, "errno": slot.errno}
 
 
 def _listing(planned: Plan) -> list[Json]:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvmscen.expectation import Expected
+from kvmscen.expectation import Expected, MemoryExpected
 from kvmscen.job import Legend
 from kvmscen.kvm import exits
 from kvmscen.load import load_text
@@ -73,7 +73,14 @@ def test_values(name: str, key: str, value: object, text: str) -> None:
 def test_both_sides_read_alike() -> None:
     """The same thing has one notation, whichever side it stands on: no difference is seen where none is."""
     fields = {"phys_addr": 0x5008, "is_write": 1, "len": 8}
-    step = Expected("mmio", 1, 1, fields=fields, regs={"rax": 5}, memory=((0x5000, "u16", [1]), (0x9000, "hex", "00ff")))
+    step = Expected(
+        "mmio",
+        1,
+        1,
+        fields=fields,
+        regs={"rax": 5},
+        memory=(MemoryExpected(0x5000, "u16", [1]), MemoryExpected(0x9000, "hex", "00ff")),
+    )
     observed = {"phys_addr": 0x5008, "is_write": True, "len": 8, "data": 7}
     event = Event(0, "exit", "mmio", observed, 4, {"rax": 5, "rbx": 6}, {0x5000: b"\1\0", 0x9000: b"\0\xff"})
     text = "mmio: {phys_addr: counter + 8, is_write: true, len: 8}, regs: {rax: 5}, memory: {counter: {u16: [1]}}"
@@ -89,9 +96,9 @@ def test_both_sides_read_alike() -> None:
 
 def test_memory_seen_is_as_long_as_its_check() -> None:
     memory = {0x5000: bytes(range(8))}
-    assert seen((0x5000, "u16", [0, 0]), memory) == (0x5000, "u16", [0x0100, 0x0302])
-    assert seen((0x5000, "hex", "0000"), memory) == (0x5000, "hex", "0001")
-    assert seen((0x6000, "u8", [0]), memory) == (0x6000, "u8", [])
+    assert seen(MemoryExpected(0x5000, "u16", [0, 0]), memory) == MemoryExpected(0x5000, "u16", [0x0100, 0x0302])
+    assert seen(MemoryExpected(0x5000, "hex", "0000"), memory) == MemoryExpected(0x5000, "hex", "0001")
+    assert seen(MemoryExpected(0x6000, "u8", [0]), memory) == MemoryExpected(0x6000, "u8", [])
 
 
 @given(st.floats(1e-9, 600))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import zlib
 
-VERSION = 1
+VERSION = 2
 START = b"\x1e"
 _LARGE = 1 << 16
 # More than any file's jobs or Observation; little enough that a line which never ends, or one that unpacks to a thousand times

@@ -13,6 +13,7 @@ from typing import Any
 from kvmscen import sandbox
 from kvmscen.agent.serve import serve
 from kvmscen.arch import of_machine
+from kvmscen.codec import decode, encode
 from kvmscen.errors import IoctlError
 from kvmscen.facts import Facts
 from kvmscen.kvm.caps import CAPABILITIES
@@ -134,7 +135,7 @@ def main(awake: Callable[[], None] = lambda: None, asked: str | None = None) -> 
     executor = Executor(kvm, known.flavour, "effects" in others)
 
     def handle(request: dict[str, Any]) -> dict[str, Any]:
-        return {"observation": executor.execute(Machine.from_json(request["machine"])).to_json()}
+        return {"observation": encode(executor.execute(decode(Machine, request["machine"])))}
 
     # What Python would import at some time in the life of an agent: afterwards it can open no file.
     import tokenize  # noqa: F401
@@ -144,4 +145,4 @@ def main(awake: Callable[[], None] = lambda: None, asked: str | None = None) -> 
     held = policies.confine(policies.AGENT, filtered="timing" not in others, asked=asked)
     # Whoever waits for its answers sees by that how slow this machine is.
     spent = time.process_time()
-    serve({"facts": [known.to_json()], "sandbox": held.to_json(), "spent": spent}, handle, awake)
+    serve({"facts": [encode(known)], "sandbox": encode(held), "spent": spent}, handle, awake)

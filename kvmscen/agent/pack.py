@@ -18,6 +18,7 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 # Everything that may be sent; it imports the standard library and each other only.
 MODULES = (
     "__init__",
+    "codec",
     "errors",
     "facts",
     "machine",

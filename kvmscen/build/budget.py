@@ -35,5 +35,5 @@ def size(planned: Plan) -> int:
     """What a planned case takes without its steps."""
     legend = planned.legend
     bytes_ = sum(len(part.data) for part in (*planned.image, *planned.devices))
-    lines = sum(len(line[3]) for line in legend.lines) + _LINE * (len(legend.lines) + len(legend.debug))
+    lines = sum(len(line.text) for line in legend.lines) + _LINE * (len(legend.lines) + len(legend.debug))
     return 2 * bytes_ + lines + _SYMBOL * len(planned.symbols)

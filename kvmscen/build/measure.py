@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 from kvmscen.expectation import Expected
-from kvmscen.machine import Json
 from kvmscen.machine import Step as ScriptStep
 from kvmscen.measure import Kind, Measure, Place
 from kvmscen.measured import Wanted
@@ -19,10 +18,6 @@ class Timing(NamedTuple):
 
     rounds: int = 1
     loop: str = "native"
-
-    @classmethod
-    def from_json(cls, data: Json) -> Timing:
-        return cls(data["rounds"], data["loop"])
 
 
 class Names(Protocol):

@@ -12,7 +12,7 @@ from kvmscen.arch import ARCHES, arm64, arm64_tables, x86_64
 from kvmscen.arch.registers import base
 from kvmscen.build.resolve import Resolver, actions_of
 from kvmscen.errors import Problem, ScenarioError
-from kvmscen.job import Legend
+from kvmscen.job import Legend, Line, Span
 from kvmscen.machine import Bytes, Memslot
 from kvmscen.scenario import Asm, Case, Section
 from kvmscen.scenario import Memslot as MemslotWritten
@@ -102,7 +102,7 @@ def lay_out(file: str, case: Case) -> tuple[Plan, list[Problem]]:
     later = [resolver.memslot(slot) for slot in later_slots(case)]
     tables, spans = _tables(resolver, case, [*usable, *later], program.sections)
     assembler = None if case.asm is None else program.assembler
-    sections = tuple((section.name, section.gpa, section.size) for section in program.sections)
+    sections = tuple(Span(section.name, section.gpa, section.size) for section in program.sections)
     file_name = case.asm.name if case.asm is not None else ""
     note = _start_missing(case, program, entry)
     legend = Legend(dict(program.symbols), _rows(program.lines), file_name, sections, _rows(program.debug), note)
@@ -110,8 +110,8 @@ def lay_out(file: str, case: Case) -> tuple[Plan, list[Problem]]:
     return made, resolver.problems
 
 
-def _rows(lines: Iterable[asm.Line]) -> tuple[tuple[int, int, int, str], ...]:
-    return tuple((line.gpa, line.size, line.line, line.text) for line in lines if line.size)
+def _rows(lines: Iterable[asm.Line]) -> tuple[Line, ...]:
+    return tuple(Line(line.gpa, line.size, line.line, line.text) for line in lines if line.size)
 
 
 def _program(file: str, case: Case, slots: Sequence[Memslot]) -> asm.Program:

@@ -12,9 +12,9 @@ from kvmscen.build.ambiguity import MOST, TooMany, ambiguous, mistaken
 from kvmscen.build.conditions import other_cpu, undecided, unmet
 from kvmscen.build.measure import Timing
 from kvmscen.build.plan import Plan, later_slots, mode_of, names_pc
-from kvmscen.build.resolve import MemoryExpected, Resolver, actions_of, memory_size, widths
+from kvmscen.build.resolve import Resolver, actions_of, memory_size, widths
 from kvmscen.errors import ScenarioError
-from kvmscen.expectation import Expectation, Expected, Story
+from kvmscen.expectation import Expectation, Expected, MemoryExpected, Story
 from kvmscen.facts import Facts
 from kvmscen.kvm import exits
 from kvmscen.kvm.actions import BY_NAME
@@ -310,7 +310,7 @@ class _Maker:
 
 def _ranges(memory: tuple[MemoryExpected, ...]) -> tuple[tuple[int, int], ...]:
     """Where to look, and how many bytes: what lies at one address is read once."""
-    return _merged((check[0], memory_size(check)) for check in memory)
+    return _merged((check.gpa, memory_size(check)) for check in memory)
 
 
 def _merged(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:

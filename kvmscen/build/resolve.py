@@ -9,7 +9,9 @@ from functools import cache
 from typing import Any
 
 from kvmscen.arch import ARCHES
+from kvmscen.codec import encode
 from kvmscen.errors import Problem
+from kvmscen.expectation import MemoryExpected
 from kvmscen.kvm import exits
 from kvmscen.kvm.actions import BY_NAME, VALUE, Member, reg_bits
 from kvmscen.kvm.caps import CAPABILITIES, ON_VCPU
@@ -19,8 +21,6 @@ from kvmscen.machine import Action, Capability, Memslot
 from kvmscen.scenario import Action as ActionWritten
 from kvmscen.scenario import Enable, Expr, Match, MemoryCheck, Place, Step
 from kvmscen.scenario import Memslot as MemslotWritten
-
-MemoryExpected = tuple[int, str, Any]
 
 
 @cache
@@ -91,14 +91,15 @@ class Resolver:
         return out
 
     def memory(self, checks: tuple[MemoryCheck, ...]) -> tuple[MemoryExpected, ...]:
-        """Memory checks as (gpa, unit, values); hex and text become the hex of their bytes."""
+        """Memory checks with numbers for names; hex and text become the hex of their bytes."""
         out: list[MemoryExpected] = []
         for check in checks:
             at = self.number(check.at)
             if isinstance(check.values, bytes):
-                out.append((at, "hex", check.values.hex()))
+                out.append(MemoryExpected(at, "hex", check.values.hex()))
             else:
-                out.append((at, check.unit, [self.matcher(value, int(check.unit[1:])) for value in check.values]))
+                values = [self.matcher(value, int(check.unit[1:])) for value in check.values]
+                out.append(MemoryExpected(at, check.unit, values))
         return tuple(out)
 
     def bytes_of(self, check: MemoryCheck) -> bytes:
@@ -161,9 +162,9 @@ def _write_memory(resolver: Resolver, args: Mapping[str, Any], arch: str) -> lis
 FORMS: dict[str, Callable[[Resolver, Mapping[str, Any], str], list[dict[str, Any]]]] = {
     "set_regs": lambda r, args, arch: [{name: r.number(value, widths(arch).get(name, 64)) for name, value in args.items()}],
     "write_memory": _write_memory,
-    "set_memslot": lambda r, args, arch: [r.memslot(args["memslot"]).to_json()],
+    "set_memslot": lambda r, args, arch: [encode(r.memslot(args["memslot"]))],
     "delete_memslot": lambda r, args, arch: [{"slot": args["slot"]}],
-    "enable": lambda r, args, arch: [r.capability(args["enable"]).to_json()],
+    "enable": lambda r, args, arch: [encode(r.capability(args["enable"]))],
     "emulate": lambda r, args, arch: [{}],
 }
 

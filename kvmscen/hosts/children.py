@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+from kvmscen.codec import decode
 from kvmscen.errors import HostError, Problem
 from kvmscen.facts import Facts
 from kvmscen.hosts import crash, shapes
@@ -48,7 +49,7 @@ class ChildExecutor:
         if "broke" in reply:
             raise HostError(str(reply["broke"]))
         try:
-            return shapes.check(Observation.from_json(reply["observation"]))
+            return shapes.check(decode(Observation, reply["observation"]))
         except (LookupError, TypeError, ValueError, AttributeError, OverflowError):
             raise HostError(f"{self.child.name} sent a reply that is no observation") from None
 
@@ -116,7 +117,7 @@ class ChildHost:
         if "unusable" in hello:
             raise HostError(f"host {self.name} cannot run here: {hello['unusable']}")
         try:
-            return tuple(Facts.from_json(facts)._replace(kind=self.kind) for facts in hello["facts"])
+            return tuple(shapes.facts(decode(Facts, facts))._replace(kind=self.kind) for facts in hello["facts"])
         except (LookupError, TypeError, ValueError, AttributeError, OverflowError):
             raise HostError(f"host {self.name} does not say what it is: its hello has no facts") from None
 

@@ -7,15 +7,16 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from kvmscen.codec import decode, encode
 from kvmscen.disk import whole
 from kvmscen.errors import HostError
 from kvmscen.facts import Facts
 from kvmscen.hosts import bounded, shapes
 from kvmscen.observation import Observation
 
-FORMAT, VERSION = "kvmscen-observation", 2
+FORMAT, VERSION = "kvmscen-observation", 3
 # Bytes of a file: more than --record writes of the largest run that there can be.
 _MOST = 192 << 20
 # Bytes of a file's name.
@@ -26,18 +27,22 @@ _OURS = re.compile(r"-[0-9a-f]{8}(?:-[0-9a-f]{8})?")
 Json = dict[str, Any]
 
 
+class Recording(NamedTuple):
+    """What a file holds: `name` is the case's, `host` the text given to --on, `machine` the digest of what was run."""
+
+    format: str
+    version: int
+    name: str
+    host: str
+    facts: Facts
+    machine: str
+    observation: Observation
+
+
 def recording(name: str, host: str, facts: Facts, digest: str, observation: Observation) -> str:
     """The text of a recording."""
-    data = {
-        "format": FORMAT,
-        "version": VERSION,
-        "name": name,
-        "host": host,
-        "facts": facts.to_json(),
-        "machine": digest,
-        "observation": observation.to_json(),
-    }
-    return json.dumps(data, indent=1) + "\n"
+    made = Recording(FORMAT, VERSION, name, host, facts, digest, observation)
+    return json.dumps(encode(made), indent=1) + "\n"
 
 
 def keep(folder: Path, name: str, host: str, facts: Facts, digest: str, observation: Observation) -> None:
@@ -46,10 +51,10 @@ def keep(folder: Path, name: str, host: str, facts: Facts, digest: str, observat
     old = folder / (_NOT_PLAIN.sub("-", f"{name.replace(':', '-', 1)}@{host}-{digest[7:15]}") + ".json")
     try:
         held = read(old)
-        if (held["name"], held["host"], held["machine"]) == (name, host, digest):
+        if (held.name, held.host, held.machine) == (name, host, digest):
             # As an earlier kvmscen called it.
             old.unlink()
-    except (HostError, OSError, KeyError, ValueError):
+    except (HostError, OSError):
         pass
 
 
@@ -73,19 +78,19 @@ def may_be_of(file: Path, name: str, digest: str) -> bool:
     return digest[7:15] in file.stem or file.stem.startswith((f"{plain}-", plain[:100] if len(plain) > 100 else f"{plain}-"))
 
 
-def read(file: Path) -> Json:
-    """A recording's data, held against what one is. Raises HostError."""
+def read(file: Path) -> Recording:
+    """A recording, held against what one is. Raises HostError."""
     try:
         data: Json = bounded.parse(whole.read(file, _MOST).decode())
         if data["format"] != FORMAT or data["version"] != VERSION:
             raise HostError(f"{file} is not a recording that this kvmscen reads ({FORMAT} version {VERSION})")
-        facts, seen = Facts.from_json(data["facts"]), shapes.check(Observation.from_json(data["observation"]))
-        kinds = ((facts.arch, str), (facts.kernel or "", str), (facts.capabilities, dict), (seen.regs, dict))
-        named = ((data["name"], str), (data["machine"], str), (facts.predicted, bool))
-        if not all(isinstance(value, kind) for value, kind in (*kinds, *named)):
+        held = decode(Recording, data)
+        if not all(isinstance(text, str) for text in (held.name, held.host, held.machine)):
             raise TypeError
+        shapes.facts(held.facts)
+        shapes.check(held.observation)
     except OSError as error:
         raise HostError(f"{file} cannot be read: {error.strerror or os.strerror(error.errno or 0)}") from None
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError):
         raise HostError(f"{file} is not a recording made by kvmscen run --record") from None
-    return data
+    return held

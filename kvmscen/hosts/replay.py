@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from kvmscen.codec import decode
 from kvmscen.errors import HostError, Problem
 from kvmscen.facts import Facts
 from kvmscen.hosts import recordings
@@ -46,17 +47,17 @@ class ReplayHost:
         held, problems = 0, []
         for file in files:
             try:
-                data = recordings.read(file)
+                recording = recordings.read(file)
             except HostError as error:
                 if not path.is_dir():
                     raise
                 self._damaged.append(file)
                 problems.append((file, error))
                 continue
-            known, size = Facts.from_json(data["facts"]), file.stat().st_size
-            held += size
-            seen = Observation.from_json(data["observation"]) if held <= _HELD else None
-            kept.setdefault(known.arch, []).append((known, (data["name"], data["machine"]), file, seen))
+            known = recording.facts
+            held += file.stat().st_size
+            seen = recording.observation if held <= _HELD else None
+            kept.setdefault(known.arch, []).append((known, (recording.name, recording.machine), file, seen))
         if not kept:
             raise problems[0][1] if problems else HostError(f"there are no recordings in {self.path}")
         self.problems = tuple(
@@ -78,9 +79,9 @@ class ReplayHost:
         except KeyError:
             raise self._missing(machine) from None
         if seen is None:
-            seen = Observation.from_json(recordings.read(file)["observation"])
+            seen = recordings.read(file).observation
         try:
-            return retraced(Machine.from_json(json.loads(machine.text)), seen)
+            return retraced(decode(Machine, json.loads(machine.text)), seen)
         except (ValueError, KeyError, TypeError, AttributeError, IndexError):
             raise HostError(f"the recording of {machine.name} holds what no host writes: record it again") from None
 

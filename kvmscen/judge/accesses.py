@@ -48,7 +48,7 @@ class _Places:
     """Sections and symbols by address."""
 
     def __init__(self, legend: Legend) -> None:
-        self._sections = sorted((at, size, name) for name, at, size in legend.sections)
+        self._sections = sorted((one.gpa, one.size, one.name) for one in legend.sections)
         mine = {name: at for name, at in legend.symbols.items() if not name.startswith(("__", ".L", "$"))}
         named = sorted((at, name not in legend.best, name) for name, at in mine.items())
         self._at = [at for at, _, _ in named]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from itertools import repeat
 from typing import Any
 
-from kvmscen.expectation import Expected, parts
+from kvmscen.expectation import Expected, MemoryExpected, parts
 from kvmscen.kvm.script import answered, matches
 from kvmscen.notation import seen
 from kvmscen.observation import Event
@@ -32,7 +32,7 @@ def differences(step: Expected, event: Event, nth: int) -> tuple[str, ...]:
     if not (unread and event.regs is None):
         out += [f"regs.{name}" for name, matcher in step.regs.items() if not matches(matcher, regs.get(name), nth)]
     if not (unread and event.memory is None):
-        out += [f"memory.{check[0]:#x}" for check in step.memory if not memory_holds(check, event.memory or {}, nth)]
+        out += [f"memory.{check.gpa:#x}" for check in step.memory if not memory_holds(check, event.memory or {}, nth)]
     if event.reply != step.reply or (event.reply and not answered(event.name, event.fields, event.reply)):
         out.append("reply")
     return tuple(out)
@@ -79,18 +79,17 @@ def holds(matcher: Any, value: Any, nth: int, whole: bool = False) -> bool:
     return matches(matcher, value, nth)
 
 
-def memory_holds(check: tuple[int, str, Any], memory: Mapping[int, bytes], nth: int) -> bool:
+def memory_holds(check: MemoryExpected, memory: Mapping[int, bytes], nth: int) -> bool:
     """Whether memory at a check's place is what it says."""
-    at, unit, values = check
-    if not memory.get(at):
+    if not memory.get(check.gpa):
         return False
-    _, _, found = seen(check, memory)
-    return bool(found == values) if unit == "hex" else matches(values, found, nth)
+    found = seen(check, memory).values
+    return bool(found == check.values) if check.unit == "hex" else matches(check.values, found, nth)
 
 
 def counts_rounds(step: Expected) -> bool:
     """Whether a series is in the step, so that its rounds are not all alike."""
-    return _counts(step.fields) or _counts(step.regs) or _counts([check[2] for check in step.memory])
+    return _counts(step.fields) or _counts(step.regs) or _counts([check.values for check in step.memory])
 
 
 def _counts(value: Any) -> bool:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 
+from kvmscen.codec import decode
 from kvmscen.expectation import Expected, Story
 from kvmscen.job import Job, Legend
 from kvmscen.judge import exceptions, sregs
@@ -91,7 +92,7 @@ class Case:
     @cached_property
     def machine(self) -> Machine | None:
         """What the host was told."""
-        return None if self.job.machine is None else Machine.from_json(json.loads(self.job.machine.text))
+        return None if self.job.machine is None else decode(Machine, json.loads(self.job.machine.text))
 
     @property
     def legend(self) -> Legend:
@@ -223,7 +224,7 @@ def _no_stack(case: Case, event: Event, regs: Mapping[str, int], reset: bool) ->
         # Where the instruction is not known it may be one.
         known = bool(text) and line.rpartition(":")[2].isdigit()
         return None if known else f"or a push, call or ret without a stack: rsp is {rsp:#x}, set it with `regs: {{rsp: ...}}`"
-    using = [(number, text.strip()) for _, _, number, text in case.legend.lines if number and _STACK.match(text)]
+    using = [(line.number, line.text.strip()) for line in case.legend.lines if line.number and _STACK.match(line.text)]
     if not using:
         return None
     return "or that of line {} ({}), which needs a stack: rsp is 0 at the start, write `regs: {{rsp: ...}}`".format(*min(using))
@@ -257,7 +258,7 @@ def _pushed(case: Case, at: int | None, told: str) -> str | None:
     if not top - _BELOW <= at < top:
         return None
     if arch == "x86_64":
-        using = [(number, text.strip()) for _, _, number, text in case.legend.lines if number and _STACK.match(text)]
+        using = [(line.number, line.text.strip()) for line in case.legend.lines if line.number and _STACK.match(line.text)]
         told = "{}: {}".format(*min(using)) if using else ""
     line, _, text = told.partition(": ")
     if not text or (arch != "x86_64" and not re.search(r"\bsp\b", text)):
@@ -314,7 +315,7 @@ def _in_a_slot(case: Case) -> str | None:
         if slot is None or (slot.flags & 2 and step.fields.get("is_write") is not False):
             continue
         name = Notation(case.legend, case.job.arch).address(at)
-        section = next((s for s, start, size in case.legend.sections if start <= at < start + size), None)
+        section = next((s.name for s in case.legend.sections if s.gpa <= at < s.gpa + s.size), None)
         remedy = "write an address outside every slot"
         if section:
             remedy = f"place {section} outside every slot (`sections: {{{section}: 0x...}}`)"
@@ -349,7 +350,7 @@ def _inherited(case: Case) -> str | None:
 def _other_steps(case: Case) -> str | None:
     """Steps that a case with a program of its own has from the scenario."""
     lines = [step.line for step in _steps(case.story.steps or ())]
-    program = [number for _, _, number, _ in case.legend.lines if number]
+    program = [line.number for line in case.legend.lines if line.number]
     if case.job.case == "default" or not lines or not program or case.legend.file:
         return None
     if max(lines) < case.job.line < min(program):

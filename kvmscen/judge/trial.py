@@ -173,8 +173,8 @@ class Trial:
         for check in self.story.memory:
             if not memory_holds(check, self.observation.memory, 0):
                 observed = notation.memory(seen(check, self.observation.memory))
-                if not self.observation.memory.get(check[0]):
-                    observed = f"{notation.address(check[0])}: no memory there"
+                if not self.observation.memory.get(check.gpa):
+                    observed = f"{notation.address(check.gpa)}: no memory there"
                 yield Mismatch(0, self.story.line, f"final {notation.memory(check)}", f"final {observed}")
 
     # --- for reports ------------------------------------------------------------------------------------------------

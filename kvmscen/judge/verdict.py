@@ -81,9 +81,8 @@ def _judged(job: Job, status: str, reason: str | None, observation: Observation,
 def _memory(story: Story, observation: Observation) -> Mapping[int, Mapping[str, object]]:
     out: dict[int, dict[str, object]] = {}
     for check in story.memory:
-        if observation.memory.get(check[0]):
-            at, unit, values = seen(check, observation.memory)
-            out.setdefault(at, {})[unit] = values
+        if observation.memory.get(check.gpa):
+            out.setdefault(check.gpa, {})[check.unit] = seen(check, observation.memory).values
     return out
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, Callable, Protocol
 
+from kvmscen.codec import decode
 from kvmscen.errors import HostError
 from kvmscen.kvm import actions
 from kvmscen.kvm.recorder import Recorder
@@ -110,8 +111,8 @@ def _write_memory(host: Backend, action: Action, args: Mapping[str, Any]) -> Non
 OWN: dict[str, Callable[[Backend, Action, Mapping[str, Any]], None]] = {
     "set_regs": lambda host, action, args: host.set_regs(action.vcpu, args),
     "write_memory": _write_memory,
-    "set_memslot": lambda host, action, args: host.set_memslot(Memslot.from_json(dict(args))),
+    "set_memslot": lambda host, action, args: host.set_memslot(decode(Memslot, args)),
     "delete_memslot": lambda host, action, args: host.delete_memslot(args["slot"]),
-    "enable": lambda host, action, args: host.enable(Capability.from_json(dict(args)), action.vcpu),
+    "enable": lambda host, action, args: host.enable(decode(Capability, args), action.vcpu),
     "emulate": lambda host, action, args: host.carry_out(action.vcpu),
 }

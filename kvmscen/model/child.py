@@ -13,6 +13,7 @@ from unicorn import unicorn_const as uc
 
 from kvmscen import model
 from kvmscen.agent.serve import serve
+from kvmscen.codec import decode, encode
 from kvmscen.machine import Machine
 from kvmscen.model.predict import execute
 from kvmscen.sandbox import policies
@@ -32,6 +33,6 @@ def main() -> None:
     held = policies.confine(policies.MODEL)
 
     def handle(request: dict[str, Any]) -> dict[str, Any]:
-        return {"observation": execute(Machine.from_json(request["machine"]), kernel).to_json()}
+        return {"observation": encode(execute(decode(Machine, request["machine"]), kernel))}
 
-    serve({"sandbox": held.to_json()}, handle)
+    serve({"sandbox": encode(held)}, handle)

@@ -11,9 +11,12 @@ from typing import Any
 
 from kvmscen.errors import Problem
 from kvmscen.measured import Measured, Spread
+from kvmscen.observation import Event
 from kvmscen.result import Mismatch, Result, Run, Tally
 
 Json = dict[str, Any]
+# Members of exits (of KVM_EXIT_DEBUG and the MSR exits) whose names an event needs for itself.
+_RENAMED = {"pc": "arch_pc", "error": "msr_error"}
 
 
 def render(run: Run) -> str:
@@ -84,10 +87,39 @@ def _result(result: Result) -> Json:
 
 def _events(result: Result) -> list[Json]:
     seen = result.observation
-    out = [event.to_json() for event in seen.events] if seen else []
+    out = [told(event) for event in seen.events] if seen else []
     for event, source in zip(out, result.sources, strict=False):
         if source:
             event["source"] = source
+    return out
+
+
+def told(event: Event) -> Json:
+    """An event as the report has it: `{"vcpu", "exit": NAME, its members, "pc", ...}`: what is not there is left out."""
+    out: Json = {"vcpu": event.vcpu}
+    if event.kind == "timeout":
+        out["timeout"] = event.fields["timeout"]
+    else:
+        out[event.kind] = event.name
+        renamed = _RENAMED if event.kind == "exit" else {}
+        out.update((renamed.get(key, key), value) for key, value in event.fields.items())
+    out["pc"] = event.pc
+    if event.regs is not None:
+        out["regs"] = dict(event.regs)
+    if event.memory is not None:
+        out["memory"] = {str(gpa): raw.hex() for gpa, raw in event.memory.items()}
+    if event.reply is not None:
+        out["reply"] = dict(event.reply)
+    if event.times != 1:
+        out["count_of_equal"] = event.times
+    if event.op is not None:
+        out["op"] = event.op
+    if event.at is not None:
+        out["step"] = [list(level) for level in event.at]
+    if event.ignored:
+        out["ignored"] = True
+    if event.done:
+        out["done"] = event.done
     return out
 
 

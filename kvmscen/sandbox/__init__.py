@@ -7,7 +7,7 @@ needs; what it starts (as and ld) has less still. The kernel then holds it, what
 from __future__ import annotations
 
 import os
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from kvmscen.errors import HostError
 
@@ -30,9 +30,6 @@ class InForce(NamedTuple):
     landlock: int
     seccomp: bool
     off: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        return {"landlock": self.landlock, "seccomp": self.seccomp, "off": self.off}
 
     @property
     def lacking(self) -> str:

@@ -17,6 +17,7 @@ from build_cases import FACTS
 
 from kvmscen.asm import absent
 from kvmscen.build import plan, ready
+from kvmscen.codec import decode, encode
 from kvmscen.facts import Facts
 from kvmscen.kvm.caps import CAPABILITIES
 from kvmscen.load import load
@@ -59,8 +60,8 @@ def plans_of(path: Path) -> str:
         found = ready(scenario.file, case, plan(scenario.file, case), facts(case.arch, case.requires), kind)
         assert found.skip is None
         assert found.machine is not None
-        data = found.machine.to_json()
-        assert Machine.from_json(json.loads(json.dumps(data))) == found.machine
+        data = encode(found.machine)
+        assert decode(Machine, json.loads(json.dumps(data))) == found.machine
         out[case.name] = data
     return "{\n" + ",\n".join(f"{json.dumps(name)}: {_lines(data)}" for name, data in out.items()) + "\n}\n"
 

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvmscen.asm import absent
-from kvmscen.expectation import Expected, Story
+from kvmscen.codec import decode, encode
+from kvmscen.expectation import Expected, MemoryExpected, Story
 from kvmscen.facts import Facts
 from kvmscen.kvm import exits
 from kvmscen.load import names
@@ -263,13 +264,13 @@ def test_symbols_stand_wherever_an_expression_may() -> None:
         {"rbx": at + 1},
         {"gpa": at, "data": (at + 8).to_bytes(8, "little").hex()},
         {"gpa": 16, "data": "0090"},
-        {"slot": 2, "gpa": 0x20000, "size": 0x1000, "flags": 0},
+        {"slot": 2, "gpa": 0x20000, "size": 0x1000},
     ]
     assert box.ignore[0].where == {"phys_addr": {"in": [at + 16]}}
     mmio, read, io, error = expectation.story.steps or ()
     assert mmio.fields == {"phys_addr": {"mask": 0xF000, "value": at}, "is_write": 1, "len": 8, "data": 0x123456789A}
     assert mmio.regs == {"rcx": at + 2, "rdx": {"min": at, "max": at + 4}}
-    assert mmio.memory == ((at + 8, "u64", [at]), (at, "u16", [at, {"in": [at, 1]}]))
+    assert mmio.memory == (MemoryExpected(at + 8, "u64", [at]), MemoryExpected(at, "u16", [at, {"in": [at, 1]}]))
     assert read.fields["phys_addr"] == {"from": at, "step": -8}
     assert io.fields == {"port": at, "data": [at, 1], "size": 2, "count": 2}
     assert error.fields == {"errno": "EFAULT", "memory_fault": {"gpa": at, "size": 4096}}
@@ -420,7 +421,7 @@ def test_only_the_telling_members_cross(arch: str, name: str) -> None:
         text = head + f"expect:\n  - {name}: {{{field.name}: {written}}}\n    then: []\n"
         box = machine(text)
         assert box.vcpus[0].script is not None
-        crossed = box.vcpus[0].script[0].to_json()
+        crossed = encode(box.vcpus[0].script[0])
         assert steps(text)[0].fields[field.name] in (number, [number])
         if field.name in row.where:
             assert crossed.pop("where") == {field.name: number}
@@ -434,9 +435,9 @@ def test_what_an_emulated_access_should_be_does_not_cross() -> None:
     assert box.undecoded == "emulate"
     assert [cap.name for cap in box.enable] == ["KVM_CAP_ARM_NISV_TO_USER"]
     assert box.vcpus[0].script is not None
-    assert box.vcpus[0].script[0].to_json() == {"exit": "arm_nisv"}
+    assert encode(box.vcpus[0].script[0]) == {"exit": "arm_nisv"}
     assert steps(text)[0].fields["accesses"] == [{"phys_addr": SECRET, "len": 8, "is_write": 1, "data": {"in": [SECRET]}}]
-    assert Machine.from_json(box.to_json()) == box
+    assert decode(Machine, encode(box)) == box
 
 
 @settings(max_examples=60, deadline=None)
@@ -475,14 +476,14 @@ def test_nothing_that_should_be_seen_crosses(data: st.DataObject) -> None:
     program = "sections: {.data: 0x9000}\nasm: |\n  _start: nop\n  .data\n  counter: .quad 1\n"
     text = ARM + program + "".join(f"{key}: {json.dumps(value)}\n" for key, value in tree.items())
     box = machine(text)
-    sent = json.dumps(box.to_json())
+    sent = json.dumps(encode(box))
     assert str(SECRET) not in sent
     assert f"{SECRET:06x}" not in sent
     assert box.vcpus[0].script is not None
-    script = [step.to_json() for step in box.vcpus[0].script]
+    script = [encode(step) for step in box.vcpus[0].script]
     assert not {key for key, _ in members(script)} & set(NEVER)
     assert {key for key, value in members(script) if key == "where" for key in value} <= {"phys_addr", "is_write"}
-    assert Machine.from_json(json.loads(sent)) == box
+    assert decode(Machine, json.loads(sent)) == box
 
 
 def test_the_digest_is_of_the_guest_and_not_of_what_is_expected() -> None:

@@ -34,6 +34,7 @@ from kvmscen.agent import frames  # noqa: E402 from this tree
 from kvmscen.asm import Source, assemble, elf  # noqa: E402
 from kvmscen.asm.gnu import targets as targets_of_gnu  # noqa: E402
 from kvmscen.asm.items import Wrong  # noqa: E402
+from kvmscen.codec import decode, encode  # noqa: E402
 from kvmscen.disk import scratch  # noqa: E402
 from kvmscen.errors import HostError  # noqa: E402
 from kvmscen.facts import Facts  # noqa: E402
@@ -176,7 +177,7 @@ class Kinds:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.preparer = Preparer()
-        targets = [Target("kvm", FACTS).to_json()]
+        targets = [encode(Target("kvm", FACTS))]
         self.preparer.handle({"targets": targets, "each": True, "assembler": "keystone"})
         # Each has a few descriptors for as long as the process lives.
         for arch in ("x86_64", "arm64", "riscv64"):
@@ -196,7 +197,7 @@ class Kinds:
             assert problem["line"] >= 0, reply
             assert problem["column"] >= 0, reply
             assert problem["message"], reply
-        jobs = [Job.from_json(job) for job in reply.get("jobs", ())]
+        jobs = [decode(Job, job) for job in reply.get("jobs", ())]
         assert jobs or reply["problems"] or reply.get("cases"), "neither cases nor problems"
         return "wrong" if reply["problems"] else "right"
 
@@ -226,7 +227,7 @@ class Kinds:
         except HostError:
             return "refused"
         found = judge(job, seen)
-        json.dumps(found.observation.to_json() if found.observation is not None else {})
+        json.dumps(encode(found.observation) if found.observation is not None else {})
         return found.status
 
     def frame(self, choose: Choose) -> str:
@@ -242,7 +243,7 @@ class Kinds:
                 got = reader.next()
                 if got is not None:
                     reply = bounded.parse(got)
-                    shapes.check(Observation.from_json(reply["observation"]))
+                    shapes.check(decode(Observation, reply["observation"]))
                     return "read"
         except (frames.TooLarge, LookupError, TypeError, ValueError, AttributeError, OverflowError):
             # What kvmscen.hosts.children takes for a reply that is none.
@@ -298,14 +299,14 @@ def _executables() -> list[tuple[bytes, str, int]]:
 def _recordings() -> list[tuple[str, Job, str]]:
     """Of shipped scenarios, as the model predicts them."""
     preparer = Preparer()
-    preparer.handle({"targets": [Target("model", FACTS).to_json()], "each": True, "assembler": "keystone"})
+    preparer.handle({"targets": [encode(Target("model", FACTS))], "each": True, "assembler": "keystone"})
     out: list[tuple[str, Job, str]] = []
     for name in ("x86_64-mmio", "x86_64-pio", "x86_64-slots", "arm64-mmio", "arm64-psci", "arm64-slots", "arm64-undecoded"):
         reply = preparer.handle({"run": str(ROOT / "scenarios" / f"{name}.yaml"), "text": None, "cases": []})
-        for job in map(Job.from_json, reply["jobs"]):
+        for job in [decode(Job, job) for job in reply["jobs"]]:
             if job.machine is None:
                 continue
-            seen = execute(Machine.from_json(json.loads(job.machine.text)))
+            seen = execute(decode(Machine, json.loads(job.machine.text)))
             if seen.unpredicted is None:
                 facts = next(facts for facts in FACTS if facts.arch == job.arch)
                 out.append((name, job, recordings.recording(job.machine.name, "kvm", facts, job.machine.digest, seen)))

@@ -99,13 +99,13 @@ def executor() -> Iterator[Callable[[str], ChildExecutor]]:
 # --- the hello ------------------------------------------------------------------------------------------------------
 
 HELLOS = {
-    "another version": ("frame(**hello | {'protocol': 2})", "speaks protocol 2, this kvmscen 1"),
-    "no version": ("frame(id=0, facts=[])", "speaks protocol None, this kvmscen 1"),
+    "another version": ("frame(**hello | {'protocol': 3})", "speaks protocol 3, this kvmscen 2"),
+    "no version": ("frame(id=0, facts=[])", "speaks protocol None, this kvmscen 2"),
     "nothing": ("time.sleep(60)", "did not answer in time"),
     "noise only": ("while True: out(noise)", "prints without end"),
-    "no facts": ("frame(id=0, protocol=1)", "its hello has no facts"),
-    "facts of another kind": ("frame(id=0, protocol=1, facts=[{'arch': 1}])", "its hello has no facts"),
-    "facts that are none": ("frame(id=0, protocol=1, facts=7)", "its hello has no facts"),
+    "no facts": ("frame(id=0, protocol=2)", "its hello has no facts"),
+    "facts of another kind": ("frame(id=0, protocol=2, facts=[{'arch': 1}])", "its hello has no facts"),
+    "facts that are none": ("frame(id=0, protocol=2, facts=7)", "its hello has no facts"),
     "unusable": ("frame(**hello | {'unusable': 'the moon is full'})", "cannot run here: the moon is full"),
     "again and again": ("while True: frame(id=0, again=True)", "did not answer in time"),
     "the end": ("sys.exit('no such thing here')", "exited with status 1 (no such thing here)"),

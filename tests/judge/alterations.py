@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from kvmscen.codec import decode, encode
 from kvmscen.engine import start
 from kvmscen.hosts import Executor, host
 from kvmscen.job import Job, Target
@@ -172,7 +173,7 @@ class Runner:
         start([self.host], True)
         self.executor: Executor = self.host.executor()
         self.preparer = Preparer()
-        self.preparer.handle({"targets": [Target(name, self.host.facts).to_json()], "each": True, "assembler": None})
+        self.preparer.handle({"targets": [encode(Target(name, self.host.facts))], "each": True, "assembler": None})
         self.arches = {facts.arch for facts in self.host.facts}
 
     def jobs(self, file: str, text: str, case: str | None) -> dict[str, Job] | None:
@@ -180,7 +181,7 @@ class Runner:
         (self.folder / file).write_text(text)
         cases = [] if case is None else [case]
         reply = self.preparer.handle({"run": str(self.folder / file), "text": None, "cases": cases})
-        return None if reply.get("problems") else {job["case"]: Job.from_json(job) for job in reply["jobs"]}
+        return None if reply.get("problems") else {job["case"]: decode(Job, job) for job in reply["jobs"]}
 
     def status(self, job: Job) -> str:
         """The verdict."""

@@ -81,7 +81,7 @@ def raw(choose: Choose, step: Expected, nth: int) -> Raw:
     elif step.kind == "timeout":
         return step.vcpu, "timeout", "", {"timeout": choose.choice([0.5, 0.5, 0.5, 0.2])}, 0, 0
     rax = value_of(choose, step.regs.get("rax"), nth, DATA)
-    byte = value_of(choose, step.memory[0][2][0], nth, DATA) if step.memory else choose.choice(DATA)
+    byte = value_of(choose, step.memory[0].values[0], nth, DATA) if step.memory else choose.choice(DATA)
     return step.vcpu, "exit", step.kind, fields, rax, byte & 0xFF
 
 
@@ -259,7 +259,7 @@ def observed(
 
 def ending(choose: Choose, told: Story) -> tuple[int, int]:
     rax = value_of(choose, told.regs.get("rax"), 0, DATA)
-    return rax, value_of(choose, told.memory[0][2][0], 0, DATA) if told.memory else 0
+    return rax, value_of(choose, told.memory[0].values[0], 0, DATA) if told.memory else 0
 
 
 def case(seed: int) -> tuple[Story, Observation]:

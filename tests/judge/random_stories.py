@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from kvmscen.expectation import Deed, Expected, Story
+from kvmscen.expectation import Deed, Expected, MemoryExpected, Story
 from kvmscen.kvm import exits
 
 EEXIST, EINVAL = 17, 22
@@ -105,7 +105,7 @@ def one_step(choose: Choose, vcpu: int, repeat: tuple[int, int], repeated: bool)
         tuple(key for key in telling if key in fields),
         (1, 1) if kind == "timeout" else repeat,
         {"rax": matcher(choose, choose.choice(DATA), repeated)} if choose.random() < 0.25 else {},
-        ((0x100, "u8", [matcher(choose, choose.choice(DATA), repeated, 8)]),) if choose.random() < 0.15 else (),
+        (MemoryExpected(0x100, "u8", [matcher(choose, choose.choice(DATA), repeated, 8)]),) if choose.random() < 0.15 else (),
         0.5 if kind == "timeout" else 0.0,
         then=deeds(choose),
         reply=reply,
@@ -142,7 +142,7 @@ def story(choose: Choose) -> Story:
         None if choose.random() < 0.08 else steps(choose, vcpus, choose.choice([0, 1, 2, 3, 3]), False),
         ignore,
         {"rax": matcher(choose, choose.choice(DATA), False)} if choose.random() < 0.2 else {},
-        ((0x100, "u8", [matcher(choose, choose.choice(DATA), False)]),) if choose.random() < 0.1 else (),
+        (MemoryExpected(0x100, "u8", [matcher(choose, choose.choice(DATA), False)]),) if choose.random() < 0.1 else (),
         20,
         built,
         setup,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kvmscen.job import Legend
+from kvmscen.job import Legend, Span
 from kvmscen.judge.accesses import tally
 from kvmscen.observation import Event, Observation
 from kvmscen.result import Tally
@@ -11,7 +11,7 @@ LEGEND = Legend(
     {"table": 0x5000, "alias": 0x5000, "sum": 0x5020, "__data_start": 0x5000, ".LANCHOR0": 0x5010, "far": 0x9000, "_start": 0},
     (),
     "",
-    ((".text", 0, 0x100), (".data", 0x5000, 0x40), (".bss", 0x6000, 0x10)),
+    (Span(".text", 0, 0x100), Span(".data", 0x5000, 0x40), Span(".bss", 0x6000, 0x10)),
 )
 
 

@@ -11,8 +11,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from walked import walked
 
-from kvmscen.expectation import Expected, Story
-from kvmscen.job import Legend
+from kvmscen.expectation import Expected, MemoryExpected, Story
+from kvmscen.job import Legend, Line
 from kvmscen.judge.align import aligned
 from kvmscen.judge.trial import Trial
 from kvmscen.kvm import exits
@@ -20,7 +20,7 @@ from kvmscen.observation import Event, Observation
 from kvmscen.result import Mismatch, Row
 
 MANY = 100_000
-LEGEND = Legend({"counter": 0x5000}, ((0, 4, 6, "str xzr, [x2]"), (4, 4, 7, "str xzr, [x2, #8]")))
+LEGEND = Legend({"counter": 0x5000}, (Line(0, 4, 6, "str xzr, [x2]"), Line(4, 4, 7, "str xzr, [x2, #8]")))
 
 
 def mmio(at: int = 0x5000, data: int | None = 0, **more: Any) -> Event:
@@ -136,7 +136,7 @@ def test_what_differs_is_named() -> None:
         fields={"phys_addr": 0x5000, "is_write": 1, "len": 4, "data": {"mask": 0xF, "value": 1}},
         where=("phys_addr", "is_write"),
         regs={"x1": 1, "x2": {"min": 5}},
-        memory=((0x5000, "u32", [1, 2]), (0x5100, "hex", "0102"), (0x7000, "u8", [1])),
+        memory=(MemoryExpected(0x5000, "u32", [1, 2]), MemoryExpected(0x5100, "hex", "0102"), MemoryExpected(0x7000, "u8", [1])),
     )
     seen = mmio(0x5000, 0x21, regs={"x1": 2, "x2": 5}, memory={0x5000: bytes([1, 0, 0, 0, 3, 0, 0, 0]), 0x5100: b"\1\2"})
     rows, _ = judged([wanted], [seen])
@@ -212,7 +212,7 @@ def test_the_limit_of_exits_is_a_mismatch_even_where_all_steps_hold() -> None:
 
 def test_final() -> None:
     regs = {"x1": 1, "x2": {"mask": 0xFF, "value": 2}, "x3": {"in": [1, 2]}}
-    memory = ((0x5000, "u32", [1, {"min": 100}]), (0x5008, "hex", "00ff"))
+    memory = (MemoryExpected(0x5000, "u32", [1, {"min": 100}]), MemoryExpected(0x5008, "hex", "00ff"))
     good = {"seen_regs": {"x1": 1, "x2": 0x102, "x3": 2}, "seen_memory": {0x5000: b"\1\0\0\0\xff\0\0\0", 0x5008: b"\0\xff"}}
     assert judged([], [], regs=regs, memory=memory, **good)[1] == ()
     bad = {"seen_regs": {"x1": 2, "x2": 0x102}, "seen_memory": {0x5000: b"\1\0\0\0\x01\0\0\0"}}
@@ -226,7 +226,7 @@ def test_final() -> None:
 
 
 def test_two_checks_at_one_address() -> None:
-    memory = ((0x5000, "u32", [1]), (0x5000, "hex", "0100000002"))
+    memory = (MemoryExpected(0x5000, "u32", [1]), MemoryExpected(0x5000, "hex", "0100000002"))
     assert judged([], [], memory=memory, seen_memory={0x5000: b"\1\0\0\0\2"})[1] == ()
     assert len(judged([], [], memory=memory, seen_memory={0x5000: b"\1\0\0\0\3"})[1]) == 1
     # Shorter than what is checked is not enough.

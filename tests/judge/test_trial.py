@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from walked import walked
 
-from kvmscen.expectation import Deed, Expected, Story
+from kvmscen.expectation import Deed, Expected, MemoryExpected, Story
 from kvmscen.job import Legend
 from kvmscen.judge.trial import Trial
 from kvmscen.observation import Event, Observation
@@ -212,7 +212,7 @@ def test_a_run_without_steps_ends_as_somebody_wanted(last: Event, stopped: str, 
 
 
 def test_memory_where_none_is() -> None:
-    told = story(step("hlt"), memory=((0x9000, "u8", [0]),))
+    told = story(step("hlt"), memory=(MemoryExpected(0x9000, "u8", [0]),))
     seen = Observation("expected", walked(told, [HLT]), {}, {0x9000: b""}, 0.1)
     found = Trial(told, seen, LEGEND, "x86_64", None)
     assert not found.holds()

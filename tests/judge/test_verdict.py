@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from walked import walked
 
-from kvmscen.expectation import Expectation, Expected, Story
-from kvmscen.job import Job, Legend
+from kvmscen.expectation import Expectation, Expected, MemoryExpected, Story
+from kvmscen.job import Job, Legend, Line
 from kvmscen.judge.verdict import judge as judge_walked
 from kvmscen.machine import Machine, Memslot, Sealed, Vcpu
 from kvmscen.observation import Event, Observation
@@ -93,7 +93,12 @@ def test_limits_are_mismatches() -> None:
 
 
 def test_final_memory_is_reported_in_the_unit_that_was_asked_for() -> None:
-    wanted = story("hlt", regs={"x2": 1}, memory=((0x5000, "u32", [1, 100]), (0x5000, "hex", "01"), (0x6000, "u8", [0])), line=20)
+    wanted = story(
+        "hlt",
+        regs={"x2": 1},
+        memory=(MemoryExpected(0x5000, "u32", [1, 100]), MemoryExpected(0x5000, "hex", "01"), MemoryExpected(0x6000, "u8", [0])),
+        line=20,
+    )
     found = judge(job(Expectation(wanted)), run(HLT, regs={"x2": 1}, memory={0x5000: b"\1\0\0\0\x64\0\0\0"}))
     assert found.memory == {0x5000: {"u32": [1, 100], "hex": "01"}}
     assert [m.line for m in found.mismatches] == [20]
@@ -167,7 +172,7 @@ def test_what_kvm_refuses_on_riscv64() -> None:
 )
 def test_an_atomic_that_is_tried_as_a_write(text: str, iss: int, said: bool) -> None:
     wanted = Story((Expected("arm_nisv", 10, 5, fields={"esr_iss": 7}),))
-    made = job(Expectation(wanted))._replace(legend=Legend({}, ((12, 4, 8, text),)))
+    made = job(Expectation(wanted))._replace(legend=Legend({}, (Line(12, 4, 8, text),)))
     found = judge(made, run(NISV._replace(fields={"esr_iss": iss, "fault_ipa": 0x5000}), stopped="expected"))
     assert [row.differs for row in found.rows] == [("esr_iss",)]
     assert ("-smp 1" in (found.hint or "")) == said

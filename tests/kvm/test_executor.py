@@ -12,6 +12,7 @@ from kvm_machines import READONLY, TABLES, act, assemble, machine, mmio, story, 
 
 from kvmscen.agent.main import facts
 from kvmscen.arch.x86_64 import KVM_REGS
+from kvmscen.codec import decode, encode
 from kvmscen.errors import HostError
 from kvmscen.kvm.caps import CAPABILITIES
 from kvmscen.kvm.executor import Executor
@@ -37,8 +38,8 @@ def run(kvm: Kvm) -> Run:
 
     def execute(machine: Machine) -> Observation:
         # As it crosses the border, so that what does not survive JSON shows here.
-        seen = executor.execute(Machine.from_json(machine.to_json()))
-        assert Observation.from_json(seen.to_json()) == seen
+        seen = executor.execute(decode(Machine, encode(machine)))
+        assert decode(Observation, encode(seen)) == seen
         return seen
 
     return execute
@@ -573,7 +574,7 @@ def test_enabling_a_capability_wrongly(run: Run) -> None:
     assert (story(seen), seen.stopped, seen.events[0].pc) == ([("EINVAL", "KVM_ENABLE_CAP")], "error", None)
     seen = run(machine("hlt", (HLT,), enable=(cap("KVM_CAP_X86_USER_SPACE_MSR", 1 << 20, errno="EINVAL"),)))
     assert (story(seen), seen.stopped) == ([("EINVAL", "KVM_ENABLE_CAP"), ("hlt",)], "expected")
-    later = Action("enable", wrong.to_json(), errno="EINVAL")
+    later = Action("enable", encode(wrong), errno="EINVAL")
     assert story(run(machine("hlt", (HLT,), setup=(later,)))) == [("EINVAL", "KVM_ENABLE_CAP"), ("hlt",)]
 
 

@@ -10,6 +10,7 @@ import pytest
 from kvm_machines import machine
 
 from kvmscen.arch import of_machine
+from kvmscen.codec import decode, encode
 from kvmscen.errors import HostError
 from kvmscen.kvm import loop
 from kvmscen.kvm.executor import Executor
@@ -37,7 +38,7 @@ def timing(seen: Observation) -> Timing:
 def test_a_machine_that_is_to_be_timed_crosses_a_border() -> None:
     kinds = (Kind("a", STORE, None, 5, 1), Kind("b", STORE, Place("io", {"port": 1}, {"data": 3}), 5, 0))
     made = machine("hlt", measure=Measure(kinds, "python", 3.5))
-    assert Machine.from_json(made.to_json()) == made
+    assert decode(Machine, encode(made)) == made
     assert made.digest() == made._replace(measure=Measure((kinds[0]._replace(samples=9), kinds[1]), "native")).digest()
     assert made.digest() != made._replace(measure=Measure(kinds[:1], "python")).digest()
     assert made.digest() != made._replace(measure=None).digest()
@@ -45,7 +46,7 @@ def test_a_machine_that_is_to_be_timed_crosses_a_border() -> None:
 
 def test_an_observation_that_was_timed_crosses_a_border() -> None:
     seen = timed("again: mov [rbx], rax; jmp again", Kind("store", STORE, None, 20, 5))
-    assert Observation.from_json(seen.to_json()) == seen
+    assert decode(Observation, encode(seen)) == seen
     assert len(timing(seen).series["store"].ticks) == 20
 
 

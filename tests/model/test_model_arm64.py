@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_machines import DEVICE, NISV, READONLY, arm64, mmio
 
+from kvmscen.codec import decode, encode
 from kvmscen.machine import Action, Bytes, Capability, Machine, Memslot, Step, Vcpu
 from kvmscen.model import facts
 from kvmscen.model.predict import execute
@@ -41,7 +42,7 @@ def test_the_founding_question() -> None:
     ]
     assert (seen.stopped, seen.unpredicted, seen.regs["x2"]) == ("error", None, 0x5000)
     assert seen.events[2].kind == "error"
-    assert Observation.from_json(seen.to_json()) == seen
+    assert decode(Observation, encode(seen)) == seen
 
 
 def test_the_founding_question_with_the_capability() -> None:
@@ -420,7 +421,7 @@ def test_no_state_leaks_from_run_to_run() -> None:
     second = execute(arm64("wfi", observe_memory=((0x800, 4),)))
     assert (first.memory[0x800], second.memory[0x800]) == (b"\7\0\0\0", bytes(4))
     assert second.regs["x9"] == second.regs["x1"] == 0
-    again = [execute(arm64(FOUNDING)).to_json() | {"elapsed": 0} for _ in range(3)]
+    again = [encode(execute(arm64(FOUNDING))) | {"elapsed": 0} for _ in range(3)]
     assert again[0] == again[1] == again[2]
 
 

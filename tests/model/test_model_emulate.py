@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from model_machines import NISV, arm64, assemble
 
+from kvmscen.codec import decode, encode
 from kvmscen.machine import Action, Bytes, Memslot, Step
 from kvmscen.model.predict import execute
 from kvmscen.observation import Observation
@@ -107,7 +108,7 @@ def test_signs_are_put_right_where_the_kernel_loses_them() -> None:
     assert new.notes == none.notes == ()
     assert "(2 replies)" in old.notes[0]
     assert [event.fields.get("corrected", False) for event in old.events[:3]] == [False, True, True]
-    assert Observation.from_json(old.to_json()) == old
+    assert decode(Observation, encode(old)) == old
 
 
 def test_esr_iss_is_left_out_where_it_cannot_be_known() -> None:

@@ -15,6 +15,7 @@ from kvmscen.machine import Action, Machine, Memslot, Step
 from kvmscen.model import facts
 from kvmscen.model.predict import execute
 from kvmscen.observation import Observation
+from kvmscen.reports import json_report
 
 START = "mov rbx, 0x5000; mov rsi, rbx; mov rdi, 0x5100; mov ecx, 3; mov eax, 0x77; mov rsp, 0x1800; movups xmm0, [rip]; "
 WATCHED = ((0x1000, 0x1000), (0x5000, 0x200), (0x8000, 64))
@@ -117,7 +118,7 @@ def story(seen: Observation) -> list[dict[str, Any]]:
     """Events, without what is a property of KVM's flavour: the pc at OUT and after a triple fault, internal_error's data."""
     out = []
     for event in seen.events:
-        data = event.to_json()
+        data = json_report.told(event)
         if data.get("exit") == "internal_error":
             data = {key: data[key] for key in ("exit", "suberror", "pc")}
         if data.get("exit") == "shutdown" or (data.get("exit") == "io" and data["direction"] == 1):

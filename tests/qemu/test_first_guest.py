@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kvmscen.agent.main import facts
+from kvmscen.codec import decode, encode
 from kvmscen.kvm.executor import Executor
 from kvmscen.kvm.fds import Kvm
 from kvmscen.machine import Machine
@@ -18,7 +19,7 @@ SEEN = [("exit", "mmio"), ("timeout", "")]
 def test_there_is_one_for_each_machine() -> None:
     for board in BOARDS.values():
         made = first_guest.machine(board.arch)
-        assert Machine.from_json(made.to_json()) == made
+        assert decode(Machine, encode(made)) == made
 
 
 def test_it_goes_the_way_of_every_guest_on_the_model() -> None:

@@ -30,7 +30,7 @@ from kvmscen.sandbox import policies
 from kvmscen.sandbox.landlock import OWN, READ
 policy, asked, readable, own = sys.argv[1:]
 held = policies.confine(getattr(policies, policy), [(readable, READ), (own, OWN)], asked=asked)
-out = {"held": held.to_json()}
+out = {"held": held._asdict()}
 libc = ctypes.CDLL(None, use_errno=True)
 
 def fork():
