@@ -30,6 +30,13 @@ def test_arm64_programs_are_as_the_model_says(kind: Kind, qemu_arm64: tuple[str,
     assert found.exits > 3 * found.alike
 
 
+@pytest.mark.kvm
+def test_odd_x86_programs_are_as_the_model_says() -> None:
+    found = truth.odd([truth.ROOT / "tests" / "odd" / f"x86_64-{name}.yaml" for name in ("real", "protected", "user")], "kvm")
+    assert found.differences == ()
+    assert found.alike > 90, found.skipped
+
+
 def test_a_difference_is_told() -> None:
     result = {"arch": "x86_64", "status": "PASS", "stopped": "expected", "final": {"regs": {"rax": 1}}}
     model = truth.seen({**result, "events": [{"exit": "hlt", "pc": 1, "source": "hlt"}]})

@@ -191,14 +191,8 @@ def run(seed: int, count: int, assembler: str | None, files: int = 5, workers: i
     """The outcomes of so many; a process that dies is an outcome too."""
     todo = ((one, assembler) for one in damaged(seed, count, files))
     out: list[Outcome] = []
-    pool = ProcessPoolExecutor(max_workers=workers or os.cpu_count(), mp_context=corpus.SPAWN)
     while jobs := list(itertools.islice(todo, BATCH)):
-        try:
-            out += pool.map(outcome, jobs, chunksize=10)
-        except BrokenProcessPool:
-            pool = ProcessPoolExecutor(max_workers=workers or os.cpu_count(), mp_context=corpus.SPAWN)
-            out += [_alone(job) for job in jobs]
-    pool.shutdown()
+        out += _outcomes(jobs, workers or os.cpu_count() or 1)
     scratch.sweep()
     return [*out, *_leaks(out)]
 
@@ -210,12 +204,16 @@ def _leaks(outcomes: list[Outcome]) -> list[Outcome]:
     return [Outcome("descriptors", f"{before} before, {after} after", 0)] if after > before and half >= BATCH else []
 
 
-def _alone(job: tuple[Damaged, str | None]) -> Outcome:
+def _outcomes(jobs: list[tuple[Damaged, str | None]], workers: int) -> list[Outcome]:
+    """By a new pool; where a process of it dies, of ever smaller parts, down to what it died of."""
     try:
-        with ProcessPoolExecutor(max_workers=1, mp_context=corpus.SPAWN) as pool:
-            return pool.submit(outcome, job).result()
+        with ProcessPoolExecutor(max_workers=workers, mp_context=corpus.SPAWN) as pool:
+            return list(pool.map(outcome, jobs, chunksize=10))
     except BrokenProcessPool:
-        return Outcome(job[0].name, "the process died", 0)
+        if len(jobs) == 1:
+            return [Outcome(jobs[0][0].name, "the process died", 0)]
+        step = -(-len(jobs) // 10)
+        return [one for at in range(0, len(jobs), step) for one in _outcomes(jobs[at : at + step], workers)]
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ REFUSED = {
     ".byte 0x0f, 0x01, 0xe8": "neither a processor of old nor Capstone knows it",
     ".byte 0xf0, 0x89, 0x03": "with a LOCK prefix that it does not take",
     "addsd xmm0, xmm1; stmxcsr [rbx]": "Unicorn does not keep the flags of what was computed before",
+    "jmp fword ptr [rbx]": "a far jump that faults",
     "rcpps xmm0, xmm1": "depends on the host",
     "xor ecx, ecx; bsf eax, ecx": "of 0 it leaves its destination undefined",
     ".byte 0x66, 0x0f, 0xc8": "of 16 bits it is undefined",

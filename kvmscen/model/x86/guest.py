@@ -19,7 +19,7 @@ from kvmscen.model.x86 import boot
 from kvmscen.model.x86.emulator import parse
 from kvmscen.model.x86.flags import Flags
 from kvmscen.model.x86.instructions import AC, CR8_MOST, FAR, SEGMENTS, Instructions
-from kvmscen.model.x86.known import undefined, wrong
+from kvmscen.model.x86.known import named, undefined, wrong
 from kvmscen.model.x86.mmio import Mmio
 
 ENGINES = {"long": uc_const.UC_MODE_64, "protected": uc_const.UC_MODE_32, "real": uc_const.UC_MODE_16}
@@ -186,7 +186,7 @@ class X86(Guest):
     def decode(self, address: int) -> tuple[int, str, str]:
         """Length, mnemonic and operands of the instruction at an address; length 0 if there is none."""
         for _, size, mnemonic, operands in self._disassembler.disasm_lite(self.raw(address), address, 1):
-            return size, mnemonic.split()[-1], operands
+            return size, named(mnemonic, operands), operands
         return 0, "", ""
 
     def harmless(self, address: int) -> bool:

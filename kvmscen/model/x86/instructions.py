@@ -12,7 +12,7 @@ from kvmscen.model.building import Blocked, Unpredicted
 from kvmscen.model.x86.boot import EFER
 from kvmscen.model.x86.emulator import parse
 from kvmscen.model.x86.flags import READERS, UNDEFINED
-from kvmscen.model.x86.known import lacking, wrong
+from kvmscen.model.x86.known import lacking, named, wrong
 from kvmscen.model.x86.nans import ARITHMETIC, two_nans
 from kvmscen.model.x86.ports import ports
 
@@ -87,7 +87,7 @@ class Instructions:
         end = address
         for at, size, mnemonic, operands in self.guest.disassemble(code, address):
             offset, end = at - address, at + size
-            name = mnemonic.split()[-1]
+            name = named(mnemonic, operands)
             self.guest.flags.unsure |= name in UNDEFINED
             self._computed["stmxcsr"] |= name in ARITHMETIC or ("xmm" in operands and name.startswith(_SSE))
             if name[0] == "f" and name not in _QUIET:

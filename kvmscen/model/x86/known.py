@@ -14,6 +14,12 @@ _VECTORS = frozenset((*range(0x10, 0x18), *range(0x28, 0x30), *range(0x50, 0x80)
 _NEAR = frozenset((0xC2, 0xC3, 0xE0, 0xE1, 0xE2, 0xE3, 0xE8, 0xE9, 0xEB, *range(0x70, 0x80)))
 
 
+def named(mnemonic: str, operands: str) -> str:
+    """The name without prefixes. Capstone calls far jumps and calls by memory as near ones, with an operand of no size."""
+    name = mnemonic.split()[-1]
+    return f"l{name}" if name in ("jmp", "call") and operands.startswith("ptr [") else name
+
+
 def wrong(found: Instruction, raw: bytes, bits: int) -> str | None:
     """Why nobody can say what an instruction does that is carried out in the guest, or None."""
     if _of_extension(found):
