@@ -11,9 +11,12 @@ A mismatch between expected and observed is not an exception: it is a Result.
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterable
 from typing import Any, NamedTuple
+
+from kvmscen.sent.errors import HostError as HostError
+from kvmscen.sent.errors import IoctlError as IoctlError
+from kvmscen.sent.errors import KvmscenError as KvmscenError
 
 HOST, OPTIONS = "(host)", "(options)"
 
@@ -46,10 +49,6 @@ def once(problems: Iterable[Problem]) -> list[Problem]:
     return sorted(found.values())
 
 
-class KvmscenError(Exception):
-    """The root: everything that kvmscen raises on purpose."""
-
-
 class UsageError(KvmscenError):
     """The command line asks for something that cannot be."""
 
@@ -64,25 +63,3 @@ class ScenarioError(KvmscenError):
         self.problems = tuple(sorted(problems))
         self.readable = tuple(readable)
         super().__init__("\n".join(map(str, self.problems)))
-
-
-class HostError(KvmscenError):
-    """A host cannot run here, or broke while it ran."""
-
-
-# Of two names for one number Python knows the one that Linux does not return.
-_SPELT = {getattr(errno, name): name for name in ("EOPNOTSUPP", "EDEADLK", "EAGAIN")}
-
-
-class IoctlError(KvmscenError):
-    """An ioctl failed. `ioctl` is its name in <linux/kvm.h>, `errno` the symbolic name of the errno.
-
-    `write_memory` and `emulate` are the engine's own and fail in the same way; `reason` says more where there is more to say.
-    """
-
-    def __init__(self, ioctl: str, number: int, reason: str = "") -> None:
-        self.ioctl = ioctl
-        self.number = number
-        self.reason = reason
-        self.errno = _SPELT.get(number) or errno.errorcode.get(number, str(number))
-        super().__init__(f"{ioctl} failed with {self.errno}")

@@ -15,12 +15,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from kvmscen.arch import ARCHES
-from kvmscen.arch.registers import Register
-from kvmscen.kvm import exits
-from kvmscen.kvm.actions import ACTIONS, Action, Member
-from kvmscen.kvm.caps import CAPABILITIES
 from kvmscen.load import names
+from kvmscen.sent.arch import ARCHES
+from kvmscen.sent.arch.registers import Register
+from kvmscen.sent.header import exits
+from kvmscen.sent.header.actions import ACTIONS, Action, Member
+from kvmscen.sent.header.caps import CAPABILITIES
 
 FILE = Path(__file__).resolve().parent / "scenario.schema.json"
 WIDTH = 140

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from kvmscen.build import plans
+from kvmscen.compile import plans
 from kvmscen.errors import ScenarioError
 from kvmscen.load import load
 

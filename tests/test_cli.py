@@ -607,7 +607,7 @@ def test_sigterm_leaves_no_process(tmp_path: Path) -> None:
 
 
 def test_an_agent_without_its_greeting_ends() -> None:
-    from kvmscen.agent import pack
+    from kvmscen.hosts.process import pack
 
     done = subprocess.run([sys.executable, "-I", "-S", "-c", pack.BOOT], stdin=subprocess.DEVNULL, timeout=600)
     assert done.returncode == 1

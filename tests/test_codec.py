@@ -13,19 +13,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_layers import PACKAGE, pythons
 
-from kvmscen.build.measure import Timing
-from kvmscen.codec import Rows, decode, encode
+from kvmscen.compile.measure import Timing
 from kvmscen.errors import Problem
-from kvmscen.expectation import Deed, Expectation, Expected, MemoryExpected, Story
-from kvmscen.facts import Facts
 from kvmscen.hosts.recordings import Recording
-from kvmscen.job import Job, Legend, Line, Span, Target
-from kvmscen.machine import Action, Bytes, Capability, Machine, Memslot, Sealed, Step, Tables, Vcpu
-from kvmscen.measure import Kind, Measure, Place, Series
-from kvmscen.measure import Timing as Timed
-from kvmscen.measured import Wanted
-from kvmscen.observation import Event, Observation
-from kvmscen.sandbox import InForce
+from kvmscen.job.expectation import Deed, Expectation, Expected, MemoryExpected, Story
+from kvmscen.job.job import Job, Legend, Line, Span, Target
+from kvmscen.results.measured import Wanted
+from kvmscen.sent.codec import Rows, decode, encode
+from kvmscen.sent.facts import Facts
+from kvmscen.sent.machine import Action, Bytes, Capability, Machine, Memslot, Sealed, Step, Tables, Vcpu
+from kvmscen.sent.measure import Kind, Measure, Place, Series
+from kvmscen.sent.measure import Timing as Timed
+from kvmscen.sent.observation import Event, Observation
+from kvmscen.sent.sandbox import InForce
 
 CROSSING = (
     *(Action, Bytes, Capability, Machine, Memslot, Sealed, Step, Tables, Vcpu),
@@ -186,9 +186,9 @@ def test_a_class_that_json_cannot_tell_is_refused_at_once(kind: Callable[..., An
 OLD = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from kvmscen.codec import decode, encode
-from kvmscen.machine import Action, Bytes, Machine, Memslot, Step, Vcpu
-from kvmscen.observation import Event, Observation
+from kvmscen.sent.codec import decode, encode
+from kvmscen.sent.machine import Action, Bytes, Machine, Memslot, Step, Vcpu
+from kvmscen.sent.observation import Event, Observation
 step = Step("mmio", {"data": 1}, reply={"data": 2}, then=(Action("emulate", {}),), steps=(Step("io"),))
 machine = Machine("arm64", (Memslot(0, 0, 4096),), (Bytes.at(0, b"x", 9),), (), (Vcpu(0, "el1", {"pc": 0}, (), (step,)),))
 seen = Observation("end", (Event(0, "exit", "mmio", {}, None, memory={8: b"y"}, at=((0, 0),)),), {}, {0: b"z"}, 0.5)

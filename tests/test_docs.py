@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 
-from kvmscen import machine
-from kvmscen.arch import ARCHES
-from kvmscen.asm import assembly, expand, items
-from kvmscen.build.ready import _DEFAULT_TIMEOUT, _EXITS_ABOVE, _EXITS_MOST
-from kvmscen.kvm import actions, exits, recorder, script
+from kvmscen.asm.keystone import assembly, expand, items
+from kvmscen.compile.ready import _DEFAULT_TIMEOUT, _EXITS_ABOVE, _EXITS_MOST
 from kvmscen.load import conditions, document, names, steps
-from kvmscen.result import Run
+from kvmscen.results.result import Run
+from kvmscen.sent import machine
+from kvmscen.sent.arch import ARCHES
+from kvmscen.sent.header import actions, exits
+from kvmscen.sent.script import interpreter, recorder
 
 ROOT = Path(__file__).resolve().parent.parent
 LANGUAGE = ROOT / "docs" / "language.md"
@@ -175,7 +176,7 @@ def limit_table() -> Iterator[str]:
         "`timeout`, by default and at most": f"{conditions.TIMEOUT_DEFAULT:g} s, {longest} s",
         "`exits`, by default": f"what the steps sum up to and {_EXITS_ABOVE:,}",
         "`exits` and `repeat`, at most": f"{steps.REPEAT_MAX:,}",
-        "extra exits before the vCPU stops": f"{script.EXTRA_LIMIT}",
+        "extra exits before the vCPU stops": f"{interpreter.EXTRA_LIMIT}",
         "memslots, all together, of `setup`, of `then` and with `errno` too": f"{machine.SLOTS_MOST // mib} MiB",
         "memory that is looked at, in `final` and at each exit": f"{machine.OBSERVED_MOST // mib} MiB",
         "what is kept of all exits": f"{recorder.WEIGHT_MOST // mib} MiB",

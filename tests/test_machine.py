@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvmscen.codec import decode, encode
-from kvmscen.facts import Facts
-from kvmscen.kvm import exits
-from kvmscen.machine import Action, Bytes, Capability, Machine, Memslot, Step, Tables, Vcpu
-from kvmscen.observation import Event, Observation
+from kvmscen.sent.codec import decode, encode
+from kvmscen.sent.facts import Facts
+from kvmscen.sent.header import exits
+from kvmscen.sent.machine import Action, Bytes, Capability, Machine, Memslot, Step, Tables, Vcpu
+from kvmscen.sent.observation import Event, Observation
 
 T = TypeVar("T")
 

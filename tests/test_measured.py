@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvmscen import baseline, noise
 from kvmscen.errors import UsageError
-from kvmscen.measured import Measured, median, number, quantile, spread
-from kvmscen.result import Result
+from kvmscen.measure import baseline, confidence
+from kvmscen.results.measured import Measured, median, number, quantile, spread
+from kvmscen.results.result import Result
 
 NUMBERS = st.lists(st.floats(0.1, 1e9), min_size=1, max_size=60)
 
@@ -61,22 +61,22 @@ def rounds(level: float, noisy: float, count: int = 10, samples: int = 101, seed
 def test_the_median_of_a_resample_is_what_resampling_gives() -> None:
     # The short way (one Beta number) and the long way have one distribution.
     draw, ordered = random.Random(3), sorted(random.Random(2).gauss(100, 10) for _ in range(51))
-    short = sorted(noise._median(ordered, draw) for _ in range(4000))
+    short = sorted(confidence._median(ordered, draw) for _ in range(4000))
     long = sorted(median(draw.choices(ordered, k=len(ordered))) for _ in range(4000))
     for share in (0.05, 0.25, 0.5, 0.75, 0.95):
         assert quantile(short, share) == pytest.approx(quantile(long, share), abs=0.6)
 
 
 def test_a_ratio_is_found_within_its_interval() -> None:
-    made = noise.ratio(rounds(1200, 0.01), rounds(1000, 0.01, seed=2))
+    made = confidence.ratio(rounds(1200, 0.01), rounds(1000, 0.01, seed=2))
     assert made.low <= made.value <= made.high
     assert made.low < 1.2 < made.high
     assert made.high - made.low < 0.06
 
 
 def test_noisier_rounds_make_a_wider_interval() -> None:
-    calm = noise.ratio(rounds(1000, 0.01), rounds(1000, 0.01, seed=2))
-    noisy = noise.ratio(rounds(1000, 0.2), rounds(1000, 0.2, seed=2))
+    calm = confidence.ratio(rounds(1000, 0.01), rounds(1000, 0.01, seed=2))
+    noisy = confidence.ratio(rounds(1000, 0.2), rounds(1000, 0.2, seed=2))
     assert noisy.high - noisy.low > 3 * (calm.high - calm.low)
 
 
@@ -84,12 +84,12 @@ def test_what_drifts_for_both_does_not_count() -> None:
     drift = [1 + n / 10 for n in range(10)]
     ones = [[1200 * factor] * 101 for factor in drift]
     others = [[1000 * factor] * 101 for factor in drift]
-    made = noise.ratio(ones, others)
+    made = confidence.ratio(ones, others)
     assert made == pytest.approx((1.2, 1.2, 1.2))
 
 
 def test_a_base_that_is_nothing_is_infinitely_less() -> None:
-    assert noise.ratio([[5.0]], [[0.0]]).value == float("inf")
+    assert confidence.ratio([[5.0]], [[0.0]]).value == float("inf")
 
 
 # --- baselines ------------------------------------------------------------------------------------------------------

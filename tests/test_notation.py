@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvmscen.expectation import Expected, MemoryExpected
-from kvmscen.job import Legend
-from kvmscen.kvm import exits
+from kvmscen.job.expectation import Expected, MemoryExpected
+from kvmscen.job.job import Legend
+from kvmscen.job.notation import Notation, seen
 from kvmscen.load import load_text
 from kvmscen.load.scalars import resolve
-from kvmscen.machine import seconds
-from kvmscen.notation import Notation, seen
-from kvmscen.observation import Event
+from kvmscen.sent.header import exits
+from kvmscen.sent.machine import seconds
+from kvmscen.sent.observation import Event
 
 SYMBOLS = {
     "counter": 0x5000,

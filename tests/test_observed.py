@@ -10,15 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from walked import walked
 
-from kvmscen.build import Plan, plan, ready
-from kvmscen.expectation import Expectation, Story
-from kvmscen.facts import Facts
+from kvmscen.author.observed import observed
+from kvmscen.compile import Plan, plan, ready
+from kvmscen.job.expectation import Expectation, Story
 from kvmscen.judge.trial import Trial
-from kvmscen.kvm import exits
 from kvmscen.load import load_text, names
-from kvmscen.observation import Event, Observation
-from kvmscen.observed import observed
-from kvmscen.result import Mismatch, Result
+from kvmscen.results.result import Mismatch, Result
+from kvmscen.sent.facts import Facts
+from kvmscen.sent.header import exits
+from kvmscen.sent.observation import Event, Observation
 
 ARCHES = ("arm64", "x86_64")
 HEAD = """\

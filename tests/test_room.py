@@ -6,9 +6,9 @@ import threading
 
 import pytest
 
-from kvmscen import room
-from kvmscen.observation import Event, Observation
-from kvmscen.room import Room
+from kvmscen.engine import room
+from kvmscen.engine.room import Room
+from kvmscen.sent.observation import Event, Observation
 
 
 def test_no_more_is_prepared_until_some_is_taken() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kvmscen.cli.listing import render
-from kvmscen.show import show
+from kvmscen.compile.show import show
 
 TEXT = """\
 arch: x86_64

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from kvmscen.expectation import Story, parts
+from kvmscen.job.expectation import Story, parts
 from kvmscen.judge.walk import Course
-from kvmscen.kvm.script import Script
-from kvmscen.observation import Event, behind
+from kvmscen.sent.observation import Event, behind
+from kvmscen.sent.script.interpreter import Script
 
 
 def walked(story: Story, events: Iterable[Event]) -> tuple[Event, ...]:

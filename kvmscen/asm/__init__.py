@@ -14,7 +14,7 @@ from kvmscen.asm.values import GNU, KEYSTONE, Executable, Line, Macro, Placement
 from kvmscen.errors import Problem, ScenarioError
 
 if TYPE_CHECKING:
-    from kvmscen.asm.assembly import Assembly
+    from kvmscen.asm.keystone.assembly import Assembly
 
 __all__ = ["ASSEMBLERS", "STANDARD", "Executable", "Line", "Macro", "Placement", "Program", "Section", "Source"]
 __all__ += ["absent", "assemble", "linked"]
@@ -33,12 +33,12 @@ def assemble(
     installed and knows the architecture, and the whole program goes to GNU as where Keystone cannot encode an instruction.
     Raises ScenarioError with all problems.
     """
-    from kvmscen.asm import keystone
-    from kvmscen.asm.assembly import FRONTS, Assembly
+    from kvmscen.asm.keystone import encoder
+    from kvmscen.asm.keystone.assembly import FRONTS, Assembly
 
     chosen = assembler
     if chosen is None:
-        chosen = KEYSTONE if arch in FRONTS and keystone.is_installed() else GNU
+        chosen = KEYSTONE if arch in FRONTS and encoder.is_installed() else GNU
     if chosen == GNU:
         return _gnu(arch, bits, source, placements, origin)
     if arch not in FRONTS:
@@ -55,11 +55,11 @@ def assemble(
 
 def absent(arch: str, assembler: str | None = None) -> str | None:
     """What to install before programs for `arch` can be assembled at all; None where something here does it."""
-    from kvmscen.asm import keystone
-    from kvmscen.asm.assembly import FRONTS
     from kvmscen.asm.gnu import targets
+    from kvmscen.asm.keystone import encoder
+    from kvmscen.asm.keystone.assembly import FRONTS
 
-    if assembler != GNU and arch in FRONTS and (assembler == KEYSTONE or keystone.is_installed()):
+    if assembler != GNU and arch in FRONTS and (assembler == KEYSTONE or encoder.is_installed()):
         return None
     return None if targets.find(arch) else targets.absent(arch)
 
@@ -114,7 +114,7 @@ def _instead(
 
 def linked(arch: str, bits: int, executable: Executable, placements: Sequence[Placement]) -> Program:
     """The program in a linked ELF file, whose sections must be where `placements` say. Raises ScenarioError."""
-    from kvmscen.asm import elf
+    from kvmscen.asm.linked import elf
 
     try:
         program = elf.read(executable.raw, arch, bits)

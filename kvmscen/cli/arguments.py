@@ -8,7 +8,7 @@ import re
 
 from kvmscen import __version__
 from kvmscen.errors import UsageError
-from kvmscen.sandbox import MODES
+from kvmscen.sent.sandbox import MODES
 
 ASSEMBLERS = ("keystone", "gnu")
 EXIT = """exit status: 0 all that ran passed, 1 a mismatch, 2 a wrong scenario or wrong usage, 3 a host or harness error,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from kvmscen import checking
 from kvmscen.cli.files import find
+from kvmscen.engine import checking
 from kvmscen.errors import Problem
 from kvmscen.reports import text
 

@@ -11,9 +11,9 @@ from typing import TextIO
 
 from kvmscen.cli.streams import again
 from kvmscen.errors import UsageError
-from kvmscen.hosts.qemu import QemuHost
-from kvmscen.qemu import snapshot, store, tools
-from kvmscen.qemu.prepare import Own, prepare
+from kvmscen.hosts.qemu import snapshot, store, tools
+from kvmscen.hosts.qemu.host import QemuHost
+from kvmscen.hosts.qemu.prepare import Own, prepare
 
 
 class _Progress:

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from tabulate import tabulate
 
 from kvmscen.errors import HostError
-from kvmscen.hosts import HOSTS, confinement, host, prepared
-from kvmscen.hosts.children import ChildHost
+from kvmscen.hosts import HOSTS, host, prepared
+from kvmscen.hosts.process import confinement
+from kvmscen.hosts.process.children import ChildHost
 
 # A narrower column of notes is no table any more.
 _NOTE_WIDTH = 30

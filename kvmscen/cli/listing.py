@@ -1,4 +1,4 @@
-"""What `kvmscen show` prints: the data of kvmscen.show as text."""
+"""What `kvmscen show` prints: the data of kvmscen.compile.show as text."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import Any
 
 from tabulate import tabulate
 
-from kvmscen.kvm.uapi import MEM_FLAGS
 from kvmscen.reports.story import clean
+from kvmscen.sent.header.uapi import MEM_FLAGS
 
 Json = dict[str, Any]
 
 
 def render(file: str, shown: Json) -> str:
-    """Every case of a file that kvmscen.show described."""
+    """Every case of a file that kvmscen.compile.show described."""
     return "\n".join(_render(clean(file), _cleaned(case)) for case in shown["cases"])
 
 

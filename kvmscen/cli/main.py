@@ -7,13 +7,13 @@ import os
 import sys
 from collections.abc import Sequence
 
-from kvmscen import unexpected
 from kvmscen.cli import signals
 from kvmscen.cli.arguments import ASSEMBLERS, environment, parser
 from kvmscen.cli.standard import OutputError, standard
 from kvmscen.cli.streams import install
+from kvmscen.engine import unexpected
 from kvmscen.errors import HostError, UsageError
-from kvmscen.sandbox import MODES
+from kvmscen.sent.sandbox import MODES
 
 # Each is a module of kvmscen.cli with a function of the same name, which is imported when it is asked for.
 VERBS = ("run", "check", "show", "hosts", "measure", "host")
@@ -91,7 +91,7 @@ def _main(argv: Sequence[str]) -> int:
         raise UsageError(f"KVMSCEN_SANDBOX: {asked!r} is none of its values: write {', '.join(MODES)}")
     if getattr(arguments, "allow_host_effects", False):
         os.environ["KVMSCEN_ALLOW_HOST_EFFECTS"] = "1"
-    from kvmscen.hosts import confinement
+    from kvmscen.hosts.process import confinement
 
     confinement.tell.append(lambda told: _say(f"kvmscen: {told}"))
     status: int = getattr(importlib.import_module(f"kvmscen.cli.{verb}"), verb)(arguments)

@@ -6,17 +6,18 @@ import argparse
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 
-from kvmscen import baseline, engine, noise, rounds
 from kvmscen.cli.files import find
 from kvmscen.cli.outputs import INTERRUPTED, report_of, say, write_report
 from kvmscen.cli.progress import Progress
 from kvmscen.cli.screen import Screen
+from kvmscen.engine import work
 from kvmscen.errors import HOST, HostError, Problem, UsageError
 from kvmscen.hosts import defaults, host
-from kvmscen.measured import Measured
+from kvmscen.measure import baseline, confidence, rounds
 from kvmscen.reports import MEASURED, plot, prices
 from kvmscen.reports.json_report import iso
-from kvmscen.result import Result, Run
+from kvmscen.results.measured import Measured
+from kvmscen.results.result import Result, Run
 
 _ROUNDS = 10
 
@@ -49,7 +50,7 @@ def measure(arguments: argparse.Namespace) -> int:
             made, verdict = _against(arguments.against, kept, made, hosts, plan, screen)
     except HostError as error:
         print(f"kvmscen: {error}", file=sys.stderr)
-        made = engine.broken([*problems, Problem(HOST, 0, 0, str(error))])
+        made = work.broken([*problems, Problem(HOST, 0, 0, str(error))])
     for name, file in reports:
         write_report(MEASURED[name](made), file)
     _show(made, arguments, files, screen)
@@ -78,7 +79,7 @@ class _Hosts:
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.named: list[str] = list(dict.fromkeys(arguments.on or ()))
         self.quiet: bool = arguments.quiet
-        self.selection = engine.Selection(arguments.k, tuple(arguments.case or ()), arguments.assembler)
+        self.selection = work.Selection(arguments.k, tuple(arguments.case or ()), arguments.assembler)
 
     def timed(self, files: Sequence[str], plan: rounds.Plan, screen: Screen, problems: Sequence[Problem] = ()) -> Run:
         """One measurement."""
@@ -139,9 +140,9 @@ def _compared(results: Iterable[Result], base: str | None) -> Iterable[str]:
             by_host.setdefault(result.host, []).append((f"{result.name}:{one.name}" if several else one.name, one))
     for name, kinds in by_host.items():
         chosen, reference = _base(name, kinds, base)
-        itself = noise.Interval(1, 1, 1)
+        itself = confidence.Interval(1, 1, 1)
         rows = [
-            (kind, one, itself if one is reference else noise.ratio(one.whole_rounds_ns, reference.whole_rounds_ns))
+            (kind, one, itself if one is reference else confidence.ratio(one.whole_rounds_ns, reference.whole_rounds_ns))
             for kind, one in kinds
         ]
         yield prices.ratios(f"on {name}", chosen, rows, _unfit(kinds, reference))

@@ -7,8 +7,8 @@ import sys
 import time
 
 from kvmscen.cli.screen import Screen
-from kvmscen.measured import median, told
-from kvmscen.rounds import Step
+from kvmscen.measure.rounds import Step
+from kvmscen.results.measured import median, told
 
 # Seconds between two lines where no terminal is.
 _PAUSE = 10.0

@@ -7,14 +7,14 @@ import os
 import sys
 from pathlib import Path
 
-from kvmscen import engine
 from kvmscen.cli.files import find
 from kvmscen.cli.outputs import INTERRUPTED, report_of, say, write_report
 from kvmscen.cli.screen import Screen
+from kvmscen.engine import work
 from kvmscen.errors import HOST, HostError, Problem, UsageError
 from kvmscen.hosts import defaults, host, recordings
 from kvmscen.reports import FORMATS
-from kvmscen.result import Result
+from kvmscen.results.result import Result
 
 # Paths that are listed by name.
 _NAMED = 8
@@ -30,8 +30,8 @@ def run(arguments: argparse.Namespace) -> int:
     named: list[str] = list(dict.fromkeys(arguments.on or ()))
     record = _Records(arguments.record) if arguments.record else None
     workers = _workers(arguments.j)
-    if arguments.j is not None and workers > engine.MOST_AT_ONCE:
-        print(f"kvmscen: -j {workers}: {engine.MOST_AT_ONCE} run at once, more never do", file=sys.stderr)
+    if arguments.j is not None and workers > work.MOST_AT_ONCE:
+        print(f"kvmscen: -j {workers}: {work.MOST_AT_ONCE} run at once, more never do", file=sys.stderr)
     found = find(arguments.paths)
     files, problems = found.files, found.problems
     taken = arguments.observed or any(file is None for _, file in reports)
@@ -41,20 +41,20 @@ def run(arguments: argparse.Namespace) -> int:
     for line in found.passed_over:
         screen.say(line)
 
-    def on_result(outcome: engine.Outcome, progress: engine.Progress) -> None:
+    def on_result(outcome: work.Outcome, progress: work.Progress) -> None:
         screen.result(_whole(outcome) if arguments.verbose else outcome.result, progress)
         if record is not None:
             record.keep(outcome)
         if arguments.observed:
-            from kvmscen.observed import observed
+            from kvmscen.author.observed import observed
 
             if outcome.job.legend is not None and outcome.job.expectation is not None:
                 print(observed(outcome.result, outcome.job.legend, outcome.job.expectation), flush=True)
 
-    selection = engine.Selection(arguments.k, tuple(arguments.case or ()), arguments.assembler)
+    selection = work.Selection(arguments.k, tuple(arguments.case or ()), arguments.assembler)
     try:
         hosts = [host(name) for name in named] or defaults(say)
-        made = engine.run(files, hosts, bool(named), selection, workers, on_result, screen.problem, problems, screen.waiting)
+        made = work.run(files, hosts, bool(named), selection, workers, on_result, screen.problem, problems, screen.waiting)
         if not made.results and not made.problems and files and not made.interrupted:
             screen.say("no case of these files is selected by " + " ".join(_selecting(arguments)))
         elif not made.interrupted and _selecting(arguments):
@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
         screen.end(made)
     except HostError as error:
         print(f"kvmscen: {error}", file=sys.stderr)
-        made = engine.broken([*problems, Problem(HOST, 0, 0, str(error))])
+        made = work.broken([*problems, Problem(HOST, 0, 0, str(error))])
     failed = None if record is None else record.failed
     for name, file in reports:
         try:
@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
     return INTERRUPTED if made.interrupted else made.exit_status
 
 
-def _whole(outcome: engine.Outcome) -> Result:
+def _whole(outcome: work.Outcome) -> Result:
     from kvmscen.judge.verdict import told  # here, since most runs do not ask for it
 
     return told(outcome.job, outcome.result)
@@ -113,7 +113,7 @@ class _Records:
             wrong = UsageError if isinstance(error, (FileExistsError, NotADirectoryError)) else HostError
             raise wrong(f"--record {folder}: {os.strerror(error.errno or 0)}") from None
 
-    def keep(self, outcome: engine.Outcome) -> None:
+    def keep(self, outcome: work.Outcome) -> None:
         """Record what was seen of one case."""
         result = outcome.result
         if self.failed or result.observation is None or outcome.facts is None or result.machine is None:

@@ -8,11 +8,11 @@ import sys
 from typing import TextIO
 
 from kvmscen.cli.streams import again
-from kvmscen.engine import Progress
+from kvmscen.engine.work import Progress
 from kvmscen.errors import Problem
 from kvmscen.reports import text
 from kvmscen.reports.story import BAD, plural
-from kvmscen.result import Result, Run
+from kvmscen.results.result import Result, Run
 
 # A progress bar is for runs longer than a screen.
 _BAR_FROM = 20

@@ -7,8 +7,8 @@ import json
 import os
 import sys
 
-from kvmscen import checking, engine
 from kvmscen.cli.files import what
+from kvmscen.engine import checking, work
 from kvmscen.errors import UsageError
 from kvmscen.reports import harmless, text
 
@@ -20,7 +20,7 @@ def show(arguments: argparse.Namespace) -> int:
     if not os.path.isfile(arguments.path):
         raise UsageError(f"{arguments.path}: {what(arguments.path)}")
     shown = checking.show(arguments.path, arguments.case, arguments.assembler)
-    wrong = engine.problems_of(shown)
+    wrong = work.problems_of(shown)
     for problem in wrong:
         print(text.problem(problem), file=sys.stderr)
     if wrong and not shown["cases"]:

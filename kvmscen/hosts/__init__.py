@@ -12,9 +12,9 @@ from importlib import import_module
 from typing import NamedTuple, Protocol
 
 from kvmscen.errors import HostError, Problem, UsageError
-from kvmscen.facts import Facts
-from kvmscen.machine import Sealed
-from kvmscen.observation import Observation
+from kvmscen.sent.facts import Facts
+from kvmscen.sent.machine import Sealed
+from kvmscen.sent.observation import Observation
 
 
 class Executor(Protocol):
@@ -64,7 +64,7 @@ HOSTS: dict[str, Row] = {
     ),
     "replay": Row("replay:FILE", "kvmscen.hosts.replay:ReplayHost", "gives back what run --record kept; FILE may be a folder"),
     "qemu": Row(
-        "qemu:ARCH[@KERNEL]", "kvmscen.hosts.qemu:QemuHost", "real KVM of any architecture, inside a Linux that QEMU boots"
+        "qemu:ARCH[@KERNEL]", "kvmscen.hosts.qemu.host:QemuHost", "real KVM of any architecture, inside a Linux that QEMU boots"
     ),
     "ssh": Row("ssh:USER@HOST[:PORT]", "kvmscen.hosts.ssh:SshHost", "real KVM of another machine, which needs python3 only"),
 }
@@ -85,13 +85,13 @@ def defaults(tell: Callable[[str], None]) -> list[Host]:
 
 def prepared() -> list[Host]:
     """The qemu hosts that are prepared: of each architecture the newest. Raises HostError where that cannot be known."""
-    from kvmscen.qemu import store  # here, since most machines have none
+    from kvmscen.hosts.qemu import store  # here, since most machines have none
 
     if not os.path.lexists(store.home() / "machines") and os.access(store.home().parent, os.X_OK):
         return []
-    from kvmscen.hosts import qemu
+    from kvmscen.hosts.qemu import host
 
-    return list(qemu.prepared())
+    return list(host.prepared())
 
 
 def usages() -> str:

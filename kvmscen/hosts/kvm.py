@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from kvmscen.agent import pack
 from kvmscen.errors import UsageError
-from kvmscen.hosts import confinement
-from kvmscen.hosts.child import Child
-from kvmscen.hosts.children import ChildHost
+from kvmscen.hosts.process import confinement, pack
+from kvmscen.hosts.process.child import Child
+from kvmscen.hosts.process.children import ChildHost
 
 
 class KvmHost(ChildHost):

@@ -6,11 +6,11 @@ import re
 from typing import Any
 
 from kvmscen.errors import UsageError
-from kvmscen.facts import Facts
-from kvmscen.hosts import confinement
-from kvmscen.hosts.child import Child, python
-from kvmscen.hosts.children import ChildHost
+from kvmscen.hosts.process import confinement
+from kvmscen.hosts.process.child import Child, python
+from kvmscen.hosts.process.children import ChildHost
 from kvmscen.model import ARCHES, facts
+from kvmscen.sent.facts import Facts
 
 Json = dict[str, Any]
 

@@ -9,12 +9,12 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kvmscen.codec import decode, encode
 from kvmscen.disk import whole
 from kvmscen.errors import HostError
-from kvmscen.facts import Facts
-from kvmscen.hosts import bounded, shapes
-from kvmscen.observation import Observation
+from kvmscen.hosts.process import bounded, shapes
+from kvmscen.sent.codec import decode, encode
+from kvmscen.sent.facts import Facts
+from kvmscen.sent.observation import Observation
 
 FORMAT, VERSION = "kvmscen-observation", 3
 # Bytes of a file: more than --record writes of the largest run that there can be.

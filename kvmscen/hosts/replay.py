@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from kvmscen.codec import decode
 from kvmscen.errors import HostError, Problem
-from kvmscen.facts import Facts
 from kvmscen.hosts import recordings
 from kvmscen.hosts.retrace import retraced
-from kvmscen.machine import Machine, Sealed
-from kvmscen.observation import Observation
+from kvmscen.sent.codec import decode
+from kvmscen.sent.facts import Facts
+from kvmscen.sent.machine import Machine, Sealed
+from kvmscen.sent.observation import Observation
 
 # Bytes of files whose Observations are held; those of others are read when they are asked for.
 _HELD = 32 << 20

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from kvmscen.errors import HostError
-from kvmscen.kvm.recorder import op_of
-from kvmscen.kvm.script import EXTRA_LIMIT, Script, Verdict
-from kvmscen.machine import Action, Capability, Machine, Memslot, Step
-from kvmscen.observation import Event, Observation, behind
+from kvmscen.sent.machine import Action, Capability, Machine, Memslot, Step
+from kvmscen.sent.observation import Event, Observation, behind
+from kvmscen.sent.script.interpreter import EXTRA_LIMIT, Script, Verdict
+from kvmscen.sent.script.recorder import op_of
 
 _AGAIN = "record it again"
 

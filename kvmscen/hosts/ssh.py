@@ -11,11 +11,10 @@ import re
 import shlex
 from functools import partial
 
-from kvmscen.agent import pack
 from kvmscen.errors import HostError, UsageError
-from kvmscen.hosts import confinement, crash
-from kvmscen.hosts.child import Child, ChildError
-from kvmscen.hosts.children import ChildHost, Json, Starts
+from kvmscen.hosts.process import confinement, crash, pack
+from kvmscen.hosts.process.child import Child, ChildError
+from kvmscen.hosts.process.children import ChildHost, Json, Starts
 
 USAGE = "write ssh:USER@HOST, ssh:USER@HOST:PORT, or ssh:NAME as in your ssh_config; behind it maybe ,python=PATH"
 # No question can be answered here, and nothing of the user's configuration for terminals and tunnels may stand in the way. A

@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from kvmscen.job import Legend
-from kvmscen.observation import Event, Observation
-from kvmscen.result import Tally
+from kvmscen.job.job import Legend
+from kvmscen.results.result import Tally
+from kvmscen.sent.observation import Event, Observation
 
 
 class _Place(NamedTuple):

@@ -10,11 +10,11 @@ from heapq import heappop, heappush
 from itertools import zip_longest
 from math import inf
 
-from kvmscen.expectation import Expected
+from kvmscen.job.expectation import Expected
 from kvmscen.judge.walk import Course, Slot, Taken
-from kvmscen.kvm.script import fits
-from kvmscen.machine import Step
-from kvmscen.observation import Event
+from kvmscen.sent.machine import Step
+from kvmscen.sent.observation import Event
+from kvmscen.sent.script.interpreter import fits
 
 # After so many states the cheapest alignment is given up, and the rest of a story is paired in order.
 _STATES = 150_000

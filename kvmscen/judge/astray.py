@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from kvmscen.expectation import parts
+from kvmscen.job.expectation import parts
 from kvmscen.judge.walk import Course, Taken
-from kvmscen.kvm.recorder import op_of
-from kvmscen.kvm.script import Script
-from kvmscen.observation import Event, Observation
+from kvmscen.sent.observation import Event, Observation
+from kvmscen.sent.script.interpreter import Script
+from kvmscen.sent.script.recorder import op_of
 
 # What must have come before a run can have stopped for these reasons.
 _STOPPED_BY = {"error": ("error", "succeeded"), "timeout": ("timeout",)}

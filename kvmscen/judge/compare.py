@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from itertools import repeat
 from typing import Any
 
-from kvmscen.expectation import Expected, MemoryExpected, parts
-from kvmscen.kvm.script import answered, matches
-from kvmscen.notation import seen
-from kvmscen.observation import Event
+from kvmscen.job.expectation import Expected, MemoryExpected, parts
+from kvmscen.job.notation import seen
+from kvmscen.sent.observation import Event
+from kvmscen.sent.script.interpreter import answered, matches
 
 # The member that says how wide `data` is, in bytes.
 _LENGTH = {"mmio": "len", "io": "size"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from kvmscen.observation import Observation
+from kvmscen.sent.observation import Observation
 
 _VECTORS, _VECTOR = 0x800, 0x80
 # ESR_EL1.EC (Arm ARM, "ESR_EL1, Exception Syndrome Register").

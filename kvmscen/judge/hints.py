@@ -7,15 +7,15 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 
-from kvmscen.codec import decode
-from kvmscen.expectation import Expected, Story
-from kvmscen.job import Job, Legend
+from kvmscen.job.expectation import Expected, Story
+from kvmscen.job.job import Job, Legend
+from kvmscen.job.notation import Notation
+from kvmscen.job.origin import source
 from kvmscen.judge import exceptions, sregs
-from kvmscen.machine import Action, Machine, Memslot, Step
-from kvmscen.notation import Notation
-from kvmscen.observation import Event, Observation
-from kvmscen.result import Mismatch, Row
-from kvmscen.whence import source
+from kvmscen.results.result import Mismatch, Row
+from kvmscen.sent.codec import decode
+from kvmscen.sent.machine import Action, Machine, Memslot, Step
+from kvmscen.sent.observation import Event, Observation
 
 _NO_SYNDROME = (
     "KVM could not decode this access: its data abort carries no valid syndrome (ESR_EL2.ISV = 0), as pre- and post-indexed, "

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from kvmscen.arch import x86_64
-from kvmscen.arch.registers import base, put
-from kvmscen.machine import Machine
+from kvmscen.sent.arch import x86_64
+from kvmscen.sent.arch.registers import base, put
+from kvmscen.sent.machine import Machine
 
 _PE, _NW, _CD, _PG = 1, 1 << 29, 1 << 30, 1 << 31
 _PAE = 1 << 5

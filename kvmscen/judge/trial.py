@@ -10,19 +10,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
-from kvmscen.expectation import Deed, Expected, Story, parts
-from kvmscen.job import Legend
+from kvmscen.job.expectation import Deed, Expected, Story, parts
+from kvmscen.job.job import Legend
+from kvmscen.job.notation import Notation, seen
+from kvmscen.job.origin import source
 from kvmscen.judge.align import aligned
 from kvmscen.judge.astray import astray
 from kvmscen.judge.compare import at_width, counts_rounds, differences, memory_holds, undone
 from kvmscen.judge.untried import untried
 from kvmscen.judge.walk import Course, Slot, Taken
-from kvmscen.kvm.recorder import op_of
-from kvmscen.kvm.script import answered, matches
-from kvmscen.notation import Notation, seen
-from kvmscen.observation import Event, Observation
-from kvmscen.result import Mismatch, Row
-from kvmscen.whence import source
+from kvmscen.results.result import Mismatch, Row
+from kvmscen.sent.observation import Event, Observation
+from kvmscen.sent.script.interpreter import answered, matches
+from kvmscen.sent.script.recorder import op_of
 
 # Missing steps that are listed.
 _OWED = 1000

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from kvmscen.expectation import Expected
+from kvmscen.job.expectation import Expected
 from kvmscen.judge.walk import Course, Taken
-from kvmscen.kvm.script import Script, Verdict
+from kvmscen.sent.script.interpreter import Script, Verdict
 
 Wrong = Callable[[Taken], tuple[str, ...]]
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kvmscen.expectation import Story
-from kvmscen.job import Job
+from kvmscen.job.expectation import Story
+from kvmscen.job.job import Job
+from kvmscen.job.notation import seen
+from kvmscen.job.origin import source
 from kvmscen.judge.accesses import tally
 from kvmscen.judge.hints import Case, hint
 from kvmscen.judge.trial import Trial
-from kvmscen.notation import seen
-from kvmscen.observation import Observation
-from kvmscen.result import Result
-from kvmscen.whence import source
+from kvmscen.results.result import Result
+from kvmscen.sent.observation import Observation
 
 # Events whose place in the program is told in reports.
 _SOURCES = 1000

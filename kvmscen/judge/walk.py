@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from kvmscen.expectation import Deed, Expected, Story, parts
-from kvmscen.kvm.script import Position, Script, iteration
-from kvmscen.machine import Action, Step
-from kvmscen.observation import Event, behind
+from kvmscen.job.expectation import Deed, Expected, Story, parts
+from kvmscen.sent.machine import Action, Step
+from kvmscen.sent.observation import Event, behind
+from kvmscen.sent.script.interpreter import Position, Script, iteration
 
 
 class Slot(NamedTuple):

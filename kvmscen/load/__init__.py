@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from kvmscen.arch import ARCHES
 from kvmscen.errors import Problem, ScenarioError
 from kvmscen.load import names
 from kvmscen.load.cases import scenario
@@ -20,6 +19,7 @@ from kvmscen.load.owners import Owners
 from kvmscen.load.schema import fits
 from kvmscen.load.values import Notes
 from kvmscen.scenario import Case, Scenario
+from kvmscen.sent.arch import ARCHES
 
 __all__ = ["Loaded", "load", "load_text", "read", "read_text"]
 

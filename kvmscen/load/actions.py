@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from kvmscen.kvm import actions as actions_table
-from kvmscen.kvm.actions import BY_NAME, VALUE, Member
 from kvmscen.load import guest, names
 from kvmscen.load.document import List, Map
 from kvmscen.load.values import NOWHERE, Notes, as_int, as_list, as_map, as_text, expression, memory, registers, texts
 from kvmscen.load.written import item
 from kvmscen.scenario import Action, Expr, Memslot, Place
+from kvmscen.sent.header import actions as actions_table
+from kvmscen.sent.header.actions import BY_NAME, VALUE, Member
 
 EMULATE = "emulate"
 # KVM_REG_SIZE_U2048 is the longest register.

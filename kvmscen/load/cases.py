@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from kvmscen.arch import ARCHES
 from kvmscen.load import guest, sums
 from kvmscen.load.actions import EMULATE, actions
 from kvmscen.load.conditions import added, conditions, limits
@@ -15,6 +14,7 @@ from kvmscen.load.program import linked, macros, program
 from kvmscen.load.steps import ignored, steps
 from kvmscen.load.values import NOWHERE, Notes, Seen, as_list, as_map, as_text, memory, registers, texts
 from kvmscen.scenario import Case, Conditions, Final, Overlay, Place, Step
+from kvmscen.sent.arch import ARCHES
 
 T = TypeVar("T")
 Keys = dict[str, tuple[Any, Place]]

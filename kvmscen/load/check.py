@@ -15,9 +15,7 @@ from typing import Any
 from jsonschema import Draft7Validator
 from jsonschema.exceptions import ValidationError
 
-from kvmscen.arch import ARCHES
 from kvmscen.errors import Problem
-from kvmscen.kvm import exits
 from kvmscen.load import names, other_names
 from kvmscen.load.document import Document, List, Map
 from kvmscen.load.examples import otherwise
@@ -26,6 +24,8 @@ from kvmscen.load.scalars import Float, mistaken
 from kvmscen.load.schema import schema
 from kvmscen.load.slips import bar, spaced
 from kvmscen.scenario import Place
+from kvmscen.sent.arch import ARCHES
+from kvmscen.sent.header import exits
 
 ERRORS_MAX = 100
 UNKNOWN_MAX = 20

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from kvmscen.arch import ARCHES
 from kvmscen.load.document import List, Map
 from kvmscen.load.names import shorten
 from kvmscen.load.slips import dashed
 from kvmscen.load.written import flow
+from kvmscen.sent.arch import ARCHES
 
 # Lists whose items are maps of several keys: a map in place of such a list is mostly one item of it.
 _ITEMS_WITH_KEYS = ("a list of memslots", "a list of conditions", "a list of capabilities", "a list of accesses")

@@ -4,21 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from kvmscen.arch import ARCHES
 from kvmscen.load import names
 from kvmscen.load.document import Map
-from kvmscen.load.values import (
-    NOWHERE,
-    Notes,
-    as_int,
-    as_list,
-    as_map,
-    as_text,
-    expression,
-    registers,
-    texts,
-)
+from kvmscen.load.values import NOWHERE, Notes, as_int, as_list, as_map, as_text, expression, registers, texts
 from kvmscen.scenario import Enable, Expr, Memslot, Place, Section, Vcpu
+from kvmscen.sent.arch import ARCHES
 
 PAGE = 4096
 

@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
-from kvmscen.arch import ARCHES
-from kvmscen.kvm import actions, exits
 from kvmscen.load import other_names
+from kvmscen.sent.arch import ARCHES
+from kvmscen.sent.header import actions, exits
 
 # Keys of the language that a later version brings.
 LATER_TOP = ("catch", "cpuid", "runs", "ioctl", "console", "irqchip", "pit", "devices", "each", "for")

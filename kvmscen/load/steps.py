@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from kvmscen.arch import ARCHES
-from kvmscen.kvm import exits
 from kvmscen.load import names, other_names
 from kvmscen.load.actions import actions, vcpu
 from kvmscen.load.document import Map
@@ -25,6 +23,8 @@ from kvmscen.load.values import (
 )
 from kvmscen.load.written import flow
 from kvmscen.scenario import Expr, Place, Step, Value
+from kvmscen.sent.arch import ARCHES
+from kvmscen.sent.header import exits
 
 REPEAT_MAX = 100_000
 _SPECIAL = ("error", "timeout", "steps")

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from kvmscen.load.values import Notes
-from kvmscen.machine import OBSERVED_MOST, SLOT_PAGES_MOST, SLOTS_MOST
 from kvmscen.scenario import Action, Case, Final, MemoryCheck, Place, Step
+from kvmscen.sent.machine import OBSERVED_MOST, SLOT_PAGES_MOST, SLOTS_MOST
 
 # The largest page that a host may have, where it may have several.
 _PAGE = {"arm64": 65536}

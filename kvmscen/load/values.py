@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from kvmscen.arch import ARCHES
-from kvmscen.arch.registers import Register
 from kvmscen.errors import Problem
 from kvmscen.load.document import Document, List, Map
 from kvmscen.load.names import shorten, unknown_register
 from kvmscen.load.scalars import mistaken, resolve
 from kvmscen.scenario import Expr, Match, MemoryCheck, Place, Value
+from kvmscen.sent.arch import ARCHES
+from kvmscen.sent.arch.registers import Register
 
 _EXPRESSION = re.compile(r"([A-Za-z_.$][\w.$]*)(?:\s*([+-])\s*(0x[0-9a-fA-F]+|0|[1-9][0-9]*))?", re.ASCII)
 MATCHER_KEYS = ("mask", "value", "in", "min", "max", "from", "step")

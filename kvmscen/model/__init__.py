@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from kvmscen.facts import Facts
 from kvmscen.model.capabilities import CAPABILITIES, CPU
+from kvmscen.sent.facts import Facts
 
 ARCHES = tuple(CAPABILITIES)
 

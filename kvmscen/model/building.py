@@ -1,4 +1,4 @@
-"""A modelled VM as kvmscen.kvm.building builds it and acts on it."""
+"""A modelled VM as kvmscen.sent.executor.building builds it and acts on it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from kvmscen.errors import IoctlError
-from kvmscen.kvm import actions
-from kvmscen.kvm.recorder import Recorder
-from kvmscen.machine import Action, Capability, Machine, Memslot, Vcpu
 from kvmscen.model.memory import Memory
+from kvmscen.sent.header import actions
+from kvmscen.sent.machine import Action, Capability, Machine, Memslot, Vcpu
+from kvmscen.sent.script.recorder import Recorder
 
 
 class Unpredicted(Exception):
@@ -54,7 +54,7 @@ class Building:
         """Have the engine call when the guest does what is to be seen."""
         raise NotImplementedError
 
-    # --- what kvmscen.kvm.building asks for -------------------------------------------------------------------------
+    # --- what kvmscen.sent.executor.building asks for -------------------------------------------------------------------------
 
     def create_vm(self) -> None:
         """The hooks of the engine; the VM is this object."""

@@ -12,11 +12,11 @@ from unicorn import Uc  # type: ignore[attr-defined]
 from unicorn import unicorn_const as uc
 
 from kvmscen import model
-from kvmscen.agent.serve import serve
-from kvmscen.codec import decode, encode
-from kvmscen.machine import Machine
 from kvmscen.model.predict import execute
-from kvmscen.sandbox import policies
+from kvmscen.sent.agent.serve import serve
+from kvmscen.sent.codec import decode, encode
+from kvmscen.sent.machine import Machine
+from kvmscen.sent.sandbox import policies
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ Everything outside the slots stays unmapped in Unicorn, so that an access there 
 What Unicorn would execute but KVM would not (port I/O, values that only a real machine has) is found when a block is first
 executed: a hook on that one address then stops the guest in front of it.
 
-The order of acting and stopping is that of kvmscen.kvm.runner.
+The order of acting and stopping is that of kvmscen.sent.executor.runner.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Any
 from unicorn import Uc, UcError  # type: ignore[attr-defined]
 from unicorn import unicorn_const as uc_const
 
-from kvmscen.arch.registers import Registers, base, get, put
-from kvmscen.kvm.building import build, perform
-from kvmscen.kvm.script import Verdict
-from kvmscen.machine import Machine, Step
 from kvmscen.model.building import Blocked, Building, Unpredicted
 from kvmscen.model.memory import Memory
-from kvmscen.observation import Observation
+from kvmscen.sent.arch.registers import Registers, base, get, put
+from kvmscen.sent.executor.building import build, perform
+from kvmscen.sent.machine import Machine, Step
+from kvmscen.sent.observation import Observation
+from kvmscen.sent.script.interpreter import Verdict
 
 NOWHERE = (1 << 64) - 2  # an `until` that no guest reaches: code starts at an even or a mapped address
 FETCHES = (uc_const.UC_MEM_FETCH_UNMAPPED, uc_const.UC_MEM_FETCH_PROT)

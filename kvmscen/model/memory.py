@@ -15,7 +15,7 @@ from typing import Any
 from unicorn import unicorn_const as uc_const
 
 from kvmscen.errors import HostError, IoctlError
-from kvmscen.machine import SLOTS_MOST
+from kvmscen.sent.machine import SLOTS_MOST
 
 PAGE = 0x1000
 LOG_DIRTY, READONLY = 1, 2

@@ -5,11 +5,11 @@ from __future__ import annotations
 import gc
 
 from kvmscen.errors import HostError
-from kvmscen.machine import Machine
 from kvmscen.model.arm64.guest import Arm64
 from kvmscen.model.guest import Guest
 from kvmscen.model.x86.guest import X86
-from kvmscen.observation import Observation
+from kvmscen.sent.machine import Machine
+from kvmscen.sent.observation import Observation
 
 GUESTS: dict[str, type[Guest]] = {guest.NAME: guest for guest in (Arm64, X86)}
 # Unicorn's engines take 30 to 60 MB, and their hooks form cycles with them.

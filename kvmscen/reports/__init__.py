@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from kvmscen.reports import harmless
 
 if TYPE_CHECKING:
-    from kvmscen.result import Run
+    from kvmscen.results.result import Run
 
 
 def _report(module: str, border: Callable[[str], str]) -> Callable[[Run], str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kvmscen.reports.story import clean, one_line, plural
-from kvmscen.result import Result, Tally
+from kvmscen.results.result import Result, Tally
 
 # Rows that a table has; of more, the most frequent.
 ROWS = 20

@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from kvmscen.errors import Problem
-from kvmscen.measured import Measured, Spread
-from kvmscen.observation import Event
-from kvmscen.result import Mismatch, Result, Run, Tally
+from kvmscen.results.measured import Measured, Spread
+from kvmscen.results.result import Mismatch, Result, Run, Tally
+from kvmscen.sent.observation import Event
 
 Json = dict[str, Any]
 # Members of exits (of KVM_EXIT_DEBUG and the MSR exits) whose names an event needs for itself.

@@ -15,7 +15,7 @@ from kvmscen.errors import Problem
 from kvmscen.reports import harmless
 from kvmscen.reports.counts import accesses, notes
 from kvmscen.reports.story import explanation, headline, one_line, painter, plural, ran_on
-from kvmscen.result import Result, Run, wrong_cases
+from kvmscen.results.result import Result, Run, wrong_cases
 
 
 def render(run: Run) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from kvmscen.errors import Problem
 from kvmscen.reports.story import BAD, brief, explanation, one_line, painter, plural, ran_on
-from kvmscen.result import Result, Run, wrong_cases
+from kvmscen.results.result import Result, Run, wrong_cases
 
 
 def render(run: Run) -> str:

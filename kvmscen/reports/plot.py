@@ -8,9 +8,9 @@ from importlib.util import find_spec
 from typing import Any
 
 from kvmscen.errors import UsageError
-from kvmscen.measured import Measured, number, told
 from kvmscen.reports.story import clean, where
-from kvmscen.result import Result, Run
+from kvmscen.results.measured import Measured, number, told
+from kvmscen.results.result import Result, Run
 
 # The kind that is the base where it is there: what others are compared with.
 _RAM = "ram"

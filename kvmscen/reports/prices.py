@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kvmscen.measured import Measured, Spread, number, told, unit
-from kvmscen.noise import Interval
+from kvmscen.measure.confidence import Interval
 from kvmscen.reports.story import clean, where
-from kvmscen.result import Result
+from kvmscen.results.measured import Measured, Spread, number, told, unit
+from kvmscen.results.result import Result
 
 _FIGURES = ("median", "p95", "p99", "mad", "min")
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 
 from kvmscen.reports import harmless
-from kvmscen.result import Result, Row
+from kvmscen.results.result import Result, Row
 
 BAD = ("FAIL", "ERROR", "XPASS")
 PREDICTED = "predicted by the model, not run on KVM"

@@ -25,7 +25,7 @@ from kvmscen.reports.story import (
     where,
     whole,
 )
-from kvmscen.result import STATUSES, Result, Run
+from kvmscen.results.result import STATUSES, Result, Run
 
 # Cases that the table lists one by one; of more, only those that are not as they should be.
 LISTED = 40

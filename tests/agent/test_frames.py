@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from kvmscen.agent.frames import START, Reader, pack, unpack
+from kvmscen.sent.agent.frames import START, Reader, pack, unpack
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),

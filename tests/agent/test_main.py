@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kvmscen.agent.main import announced, features
+from kvmscen.sent.agent.main import announced, features
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 
-from kvmscen.agent import frames, pack
+from kvmscen.hosts.process import pack
+from kvmscen.sent.agent import frames
 
 CHILD = """
 import os, sys
-from kvmscen.agent.serve import serve
+from kvmscen.sent.agent.serve import serve
 
 def handle(request):
     if request.get("do") == "raise":

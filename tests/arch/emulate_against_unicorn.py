@@ -17,9 +17,9 @@ from unicorn import Uc, UcError
 from unicorn import arm64_const as const
 from unicorn import unicorn_const as uc_const
 
-from kvmscen.arch.arm64_decode import decode
-from kvmscen.arch.arm64_emulate import MASK, Monitors, emulate
-from kvmscen.arch.arm64_forms import Form, Unemulated
+from kvmscen.sent.undecoded.decode import decode
+from kvmscen.sent.undecoded.emulate import MASK, Monitors, emulate
+from kvmscen.sent.undecoded.forms import Form, Unemulated
 
 CODE, CODE_SIZE = 0x1000000, 0x200000
 DATA, DATA_SIZE = 0x2000000, 0x40000

@@ -9,10 +9,10 @@ import arm64_forms as forms
 import pytest
 from emulate_against_unicorn import DATA, Comparison, Flat
 
-from kvmscen.arch import arm64_syndrome
-from kvmscen.arch.arm64_decode import decode
-from kvmscen.arch.arm64_emulate import Monitors, emulate, operate
-from kvmscen.arch.arm64_forms import Unemulated
+from kvmscen.sent.undecoded import syndrome
+from kvmscen.sent.undecoded.decode import decode
+from kvmscen.sent.undecoded.emulate import Monitors, emulate, operate
+from kvmscen.sent.undecoded.forms import Unemulated
 
 
 def test_like_unicorn() -> None:
@@ -159,7 +159,7 @@ def test_agrees_with_the_syndrome() -> None:
             form = decode(word)
         except Unemulated:
             continue
-        access = arm64_syndrome.decode(word)
+        access = syndrome.decode(word)
         if form.kind == "none":
             assert access is None, hex(word)
             continue

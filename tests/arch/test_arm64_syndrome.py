@@ -10,7 +10,7 @@ import pytest
 from arm64_forms import DECODED_ONLY, INVALID, MISSING, NO_ACCESS, VALID, assemble
 from capstone import arm64 as cs
 
-from kvmscen.arch.arm64_syndrome import decode, esr_iss
+from kvmscen.sent.undecoded.syndrome import decode, esr_iss
 
 needs_as = pytest.mark.skipif(MISSING, reason="no aarch64-linux-gnu-as")
 # Memory copy and set name their operands as registers; SVE and SME are off in the guest.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from kvmscen.arch import arm64_tables
-from kvmscen.arch.arm64_walk import NoTranslation, translate
+from kvmscen.sent.arch import arm64_tables
+from kvmscen.sent.undecoded.walk import NoTranslation, translate
 
 SPANS = ((0, 0x4000), (0x100000, 24), (0x3FFFFFF8, 16), (0x40_0000_0000, 0x1000))
 AT = 0xFFFC0000

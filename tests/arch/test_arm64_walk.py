@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from kvmscen.arch.arm64_walk import NoTranslation, translate
+from kvmscen.sent.undecoded.walk import NoTranslation, translate
 
 RAM, SIZE = 0x40000000, 0x4000000
 TG0 = {12: 0, 16: 1, 14: 2}

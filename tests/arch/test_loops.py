@@ -10,8 +10,8 @@ from types import ModuleType
 import pytest
 
 from kvmscen import asm
-from kvmscen.arch import arm64_loop, riscv64_loop, x86_64_loop
-from kvmscen.kvm import exits, loop
+from kvmscen.sent.header import exits
+from kvmscen.sent.timing import arm64_loop, loop, riscv64_loop, x86_64_loop
 
 LOOPS = {"x86_64": x86_64_loop, "arm64": arm64_loop, "riscv64": riscv64_loop}
 GNU = {

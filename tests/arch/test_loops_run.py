@@ -10,8 +10,8 @@ import pytest
 import unicorn
 from unicorn import arm64_const, riscv_const, x86_const
 
-from kvmscen.kvm import loop
-from kvmscen.kvm.loop import RECORD, Row
+from kvmscen.sent.timing import loop
+from kvmscen.sent.timing.loop import RECORD, Row
 
 CODE, CONTEXT, RUN, ROWS, RECORDS, RING, HELD, STACK = (0x10000 * n for n in range(1, 9))
 END = 0xF0000

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from kvmscen.arch import of_machine, x86_64
-from kvmscen.arch.registers import base, get, put
+from kvmscen.sent.arch import of_machine, x86_64
+from kvmscen.sent.arch.registers import base, get, put
 
 GIB = 1 << 30
 wholes = st.integers(0, 2**64 - 1)

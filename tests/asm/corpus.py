@@ -107,10 +107,10 @@ def places(r: random.Random, arch: str) -> tuple[Placement, ...]:
 
 def of_scenarios() -> Iterator[Sample]:
     """The programs of scenarios/, each once."""
-    from kvmscen.arch import ARCHES
-    from kvmscen.asm.assembly import FRONTS
-    from kvmscen.build.plan import mode_of
+    from kvmscen.asm.keystone.assembly import FRONTS
+    from kvmscen.compile.plan import mode_of
     from kvmscen.load import load
+    from kvmscen.sent.arch import ARCHES
 
     seen = set()
     for file in sorted((ROOT / "scenarios").glob("*.yaml")):

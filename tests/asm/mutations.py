@@ -37,7 +37,7 @@ sys.path[:0] = [str(HERE), str(ROOT)]
 import corpus  # noqa: E402 from beside this file
 
 from kvmscen.asm import Source, assemble  # noqa: E402
-from kvmscen.build import plans  # noqa: E402
+from kvmscen.compile import plans  # noqa: E402
 from kvmscen.disk import scratch  # noqa: E402
 from kvmscen.errors import ScenarioError  # noqa: E402
 from kvmscen.load import load_text  # noqa: E402

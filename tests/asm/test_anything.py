@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kvmscen.asm import Placement, Source, assemble
-from kvmscen.asm.expressions import Parser, Unknown
+from kvmscen.asm.keystone.expressions import Parser, Unknown
 from kvmscen.asm.values import Wrong
 from kvmscen.errors import ScenarioError
 

@@ -135,10 +135,10 @@ def test_lines_name_their_source() -> None:
 def test_without_keystone(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
-    from kvmscen.asm import keystone
+    from kvmscen.asm.keystone import encoder
 
-    keystone.encode.cache_clear()
-    monkeypatch.setattr(keystone, "_local", type(keystone._local)())
+    encoder.encode.cache_clear()
+    monkeypatch.setattr(encoder, "_local", type(encoder._local)())
     monkeypatch.setitem(sys.modules, "keystone", None)
     for arch, text in (("arm64", "mov x0, #1\nmov x0, #2"), ("x86_64", "mov eax, 1")):
         (problem,) = problems(arch, text)

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 POISONED = """
 import ctypes, sys
 import keystone
-from kvmscen.asm.keystone import encode
+from kvmscen.asm.keystone.encoder import encode
 
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p
@@ -30,7 +30,7 @@ def poison():
         libc.free(at)
 
 poison()
-print(bytes(keystone.Ks(*eval(sys.argv[1])).asm(sys.argv[3])[0]).hex())
+print(bytes(encoder.Ks(*eval(sys.argv[1])).asm(sys.argv[3])[0]).hex())
 poison()
 print(encode(sys.argv[2], sys.argv[3]).hex())
 """
@@ -40,9 +40,9 @@ print(encode(sys.argv[2], sys.argv[3]).hex())
     ("raw", "mode", "text", "wrong", "right"),
     [
         ("keystone.KS_ARCH_ARM64, 0", "arm64", "mov x0, #10", "000280d2", "400180d2"),
-        ("keystone.KS_ARCH_X86, keystone.KS_MODE_64", "x64", "mov eax, 12", "b812000000", "b80c000000"),
-        ("keystone.KS_ARCH_X86, keystone.KS_MODE_32", "x32", "mov eax, 12", "b812000000", "b80c000000"),
-        ("keystone.KS_ARCH_X86, keystone.KS_MODE_16", "x16", "mov ax, 12", "b81200", "b80c00"),
+        ("keystone.KS_ARCH_X86, encoder.KS_MODE_64", "x64", "mov eax, 12", "b812000000", "b80c000000"),
+        ("keystone.KS_ARCH_X86, encoder.KS_MODE_32", "x32", "mov eax, 12", "b812000000", "b80c000000"),
+        ("keystone.KS_ARCH_X86, encoder.KS_MODE_16", "x16", "mov ax, 12", "b81200", "b80c00"),
     ],
     ids=["arm64", "x64", "x32", "x16"],
 )
@@ -57,10 +57,10 @@ def test_numbers_are_decimal_whatever_the_memory_held(raw: str, mode: str, text:
 
 def test_an_engine_that_cannot_be_had_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("keystone")
-    from kvmscen.asm import keystone
+    from kvmscen.asm.keystone import encoder
     from kvmscen.asm.values import Wrong
 
-    monkeypatch.setitem(keystone._TEN, "x86", ("mov al, 10", b"\xb0\x10"))
-    monkeypatch.setattr(keystone, "_local", type(keystone._local)())
+    monkeypatch.setitem(encoder._TEN, "x86", ("mov al, 10", b"\xb0\x10"))
+    monkeypatch.setattr(encoder, "_local", type(encoder._local)())
     with pytest.raises(Wrong, match="Keystone reads 10 as sixteen in this process: use --assembler gnu"):
-        keystone.engine("x64")
+        encoder.engine("x64")

@@ -142,7 +142,7 @@ def write(folder: Path, template: str, count: int, first: int = 0) -> list[str]:
 def records(files: list[str]) -> bytes:
     """The same x86 guests for bare.c: what `kvmscen show --json` says of each file, and the exits that it must make."""
     # `show` is what the command prints; a thousand starts of the command itself would take minutes.
-    from kvmscen.show import show
+    from kvmscen.compile.show import show
 
     out = bytearray()
     for n, file in enumerate(files):

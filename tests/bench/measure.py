@@ -27,11 +27,11 @@ sys.path[:0] = [str(HERE), str(HERE.parent.parent)]
 
 from run import KVMSCEN, MOST_SECONDS, Row, machine, say, table  # noqa: E402 from beside this file
 
-from kvmscen.build import plan, ready  # noqa: E402
-from kvmscen.build.measure import Timing  # noqa: E402
+from kvmscen.compile import plan, ready  # noqa: E402
+from kvmscen.compile.measure import Timing  # noqa: E402
 from kvmscen.hosts.kvm import KvmHost  # noqa: E402
 from kvmscen.load import load  # noqa: E402
-from kvmscen.observation import Observation  # noqa: E402
+from kvmscen.sent.observation import Observation  # noqa: E402
 
 PARTS = ("c", "baseline")
 EXITS = 10_000

@@ -229,7 +229,7 @@ def compiled(target: str) -> str:
     done = subprocess.run([gcc, "-O2", "-Wall", "-o", target, str(HERE / "bare.c")], capture_output=True, text=True)
     if done.returncode:
         return done.stderr.strip()
-    from kvmscen.arch import x86_64
+    from kvmscen.sent.arch import x86_64
 
     theirs = subprocess.run([target, "--tables", str(x86_64.TABLES_AT)], capture_output=True, check=True).stdout
     return "" if theirs == x86_64.tables(x86_64.TABLES_AT, ()) else "bare.c makes other page tables than kvmscen"

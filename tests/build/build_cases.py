@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from kvmscen.build import Plan, plan, ready
-from kvmscen.build.ready import Ready
+from kvmscen.compile import Plan, plan, ready
+from kvmscen.compile.ready import Ready
 from kvmscen.errors import ScenarioError
-from kvmscen.facts import Facts
 from kvmscen.load import load_text
-from kvmscen.machine import Machine
 from kvmscen.scenario import Case
+from kvmscen.sent.facts import Facts
+from kvmscen.sent.machine import Machine
 
 FILE = "a.yaml"
 FACTS = {

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvmscen.build.ambiguity import MOST, TooMany, ambiguous, mistaken
-from kvmscen.kvm.script import Script, fits, iteration
-from kvmscen.machine import Step as ScriptStep
+from kvmscen.compile.ambiguity import MOST, TooMany, ambiguous, mistaken
 from kvmscen.scenario import Place
 from kvmscen.scenario import Step as Written
+from kvmscen.sent.machine import Step as ScriptStep
+from kvmscen.sent.script.interpreter import Script, fits, iteration
 
 Made = tuple[Written, ScriptStep]
 _lines = iter(range(1, 1 << 30))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kvmscen.build import budget, plans
+from kvmscen.compile import budget, plans
 from kvmscen.errors import ScenarioError
 from kvmscen.load import load
 

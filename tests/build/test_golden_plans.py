@@ -16,13 +16,13 @@ import pytest
 from build_cases import FACTS
 
 from kvmscen.asm import absent
-from kvmscen.build import plan, ready
-from kvmscen.codec import decode, encode
-from kvmscen.facts import Facts
-from kvmscen.kvm.caps import CAPABILITIES
+from kvmscen.compile import plan, ready
 from kvmscen.load import load
-from kvmscen.machine import Machine
 from kvmscen.scenario import Conditions
+from kvmscen.sent.codec import decode, encode
+from kvmscen.sent.facts import Facts
+from kvmscen.sent.header.caps import CAPABILITIES
+from kvmscen.sent.machine import Machine
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 GOLDEN = ROOT / "tests" / "golden" / "plans"

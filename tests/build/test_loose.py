@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from build_cases import HLT, X86
 
-from kvmscen.build import plan
-from kvmscen.build.loose import loose
+from kvmscen.compile import plan
+from kvmscen.compile.loose import loose
 from kvmscen.load import load_text
 
 BASE = "expect:\n  - io: {port: 0x10, data: 5}\n    regs: {rax: 1}\n  - hlt\n"

@@ -7,14 +7,14 @@ from build_cases import ARM, FILE, HLT, X86, case, errors, machine, planned
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvmscen.arch import x86_64
 from kvmscen.asm import Section as Assembled
-from kvmscen.build import plan
-from kvmscen.build.plan import _tables
-from kvmscen.build.resolve import Resolver
+from kvmscen.compile import plan
+from kvmscen.compile.plan import _tables
+from kvmscen.compile.resolve import Resolver
 from kvmscen.errors import ScenarioError
-from kvmscen.machine import Bytes, Memslot
 from kvmscen.scenario import Place, Section
+from kvmscen.sent.arch import x86_64
+from kvmscen.sent.machine import Bytes, Memslot
 
 PROGRAM = """\
 asm: |

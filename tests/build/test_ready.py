@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvmscen.asm import absent
-from kvmscen.codec import decode, encode
-from kvmscen.expectation import Expected, MemoryExpected, Story
-from kvmscen.facts import Facts
-from kvmscen.kvm import exits
+from kvmscen.job.expectation import Expected, MemoryExpected, Story
 from kvmscen.load import names
-from kvmscen.machine import Machine
+from kvmscen.sent.codec import decode, encode
+from kvmscen.sent.facts import Facts
+from kvmscen.sent.header import exits
+from kvmscen.sent.machine import Machine
 
 X = FACTS["x86_64"]
 NISV = ARM + "asm: nop\nexpect: [arm_nisv]\nenable: [KVM_CAP_ARM_NISV_TO_USER]\n"

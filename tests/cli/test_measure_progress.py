@@ -11,7 +11,7 @@ import pytest
 
 from kvmscen.cli import progress
 from kvmscen.cli.screen import Screen
-from kvmscen.rounds import Step
+from kvmscen.measure.rounds import Step
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 GUEST = """\

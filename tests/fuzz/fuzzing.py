@@ -30,22 +30,24 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "asm")]
 
 import elf_files  # noqa: E402 from this tree
 
-from kvmscen.agent import frames  # noqa: E402 from this tree
-from kvmscen.asm import Source, assemble, elf  # noqa: E402
+from kvmscen.asm import Source, assemble
 from kvmscen.asm.gnu import targets as targets_of_gnu  # noqa: E402
-from kvmscen.asm.items import Wrong  # noqa: E402
-from kvmscen.codec import decode, encode  # noqa: E402
+from kvmscen.asm.keystone.items import Wrong  # noqa: E402
+from kvmscen.asm.linked import elf  # noqa: E402
+from kvmscen.compile.prepare import Preparer  # noqa: E402
 from kvmscen.disk import scratch  # noqa: E402
 from kvmscen.errors import HostError  # noqa: E402
-from kvmscen.facts import Facts  # noqa: E402
-from kvmscen.hosts import bounded, recordings, shapes  # noqa: E402
+from kvmscen.hosts import recordings  # noqa: E402
+from kvmscen.hosts.process import bounded, shapes  # noqa: E402
 from kvmscen.hosts.replay import ReplayHost  # noqa: E402
-from kvmscen.job import Job, Target  # noqa: E402
+from kvmscen.job.job import Job, Target  # noqa: E402
 from kvmscen.judge.verdict import judge  # noqa: E402
-from kvmscen.machine import Machine  # noqa: E402
 from kvmscen.model.predict import execute  # noqa: E402
-from kvmscen.observation import Observation  # noqa: E402
-from kvmscen.prepare import Preparer  # noqa: E402
+from kvmscen.sent.agent import frames  # noqa: E402 from this tree
+from kvmscen.sent.codec import decode, encode  # noqa: E402
+from kvmscen.sent.facts import Facts  # noqa: E402
+from kvmscen.sent.machine import Machine  # noqa: E402
+from kvmscen.sent.observation import Observation  # noqa: E402
 
 Choose = random.Random
 Value = Any
@@ -246,7 +248,7 @@ class Kinds:
                     shapes.check(decode(Observation, reply["observation"]))
                     return "read"
         except (frames.TooLarge, LookupError, TypeError, ValueError, AttributeError, OverflowError):
-            # What kvmscen.hosts.children takes for a reply that is none.
+            # What kvmscen.hosts.process.children takes for a reply that is none.
             return "refused"
         reader.end()
         return "noise"

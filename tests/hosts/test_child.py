@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from kvmscen.hosts.child import Child, ChildError, python
+from kvmscen.hosts.process.child import Child, ChildError, python
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 CHILD = f"""
 import json, os, signal, sys, time
 sys.path.insert(0, {str(ROOT)!r})
-from kvmscen.agent import frames
+from kvmscen.sent.agent import frames
 
 asked = []
 
@@ -185,7 +185,7 @@ def test_a_broken_request(child: Callable[..., Child], do: str) -> None:
 @pytest.mark.parametrize("start", ["exit", "die", "cut and exit", "no json", "a list", "protocol"])
 def test_a_broken_hello(child: Callable[..., Child], start: str) -> None:
     one = child(start)
-    message = "the child speaks protocol 99, this kvmscen 1" if start == "protocol" else BROKEN[start]
+    message = "the child speaks protocol 99, this kvmscen 2" if start == "protocol" else BROKEN[start]
     with pytest.raises(ChildError, match=message):
         within(lambda: one.wait_hello(2))
     works(one)
@@ -251,7 +251,7 @@ def test_a_greeting_that_nobody_reads_does_not_hold_us() -> None:
 
 def test_a_large_greeting_arrives() -> None:
     code = (
-        f"import os, sys; sys.path.insert(0, {str(ROOT)!r}); from kvmscen.agent import frames\n"
+        f"import os, sys; sys.path.insert(0, {str(ROOT)!r}); from kvmscen.sent.agent import frames\n"
         "n = 0\nwhile n < 3_000_000: n += len(os.read(0, 1 << 16))\n"
         'os.write(1, frames.pack(\'{"id":0,"protocol":%d,"n":%d}\' % (frames.VERSION, n)))\n'
     )
@@ -267,7 +267,7 @@ def test_a_greeting_cut_by_the_childs_end_begins_anew(tmp_path: Path) -> None:
     # The first one reads a little and ends; the second one must get all of it, from its start.
     count = tmp_path / "count"
     code = (
-        f"import os, sys; sys.path.insert(0, {str(ROOT)!r}); from kvmscen.agent import frames\n"
+        f"import os, sys; sys.path.insert(0, {str(ROOT)!r}); from kvmscen.sent.agent import frames\n"
         f"first = not os.path.exists({str(count)!r}); open({str(count)!r}, 'w').close()\n"
         "got = os.read(0, 1000)\n"
         "if first: sys.exit(4)\n"
@@ -415,7 +415,7 @@ def test_an_interrupt_at_the_terminal_does_not_reach_it() -> None:
     # The whole foreground group gets SIGINT; the child must be in another one.
     code = (
         "import os, signal, sys\n"
-        "from kvmscen.hosts.child import Child\n"
+        "from kvmscen.hosts.process.child import Child\n"
         f"child = Child('c', [sys.executable, '-c', {CHILD!r}, '', os.devnull])\n"
         "child.wait_hello()\n"
         "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
@@ -448,6 +448,6 @@ def test_nothing_is_left_of_ended_children(child: Callable[..., Child]) -> None:
 def test_the_command_of_our_own_children_keeps_strangers_out(tmp_path: Path) -> None:
     (tmp_path / "json.py").write_text("raise SystemExit('a stranger')\n")
     told = b'13\n{"files": []}'
-    done = subprocess.run(python("kvmscen.prepare"), input=told, capture_output=True, cwd=tmp_path)
+    done = subprocess.run(python("kvmscen.compile.prepare"), input=told, capture_output=True, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, b"")
     assert b'"protocol"' in done.stdout

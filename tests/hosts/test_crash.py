@@ -5,10 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from kvmscen.hosts import crash, host
-from kvmscen.hosts.child import ChildError
+from kvmscen.hosts import host
+from kvmscen.hosts.process import crash
+from kvmscen.hosts.process.child import ChildError
+from kvmscen.hosts.qemu import vm
 from kvmscen.hosts.ssh import SshHost
-from kvmscen.qemu import vm
 
 _CODE = """
 import ctypes, faulthandler

@@ -16,9 +16,9 @@ import pytest
 
 from kvmscen.errors import HostError, UsageError
 from kvmscen.hosts import host
-from kvmscen.hosts.children import ChildExecutor
 from kvmscen.hosts.kvm import KvmHost
-from kvmscen.machine import Action, Bytes, Machine, Memslot, Sealed, Step, Tables, Vcpu
+from kvmscen.hosts.process.children import ChildExecutor
+from kvmscen.sent.machine import Action, Bytes, Machine, Memslot, Sealed, Step, Tables, Vcpu
 
 HLT, SPIN, STORE = b"\xf4", b"\xeb\xfe", b"\x88\x03\xf4"  # hlt; jmp .; mov [rbx], al and hlt
 
@@ -101,7 +101,7 @@ def test_an_agent_that_a_fault_ends_says_where_it_was(executor: ChildExecutor) -
     pid = executor.child.process_id
     assert pid is not None
     threading.Timer(0.5, lambda: os.kill(pid, signal.SIGSEGV)).start()
-    place = r"in run \(kvmscen/kvm/fds.py:\d+\), called by _enter \(kvmscen/kvm/runner.py:\d+\), called by .*\)"
+    place = r"in run \(kvmscen/sent/kvm/fds.py:\d+\), called by _enter \(kvmscen/sent/executor/runner.py:\d+\), called by .*\)"
     with pytest.raises(HostError, match=f"^the agent of kvm was ended by SIGSEGV {place}$"):
         executor.execute(machine(SPIN, timeout=20))
     assert executor.execute(machine(STORE)).stopped == "expected"
@@ -124,7 +124,7 @@ def test_no_slot_maps_more_than_the_memory_behind_it(executor: ChildExecutor) ->
 
 @pytest.mark.kvm
 def test_an_agent_that_hangs_is_a_host_error(executor: ChildExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kvmscen.hosts.children.GRACE", 0.3)
+    monkeypatch.setattr("kvmscen.hosts.process.children.GRACE", 0.3)
     assert executor.execute(machine(HLT)).stopped == "expected"
     pid = executor.child.process_id
     assert pid is not None

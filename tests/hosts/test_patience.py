@@ -11,13 +11,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from kvmscen.hosts.child import Child, ChildError
-from kvmscen.hosts.patience import Patience, used
+from kvmscen.hosts.process.child import Child, ChildError
+from kvmscen.hosts.process.patience import Patience, used
 
 # What it is asked to do is Python; then it answers.
 CHILD = """
 import subprocess, sys, time
-from kvmscen.agent.serve import serve
+from kvmscen.sent.agent.serve import serve
 BUSY = "import time\\nwhile time.process_time() < {seconds}: pass"
 def handle(request):
     exec(request["do"])

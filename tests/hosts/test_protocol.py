@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from kvmscen.agent import frames, pack
 from kvmscen.errors import HostError
-from kvmscen.hosts import children
-from kvmscen.hosts.child import Child
-from kvmscen.hosts.children import ChildExecutor, ChildHost
-from kvmscen.machine import Machine, Vcpu
+from kvmscen.hosts.process import children, pack
+from kvmscen.hosts.process.child import Child
+from kvmscen.hosts.process.children import ChildExecutor, ChildHost
+from kvmscen.sent.agent import frames
+from kvmscen.sent.machine import Machine, Vcpu
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 START = f"""
 import base64, json, os, sys, time, zlib
 sys.path.insert(0, {str(ROOT)!r})
-from kvmscen.agent import frames
+from kvmscen.sent.agent import frames
 
 def out(raw):
     while raw:
@@ -331,7 +331,7 @@ def test_the_agent_refuses_what_is_too_large() -> None:
 SPINNING = """
 import json, os, sys, time
 sys.path.insert(0, {root!r})
-from kvmscen.agent.serve import serve
+from kvmscen.sent.agent.serve import serve
 def handle(request):
     os.write(2, b"begun")
     time.sleep(60)

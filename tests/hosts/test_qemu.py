@@ -15,13 +15,12 @@ from typing import Any
 import pytest
 
 from kvmscen.errors import HostError
-from kvmscen.hosts import qemu
-from kvmscen.hosts.child import Child
-from kvmscen.hosts.children import ChildExecutor
-from kvmscen.hosts.qemu import QemuHost
-from kvmscen.machine import Bytes, Machine, Memslot, Sealed, Vcpu
-from kvmscen.qemu import first_guest
-from kvmscen.qemu.cpio import Archive
+from kvmscen.hosts.process.child import Child
+from kvmscen.hosts.process.children import ChildExecutor
+from kvmscen.hosts.qemu import first_guest
+from kvmscen.hosts.qemu.cpio import Archive
+from kvmscen.hosts.qemu.host import QemuHost
+from kvmscen.sent.machine import Bytes, Machine, Memslot, Sealed, Vcpu
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 Prepared = tuple[str, dict[str, str]]
@@ -106,8 +105,8 @@ def machine(timeout: float = 0.05) -> Sealed:
 INIT = f"""#!/usr/bin/python3 -IS
 import sys
 sys.path.insert(0, "/kvmscen.zip")
-from kvmscen.agent import init
-from kvmscen.kvm.executor import Executor
+from kvmscen.sent.agent import init
+from kvmscen.sent.executor.executor import Executor
 run = Executor.execute
 def execute(self, machine):
     if machine.timeout == {FATAL}:
@@ -126,15 +125,15 @@ def fragile(qemu_arm64: Prepared, monkeypatch: pytest.MonkeyPatch) -> Iterator[Q
     monkeypatch.setenv("XDG_CACHE_HOME", environment["XDG_CACHE_HOME"])
     archive = Archive()
     archive.file("init", INIT.encode(), 0o755)
-    made = qemu.image
+    made = machines.image
 
     def image(*arguments: Any) -> Any:
         found = made(*arguments)
         return found._replace(initrd=(*found.initrd, archive.finish()))
 
-    monkeypatch.setattr(qemu, "image", image)
-    monkeypatch.setattr("kvmscen.qemu.snapshot.find", lambda entry, image: None)
-    monkeypatch.setattr("kvmscen.qemu.snapshot.wanted", lambda board: False)
+    monkeypatch.setattr(machines, "image", image)
+    monkeypatch.setattr("kvmscen.hosts.qemu.snapshot.find", lambda entry, image: None)
+    monkeypatch.setattr("kvmscen.hosts.qemu.snapshot.wanted", lambda board: False)
     host = QemuHost(name)
     host.start()
     yield host
@@ -263,7 +262,7 @@ def test_a_snapshot_that_is_of_no_use_is_not_used(qemu_arm64: Prepared, monkeypa
 def test_no_qemu_outlives_a_kvmscen_that_is_killed(qemu_arm64: Prepared) -> None:
     name, environment = qemu_arm64
     code = (
-        "import sys, time; from kvmscen.hosts.qemu import QemuHost; host = QemuHost(sys.argv[1]); host.start(); host.wait();"
+        "import sys, time; from kvmscen.hosts.qemu.host import QemuHost; host = QemuHost(sys.argv[1]); host.start(); host.wait();"
         "print(host._first.process_id, flush=True); time.sleep(100)"
     )
     argv = [sys.executable, "-c", code, name]

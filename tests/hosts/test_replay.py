@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from kvmscen.errors import HostError
-from kvmscen.facts import Facts
 from kvmscen.hosts import host, recordings
 from kvmscen.hosts import replay as replay_module
 from kvmscen.hosts.recordings import recording
 from kvmscen.hosts.replay import NotRecorded, ReplayHost
-from kvmscen.machine import Bytes, Machine, Memslot, Step, Vcpu
-from kvmscen.observation import Event, Observation
+from kvmscen.sent.facts import Facts
+from kvmscen.sent.machine import Bytes, Machine, Memslot, Step, Vcpu
+from kvmscen.sent.observation import Event, Observation
 
 FACTS = Facts("x86_64", "6.18.0", {"KVM_CAP_USER_MEMORY": 1}, 4096, "pvm", ("fpu",), "3.11.2", "kvm")
 MMIO = {"phys_addr": 0x5000, "is_write": True, "len": 8, "data": 0}

@@ -18,13 +18,14 @@ import pytest
 import sshd as server
 from sshd import Sshd
 
-from kvmscen.agent import frames, pack
 from kvmscen.errors import HostError, UsageError
-from kvmscen.facts import Facts
 from kvmscen.hosts import host
-from kvmscen.hosts.children import ChildExecutor
+from kvmscen.hosts.process import pack
+from kvmscen.hosts.process.children import ChildExecutor
 from kvmscen.hosts.ssh import SshHost, command
-from kvmscen.machine import Bytes, Machine, Memslot, Sealed, Tables, Vcpu
+from kvmscen.sent.agent import frames
+from kvmscen.sent.facts import Facts
+from kvmscen.sent.machine import Bytes, Machine, Memslot, Sealed, Tables, Vcpu
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HLT, SPIN, STORE = b"\xf4", b"\xeb\xfe", b"\x88\x03\xf4"  # hlt; jmp .; mov [rbx], al and hlt

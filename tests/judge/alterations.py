@@ -18,12 +18,12 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from kvmscen.codec import decode, encode
-from kvmscen.engine import start
+from kvmscen.compile.prepare import Preparer
+from kvmscen.engine.work import start
 from kvmscen.hosts import Executor, host
-from kvmscen.job import Job, Target
+from kvmscen.job.job import Job, Target
 from kvmscen.judge.verdict import judge
-from kvmscen.prepare import Preparer
+from kvmscen.sent.codec import decode, encode
 
 SCENARIOS = Path(__file__).resolve().parent.parent.parent / "scenarios"
 # What must survive, by file and path, with its reason.

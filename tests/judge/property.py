@@ -17,11 +17,11 @@ import oracle
 from property_others import known, replayed
 from random_guests import case, plain
 
-from kvmscen.expectation import Expected, Story
-from kvmscen.job import Legend
+from kvmscen.job.expectation import Expected, Story
+from kvmscen.job.job import Legend
 from kvmscen.judge.trial import Trial
-from kvmscen.observation import Observation
-from kvmscen.result import Row
+from kvmscen.results.result import Row
+from kvmscen.sent.observation import Observation
 
 _ROUNDS = range(10)  # more than a step can have had
 

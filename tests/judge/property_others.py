@@ -9,12 +9,12 @@ from random_guests import ending, guest, machine, observed, plain, tampered
 from random_stories import loosened, rewritten, story
 
 from kvmscen.errors import HostError
-from kvmscen.expectation import Expectation, Story
 from kvmscen.hosts.retrace import retraced
-from kvmscen.job import Job, Legend
+from kvmscen.job.expectation import Expectation, Story
+from kvmscen.job.job import Job, Legend
 from kvmscen.judge.trial import Trial
 from kvmscen.judge.verdict import judge
-from kvmscen.observation import Observation
+from kvmscen.sent.observation import Observation
 
 _LEGEND = Legend({}, ())
 

@@ -9,11 +9,11 @@ from typing import Any
 from random_stories import ADDRESSES, DATA, ERRNOS, PORTS, Choose, one_step, steps, story
 
 from kvmscen.errors import IoctlError
-from kvmscen.expectation import Deed, Expected, Story, parts
+from kvmscen.job.expectation import Deed, Expected, Story, parts
 from kvmscen.judge.walk import Course
-from kvmscen.kvm.recorder import Recorder
-from kvmscen.machine import Action, Bytes, Machine, Memslot, Step, Vcpu
-from kvmscen.observation import Event, Observation
+from kvmscen.sent.machine import Action, Bytes, Machine, Memslot, Step, Vcpu
+from kvmscen.sent.observation import Event, Observation
+from kvmscen.sent.script.recorder import Recorder
 
 # --- a guest that does what a story says, or something like it --------------------------------------------------------------
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from kvmscen.expectation import Deed, Expected, MemoryExpected, Story
-from kvmscen.kvm import exits
+from kvmscen.job.expectation import Deed, Expected, MemoryExpected, Story
+from kvmscen.sent.header import exits
 
 EEXIST, EINVAL = 17, 22
 ERRNOS = {"EEXIST": EEXIST, "EINVAL": EINVAL}

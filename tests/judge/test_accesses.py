@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from kvmscen.job import Legend, Span
+from kvmscen.job.job import Legend, Span
 from kvmscen.judge.accesses import tally
-from kvmscen.observation import Event, Observation
-from kvmscen.result import Tally
+from kvmscen.results.result import Tally
+from kvmscen.sent.observation import Event, Observation
 
 LEGEND = Legend(
     {"table": 0x5000, "alias": 0x5000, "sum": 0x5020, "__data_start": 0x5000, ".LANCHOR0": 0x5010, "far": 0x9000, "_start": 0},

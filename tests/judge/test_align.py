@@ -11,13 +11,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from walked import walked
 
-from kvmscen.expectation import Expected, MemoryExpected, Story
-from kvmscen.job import Legend, Line
+from kvmscen.job.expectation import Expected, MemoryExpected, Story
+from kvmscen.job.job import Legend, Line
 from kvmscen.judge.align import aligned
 from kvmscen.judge.trial import Trial
-from kvmscen.kvm import exits
-from kvmscen.observation import Event, Observation
-from kvmscen.result import Mismatch, Row
+from kvmscen.results.result import Mismatch, Row
+from kvmscen.sent.header import exits
+from kvmscen.sent.observation import Event, Observation
 
 MANY = 100_000
 LEGEND = Legend({"counter": 0x5000}, (Line(0, 4, 6, "str xzr, [x2]"), Line(4, 4, 7, "str xzr, [x2, #8]")))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from kvmscen.judge.exceptions import taken
-from kvmscen.observation import Observation
+from kvmscen.sent.observation import Observation
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CASES = ROOT / "tests" / "cases" / "report"

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from walked import walked
 
-from kvmscen.expectation import Deed, Expected, MemoryExpected, Story
-from kvmscen.job import Legend
+from kvmscen.job.expectation import Deed, Expected, MemoryExpected, Story
+from kvmscen.job.job import Legend
 from kvmscen.judge.trial import Trial
-from kvmscen.observation import Event, Observation
+from kvmscen.sent.observation import Event, Observation
 
 LEGEND = Legend({}, ())
 HLT = Event(0, "exit", "hlt", {}, 8)

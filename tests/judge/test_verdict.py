@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from walked import walked
 
-from kvmscen.expectation import Expectation, Expected, MemoryExpected, Story
-from kvmscen.job import Job, Legend, Line
+from kvmscen.job.expectation import Expectation, Expected, MemoryExpected, Story
+from kvmscen.job.job import Job, Legend, Line
 from kvmscen.judge.verdict import judge as judge_walked
-from kvmscen.machine import Machine, Memslot, Sealed, Vcpu
-from kvmscen.observation import Event, Observation
-from kvmscen.result import Result
+from kvmscen.results.result import Result
+from kvmscen.sent.machine import Machine, Memslot, Sealed, Vcpu
+from kvmscen.sent.observation import Event, Observation
 
 MMIO = Event(0, "exit", "mmio", {"phys_addr": 0x5000, "is_write": True, "len": 8, "data": 0}, 4)
 ENOSYS = Event(0, "error", "ENOSYS", {"ioctl": "KVM_RUN"}, 12)

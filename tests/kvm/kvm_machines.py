@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from kvmscen.machine import Action, Bytes, Machine, Memslot, Step, Tables, Vcpu
-from kvmscen.observation import Event, Observation
+from kvmscen.sent.machine import Action, Bytes, Machine, Memslot, Step, Tables, Vcpu
+from kvmscen.sent.observation import Event, Observation
 
 READONLY = 2
 TABLES = Tables(0xFFFC0000, 0x8000, 509)
@@ -15,7 +15,7 @@ TABLES = Tables(0xFFFC0000, 0x8000, 509)
 @cache
 def assemble(mode: str, text: str) -> bytes:
     """Machine code at address 0."""
-    from kvmscen.asm.keystone import engine
+    from kvmscen.asm.keystone.encoder import engine
 
     code, _ = engine({"long": "x64", "protected": "x32", "real": "x16"}[mode]).asm(text, 0)
     return bytes(code)

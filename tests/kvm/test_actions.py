@@ -9,12 +9,13 @@ import struct
 import pytest
 from cross_header import constants
 
-from kvmscen.arch import ARCHES
-from kvmscen.build.resolve import FORMS as RESOLVED
-from kvmscen.kvm import actions, building, session
-from kvmscen.kvm.actions import ACTIONS, VALUE, Action, Member
+from kvmscen.compile.resolve import FORMS as RESOLVED
 from kvmscen.load import actions as written
 from kvmscen.load import load_text, names
+from kvmscen.sent.arch import ARCHES
+from kvmscen.sent.executor import building, session
+from kvmscen.sent.header import actions
+from kvmscen.sent.header.actions import ACTIONS, VALUE, Action, Member
 
 STRUCTS = [row for row in ACTIONS if row.members]
 GCC = {"arm64": "aarch64-linux-gnu-gcc", "riscv64": "riscv64-linux-gnu-gcc", "x86_64": "gcc"}

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from kvmscen.arch import arm64_tables
-from kvmscen.arch.arm64_emulate import Monitors
-from kvmscen.kvm import alignment, emulation
-from kvmscen.kvm.recorder import Recorder
-from kvmscen.kvm.script import Devices
-from kvmscen.machine import Machine, Vcpu
+from kvmscen.sent.arch import arm64_tables
+from kvmscen.sent.machine import Machine, Vcpu
+from kvmscen.sent.script.interpreter import Devices
+from kvmscen.sent.script.recorder import Recorder
+from kvmscen.sent.undecoded import emulation, unaligned
+from kvmscen.sent.undecoded.emulate import Monitors
 
 STR_W0_X2 = 0xB9000040
 STRH = 0x79000040
@@ -35,7 +35,7 @@ def notes(word: int, regs: dict[str, int], name: str = "mmio", **members: Any) -
 
     bus = emulation.Bus(0, held.__getitem__, held.update, load, memory.__setitem__, lambda _: None, Devices(()), Monitors())
     for _ in range(2):
-        alignment.look(recorder, bus.fresh(), name, members)
+        unaligned.look(recorder, bus.fresh(), name, members)
     return recorder.notes()
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from cross_header import constants, needs
 
-from kvmscen.arch import arm64 as table
-from kvmscen.arch.registers import base
-from kvmscen.kvm import arm64, one_reg, uapi
+from kvmscen.sent.arch import arm64 as table
+from kvmscen.sent.arch.registers import base
+from kvmscen.sent.header import uapi
+from kvmscen.sent.kvm import arm64, one_reg
 
 GCC = "aarch64-linux-gnu-gcc"
 needs_gcc = needs(GCC)

@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 from kvm_machines import READONLY, TABLES, act, assemble, machine, mmio, story, told
 
-from kvmscen.agent.main import facts
-from kvmscen.arch.x86_64 import KVM_REGS
-from kvmscen.codec import decode, encode
 from kvmscen.errors import HostError
-from kvmscen.kvm.caps import CAPABILITIES
-from kvmscen.kvm.executor import Executor
-from kvmscen.kvm.fds import Kvm
-from kvmscen.machine import Action, Bytes, Capability, Machine, Memslot, Step, Tables
-from kvmscen.observation import Observation
+from kvmscen.sent.agent.main import facts
+from kvmscen.sent.arch.x86_64 import KVM_REGS
+from kvmscen.sent.codec import decode, encode
+from kvmscen.sent.executor.executor import Executor
+from kvmscen.sent.header.caps import CAPABILITIES
+from kvmscen.sent.kvm.fds import Kvm
+from kvmscen.sent.machine import Action, Bytes, Capability, Machine, Memslot, Step, Tables
+from kvmscen.sent.observation import Observation
 
 pytestmark = pytest.mark.kvm
 Run = Callable[[Machine], Observation]

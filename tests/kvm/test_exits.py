@@ -18,9 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvmscen.errors import IoctlError
-from kvmscen.kvm import exits, uapi
-from kvmscen.kvm.caps import CAPABILITIES, ON_VCPU
 from kvmscen.load import names
+from kvmscen.sent.header import exits, uapi
+from kvmscen.sent.header.caps import CAPABILITIES, ON_VCPU
 
 HEADER = Path("/usr/include/linux/kvm.h")
 needs_header = pytest.mark.skipif(

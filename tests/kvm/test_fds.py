@@ -12,10 +12,10 @@ import pytest
 from kvm_machines import act, machine, mmio
 
 from kvmscen.errors import HostError, IoctlError
-from kvmscen.kvm.executor import Executor
-from kvmscen.kvm.fds import Kvm, Memory
-from kvmscen.kvm.slots import Slots
-from kvmscen.machine import Capability, Machine, Memslot, Step
+from kvmscen.sent.executor.executor import Executor
+from kvmscen.sent.kvm.fds import Kvm, Memory
+from kvmscen.sent.kvm.slots import Slots
+from kvmscen.sent.machine import Capability, Machine, Memslot, Step
 
 pytestmark = pytest.mark.kvm
 

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 from kvm_machines import machine, mmio, story
 
-from kvmscen.agent.main import facts
 from kvmscen.errors import HostError
-from kvmscen.kvm import limits
-from kvmscen.kvm.executor import Executor
-from kvmscen.kvm.fds import Kvm, Vcpu
-from kvmscen.kvm.limits import Clock, entries
-from kvmscen.machine import Step
-from kvmscen.observation import Observation
+from kvmscen.sent.agent.main import facts
+from kvmscen.sent.executor.executor import Executor
+from kvmscen.sent.kvm import limits
+from kvmscen.sent.kvm.fds import Kvm, Vcpu
+from kvmscen.sent.kvm.limits import Clock, entries
+from kvmscen.sent.machine import Step
+from kvmscen.sent.observation import Observation
 
 pytestmark = pytest.mark.kvm
 
@@ -97,7 +97,7 @@ class Held(Vcpu):
 
 @pytest.fixture
 def held(monkeypatch: pytest.MonkeyPatch) -> type[Held]:
-    monkeypatch.setattr("kvmscen.kvm.fds.Vcpu", Held)
+    monkeypatch.setattr("kvmscen.sent.kvm.fds.Vcpu", Held)
     return Held
 
 
@@ -131,7 +131,7 @@ def test_kvm_counts_how_often_a_guest_is_left(executor: Executor, monkeypatch: p
             seen.append(entries(self))
             return super().run()
 
-    monkeypatch.setattr("kvmscen.kvm.fds.Vcpu", Counted)
+    monkeypatch.setattr("kvmscen.sent.kvm.fds.Vcpu", Counted)
     executor.execute(machine("mov [rbx], al; mov [rbx], al; hlt", (mmio(0x5000), mmio(0x5000), Step("hlt"))))
     assert seen[0] == 0
     assert None not in seen

@@ -8,11 +8,11 @@ import os
 
 import pytest
 
-from kvmscen.arch import of_machine
 from kvmscen.errors import HostError
-from kvmscen.kvm import loop
-from kvmscen.kvm.fds import Kvm
-from kvmscen.kvm.loop import RECORD, Row
+from kvmscen.sent.arch import of_machine
+from kvmscen.sent.kvm.fds import Kvm
+from kvmscen.sent.timing import loop
+from kvmscen.sent.timing.loop import RECORD, Row
 
 ARCH = of_machine(os.uname().machine)
 pytestmark = pytest.mark.kvm

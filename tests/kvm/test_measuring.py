@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from kvmscen.kvm import loop, measuring
-from kvmscen.kvm.script import Devices
-from kvmscen.kvm.tally import BROKEN, Tallies
-from kvmscen.machine import Bytes
-from kvmscen.measure import Kind, Place, Series
+from kvmscen.sent.machine import Bytes
+from kvmscen.sent.measure import Kind, Place, Series
+from kvmscen.sent.script.interpreter import Devices
+from kvmscen.sent.timing import loop, measuring
+from kvmscen.sent.timing.tally import BROKEN, Tallies
 
 PIO, OTHER, STORE = Place("io", {"port": 0x10}), Place("io", {"port": 0x11}), Place("mmio", {"phys_addr": 0x5000})
 

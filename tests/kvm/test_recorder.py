@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kvm_machines import act, machine, mmio
 
-from kvmscen.codec import encode
 from kvmscen.errors import IoctlError
-from kvmscen.kvm.recorder import Recorder
-from kvmscen.machine import Step
-from kvmscen.observation import Event, weight
+from kvmscen.sent.codec import encode
+from kvmscen.sent.machine import Step
+from kvmscen.sent.observation import Event, weight
+from kvmscen.sent.script.recorder import Recorder
 
 ENOSYS = 38
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from cross_header import constants, needs
 
-from kvmscen.arch import riscv64 as table
-from kvmscen.arch.registers import base
-from kvmscen.kvm import exits, one_reg, riscv64, uapi
+from kvmscen.sent.arch import riscv64 as table
+from kvmscen.sent.arch.registers import base
+from kvmscen.sent.header import exits, uapi
+from kvmscen.sent.kvm import one_reg, riscv64
 
 GCC = "riscv64-linux-gnu-gcc"
 needs_gcc = needs(GCC)

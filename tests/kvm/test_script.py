@@ -10,9 +10,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from kvmscen.kvm import exits
-from kvmscen.kvm.script import EXTRA_LIMIT, Devices, Script, Verdict, matches, reply_of
-from kvmscen.machine import Action, Bytes, Step
+from kvmscen.sent.header import exits
+from kvmscen.sent.machine import Action, Bytes, Step
+from kvmscen.sent.script.interpreter import EXTRA_LIMIT, Devices, Script, Verdict, matches, reply_of
 
 MMIO = {"phys_addr": 0x5000, "is_write": True, "len": 8, "data": 0}
 ACTION = Action("set_regs", {"rax": 1})

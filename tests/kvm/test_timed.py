@@ -9,15 +9,15 @@ import sys
 import pytest
 from kvm_machines import machine
 
-from kvmscen.arch import of_machine
-from kvmscen.codec import decode, encode
 from kvmscen.errors import HostError
-from kvmscen.kvm import loop
-from kvmscen.kvm.executor import Executor
-from kvmscen.kvm.fds import Kvm
-from kvmscen.machine import Action, Machine
-from kvmscen.measure import Kind, Measure, Place, Timing
-from kvmscen.observation import Observation
+from kvmscen.sent.arch import of_machine
+from kvmscen.sent.codec import decode, encode
+from kvmscen.sent.executor.executor import Executor
+from kvmscen.sent.kvm.fds import Kvm
+from kvmscen.sent.machine import Action, Machine
+from kvmscen.sent.measure import Kind, Measure, Place, Timing
+from kvmscen.sent.observation import Observation
+from kvmscen.sent.timing import loop
 
 pytestmark = pytest.mark.kvm
 ARCH = of_machine(os.uname().machine)

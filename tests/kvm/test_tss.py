@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from kvmscen.kvm.x86_64 import tss_at
-from kvmscen.machine import Action, Bytes, Machine, Memslot, Step, Tables, Vcpu
+from kvmscen.sent.kvm.x86_64 import tss_at
+from kvmscen.sent.machine import Action, Bytes, Machine, Memslot, Step, Tables, Vcpu
 
 BARE = Machine("x86_64", (Memslot(0, 0, 0x1000),), (), (), (Vcpu(0, "real", {}),))
 USUAL = 0xFFFBC000

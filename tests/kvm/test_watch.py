@@ -9,13 +9,13 @@ import time
 import pytest
 from kvm_machines import machine
 
-from kvmscen.kvm.executor import Executor
-from kvmscen.kvm.fds import Kvm
-from kvmscen.kvm.limits import Clock, Limits
-from kvmscen.kvm.watch import Watch
-from kvmscen.machine import Bytes
-from kvmscen.measure import Kind, Measure, Place
-from kvmscen.observation import Observation
+from kvmscen.sent.executor.executor import Executor
+from kvmscen.sent.kvm.fds import Kvm
+from kvmscen.sent.kvm.limits import Clock, Limits
+from kvmscen.sent.machine import Bytes
+from kvmscen.sent.measure import Kind, Measure, Place
+from kvmscen.sent.observation import Observation
+from kvmscen.sent.timing.watch import Watch
 
 # A span from port 0x10 to port 0x11, of r8 million ticks of the TSC.
 SPAN = """

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 from jsonschema import Draft7Validator
 
-from kvmscen.arch import ARCHES
 from kvmscen.errors import ScenarioError
-from kvmscen.kvm import exits
-from kvmscen.kvm.actions import ACTIONS
 from kvmscen.load import load_text, names
 from kvmscen.load.document import compose
 from kvmscen.load.schema import _KEYWORDS, _test, fits, schema
 from kvmscen.load.values import MATCHER_KEYS
+from kvmscen.sent.arch import ARCHES
+from kvmscen.sent.header import exits
+from kvmscen.sent.header.actions import ACTIONS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HERE = Path(__file__).resolve().parent

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from kvmscen.asm import keystone
-from kvmscen.machine import Action, Bytes, Capability, Machine, Memslot, Step, Tables, Vcpu
+from kvmscen.asm.keystone import encoder
+from kvmscen.sent.machine import Action, Bytes, Capability, Machine, Memslot, Step, Tables, Vcpu
 
 NISV = (Capability("KVM_CAP_ARM_NISV_TO_USER", 177),)
 _MODES = {"arm64": "arm64", "long": "x64", "protected": "x32", "real": "x16"}
@@ -17,7 +17,7 @@ READONLY = bytes(range(100, 164))
 @cache
 def assemble(mode: str, text: str) -> bytes:
     """Machine code at address 0."""
-    return bytes(keystone.engine(_MODES[mode]).asm(text, 0)[0])
+    return bytes(encoder.engine(_MODES[mode]).asm(text, 0)[0])
 
 
 def arm64(code: str | bytes, script: tuple[Step, ...] | None = None, regs: dict[str, int] | None = None, **more: Any) -> Machine:

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_machines import DEVICE, NISV, READONLY, arm64, mmio
 
-from kvmscen.codec import decode, encode
-from kvmscen.machine import Action, Bytes, Capability, Machine, Memslot, Step, Vcpu
 from kvmscen.model import facts
 from kvmscen.model.predict import execute
-from kvmscen.observation import Observation
+from kvmscen.sent.codec import decode, encode
+from kvmscen.sent.machine import Action, Bytes, Capability, Machine, Memslot, Step, Vcpu
+from kvmscen.sent.observation import Observation
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "arch"))
 from arm64_forms import FAILING_EXCLUSIVE, INVALID, MISSING, VALID, assemble

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from model_machines import arm64, assemble
 
-from kvmscen.arch import arm64_tables
-from kvmscen.machine import Bytes, Machine, Memslot, Tables
 from kvmscen.model.arm64 import system
 from kvmscen.model.predict import execute
+from kvmscen.sent.arch import arm64_tables
+from kvmscen.sent.machine import Bytes, Machine, Memslot, Tables
 
 EE, M = 1 << 25, 1 << 0
 SCTLR = 0xC50078

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from model_machines import NISV, arm64, assemble
 
-from kvmscen.codec import decode, encode
-from kvmscen.machine import Action, Bytes, Memslot, Step
 from kvmscen.model.predict import execute
-from kvmscen.observation import Observation
+from kvmscen.sent.codec import decode, encode
+from kvmscen.sent.machine import Action, Bytes, Memslot, Step
+from kvmscen.sent.observation import Observation
 
 OFF = "mov w0, #0x84000000; add w0, w0, #8; hvc #0"
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from model_machines import mmio, x86
 
-from kvmscen.machine import Step
 from kvmscen.model.predict import execute
+from kvmscen.sent.machine import Step
 
 LOOKS = Step("mmio", observe_regs=("rflags", "rcx"), repeat=(1, 50))
 REPEATED = """\

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from model_machines import DEVICE, READONLY, mmio, x86
 
-from kvmscen.kvm.executor import Executor
-from kvmscen.kvm.fds import Kvm
-from kvmscen.machine import Action, Machine, Memslot, Step
 from kvmscen.model import facts
 from kvmscen.model.predict import execute
-from kvmscen.observation import Observation
 from kvmscen.reports import json_report
+from kvmscen.sent.executor.executor import Executor
+from kvmscen.sent.kvm.fds import Kvm
+from kvmscen.sent.machine import Action, Machine, Memslot, Step
+from kvmscen.sent.observation import Observation
 
 START = "mov rbx, 0x5000; mov rsi, rbx; mov rdi, 0x5100; mov ecx, 3; mov eax, 0x77; mov rsp, 0x1800; movups xmm0, [rip]; "
 WATCHED = ((0x1000, 0x1000), (0x5000, 0x200), (0x8000, 64))

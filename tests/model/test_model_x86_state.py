@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from model_machines import assemble, mmio, x86
 
-from kvmscen.machine import Action, Bytes, Machine, Memslot, Step, Vcpu
 from kvmscen.model.predict import execute
+from kvmscen.sent.machine import Action, Bytes, Machine, Memslot, Step, Vcpu
 
 STACK = "mov rsp, 0x1800; "
 GIVEN_UP = {

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kvmscen.qemu.cpio import Archive
+from kvmscen.hosts.qemu.cpio import Archive
 
 
 @pytest.mark.skipif(shutil.which("cpio") is None, reason="cpio is not installed")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from kvmscen.agent.main import facts
-from kvmscen.codec import decode, encode
-from kvmscen.kvm.executor import Executor
-from kvmscen.kvm.fds import Kvm
-from kvmscen.machine import Machine
+from kvmscen.hosts.qemu import first_guest
+from kvmscen.hosts.qemu.boards import BOARDS
 from kvmscen.model.predict import execute
-from kvmscen.qemu import first_guest
-from kvmscen.qemu.boards import BOARDS
+from kvmscen.sent.agent.main import facts
+from kvmscen.sent.codec import decode, encode
+from kvmscen.sent.executor.executor import Executor
+from kvmscen.sent.kvm.fds import Kvm
+from kvmscen.sent.machine import Machine
 
 SEEN = [("exit", "mmio"), ("timeout", "")]
 

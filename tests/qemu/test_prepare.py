@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from kvmscen.errors import HostError
-from kvmscen.qemu import packages
+from kvmscen.hosts.qemu import packages
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HOST = "qemu:arm64@6.1"
@@ -133,7 +133,7 @@ def test_a_package_that_cannot_be_unpacked_is_one_line(tmp_path: Path) -> None:
 
 def holding(cache: Cache, name: str) -> subprocess.Popen[str]:
     """A process that is at work on something."""
-    code = f"from kvmscen.qemu import store\nwith store.locked({name!r}):\n    print('held', flush=True)\n    input()\n"
+    code = f"from kvmscen.hosts.qemu import store\nwith store.locked({name!r}):\n    print('held', flush=True)\n    input()\n"
     pipe = subprocess.PIPE
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdin=pipe, stdout=pipe, text=True, env=cache.environment)
     assert process.stdout is not None
@@ -158,7 +158,7 @@ def test_what_another_is_at_is_not_removed(tmp_path: Path) -> None:
 def test_who_waits_says_so(tmp_path: Path) -> None:
     own = Cache(tmp_path)
     told = "lambda what: print(what, flush=True)"
-    code = f"from kvmscen.qemu import store\nwith store.locked('x', {told}):\n    print('mine', flush=True)\n"
+    code = f"from kvmscen.hosts.qemu import store\nwith store.locked('x', {told}):\n    print('mine', flush=True)\n"
     with holding(own, "x") as process:
         argv = [sys.executable, "-c", code]
         with subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=own.environment) as other:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from kvmscen.errors import Problem
-from kvmscen.observation import Event, Observation
-from kvmscen.result import Mismatch, Result, Row, Run, Tally
+from kvmscen.results.result import Mismatch, Result, Row, Run, Tally
+from kvmscen.sent.observation import Event, Observation
 
 FILE = "scenarios/arm64-post-index.yaml"
 STARTED = 1795422600.25

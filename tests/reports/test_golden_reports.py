@@ -14,7 +14,7 @@ import pytest
 from report_samples import RUNS, Run
 
 from kvmscen.cli.screen import Screen
-from kvmscen.engine import Progress
+from kvmscen.engine.work import Progress
 from kvmscen.reports import FORMATS, harmless, text
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "reports"

@@ -13,10 +13,10 @@ import pytest
 from jsonschema import Draft7Validator
 from report_samples import MACHINE, RUNS, enosys, post_index, run, skipped, x86, xfailed
 
-from kvmscen.kvm import exits
-from kvmscen.observation import Event
 from kvmscen.reports import FORMATS, json_report
-from kvmscen.result import Row
+from kvmscen.results.result import Row
+from kvmscen.sent.header import exits
+from kvmscen.sent.observation import Event
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "schema" / "report.schema.json").read_text())
 

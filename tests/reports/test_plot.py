@@ -10,9 +10,9 @@ import pytest
 
 from kvmscen.cli import measure
 from kvmscen.errors import UsageError
-from kvmscen.measured import Measured, spread
 from kvmscen.reports import plot
-from kvmscen.result import Result, Run
+from kvmscen.results.measured import Measured, spread
+from kvmscen.results.result import Result, Run
 
 
 def run(*results: Result) -> Run:

@@ -10,7 +10,7 @@ from report_samples import RUNS, broken, data_and_regs, enosys, io, post_index, 
 
 from kvmscen.errors import Problem
 from kvmscen.reports import harmless, story, text
-from kvmscen.result import Mismatch, Row
+from kvmscen.results.result import Mismatch, Row
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 FAILURES = [enosys(), data_and_regs(), repeated(), broken()]

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from kvmscen.errors import HostError
-from kvmscen.kvm.caps import CAPABILITIES, ON_VCPU
-from kvmscen.kvm.executor import Executor
-from kvmscen.kvm.fds import Kvm
-from kvmscen.kvm.reach import BEYOND, REACH, beyond
-from kvmscen.machine import Capability, Machine, Memslot, Vcpu
-from kvmscen.sandbox import policies
+from kvmscen.sent.executor.executor import Executor
+from kvmscen.sent.header.caps import CAPABILITIES, ON_VCPU
+from kvmscen.sent.header.reach import BEYOND, REACH, beyond
+from kvmscen.sent.kvm.fds import Kvm
+from kvmscen.sent.machine import Capability, Machine, Memslot, Vcpu
+from kvmscen.sent.sandbox import policies
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SCENARIO = str(ROOT / "scenarios" / "x86_64-mmio.yaml")

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from kvmscen.errors import HostError
-from kvmscen.sandbox import InForce, landlock, policies, require, seccomp
-from kvmscen.sandbox.syscalls import COLUMN, NUMBERS
+from kvmscen.sent.sandbox import InForce, landlock, policies, require, seccomp
+from kvmscen.sent.sandbox.syscalls import COLUMN, NUMBERS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 WITHOUT = Path(__file__).parent / "without.py"
@@ -26,8 +26,8 @@ needs_seccomp = pytest.mark.skipif(not HERE.seccomp, reason="this kernel has no 
 # Each is tried in a process of a policy, which may read one folder and write another.
 TRIED = """
 import ctypes, json, os, resource, signal, socket, sys, threading
-from kvmscen.sandbox import policies
-from kvmscen.sandbox.landlock import OWN, READ
+from kvmscen.sent.sandbox import policies
+from kvmscen.sent.sandbox.landlock import OWN, READ
 policy, asked, readable, own = sys.argv[1:]
 held = policies.confine(getattr(policies, policy), [(readable, READ), (own, OWN)], asked=asked)
 out = {"held": held._asdict()}
@@ -145,7 +145,7 @@ def test_every_version_of_landlock_keeps_files(version: int, tmp_path: Path) -> 
     if version > HERE.landlock:
         pytest.skip(f"this kernel's Landlock has version {HERE.landlock}")
     code = (
-        "import sys; from kvmscen.sandbox import landlock, seccomp\n"
+        "import sys; from kvmscen.sent.sandbox import landlock, seccomp\n"
         f"seccomp.no_new_privileges(); landlock.restrict(landlock.ruleset({version}, [(sys.argv[1], landlock.READ)]))\n"
         "open(sys.argv[1] + '/a').close()\n"
         "try: open('/etc/passwd')\n"

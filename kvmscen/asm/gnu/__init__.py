@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 
 def assemble(arch: str, bits: int, source: Source, placements: Sequence[Placement], origin: int) -> Program:
     """Assemble and link a program, as kvmscen.asm.assemble does. Raises ScenarioError with all problems."""
-    from kvmscen.asm.gnu import (
-        program,  # here, since most runs need no second assembler, and who reads ELF files takes long to load
-    )
+    from kvmscen.asm.gnu import program
 
     return program.assemble(arch, bits, source, placements, origin)
 

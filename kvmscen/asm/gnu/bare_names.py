@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 
 from kvmscen.asm.gnu import messages, objects
+from kvmscen.asm.keystone.x86.branches import is_branch
 from kvmscen.asm.source import split_operands
 from kvmscen.asm.values import Wrong, clip
-from kvmscen.asm.x86_branches import is_branch
 
 _SET = (".set", ".equ", ".equiv", ".eqv")
 _ASSIGN = re.compile(r"([A-Za-z_.$][\w.$]*)\s*==?(?!=)", re.ASCII)

@@ -20,10 +20,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from kvmscen import sandbox
 from kvmscen.asm.gnu.targets import FOLDERS, loader
 from kvmscen.errors import HostError
-from kvmscen.sandbox import landlock, policies, seccomp
+from kvmscen.sent import sandbox
+from kvmscen.sent.sandbox import landlock, policies, seccomp
 
 Popen = subprocess.Popen[bytes]
 # This process's CPUCLOCK_PROF, as clock_getcpuclockid(3) makes the numbers of such clocks.

@@ -9,7 +9,7 @@ from elftools.common.exceptions import ELFError
 
 from kvmscen.asm.advice import advise
 from kvmscen.asm.gnu import bare_names, immediates, link, messages, objects, taken_names, targets, text, tools
-from kvmscen.asm.items import MAX_SIZE
+from kvmscen.asm.keystone.items import MAX_SIZE
 from kvmscen.asm.layout import STANDARD, Place, Shape, place, section_symbols
 from kvmscen.asm.values import GNU, Placement, Program, Section, Source, Wrong, clip
 from kvmscen.disk import scratch

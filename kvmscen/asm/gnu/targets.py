@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from kvmscen.sandbox import landlock
+from kvmscen.sent.sandbox import landlock
 
 # Where shared libraries lie.
 FOLDERS = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib")

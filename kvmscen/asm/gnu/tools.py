@@ -13,9 +13,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from kvmscen import sandbox
 from kvmscen.asm.gnu import confined
 from kvmscen.disk import scratch
+from kvmscen.sent import sandbox
 
 # CPU seconds of one run, and what it may take: a program of 64 MiB and its relocations fit. By the wall's clock it is only ended
 # when it hangs: on a busy machine it may wait for a CPU for long.

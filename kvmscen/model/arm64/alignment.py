@@ -1,4 +1,4 @@
-"""arm64: the accesses to the slots that Unicorn lets pass and a CPU of silicon does not (kvmscen.arch.arm64_alignment)."""
+"""arm64: the accesses to the slots that Unicorn lets pass and a CPU of silicon does not (kvmscen.sent.undecoded.alignment)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from unicorn import arm64_const as const
 from unicorn import unicorn_const as uc_const
 from unicorn.unicorn_py3 import unicorn as binding
 
-from kvmscen.arch.arm64_alignment import SA, misaligned, needs, stack
+from kvmscen.sent.undecoded.alignment import SA, misaligned, needs, stack
 
 
 class Alignment:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from kvmscen.arch.arm64_decode import decode
-from kvmscen.arch.arm64_emulate import address_of
-from kvmscen.arch.arm64_forms import Unemulated
+from kvmscen.sent.undecoded.decode import decode
+from kvmscen.sent.undecoded.emulate import address_of
+from kvmscen.sent.undecoded.forms import Unemulated
 
 _PAGE = 0x1000
 _MASK = (1 << 64) - 1

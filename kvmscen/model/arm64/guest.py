@@ -8,13 +8,6 @@ from typing import Any
 from unicorn import arm64_const as const
 from unicorn import unicorn_const as uc_const
 
-from kvmscen.arch import arm64, arm64_tables, arm64_walk
-from kvmscen.arch.arm64_alignment import M
-from kvmscen.arch.arm64_emulate import Monitors
-from kvmscen.arch.arm64_syndrome import Access, decode, esr_iss
-from kvmscen.kvm import emulation
-from kvmscen.kvm.script import Verdict
-from kvmscen.machine import Vcpu
 from kvmscen.model.arm64 import system
 from kvmscen.model.arm64.alignment import Alignment
 from kvmscen.model.arm64.crossing import torn
@@ -26,6 +19,13 @@ from kvmscen.model.arm64.undecoded import bus_of, emulates
 from kvmscen.model.building import Blocked, Unpredicted
 from kvmscen.model.capabilities import ARM64, IPA_BITS
 from kvmscen.model.guest import FETCHES, Guest
+from kvmscen.sent.arch import arm64, arm64_tables
+from kvmscen.sent.machine import Vcpu
+from kvmscen.sent.script.interpreter import Verdict
+from kvmscen.sent.undecoded import emulation, walk
+from kvmscen.sent.undecoded.alignment import M
+from kvmscen.sent.undecoded.emulate import Monitors
+from kvmscen.sent.undecoded.syndrome import Access, decode, esr_iss
 
 MASK = (1 << 64) - 1
 SPAN = 1 << 23  # SCTLR_EL1: an exception leaves PSTATE.PAN as it is
@@ -121,8 +121,8 @@ class Arm64(Guest):
         if not self.sctlr & M or (self.identity and address < arm64_tables.REACH):
             return address
         try:
-            return arm64_walk.translate(address, False, self.read_whole, self.memory.read)
-        except arm64_walk.NoTranslation as reason:
+            return walk.translate(address, False, self.read_whole, self.memory.read)
+        except walk.NoTranslation as reason:
             raise Unpredicted(str(reason)) from None
 
     def _on_block(self, engine: Any, address: int, size: int, data: Any) -> None:
@@ -269,8 +269,8 @@ class Arm64(Guest):
         if not self.sctlr & M:
             return True
         try:
-            return arm64_walk.device(address, self.read_whole, self.memory.read)
-        except arm64_walk.NoTranslation as reason:
+            return walk.device(address, self.read_whole, self.memory.read)
+        except walk.NoTranslation as reason:
             raise Unpredicted(str(reason)) from None
 
     def _misaligned(self, wrong: str) -> None:

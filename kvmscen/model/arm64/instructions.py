@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 from unicorn import unicorn_const as uc_const
 
-from kvmscen.arch import arm64_tables
-from kvmscen.arch.arm64_alignment import ZVA
-from kvmscen.arch.arm64_syndrome import decode
-from kvmscen.kvm import emulation
 from kvmscen.model.arm64 import system
 from kvmscen.model.arm64.state import KEPT, unmodelled_pstate
 from kvmscen.model.arm64.undecoded import bus_of, is_exclusive, is_signed_atomic, quietly
 from kvmscen.model.building import Blocked, Unpredicted
+from kvmscen.sent.arch import arm64_tables
+from kvmscen.sent.undecoded import emulation
+from kvmscen.sent.undecoded.alignment import ZVA
+from kvmscen.sent.undecoded.syndrome import decode
 
 if TYPE_CHECKING:
     from kvmscen.model.arm64.guest import Arm64

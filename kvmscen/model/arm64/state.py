@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from kvmscen.arch.arm64_alignment import M
+from kvmscen.sent.undecoded.alignment import M
 
 WXN, EE = 1 << 19, 1 << 25
 _KEYS = 1 << 31 | 1 << 30 | 1 << 27 | 1 << 13  # EnIA, EnIB, EnDA, EnDB: pointer authentication

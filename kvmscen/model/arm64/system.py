@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from kvmscen.arch import arm64
+from kvmscen.sent.arch import arm64
 
 WFE, WFI = 0xD503205F, 0xD503207F
 ERET, SELF = 0xD69F03E0, 0x14000000

@@ -1,13 +1,13 @@
-"""arm64: what the model's guest gives kvmscen.kvm.emulation, and what Unicorn cannot be left to do beside it."""
+"""arm64: what the model's guest gives kvmscen.sent.undecoded.emulation, and what Unicorn cannot be left to do beside it."""
 
 from __future__ import annotations
 
-from kvmscen.arch.arm64_emulate import Monitors
 from kvmscen.errors import IoctlError
-from kvmscen.kvm import emulation
-from kvmscen.machine import Step
 from kvmscen.model.building import Unpredicted
 from kvmscen.model.guest import Guest
+from kvmscen.sent.machine import Step
+from kvmscen.sent.undecoded import emulation
+from kvmscen.sent.undecoded.emulate import Monitors
 
 
 def bus_of(guest: Guest, monitors: Monitors) -> emulation.Bus:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from unicorn import x86_const as const
 
-from kvmscen.arch import x86_64
-from kvmscen.machine import Vcpu
 from kvmscen.model.building import Unpredicted
 from kvmscen.model.x86 import paging
+from kvmscen.sent.arch import x86_64
+from kvmscen.sent.machine import Vcpu
 
 if TYPE_CHECKING:
     from kvmscen.model.x86.guest import X86

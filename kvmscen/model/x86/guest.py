@@ -9,9 +9,6 @@ import capstone
 from unicorn import unicorn_const as uc_const
 from unicorn import x86_const as const
 
-from kvmscen.arch import x86_64
-from kvmscen.arch.registers import base
-from kvmscen.machine import Machine, Vcpu
 from kvmscen.model.building import Unpredicted
 from kvmscen.model.capabilities import X86_64
 from kvmscen.model.guest import FETCHES, NOWHERE, Guest
@@ -21,6 +18,9 @@ from kvmscen.model.x86.flags import Flags
 from kvmscen.model.x86.instructions import AC, CR8_MOST, FAR, SEGMENTS, Instructions
 from kvmscen.model.x86.known import named, undefined, wrong
 from kvmscen.model.x86.mmio import Mmio
+from kvmscen.sent.arch import x86_64
+from kvmscen.sent.arch.registers import base
+from kvmscen.sent.machine import Machine, Vcpu
 
 ENGINES = {"long": uc_const.UC_MODE_64, "protected": uc_const.UC_MODE_32, "real": uc_const.UC_MODE_16}
 _LONG = {name: getattr(const, f"UC_X86_REG_{name.upper()}") for name in x86_64.KVM_REGS}

@@ -1,0 +1,242 @@
+"""What a prepare child does: one file at a time, to jobs for the hosts that the request names, or to its problems.
+
+It runs in a process of its own, so that an input which brings the assembler or the YAML parser down names its file and takes
+nothing else with it; and so that the main process needs none of their libraries.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import sysconfig
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+import kvmscen
+from kvmscen.asm import absent
+from kvmscen.asm.gnu import targets
+from kvmscen.compile import Plan, budget, plan, ready
+from kvmscen.compile.cases import each, laid_out, resolve
+from kvmscen.compile.effects import forbidden
+from kvmscen.compile.loose import loose
+from kvmscen.compile.measure import Timing
+from kvmscen.compile.plan import misassembled
+from kvmscen.compile.ready import Ready
+from kvmscen.disk import scratch
+from kvmscen.errors import Problem, once
+from kvmscen.job.job import Job, Legend, Target
+from kvmscen.load import Loaded, read
+from kvmscen.results.measured import Wanted
+from kvmscen.scenario import Case, Scenario
+from kvmscen.sent.agent.serve import serve
+from kvmscen.sent.codec import decode, encode
+from kvmscen.sent.sandbox import effects_allowed, landlock, policies
+
+Json = dict[str, Any]
+Made = TypeVar("Made")
+
+
+class Preparer:
+    """Answers requests: `targets` once, then files."""
+
+    def __init__(self) -> None:
+        self.targets: tuple[Target, ...] = ()
+        self.each = False
+        self.assembler: str | None = None
+        self.timing: Timing | None = None
+        self._budget = budget.Budget("")
+
+    def handle(self, request: Json) -> Json:
+        """`{"targets": [...], "each": bool, "assembler", "timing"}`, `{"run": FILE, "text", "cases"}`, `{"check": FILE,
+        "assembler"}` or `{"show": FILE, "case", "assembler"}`."""
+        if "targets" in request:
+            self.targets = tuple(decode(Target, target) for target in request["targets"])
+            self.each, self.assembler = request["each"], request["assembler"]
+            self.timing = decode(Timing, request["timing"]) if "timing" in request else None
+            return {}
+        if "check" in request:
+            return _check(request["check"], request["assembler"])
+        if "show" in request:
+            from kvmscen.compile.show import show
+
+            shown = show(request["show"], request["case"], request["assembler"])
+            return {**shown, "problems": told(shown["problems"])}
+        return self._run(request)
+
+    def _run(self, request: Json) -> Json:
+        """`jobs` of the cases that are selected and right, `problems` of what else is, and the `names` of all cases."""
+        found = read(request["run"])
+        scenario = found.scenario.assembled_by(self.assembler)
+
+        def wanted(case: Case) -> bool:
+            timed = self.timing is None or bool(case.measure)
+            return timed and selected(scenario, case, request["text"], request["cases"])
+
+        cases = [case for case in scenario.cases if wanted(case)]
+        self._budget = budget.Budget(scenario.file)
+        jobs, problems = each(scenario.file, cases, lambda case: self._of(scenario, case))
+        # A case that nobody asked for may be wrong.
+        left = {case.name for case in found.wrong if not wanted(case)} | (set(found.names) - set(request["cases"] or found.names))
+        problems += [p for p in _all(found, self.assembler) if not p.cases or not set(p.cases) <= left]
+        return {"jobs": [encode(job) for several in jobs for job in several], "problems": told(problems), "names": found.names}
+
+    def _of(self, scenario: Scenario, case: Case) -> list[Job]:
+        targets = list(self._targets(case))
+        elsewhere = all(target.of(case.arch) is None for target in targets)
+        if elsewhere and case.asm is not None and absent(case.arch, case.assembler):
+            # Nobody runs it here, so nobody needs to install an assembler for it.
+            return [_job(scenario, case, None, target, self.timing) for target in targets]
+        planned = plan(scenario.file, case)
+        self._budget.take(case, len(targets) * budget.size(planned))
+        if elsewhere:
+            resolve(scenario, case, planned)
+        made = [_job(scenario, case, planned, target, self.timing) for target in targets]
+        program = 2 * sum(len(part.data) for part in (*planned.image, *planned.devices))
+        # What is expected takes about as much as the script that is in the Machine.
+        steps = sum(2 * (len(job.machine.text) - program) for job in made if job.machine is not None)
+        self._budget.take(case, steps)
+        return made
+
+    def _targets(self, case: Case) -> Iterable[Target]:
+        if self.each:
+            return self.targets
+        fitting = (target for target in self.targets if target.of(case.arch) is not None)
+        return [next(fitting, self.targets[-1])]
+
+
+def _all(found: Loaded, assembler: str | None) -> list[Problem]:
+    """What is wrong in a file, with what is in the programs of cases that could be read although other keys are wrong."""
+    problems = list(found.problems)
+    file = found.scenario.file
+    places = {(problem.line, problem.column) for problem in found.problems}
+    for case in found.wrong:
+        if case.asm is not None and (case.asm.place.line, case.asm.place.column) not in places:
+            more = misassembled(file, case.assembled_by(assembler))
+            # One that right cases share is theirs too, and told with them.
+            problems += [problem._replace(cases=(case.name,)) for problem in more]
+    return once(problems)
+
+
+def told(problems: Iterable[Problem]) -> list[Json]:
+    """Problems as they go to the main process: each once."""
+    return [encode(problem) for problem in once(problems)]
+
+
+def selected(scenario: Scenario, case: Case, text: str | None, names: Iterable[str]) -> bool:
+    """Whether -k and --case take this case: `text` in its file, name, summary or tags; `names` its exact name."""
+    names = list(names)
+    if names and case.name not in names:
+        return False
+    if not text:
+        return True
+    where = (scenario.file, case.name, case.summary, *case.tags)
+    return any(text.lower() in part.lower() for part in where)
+
+
+def _check(file: str, assembler: str | None) -> Json:
+    """`cases`: how many there are, right or wrong, `problems`, and `notes` on what is right and not wise."""
+    found = read(file)
+    scenario = found.scenario.assembled_by(assembler)
+    made, problems = laid_out(scenario, scenario.cases)
+    notes = [note for case, planned in made for note in loose(scenario.file, case, planned)]
+    for case, planned in made:
+        place = case.program_place
+        if planned.legend.note:
+            notes.append(Problem(scenario.file, place.line, place.column, f"note: {planned.legend.note}"))
+    notes = list(dict.fromkeys(notes))
+    return {"cases": len(found.names), "problems": told([*problems, *_all(found, assembler)]), "notes": told(notes)}
+
+
+def _job(scenario: Scenario, case: Case, planned: Plan | None, target: Target, timing: Timing | None) -> Job:
+    facts = target.of(case.arch)
+    skip, sealed, expectation = None, None, None
+    wanted: tuple[Wanted, ...] = ()
+    if facts is None or planned is None:
+        runs = " and ".join(known.arch for known in target.facts) or "nothing"
+        skip = f"the scenario is {case.arch}, the host runs {runs}"
+    else:
+        made = ready(scenario.file, case, planned, facts, facts.kind, timing)
+        if not effects_allowed() and made.skip is None and (why := forbidden(case, facts.kind)):
+            made = Ready(why)
+        skip, expectation, wanted = made.skip, made.expectation, made.wanted
+        if made.machine is not None:
+            sealed = made.machine.seal(f"{scenario.name}:{case.name}")
+    return Job(
+        file=scenario.file,
+        scenario=scenario.name,
+        case=case.name,
+        line=case.place.line,
+        summary=case.summary,
+        arch=case.arch,
+        host=target.name,
+        kernel=facts.kernel if facts is not None else None,
+        flavour=facts.flavour if facts is not None else None,
+        predicted=facts is not None and facts.predicted,
+        skip=skip,
+        machine=sealed,
+        expectation=expectation,
+        legend=planned.legend if planned is not None else Legend({}, ()),
+        wanted=wanted,
+    )
+
+
+def main() -> None:
+    """Serve until the input ends. First comes what it will be asked for: afterwards it can open nothing else."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    told = _told()
+    held = policies.confine(policies.PREPARE, _rules(told["files"], scratch.settle()))
+    serve({"sandbox": encode(held)}, Preparer().handle, leave=_leave)
+
+
+def _told() -> Json:
+    """`{"files": [...]}`: the scenarios that there are to prepare."""
+    head = b""
+    while head[-1:] != b"\n":
+        byte = os.read(0, 1)
+        if not byte:
+            sys.exit()  # nobody asks for anything any more
+        head += byte
+    body = b""
+    while len(body) < int(head):
+        chunk = os.read(0, int(head) - len(body))
+        if not chunk:
+            sys.exit()
+        body += chunk
+    told: Json = json.loads(body)
+    return told
+
+
+def _rules(files: Iterable[str], own: Iterable[str]) -> list[landlock.Rule]:
+    """What preparing may open: Python, as and ld, the folders of the scenarios and what lies below, its own folders."""
+    rules = [(folder, landlock.OWN) for folder in own]
+    # That its own can go at the end, it may remove folders beside them that are empty.
+    rules += [(os.path.dirname(folder), landlock.REMOVE_DIR) for folder in own]
+    rules += [(os.devnull, landlock.READ_FILE | landlock.WRITE_FILE)]
+    root = os.path.dirname(os.path.dirname(os.path.abspath(kvmscen.__file__)))
+    paths = sysconfig.get_paths()
+    for folder in (*sys.path, paths["stdlib"], paths["platstdlib"], paths["purelib"], paths["platlib"]):
+        # Where kvmscen runs from a checkout, what lies beside its sources is none of its business.
+        rules += [(folder, landlock.READ)] if folder and folder != root else []
+    rules += [(os.path.join(root, part), landlock.READ) for part in ("kvmscen", "schema")]
+    rules += [(folder, landlock.READ_FILE) for folder in targets.FOLDERS]
+    for found in filter(None, map(targets.find, targets.TARGETS)):
+        rules += targets.rules(found.assembler) + targets.rules(found.linker)
+    there: dict[str, None] = {}
+    for file in files:
+        # A scenario that is a link is read where it points; what lies beside it is looked for where the link lies.
+        there[os.path.realpath(os.path.dirname(file) or ".")] = None
+        there[os.path.realpath(file)] = None
+    return rules + [(path, landlock.READ) for path in there]
+
+
+def _leave() -> None:
+    """Whoever asked is dead: end the assembler that runs, and this process, and leave no folder."""
+    group = os.getpgrp()
+    if group == os.getpid() and os.fork() == 0:
+        # Out of the group that it ends.
+        os.setsid()
+        os.killpg(group, signal.SIGKILL)
+        scratch.remove_own()
+    os._exit(1)

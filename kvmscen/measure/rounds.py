@@ -1,0 +1,164 @@
+"""Times cases: every job of the files once a round, in turn, one at a time, so that what drifts in a machine drifts for all."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from kvmscen import __version__
+from kvmscen.engine import work
+from kvmscen.errors import HostError, Problem
+from kvmscen.hosts import Executor, Host
+from kvmscen.hosts.process import confinement
+from kvmscen.hosts.process.child import Child
+from kvmscen.job.job import Job, Target
+from kvmscen.judge.verdict import result
+from kvmscen.measure.appraise import appraise, lacking, so_far
+from kvmscen.results.result import Result, Run
+from kvmscen.sent.codec import decode, encode
+from kvmscen.sent.observation import Observation
+
+
+class Plan(NamedTuple):
+    """How to time: the samples are spread over so many rounds; `loop` is native (Python where it cannot be) or python."""
+
+    rounds: int
+    loop: str
+
+
+class Step(NamedTuple):
+    """How far it is: `done` executions `of` all, in which round, and what runs next.
+
+    `figures` are the medians of the rounds that it has had, in nanoseconds by kind.
+    """
+
+    done: int
+    of: int
+    round: int
+    rounds: int
+    name: str = ""
+    host: str = ""
+    figures: Mapping[str, Sequence[float]] = {}
+
+
+class _Timed:
+    """One job on its way through the rounds; `ended` where it needs no more of them."""
+
+    def __init__(self, job: Job, ended: Result | None) -> None:
+        self.job = job
+        self.seen: list[Observation] = []
+        self.ended = ended
+
+
+def measure(
+    files: Sequence[str],
+    hosts: Sequence[Host],
+    each: bool,
+    selection: work.Selection,
+    plan: Plan,
+    on_problem: Callable[[Problem], None],
+    on_step: Callable[[Step], None],
+    problems: Sequence[Problem] = (),
+) -> Run:
+    """Time the cases of files that have `measure`. `each`, `selection`, `problems` as in work.run; closes the hosts.
+
+    `on_step` is called before each execution, and behind the last one.
+    """
+    confinement.check()
+    started, clock = time.time(), time.monotonic()
+    for host in hosts:
+        host.timing = True
+    found, timed, interrupted = list(problems), list[_Timed](), False
+    child, executors = work.prepare_child(files), dict[str, Executor]()
+    try:
+        child.spawn()
+        usable, dead = work.start(hosts, each)
+        for problem in (*dead.values(), *(problem for host in usable for problem in host.problems)):
+            found.append(problem)
+            on_problem(problem)
+        for job in _jobs(child, files, hosts if each else usable, each, selection, plan, found, on_problem):
+            timed.append(_Timed(job, _untimed(job, dead)))
+        live = [one for one in timed if one.ended is None]
+        of = plan.rounds * len(live)
+        for number in range(plan.rounds):
+            for index, one in enumerate(live):
+                if one.ended is None:
+                    on_step(_step(one, number * len(live) + index, of, number + 1, plan.rounds))
+                    _round(one, plan.rounds, {host.name: host for host in usable}, executors)
+        on_step(Step(of, of, plan.rounds, plan.rounds))
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:
+        child.close()
+        for executor in executors.values():
+            executor.close()
+        for host in hosts:
+            host.close()
+    results = [one.ended or appraise(one.job, one.seen) for one in timed if one.ended or len(one.seen) == plan.rounds]
+    elapsed = time.monotonic() - clock
+    return Run(work.new_id(), started, __version__, tuple(results), tuple(found), elapsed, interrupted)
+
+
+def _step(one: _Timed, done: int, of: int, number: int, rounds: int) -> Step:
+    job = one.job
+    name = job.scenario if job.case == "default" else f"{job.scenario}:{job.case}"
+    return Step(done, of, number, rounds, name, job.host, so_far(job, one.seen))
+
+
+def _untimed(job: Job, dead: Mapping[str, Problem]) -> Result | None:
+    """The result of a job that cannot be timed, None where it can."""
+    if job.host in dead:
+        return result(job, "ERROR", dead[job.host].message)
+    return result(job, "SKIP", job.skip) if job.machine is None else None
+
+
+def _jobs(
+    child: Child,
+    files: Sequence[str],
+    hosts: Sequence[Host],
+    each: bool,
+    selection: work.Selection,
+    plan: Plan,
+    found: list[Problem],
+    on_problem: Callable[[Problem], None],
+) -> list[Job]:
+    """The jobs of all files; what is wrong in files is added to `found`."""
+    targets = [encode(Target(host.name, host.facts)) for host in hosts]
+    jobs: list[Job] = []
+    names: set[str | None] = set()
+    told: int | None = None
+    for file in files:
+        try:
+            if told is None or told != child.process_id:
+                work.ask_prepare(child, targets=targets, each=each, assembler=selection.assembler, timing=encode(plan))
+                told = child.process_id
+            request = {"run": file, "text": selection.text, "cases": selection.cases}
+            reply = child.ask(json.dumps(request)[1:-1], work.PREPARE_SECONDS)
+        except HostError as error:
+            reply = {"broke": str(error)}
+        wrong = [work.unprepared(file, reply["broke"])] if "broke" in reply else work.problems_of(reply)
+        names.update(reply.get("names") or [None])
+        for problem in wrong:
+            on_problem(problem)
+        found += wrong
+        jobs += [decode(Job, job) for job in reply.get("jobs", ())]
+    for problem in work.unknown(selection.cases, names):
+        found.append(problem)
+        on_problem(problem)
+    return jobs
+
+
+def _round(one: _Timed, rounds: int, hosts: dict[str, Host], executors: dict[str, Executor]) -> None:
+    job = one.job
+    assert job.machine is not None
+    try:
+        if job.host not in executors:
+            executors[job.host] = hosts[job.host].executor()
+        one.seen.append(executors[job.host].execute(job.machine))
+    except HostError as error:
+        line = job.wanted[0].line if job.wanted else job.line
+        one.ended = result(job, "ERROR", f"{job.file}:{line}: {error}")
+        return
+    one.ended = lacking(job, one.seen[-1], rounds)
