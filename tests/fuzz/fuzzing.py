@@ -30,7 +30,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "asm")]
 
 import elf_files  # noqa: E402 from this tree
 
-from kvmscen.asm import Source, assemble
+from kvmscen.asm import Source, assemble  # noqa: E402
 from kvmscen.asm.gnu import targets as targets_of_gnu  # noqa: E402
 from kvmscen.asm.keystone.items import Wrong  # noqa: E402
 from kvmscen.asm.linked import elf  # noqa: E402

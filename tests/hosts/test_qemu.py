@@ -18,6 +18,7 @@ from kvmscen.errors import HostError
 from kvmscen.hosts.process.child import Child
 from kvmscen.hosts.process.children import ChildExecutor
 from kvmscen.hosts.qemu import first_guest
+from kvmscen.hosts.qemu import host as machines
 from kvmscen.hosts.qemu.cpio import Archive
 from kvmscen.hosts.qemu.host import QemuHost
 from kvmscen.sent.machine import Bytes, Machine, Memslot, Sealed, Vcpu

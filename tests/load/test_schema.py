@@ -239,7 +239,7 @@ def test_keys_are_read(name: str) -> None:
     if name == "memslot":
         known -= {"slot", "gpa", "size"}
     if name == "action":
-        # Those that fill a struct are rows of a table: tests/kvm/test_actions.py writes each.
+        # Those that fill a struct are rows of a table: tests/sent/kvm/test_actions.py writes each.
         known -= {row.name for row in ACTIONS if row.members} - set(values)
     if name == "memory_value":
         known -= {"from", "step"}

@@ -122,8 +122,8 @@ def main(awake: Callable[[], None] = lambda: None, asked: str | None = None) -> 
     """Serve until the input ends; `awake` is called before what comes is looked at.
 
     `asked` is how it is confined (kvmscen.sent.sandbox.MODES), by default the command line's first argument, or the
-    environment's. `timing` behind a comma leaves system calls unfiltered, since a filter's time would be in every figure; `effects` lets a
-    guest have capabilities that reach beyond its VM.
+    environment's. `timing` behind a comma leaves system calls unfiltered, since a filter's time would be in every figure;
+    `effects` lets a guest have capabilities that reach beyond its VM.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     asked, *others = (asked or (sys.argv[1] if len(sys.argv) > 1 else sandbox.mode())).split(",")

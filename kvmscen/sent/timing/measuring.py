@@ -1,7 +1,7 @@
 """Times exits of one vCPU: the loop of machine code takes those that it knows by itself, Python handles all others.
 
-What is made of their records is in kvmscen.sent.timing.tally. User space answers as in a run without a script: sections outside every
-slot hold their bytes.
+What is made of their records is in kvmscen.sent.timing.tally. User space answers as in a run without a script: sections outside
+every slot hold their bytes.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ Read = Callable[[str], int]
 
 
 class Effect(NamedTuple):
-    """`regs` are the registers that change, pc among them, by their names in kvmscen.sent.arch.arm64 but for `sp`, the one in use."""
+    """`regs` are the registers that change, pc among them, by their names in kvmscen.sent.arch.arm64; `sp` is the one in use."""
 
     form: Form
     address: int

@@ -1,8 +1,8 @@
 """What the cases of a few scenarios are to a host, byte for byte as in tests/golden/plans/: those that show each form of it.
 
-After a wanted change: `KVMSCEN_UPDATE_GOLDEN=1 pytest tests/build/test_golden_plans.py`, then read `git diff tests/golden/plans`
-before the commit. Where CI is set nothing is rewritten. The hosts are made up and have everything, so that the same file comes
-out on any machine.
+After a wanted change: `KVMSCEN_UPDATE_GOLDEN=1 pytest tests/compile/test_golden_plans.py`, then read
+`git diff tests/golden/plans` before the commit. Where CI is set nothing is rewritten. The hosts are made up and have everything,
+so that the same file comes out on any machine.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ print(seen.timing.loop, len(seen.timing.series["store"].ticks), seen.timing.why)
 
 def test_where_executable_memory_is_refused_python_does_it() -> None:
     here = os.path.dirname(__file__)
-    command = [sys.executable, "-c", REFUSED, here, os.path.dirname(os.path.dirname(here))]
+    command = [sys.executable, "-c", REFUSED, here, os.path.dirname(os.path.dirname(os.path.dirname(here)))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.stdout == "python 20 this machine gives no executable memory: File too large\n", done.stderr
 

@@ -16,7 +16,7 @@ from kvmscen.sent.undecoded.forms import Unemulated
 
 
 def test_like_unicorn() -> None:
-    # A sample; 20,000 states and more by `python tests/arch/emulate_against_unicorn.py 20000 SEED`.
+    # A sample; 20,000 states and more by `python tests/sent/arch/emulate_against_unicorn.py 20000 SEED`.
     comparison = Comparison(7)
     comparison.run(2500)
     assert comparison.faults == []

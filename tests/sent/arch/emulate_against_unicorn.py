@@ -1,6 +1,6 @@
 """The emulator of single loads and stores against Unicorn: random instructions on random registers and memory.
 
-    python tests/arch/emulate_against_unicorn.py 20000 [SEED]
+    python tests/sent/arch/emulate_against_unicorn.py 20000 [SEED]
 
 prints how many states were compared, by instruction, and the first that differ.
 """

@@ -17,7 +17,7 @@ from kvmscen.errors import HostError
 from kvmscen.sent.sandbox import InForce, landlock, policies, require, seccomp
 from kvmscen.sent.sandbox.syscalls import COLUMN, NUMBERS
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 WITHOUT = Path(__file__).parent / "without.py"
 HERE = policies.means()
 needs_landlock = pytest.mark.skipif(not HERE.landlock, reason="this kernel has no Landlock")

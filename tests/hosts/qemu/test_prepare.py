@@ -16,7 +16,7 @@ import pytest
 from kvmscen.errors import HostError
 from kvmscen.hosts.qemu import packages
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 HOST = "qemu:arm64@6.1"
 
 

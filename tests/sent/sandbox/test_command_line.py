@@ -17,7 +17,7 @@ from kvmscen.sent.kvm.fds import Kvm
 from kvmscen.sent.machine import Capability, Machine, Memslot, Vcpu
 from kvmscen.sent.sandbox import policies
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 SCENARIO = str(ROOT / "scenarios" / "x86_64-mmio.yaml")
 NX = str(ROOT / "tests" / "cases" / "security" / "cap-nx.yaml")
 HERE = policies.means()

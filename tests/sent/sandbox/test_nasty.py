@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 CASES = ROOT / "tests" / "cases" / "security"
 WITHOUT = Path(__file__).parent / "without.py"
 TOKEN = "tell-nobody-4711"
