@@ -70,14 +70,37 @@ class Progress(NamedTuple):
     running: str = ""
 
 
+class _Due(NamedTuple):
+    """A job that is to be run: the number of its file, and its own in that file."""
+
+    file: int
+    number: int
+    job: Job
+
+
+class _Read(NamedTuple):
+    """A file that was prepared: how many jobs it comes to."""
+
+    file: int
+    problems: list[Problem]
+    jobs: int
+
+
+class _Ran(NamedTuple):
+    """A job that was run."""
+
+    file: int
+    number: int
+    outcome: Outcome
+
+
 class _Shared:
     """What the threads share."""
 
     def __init__(self) -> None:
         self.files: queue.SimpleQueue[tuple[int, str]] = queue.SimpleQueue()
-        self.jobs: queue.SimpleQueue[tuple[int, int, Job] | None] = queue.SimpleQueue()
-        # (file, its problems, the number of its jobs) and (file, job, result).
-        self.done: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
+        self.jobs: queue.SimpleQueue[_Due | None] = queue.SimpleQueue()
+        self.done: queue.SimpleQueue[_Read | _Ran] = queue.SimpleQueue()
         self.children: list[Child] = []
         self.executors: list[Executor] = []
         self.room = Room()
@@ -270,7 +293,7 @@ def _prepare_all(shared: _Shared, child: Child, targets: dict[str, Any], selecti
             # is our own mistake would leave its files without a result and the run waiting for them.
             child.kill()
             number, file = left.pop(0)
-            shared.done.put((number, [unprepared(file, why(error))], 0))
+            shared.done.put(_Read(number, [unprepared(file, why(error))], 0))
 
 
 def take(files: queue.SimpleQueue[tuple[int, str]], most: int) -> list[tuple[int, str]]:
@@ -286,13 +309,13 @@ def take(files: queue.SimpleQueue[tuple[int, str]], most: int) -> list[tuple[int
 
 def _prepared(shared: _Shared, number: int, file: str, reply: Json) -> None:
     if "broke" in reply:
-        shared.done.put((number, [unprepared(file, f"preparing broke: {reply['broke']}")], 0))
+        shared.done.put(_Read(number, [unprepared(file, f"preparing broke: {reply['broke']}")], 0))
     else:
         jobs = [decode(Job, job) for job in reply["jobs"]]
         shared.names.update(reply["names"] or [None])
-        shared.done.put((number, problems_of(reply), len(jobs)))
+        shared.done.put(_Read(number, problems_of(reply), len(jobs)))
         for index, job in enumerate(jobs):
-            shared.jobs.put((number, index, job))
+            shared.jobs.put(_Due(number, index, job))
         shared.room.wait(sum(map(_size, jobs)), shared.stopped)
 
 
@@ -321,8 +344,8 @@ def unprepared(file: str, because: str) -> Problem:
 def _execute_all(shared: _Shared, hosts: dict[str, Host]) -> None:
     """A thread: jobs to results, with its own executor of each host."""
     executors: dict[str, Executor] = {}
-    while (item := shared.jobs.get()) is not None and not shared.stopped.is_set():
-        number, index, job = item
+    while (due := shared.jobs.get()) is not None and not shared.stopped.is_set():
+        job = due.job
         shared.running[threading.get_ident()] = f"{job.scenario}:{job.case} on {job.host}"
         found = _execute(shared, hosts, executors, job)
         del shared.running[threading.get_ident()]
@@ -331,7 +354,7 @@ def _execute_all(shared: _Shared, hosts: dict[str, Host]) -> None:
             say = f"what the cases of this run saw takes more than {SEEN_MOST >> 30} GiB: run fewer at once, or look at less"
             found = result(job, "ERROR", say)
         facts = next((known for known in hosts[job.host].facts if known.arch == job.arch), None)
-        shared.done.put((number, index, Outcome(job, found, facts)))
+        shared.done.put(_Ran(due.file, due.number, Outcome(job, found, facts)))
 
 
 def _execute(shared: _Shared, hosts: dict[str, Host], executors: dict[str, Executor], job: Job) -> Result:
@@ -379,7 +402,7 @@ def _in_order(shared: _Shared, files: int) -> Iterator[Problem | Progress | tupl
             except queue.Empty:
                 yield progress()
                 continue
-            if isinstance(item[2], Outcome):
-                results[item[0], item[1]] = item[2]
+            if isinstance(item, _Ran):
+                results[item.file, item.number] = item.outcome
             else:
-                problems[item[0]], counts[item[0]] = item[1:]
+                problems[item.file], counts[item.file] = item.problems, item.jobs
