@@ -16,7 +16,6 @@ import pytest
 from kvmscen.asm.keystone import assembly, expand, items
 from kvmscen.compile.ready import _DEFAULT_TIMEOUT, _EXITS_ABOVE, _EXITS_MOST
 from kvmscen.load import conditions, document, names, steps
-from kvmscen.results.result import Run
 from kvmscen.sent import machine
 from kvmscen.sent.arch import ARCHES
 from kvmscen.sent.header import actions, exits
@@ -40,8 +39,8 @@ _GENERATED = re.compile(r"<!-- generated: (\w+) -->\n(.*?)<!-- end -->\n", re.DO
 
 
 def scenarios() -> Iterator[Any]:
-    """Every complete scenario of a page, with its line there."""
-    for page in PAGES:
+    """Every complete scenario of a page, with its line there; those of CONTRIBUTING.md are for test_contributing.py."""
+    for page in (page for page in PAGES if page.name != "CONTRIBUTING.md"):
         text = page.read_text() if page.exists() else ""
         for found in _BLOCK.finditer(text):
             if found[1].startswith(("summary:", "# yaml-language-server")):
@@ -66,38 +65,6 @@ def test_scenario_is_right(text: str, tmp_path: Path) -> None:
 def kvmscen(*arguments: str) -> subprocess.CompletedProcess[str]:
     code = "from kvmscen.cli.main import main; main()"
     return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=ROOT)
-
-
-# --- what a contributor adds -----------------------------------------------------------------------------------------
-
-
-def python_block(begins: str) -> str:
-    found = re.findall(r"^```python\n(.*?)^```$", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL | re.MULTILINE)
-    return next(block for block in found if block.lstrip().startswith(begins))
-
-
-def test_the_exit_of_the_text_is_a_row() -> None:
-    row = eval(python_block("Exit("), vars(exits).copy())
-    assert isinstance(row, exits.Exit)
-    assert row.number not in {known.number for known in exits.EXITS if known.name != row.name}
-
-
-def test_the_report_of_the_text_renders() -> None:
-    space: dict[str, Any] = {}
-    exec(python_block('"""One line a result'), space)
-    assert space["render"](Run("id", 0.0, "0", ())).endswith("\n")
-
-
-@pytest.mark.kvm
-def test_the_host_of_the_text_runs() -> None:
-    space: dict[str, Any] = {}
-    exec(python_block('"""The `python:PATH` host'), space)
-    made = space["PythonHost"](f"python:{sys.executable}")
-    try:
-        made.wait()
-        assert made.facts
-    finally:
-        made.close()
 
 
 # --- the tables -----------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from kvmscen.sent.header import actions, exits
 # Keys of the language that a later version brings.
 LATER_TOP = ("catch", "cpuid", "runs", "ioctl", "console", "irqchip", "pit", "devices", "each", "for")
 LATER_STEP = ("meet", "follows", "exception", "keep", "meanwhile", "save", "restore", "console")
-LATER_ACTIONS = (
+_LATER_ACTIONS = (
     "interrupt",
     "nmi",
     "smi",
@@ -59,6 +59,7 @@ LATER_ACTIONS = (
     "immediate_exit",
 )
 ACTIONS = tuple(actions.BY_NAME)
+LATER_ACTIONS = tuple(name for name in _LATER_ACTIONS if name not in ACTIONS)
 
 # What may stand beside the exit key of a step.
 BESIDE = ("reply", "then", "regs", "memory", "repeat", "vcpu")

@@ -24,6 +24,7 @@ from kvmscen.hosts.process import pack
 from kvmscen.hosts.process.children import ChildExecutor
 from kvmscen.hosts.ssh import SshHost, command
 from kvmscen.sent.agent import frames
+from kvmscen.sent.codec import encode
 from kvmscen.sent.facts import Facts
 from kvmscen.sent.machine import Bytes, Machine, Memslot, Sealed, Tables, Vcpu
 
@@ -448,7 +449,7 @@ def test_a_slow_machine_has_more_time_for_an_answer(spent: object, grace: float)
     # By this machine's clock an agent that gets no CPU there looks like one that hangs.
     one = host("ssh:pi")
     assert isinstance(one, SshHost)
-    facts = Facts("arm64", "6.1.0", {}, 4096).to_json()
+    facts = encode(Facts("arm64", "6.1.0", {}, 4096))
     one.take({"facts": [facts]} if spent is None else {"facts": [facts], "spent": spent})
     assert one.grace() == grace
 
