@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from tabulate import tabulate
 
@@ -53,26 +53,33 @@ def _by(case: Json) -> str:
     return f", assembled by {case['assembler']}" if case["assembler"] else ""
 
 
+class _Range(NamedTuple):
+    gpa: int
+    size: int
+    level: int
+    what: str
+
+
 def _map(case: Json) -> list[tuple[str, str, str, str]]:
-    rows: list[tuple[int, int, int, str]] = []
+    rows: list[_Range] = []
     for slot in case["memslots"]:
         flags = "".join(f", {name}" for name, bit in MEM_FLAGS.items() if slot["flags"] & bit)
         fails = f", must fail with {slot['errno']}" if slot.get("errno") else ""
         # What is not there leaves the hole that it is.
-        rows.append((slot["gpa"], slot["size"], 1 if fails else 0, f"memslot {slot['slot']}{flags}{fails}"))
+        rows.append(_Range(slot["gpa"], slot["size"], 1 if fails else 0, f"memslot {slot['slot']}{flags}{fails}"))
     slots = [(slot["gpa"], slot["size"]) for slot in case["memslots"] if not slot.get("errno")]
     for section in case["sections"]:
         inside = any(at <= section["gpa"] and section["gpa"] + section["size"] <= at + size for at, size in slots)
         where = "" if inside else ", outside every memslot: each access exits"
         load = f", loaded at {section['load']:#x}" if section["load"] != section["gpa"] else ""
-        rows.append((section["gpa"], section["size"], 1, f"  section {section['name']}{load}{where}"))
+        rows.append(_Range(section["gpa"], section["size"], 1, f"  section {section['name']}{load}{where}"))
     if case["tables"]:
         what = "page tables" if case["arch"] == "arm64" else "page tables and GDT"
-        rows.append((case["tables"]["gpa"], case["tables"]["size"], 0, f"engine's own memslot: {what}"))
-    rows += [(at, size, 0, "hole") for at, size in _holes([(at, size) for at, size, level, _ in rows if level == 0])]
+        rows.append(_Range(case["tables"]["gpa"], case["tables"]["size"], 0, f"engine's own memslot: {what}"))
+    rows += [_Range(at, size, 0, "hole") for at, size in _holes([(row.gpa, row.size) for row in rows if row.level == 0])]
     return [
         (f"{at:#x}", f"{at + max(size, 1) - 1:#x}", f"{size:#x}", what)
-        for at, size, _, what in sorted(rows, key=lambda row: (row[0], row[2]))
+        for at, size, _, what in sorted(rows, key=lambda row: (row.gpa, row.level))
     ]
 
 

@@ -11,6 +11,7 @@ from kvmscen.cli.files import find
 from kvmscen.cli.outputs import INTERRUPTED, report_of, say, write_report
 from kvmscen.cli.screen import Screen
 from kvmscen.engine import work
+from kvmscen.engine.shared import Outcome
 from kvmscen.errors import HOST, HostError, Problem, UsageError
 from kvmscen.hosts import defaults, host, recordings
 from kvmscen.reports import FORMATS
@@ -41,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     for line in found.passed_over:
         screen.say(line)
 
-    def on_result(outcome: work.Outcome, progress: work.Progress) -> None:
+    def on_result(outcome: Outcome, progress: work.Progress) -> None:
         screen.result(_whole(outcome) if arguments.verbose else outcome.result, progress)
         if record is not None:
             record.keep(outcome)
@@ -75,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
     return INTERRUPTED if made.interrupted else made.exit_status
 
 
-def _whole(outcome: work.Outcome) -> Result:
+def _whole(outcome: Outcome) -> Result:
     from kvmscen.judge.verdict import told  # here, since most runs do not ask for it
 
     return told(outcome.job, outcome.result)
@@ -113,7 +114,7 @@ class _Records:
             wrong = UsageError if isinstance(error, (FileExistsError, NotADirectoryError)) else HostError
             raise wrong(f"--record {folder}: {os.strerror(error.errno or 0)}") from None
 
-    def keep(self, outcome: work.Outcome) -> None:
+    def keep(self, outcome: Outcome) -> None:
         """Record what was seen of one case."""
         result = outcome.result
         if self.failed or result.observation is None or outcome.facts is None or result.machine is None:

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 
 from kvmscen import __version__
 from kvmscen.engine import unexpected
-from kvmscen.engine.room import SEEN_MOST, Room
+from kvmscen.engine.room import SEEN_MOST
+from kvmscen.engine.shared import Due, Outcome, Ran, Read, Shared
 from kvmscen.errors import HOST, OPTIONS, HostError, Problem
 from kvmscen.hosts import Executor, Host
 from kvmscen.hosts.process import confinement
@@ -27,7 +28,6 @@ from kvmscen.job.job import Job, Target
 from kvmscen.judge.verdict import judge, result
 from kvmscen.results.result import Result, Run
 from kvmscen.sent.codec import decode, encode
-from kvmscen.sent.facts import Facts
 
 Json = dict[str, Any]
 # More threads than this gain nothing: each has children of its own.
@@ -53,14 +53,6 @@ class Selection(NamedTuple):
     assembler: str | None = None
 
 
-class Outcome(NamedTuple):
-    """A result with the job that it is of, and the facts of its host (None where no host fits)."""
-
-    job: Job
-    result: Result
-    facts: Facts | None
-
-
 class Progress(NamedTuple):
     """How far a run is: `share` from 0 to 1, which never falls; of how many files all is told; the case that has run longest."""
 
@@ -68,26 +60,6 @@ class Progress(NamedTuple):
     files: int
     of: int
     running: str = ""
-
-
-class _Shared:
-    """What the threads share."""
-
-    def __init__(self) -> None:
-        self.files: queue.SimpleQueue[tuple[int, str]] = queue.SimpleQueue()
-        self.jobs: queue.SimpleQueue[tuple[int, int, Job] | None] = queue.SimpleQueue()
-        # (file, its problems, the number of its jobs) and (file, job, result).
-        self.done: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
-        self.children: list[Child] = []
-        self.executors: list[Executor] = []
-        self.room = Room()
-        # The names of the cases that there are, None: of a file it is not known.
-        self.names: set[str | None] = set()
-        self.stopped = threading.Event()
-        # What each thread runs now, the oldest first.
-        self.running: dict[int, str] = {}
-        # The hosts that were asked for and cannot run here.
-        self.dead: dict[str, Problem] = {}
 
 
 def run(
@@ -109,7 +81,7 @@ def run(
     """
     confinement.check()
     started, clock = time.time(), time.monotonic()
-    shared = _Shared()
+    shared = Shared()
     results: list[Result] = []
     found: list[Problem] = list(problems)
     interrupted = False
@@ -145,7 +117,7 @@ def run(
 
 
 def _found(
-    shared: _Shared, files: Sequence[str], hosts: Sequence[Host], each: bool, selection: Selection, workers: int
+    shared: Shared, files: Sequence[str], hosts: Sequence[Host], each: bool, selection: Selection, workers: int
 ) -> Iterator[Problem | Progress | tuple[Outcome, Progress]]:
     """What is wrong with hosts and files, and what came of cases, in the order in which it is told."""
     shared.children += [prepare_child(files) for _ in range(max(1, min(os.cpu_count() or 1, -(-len(files) // FILES_A_CHILD))))]
@@ -223,7 +195,7 @@ def ask_prepare(child: Child, **request: Any) -> Any:
 
 
 def _spread(
-    shared: _Shared,
+    shared: Shared,
     files: Sequence[str],
     children: Sequence[Child],
     hosts: Sequence[Host],
@@ -252,7 +224,7 @@ def threads(target: Callable[..., None], each: Sequence[tuple[Any, ...]]) -> Non
             return
 
 
-def _prepare_all(shared: _Shared, child: Child, targets: dict[str, Any], selection: Selection) -> None:
+def _prepare_all(shared: Shared, child: Child, targets: dict[str, Any], selection: Selection) -> None:
     """A thread: files to jobs, through one prepare child."""
     told: object = None
     left: list[tuple[int, str]] = []
@@ -270,7 +242,7 @@ def _prepare_all(shared: _Shared, child: Child, targets: dict[str, Any], selecti
             # is our own mistake would leave its files without a result and the run waiting for them.
             child.kill()
             number, file = left.pop(0)
-            shared.done.put((number, [unprepared(file, why(error))], 0))
+            shared.done.put(Read(number, [unprepared(file, why(error))], 0))
 
 
 def take(files: queue.SimpleQueue[tuple[int, str]], most: int) -> list[tuple[int, str]]:
@@ -284,15 +256,15 @@ def take(files: queue.SimpleQueue[tuple[int, str]], most: int) -> list[tuple[int
     return taken
 
 
-def _prepared(shared: _Shared, number: int, file: str, reply: Json) -> None:
+def _prepared(shared: Shared, number: int, file: str, reply: Json) -> None:
     if "broke" in reply:
-        shared.done.put((number, [unprepared(file, f"preparing broke: {reply['broke']}")], 0))
+        shared.done.put(Read(number, [unprepared(file, f"preparing broke: {reply['broke']}")], 0))
     else:
         jobs = [decode(Job, job) for job in reply["jobs"]]
         shared.names.update(reply["names"] or [None])
-        shared.done.put((number, problems_of(reply), len(jobs)))
+        shared.done.put(Read(number, problems_of(reply), len(jobs)))
         for index, job in enumerate(jobs):
-            shared.jobs.put((number, index, job))
+            shared.jobs.put(Due(number, index, job))
         shared.room.wait(sum(map(_size, jobs)), shared.stopped)
 
 
@@ -318,11 +290,11 @@ def unprepared(file: str, because: str) -> Problem:
     return Problem(file, 0, 0, f"this file could not be prepared: {because}", ours=True)
 
 
-def _execute_all(shared: _Shared, hosts: dict[str, Host]) -> None:
+def _execute_all(shared: Shared, hosts: dict[str, Host]) -> None:
     """A thread: jobs to results, with its own executor of each host."""
     executors: dict[str, Executor] = {}
-    while (item := shared.jobs.get()) is not None and not shared.stopped.is_set():
-        number, index, job = item
+    while (due := shared.jobs.get()) is not None and not shared.stopped.is_set():
+        job = due.job
         shared.running[threading.get_ident()] = f"{job.scenario}:{job.case} on {job.host}"
         found = _execute(shared, hosts, executors, job)
         del shared.running[threading.get_ident()]
@@ -331,10 +303,10 @@ def _execute_all(shared: _Shared, hosts: dict[str, Host]) -> None:
             say = f"what the cases of this run saw takes more than {SEEN_MOST >> 30} GiB: run fewer at once, or look at less"
             found = result(job, "ERROR", say)
         facts = next((known for known in hosts[job.host].facts if known.arch == job.arch), None)
-        shared.done.put((number, index, Outcome(job, found, facts)))
+        shared.done.put(Ran(due.file, due.number, Outcome(job, found, facts)))
 
 
-def _execute(shared: _Shared, hosts: dict[str, Host], executors: dict[str, Executor], job: Job) -> Result:
+def _execute(shared: Shared, hosts: dict[str, Host], executors: dict[str, Executor], job: Job) -> Result:
     if job.host in shared.dead:
         return result(job, "ERROR", shared.dead[job.host].message)
     if job.skip is not None or job.machine is None:
@@ -353,7 +325,7 @@ def _execute(shared: _Shared, hosts: dict[str, Host], executors: dict[str, Execu
         return result(job, "ERROR", why(error))
 
 
-def _in_order(shared: _Shared, files: int) -> Iterator[Problem | Progress | tuple[Outcome, Progress]]:
+def _in_order(shared: Shared, files: int) -> Iterator[Problem | Progress | tuple[Outcome, Progress]]:
     """Problems and results in the order of files and cases, each as soon as those before it are there."""
     counts: dict[int, int] = {}
     problems: dict[int, list[Problem]] = {}
@@ -379,7 +351,7 @@ def _in_order(shared: _Shared, files: int) -> Iterator[Problem | Progress | tupl
             except queue.Empty:
                 yield progress()
                 continue
-            if isinstance(item[2], Outcome):
-                results[item[0], item[1]] = item[2]
+            if isinstance(item, Ran):
+                results[item.file, item.number] = item.outcome
             else:
-                problems[item[0]], counts[item[0]] = item[1:]
+                problems[item.file], counts[item.file] = item.problems, item.jobs

@@ -15,6 +15,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from functools import cache
+from operator import itemgetter
 from typing import Any, Callable, TypeVar
 
 T = TypeVar("T")
@@ -101,15 +102,27 @@ class _RowsKind(_Kind):
         make = of.row._make
         if any(kind.encode is not None for kind in _kinds(of.row).values()):
             raise TypeError(f"the members of {of.row.__name__}, which stand in a row, are not all JSON data")
-        return _Kind(lambda rows: [list(row) for row in rows], lambda rows: tuple([make(row) for row in _items(rows)]))
+        return _Kind(lambda rows: list(map(list, rows)), lambda rows: tuple(map(make, _items(rows))))
 
 
 class _ValueKind(_Kind):
-    """A NamedTuple: looked up when a value comes by, since one may hold others of its own kind."""
+    """A NamedTuple, which is read when the first one comes by: it may hold others of its own kind."""
 
     def __init__(self, row: Any) -> None:
-        super().__init__(lambda value: _encoder(row)(value), lambda data: _decoder(row)(data))
+        super().__init__(_late(_encoder, row), _late(_decoder, row))
         self.row = row
+
+
+def _late(find: Callable[[Any], Turn], row: Any) -> Turn:
+    found: Turn | None = None
+
+    def turn(one: Any) -> Any:
+        nonlocal found
+        if found is None:
+            found = find(row)
+        return found(one)
+
+    return turn
 
 
 def _items(data: Any) -> tuple[Any, ...]:
@@ -171,18 +184,33 @@ def _encoder(value: Any) -> Turn:
 
 @cache
 def _decoder(value: Any) -> Turn:
-    places = {name: (place, kind.decode) for place, (name, kind) in enumerate(_kinds(value).items())}
-    template = [value._field_defaults.get(name, _REQUIRED) for name in places]
-    required = [name for name in places if name not in value._field_defaults]
+    kinds, defaults = _kinds(value), value._field_defaults
+    required = [name for name in kinds if name not in defaults]
+    turned = [(place, turn) for place, name in enumerate(required) if (turn := kinds[name].decode) is not None]
+    # None: its place is known.
+    places: dict[str, Any] = dict.fromkeys(required)
+    places.update((name, (len(required) + place, kinds[name].decode)) for place, name in enumerate(defaults))
+    first, template, count = _members(required), tuple(defaults.values()), len(required)
 
     def decode(data: Any) -> Any:
-        members = template[:]
-        for name, member in data.items():
-            place, turn = places[name]
-            members[place] = member if turn is None else turn(member)
-        for name in required:
-            if name not in data:
-                raise LookupError(f"{value.__name__} has no {name}")
+        try:
+            members = [*first(data), *template]
+        except KeyError as error:
+            raise LookupError(f"{value.__name__} has no {error.args[0]}") from None
+        for place, turn in turned:
+            members[place] = turn(members[place])
+        if len(data) > count:
+            for name, member in data.items():
+                if (where := places[name]) is not None:
+                    place, turn_or_none = where
+                    members[place] = member if turn_or_none is None else turn_or_none(member)
         return tuple.__new__(value, members)
 
     return decode
+
+
+def _members(names: list[str]) -> Turn:
+    """The members of these names, as a tuple. LookupError: one is not there."""
+    if len(names) > 1:
+        return itemgetter(*names)
+    return (lambda data: (data[names[0]],)) if names else lambda data: ()
