@@ -269,7 +269,7 @@ class Case(NamedTuple):
 
     @property
     def told(self) -> bool:
-        """Whether there is something to check in a run: a story or a final state, if only where conditions hold."""
+        """True if the case has `expect`, `final` or `when`."""
         return self.expect is not None or self.final is not None or bool(self.when)
 
     def assembled_by(self, assembler: str | None) -> Case:

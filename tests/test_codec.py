@@ -22,14 +22,14 @@ from kvmscen.results.measured import Wanted
 from kvmscen.sent.codec import Rows, decode, encode
 from kvmscen.sent.facts import Facts
 from kvmscen.sent.machine import Action, Bytes, Capability, Machine, Memslot, Sealed, Step, Tables, Vcpu
-from kvmscen.sent.measure import Kind, Measure, Place, Series
+from kvmscen.sent.measure import Kind, Measure, Series, TimedExit
 from kvmscen.sent.measure import Timing as Timed
 from kvmscen.sent.observation import Event, Observation
 from kvmscen.sent.sandbox import InForce
 
 CROSSING = (
     *(Action, Bytes, Capability, Machine, Memslot, Sealed, Step, Tables, Vcpu),
-    *(Kind, Measure, Place, Series, Timed, Event, Observation, Facts, InForce),
+    *(Kind, Measure, TimedExit, Series, Timed, Event, Observation, Facts, InForce),
     *(Target, Job, Legend, Line, Span, Wanted, Timing, Problem, Deed, Expectation, Expected, MemoryExpected, Story, Recording),
 )
 PLAIN = st.none() | st.booleans() | st.integers() | st.text(max_size=4)

@@ -23,7 +23,7 @@ class Shape(NamedTuple):
     align: int = 1
 
 
-class Place(NamedTuple):
+class Placed(NamedTuple):
     """A section's addresses: where the guest sees it and where its bytes are loaded."""
 
     gpa: int
@@ -52,12 +52,12 @@ def span(address: int, size: int) -> str:
     return f"{address:#x}-{address + size - 1:#x}" if size else f"{address:#x} (empty)"
 
 
-def place(shapes: Sequence[Shape], placements: Sequence[Placement], origin: int) -> tuple[dict[str, Place], list[Misplaced]]:
+def place(shapes: Sequence[Shape], placements: Sequence[Placement], origin: int) -> tuple[dict[str, Placed], list[Misplaced]]:
     """The address of every section, and all that is wrong with the placements."""
     problems: list[Misplaced] = []
     by_name = {shape.name: shape for shape in shapes}
     named = _named(by_name, placements, problems)
-    places: dict[str, Place] = {}
+    places: dict[str, Placed] = {}
     for name in named:
         _place_named(name, named, by_name, places, problems, origin, ())
     fixed = [(places[name].gpa, by_name[name].size) for name in places if by_name[name].size]
@@ -67,13 +67,13 @@ def place(shapes: Sequence[Shape], placements: Sequence[Placement], origin: int)
     for shape in sorted(shapes, key=lambda shape: rank[shape.name]):
         if shape.name not in places:
             cursor = _free(align_up(cursor, shape.align), shape, fixed)
-            places[shape.name] = Place(cursor, cursor)
+            places[shape.name] = Placed(cursor, cursor)
             cursor += shape.size
     _overlaps(shapes, places, named, problems)
     return places, problems
 
 
-def section_symbols(shapes: Sequence[Shape], places: dict[str, Place]) -> dict[str, int]:
+def section_symbols(shapes: Sequence[Shape], places: dict[str, Placed]) -> dict[str, int]:
     """`__text_start` and its like for every section; of `.x-1` and `.x_1` together `__x_1_start` would say one of two things."""
     symbols: dict[str, int] = {}
     stems = Counter(stem(shape.name) for shape in shapes)
@@ -111,7 +111,7 @@ def _place_named(
     name: str,
     named: dict[str, Placement],
     shapes: dict[str, Shape],
-    places: dict[str, Place],
+    places: dict[str, Placed],
     problems: list[Misplaced],
     origin: int,
     behind: tuple[str, ...],
@@ -131,7 +131,7 @@ def _place_named(
         _check(gpa, placement, shape)
     except Wrong as wrong:
         problems.append(Misplaced(str(wrong), placement))
-    places[name] = Place(gpa, gpa if placement.load is None else placement.load)
+    places[name] = Placed(gpa, gpa if placement.load is None else placement.load)
 
 
 def _check(gpa: int, placement: Placement, shape: Shape) -> None:
@@ -150,7 +150,7 @@ def _after(
     placement: Placement,
     named: dict[str, Placement],
     shapes: dict[str, Shape],
-    places: dict[str, Place],
+    places: dict[str, Placed],
     problems: list[Misplaced],
     origin: int,
     behind: tuple[str, ...],
@@ -170,7 +170,7 @@ def _after(
     if before not in places:
         # It is not placed by name itself: it starts where the unnamed ones do.
         gpa = align_up(origin, shapes[before].align)
-        places[before] = Place(gpa, gpa)
+        places[before] = Placed(gpa, gpa)
     return places[before].gpa + shapes[before].size
 
 
@@ -185,7 +185,7 @@ def _free(at: int, shape: Shape, fixed: list[tuple[int, int]]) -> int:
     return at
 
 
-def _overlaps(shapes: Sequence[Shape], places: dict[str, Place], named: dict[str, Placement], problems: list[Misplaced]) -> None:
+def _overlaps(shapes: Sequence[Shape], places: dict[str, Placed], named: dict[str, Placement], problems: list[Misplaced]) -> None:
     # What is misplaced already lies somewhere only for want of a place.
     misplaced = {problem.placement.name for problem in problems if problem.placement is not None}
     for what in ("gpa", "load"):

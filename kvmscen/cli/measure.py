@@ -29,7 +29,7 @@ def measure(arguments: argparse.Namespace) -> int:
         plot.check()
     if len(reports) > len({file for _, file in reports}):
         raise UsageError("only one report can go to a file, and to standard output: give the others a file, as json=cost.json")
-    plan = rounds.Plan(arguments.rounds or _ROUNDS, arguments.loop or "native")
+    plan = rounds.Schedule(arguments.rounds or _ROUNDS, arguments.loop or "native")
     if (arguments.save or arguments.against) and plan.rounds < baseline.ROUNDS_LEAST:
         raise UsageError(f"{plan.rounds} rounds are too few for a baseline: write --rounds {baseline.ROUNDS_LEAST} or more")
     kept = baseline.load(arguments.against) if arguments.against else None
@@ -81,14 +81,16 @@ class _Hosts:
         self.quiet: bool = arguments.quiet
         self.selection = work.Selection(arguments.k, tuple(arguments.case or ()), arguments.assembler)
 
-    def timed(self, files: Sequence[str], plan: rounds.Plan, screen: Screen, problems: Sequence[Problem] = ()) -> Run:
+    def timed(self, files: Sequence[str], plan: rounds.Schedule, screen: Screen, problems: Sequence[Problem] = ()) -> Run:
         """One measurement."""
         hosts = [host(name) for name in self.named] or defaults(say)
         told = Progress(screen, self.quiet)
         return rounds.measure(files, hosts, bool(self.named), self.selection, plan, screen.problem, told, problems)
 
 
-def _against(name: str, kept: baseline.Baseline, made: Run, hosts: _Hosts, plan: rounds.Plan, screen: Screen) -> tuple[Run, str]:
+def _against(
+    name: str, kept: baseline.Baseline, made: Run, hosts: _Hosts, plan: rounds.Schedule, screen: Screen
+) -> tuple[Run, str]:
     """The run judged against a baseline, and that in a sentence; what seems to have changed is timed again before it is told."""
     judged = baseline.judge(name, kept, made.results)
     least = baseline.least(kept, made.results)

@@ -7,7 +7,7 @@ import sys
 import time
 
 from kvmscen.cli.screen import Screen
-from kvmscen.measure.rounds import Step
+from kvmscen.measure.rounds import RoundDone
 from kvmscen.results.measured import median, told
 
 # Seconds between two lines where no terminal is.
@@ -24,7 +24,7 @@ class Progress:
         self.terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self.began = self.told = time.monotonic()
 
-    def __call__(self, step: Step) -> None:
+    def __call__(self, step: RoundDone) -> None:
         """Tell of a step, if it is time."""
         now = time.monotonic()
         if self.quiet or step.of == 0:
@@ -39,7 +39,7 @@ class Progress:
             print(f"kvmscen: {_words(step)}; {now - self.began:.0f} s so far", file=sys.stderr, flush=True)
 
 
-def _words(step: Step) -> str:
+def _words(step: RoundDone) -> str:
     """`round 3 of 10: x86_64-cost on kvm (24 of 80 runs); ram 0.24 ns, mmio 14.1 us`."""
     figures = ", ".join(f"{name} {told(median(medians))}" for name, medians in step.figures.items())
     place = (
@@ -48,7 +48,7 @@ def _words(step: Step) -> str:
     return f"round {step.round} of {step.rounds}: {place}" + (f"; so far {figures}" if figures else "")
 
 
-def _bar(step: Step, width: int) -> str:
+def _bar(step: RoundDone, width: int) -> str:
     full = _BAR * step.done // step.of
     text = f"[{'#' * full}{' ' * (_BAR - full)}] {_words(step)}"
     return text if len(text) <= width else text[: max(width - 3, 0)] + "..."

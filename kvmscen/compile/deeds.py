@@ -1,4 +1,4 @@
-"""What the host is told to do besides running the guest: where slots, capabilities and actions are written, and how they fail."""
+"""Source text and expected errno of memslots, capabilities and actions."""
 
 from __future__ import annotations
 

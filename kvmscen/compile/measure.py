@@ -10,7 +10,7 @@ from kvmscen.job.notation import Notation
 from kvmscen.results.measured import Wanted
 from kvmscen.scenario import Case, Step, Timed
 from kvmscen.sent.machine import Step as ScriptStep
-from kvmscen.sent.measure import Kind, Measure, Place
+from kvmscen.sent.measure import Kind, Measure, TimedExit
 
 
 class Timing(NamedTuple):
@@ -40,8 +40,8 @@ def _kind(one: Timed, timing: Timing, names: Names) -> Kind:
     return Kind(one.name, _place(one.to, names), since, -(-one.samples // timing.rounds), one.warmup)
 
 
-def _place(step: Step, names: Names) -> Place:
-    return Place(step.kind, names.fields(step), names.step(step).reply)
+def _place(step: Step, names: Names) -> TimedExit:
+    return TimedExit(step.kind, names.fields(step), names.step(step).reply)
 
 
 def wanted(case: Case, names: Names, notation: Notation) -> tuple[Wanted, ...]:

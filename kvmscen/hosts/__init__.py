@@ -49,7 +49,7 @@ class Host(Protocol):
         """Give back what no executor has."""
 
 
-class Row(NamedTuple):
+class HostKind(NamedTuple):
     """One kind of host: how it is written, where its class is (empty: not yet), and what it does, for people."""
 
     usage: str
@@ -57,16 +57,18 @@ class Row(NamedTuple):
     note: str
 
 
-HOSTS: dict[str, Row] = {
-    "kvm": Row("kvm", "kvmscen.hosts.kvm:KvmHost", "this machine's /dev/kvm"),
-    "model": Row(
+HOSTS: dict[str, HostKind] = {
+    "kvm": HostKind("kvm", "kvmscen.hosts.kvm:KvmHost", "this machine's /dev/kvm"),
+    "model": HostKind(
         "model[@KERNEL]", "kvmscen.hosts.model:ModelHost", "predicts the exits, without KVM; of that kernel where it is named"
     ),
-    "replay": Row("replay:FILE", "kvmscen.hosts.replay:ReplayHost", "gives back what run --record kept; FILE may be a folder"),
-    "qemu": Row(
+    "replay": HostKind(
+        "replay:FILE", "kvmscen.hosts.replay:ReplayHost", "gives back what run --record kept; FILE may be a folder"
+    ),
+    "qemu": HostKind(
         "qemu:ARCH[@KERNEL]", "kvmscen.hosts.qemu.host:QemuHost", "real KVM of any architecture, inside a Linux that QEMU boots"
     ),
-    "ssh": Row("ssh:USER@HOST[:PORT]", "kvmscen.hosts.ssh:SshHost", "real KVM of another machine, which needs python3 only"),
+    "ssh": HostKind("ssh:USER@HOST[:PORT]", "kvmscen.hosts.ssh:SshHost", "real KVM of another machine, which needs python3 only"),
 }
 
 

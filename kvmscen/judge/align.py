@@ -11,7 +11,7 @@ from itertools import zip_longest
 from math import inf
 
 from kvmscen.job.expectation import Expected
-from kvmscen.judge.walk import Course, Slot, Taken
+from kvmscen.judge.walk import Course, Occurrence, Taken
 from kvmscen.sent.machine import Step
 from kvmscen.sent.observation import Event
 from kvmscen.sent.script.interpreter import fits
@@ -25,8 +25,8 @@ _LONGEST = 200_000
 _ALONE, _HELD, _ELSEWHERE, _OTHER, _LATE = 1.0, 1.0, 1.5, 1.75, 1e-6
 _NEVER = 3.0
 
-Differs = Callable[[Slot, Event], tuple[str, ...]]
-Pair = tuple["Slot | None", "Taken | None"]
+Differs = Callable[[Occurrence, Event], tuple[str, ...]]
+Pair = tuple["Occurrence | None", "Taken | None"]
 
 
 class _TooLong(Exception):
@@ -37,7 +37,7 @@ class _Line:
     """All that may come on one vCPU, in order. `jumps`: from where to where one may go on, as what is between need not come."""
 
     def __init__(self) -> None:
-        self.slots: list[Slot] = []
+        self.slots: list[Occurrence] = []
         self.jumps: dict[int, list[int]] = {}
 
 
@@ -96,7 +96,7 @@ def _lay(
                 line.jumps.setdefault(start, []).append(len(line.slots))
 
 
-def _cost(slot: Slot, one: Taken, differs: Differs) -> float:
+def _cost(slot: Occurrence, one: Taken, differs: Differs) -> float:
     step, event = slot.step, one.event
     differing = differs(slot, event)
     if not differing:
@@ -160,7 +160,7 @@ def _ways(
 
 def _in_order(line: _Line, taken: Sequence[Taken], at: tuple[int, int]) -> list[Pair]:
     i, j = at
-    must: list[Slot] = []
+    must: list[Occurrence] = []
     while i < len(line.slots):
         if i in line.jumps:
             i = max(line.jumps[i])

@@ -53,7 +53,7 @@ _FETCHES, _ILLEGAL = (1, 12), 2
 _FLOATING = (0x07, 0x27, 0x43, 0x47, 0x4B, 0x4F, 0x53)
 
 
-class Taken(NamedTuple):
+class TakenException(NamedTuple):
     """`what` it was, `at` which pc (None: that is lost), the `registers` that say so, and `then` where the guest is now.
 
     `address` is that of the access, where there was one.
@@ -73,7 +73,7 @@ class Taken(NamedTuple):
         return f"the guest took an exception{where}: {self.what} ({self.registers}){second}. {self.then}"
 
 
-def taken(arch: str, seen: Observation) -> Taken | None:
+def taken(arch: str, seen: Observation) -> TakenException | None:
     """The exception of a guest that did not come to its end, None where it took none, or is elsewhere by now."""
     regs = seen.exception
     if regs is None:
@@ -84,7 +84,7 @@ def taken(arch: str, seen: Observation) -> Taken | None:
     return _arm64(regs) if arch == "arm64" else None
 
 
-def _arm64(regs: Mapping[str, int]) -> Taken | None:
+def _arm64(regs: Mapping[str, int]) -> TakenException | None:
     pc, base, esr, elr, far = (regs[name] for name in ("pc", "vbar_el1", "esr_el1", "elr_el1", "far_el1"))
     if not base <= pc < base + _VECTORS:
         return None
@@ -95,14 +95,14 @@ def _arm64(regs: Mapping[str, int]) -> Taken | None:
     told = f"ESR_EL1 {esr:#x}, ELR_EL1 {elr:#x}" + (f", FAR_EL1 {far:#x}" if ec in _ABORTS else "")
     if entry <= elr < entry + _VECTOR:
         then = f"It came from {vector}, so there is no handler, and what led there first is lost"
-        return Taken(what, None, told, then)
+        return TakenException(what, None, told, then)
     if ec in _ABORTS:
         what += f" at {far:#x}" + _status(esr & 0x3F)
     then = f"It is in {vector}, where no handler ends it: give it one, or avoid the exception"
     if ec == _SVC:
         # Where it returns to is behind it.
         elr -= 4
-    return Taken(what, elr, told, then, ec in _FETCH, bool(regs.get("again")), far if ec in _ABORTS else None)
+    return TakenException(what, elr, told, then, ec in _FETCH, bool(regs.get("again")), far if ec in _ABORTS else None)
 
 
 def _status(code: int) -> str:
@@ -114,7 +114,7 @@ def _status(code: int) -> str:
     return f": {name}" if name and code < 0x10 else f", status {code:#x}"
 
 
-def _riscv64(regs: Mapping[str, int]) -> Taken | None:
+def _riscv64(regs: Mapping[str, int]) -> TakenException | None:
     cause = regs["scause"]
     if cause >> 63:
         return None
@@ -123,4 +123,4 @@ def _riscv64(regs: Mapping[str, int]) -> Taken | None:
         what += ": floating point is off at the start (`sstatus: 0x2000` sets FS)"
     told = f"scause {cause}, sepc {regs['sepc']:#x}, stval {regs['stval']:#x}"
     then = f"It went on at stvec ({regs['stvec'] & ~3:#x}): give it a handler there, or avoid the exception"
-    return Taken(what, regs["sepc"], told, then, cause in _FETCHES)
+    return TakenException(what, regs["sepc"], told, then, cause in _FETCHES)

@@ -12,7 +12,7 @@ from kvmscen.job.job import Job, Legend
 from kvmscen.job.notation import Notation
 from kvmscen.job.origin import source
 from kvmscen.judge import exceptions, sregs
-from kvmscen.results.result import Mismatch, Row
+from kvmscen.results.result import Mismatch, StoryRow
 from kvmscen.sent.codec import decode
 from kvmscen.sent.machine import Action, Machine, Memslot, Step
 from kvmscen.sent.observation import Event, Observation
@@ -80,7 +80,7 @@ class Case:
         seen: Observation,
         unexpected: Sequence[Event] = (),
         mismatches: Sequence[Mismatch] = (),
-        rows: Sequence[Row] = (),
+        rows: Sequence[StoryRow] = (),
     ) -> None:
         self.job = job
         self.story = story

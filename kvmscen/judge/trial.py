@@ -18,8 +18,8 @@ from kvmscen.judge.align import aligned
 from kvmscen.judge.astray import astray
 from kvmscen.judge.compare import at_width, counts_rounds, differences, memory_holds, undone
 from kvmscen.judge.untried import untried
-from kvmscen.judge.walk import Course, Slot, Taken
-from kvmscen.results.result import Mismatch, Row
+from kvmscen.judge.walk import Course, Occurrence, Taken
+from kvmscen.results.result import Mismatch, StoryRow
 from kvmscen.sent.observation import Event, Observation
 from kvmscen.sent.script.interpreter import answered, matches
 from kvmscen.sent.script.recorder import op_of
@@ -57,7 +57,7 @@ class Trial:
         self._shown: list[Event | None] = []
         self._counting: dict[int, bool] = {}
         self._known: dict[tuple[int, int, int], tuple[str, ...]] = {}
-        self._made: dict[tuple[object, ...], Row] = {}
+        self._made: dict[tuple[object, ...], StoryRow] = {}
         self._behind: dict[int, Taken] = {}
 
     def holds(self) -> bool:
@@ -97,7 +97,7 @@ class Trial:
             return ("extra",)
         return self.differences(one.slot, event) + self._unanswered(one, one.slot)
 
-    def differences(self, slot: Slot, event: Event) -> tuple[str, ...]:
+    def differences(self, slot: Occurrence, event: Event) -> tuple[str, ...]:
         """What of a step an event does not hold, with addresses in the scenario's own words."""
         # Steps and events live as long as this does, so their ids name them; without a series every round is the same.
         step = slot.step
@@ -112,7 +112,7 @@ class Trial:
         prefix, _, at = differs.partition(".")
         return f"memory.{self.notation.address(int(at, 16))}" if prefix == "memory" else differs
 
-    def _unanswered(self, one: Taken, slot: Slot) -> tuple[str, ...]:
+    def _unanswered(self, one: Taken, slot: Occurrence) -> tuple[str, ...]:
         """What the host should have replied and done for this step, and has not."""
         step, given = slot.step, None if one.given is None else one.given.step
         failed = one.event is self._last_failed
@@ -122,7 +122,7 @@ class Trial:
 
     # --- the end ----------------------------------------------------------------------------------------------------
 
-    def _owed(self) -> Iterator[tuple[int, Slot]]:
+    def _owed(self) -> Iterator[tuple[int, Occurrence]]:
         return iter(()) if self.story.steps is None else self.course.owed(self.taken)
 
     def _ending(self) -> Iterator[Mismatch]:
@@ -179,7 +179,7 @@ class Trial:
 
     # --- for reports ------------------------------------------------------------------------------------------------
 
-    def rows(self) -> tuple[Row, ...]:
+    def rows(self) -> tuple[StoryRow, ...]:
         """The whole story side by side, in order: aligned so that what differs is seen at its place.
 
         Where the alignment shows no difference, though there is one along the host's way, that way is shown.
@@ -189,16 +189,16 @@ class Trial:
             rows = self._rows(side)
             if any(row.mark in "!-+" for row in rows) or (self.begins() and not any(True for _ in self._owed())):
                 return rows
-        pairs: list[tuple[Slot | None, Taken | None]] = [(one.slot, one) for one in self.taken]
+        pairs: list[tuple[Occurrence | None, Taken | None]] = [(one.slot, one) for one in self.taken]
         pairs += [(slot, None) for _, slot in islice(self._owed(), _OWED)]
         return self._rows(pairs)
 
-    def _rows(self, pairs: Sequence[tuple[Slot | None, Taken | None]]) -> tuple[Row, ...]:
+    def _rows(self, pairs: Sequence[tuple[Occurrence | None, Taken | None]]) -> tuple[StoryRow, ...]:
         self._numbers = [0 if slot is None else slot.number for slot, _ in pairs]
         self._shown = [None if one is None else one.event for _, one in pairs]
         return tuple(self._row(slot, one) for slot, one in pairs)
 
-    def mismatches(self, rows: Sequence[Row]) -> tuple[Mismatch, ...]:
+    def mismatches(self, rows: Sequence[StoryRow]) -> tuple[Mismatch, ...]:
         """Every difference: of the rows that `rows` gave, of the end, and of the final state."""
         out: list[Mismatch] = []
         for row, number in zip(rows, self._numbers, strict=True):
@@ -206,21 +206,21 @@ class Trial:
                 out.append(Mismatch(number, row.line, row.expected or None, row.observed or None))
         return (*out, *self._ending(), *self._final())
 
-    def unexpected(self, rows: Sequence[Row]) -> list[Event]:
+    def unexpected(self, rows: Sequence[StoryRow]) -> list[Event]:
         """The events in the rows that `rows` gave which were not expected there."""
         return [event for event, row in zip(self._shown, rows, strict=True) if event is not None and row.mark in "!+"]
 
-    def _row(self, slot: Slot | None, one: Taken | None) -> Row:
+    def _row(self, slot: Occurrence | None, one: Taken | None) -> StoryRow:
         if one is None:
             assert slot is not None
-            return Row("-", slot.step.line, self.notation.expected(slot.step, slot.nth), "")
+            return StoryRow("-", slot.step.line, self.notation.expected(slot.step, slot.nth), "")
         event, deed = one.event, one.deed
         if event.kind == "succeeded" or one.written:
             return self._deed_row(one)
         if slot is None:
             mark = " " if self.story.steps is None else "+" if self.wrong(one) or not one.ignored else "~"
             line = 0 if deed is None else deed.line
-            return Row(mark, line, "", self.notation.event(event), (), self._at(event, deed))
+            return StoryRow(mark, line, "", self.notation.event(event), (), self._at(event, deed))
         counting = self._counting.get(id(slot.step), True)
         told = self._told_behind(one)
         key = (id(slot.step), id(event), slot.nth if counting else 0, id(one.given and one.given.step), told)
@@ -235,14 +235,14 @@ class Trial:
         then = self._behind.get(id(one))
         return then is not None and then.event.op is not None and bool(self.wrong(then))
 
-    def _pair(self, slot: Slot, one: Taken, told: bool) -> Row:
+    def _pair(self, slot: Occurrence, one: Taken, told: bool) -> StoryRow:
         event, step = one.event, slot.step
         differs = self.differences(slot, event)
         if differs != ("exit",):
             differs += self._unanswered(one, slot)
         if told and differs == ("then",) and one.given is not None and one.given.step is step:
             differs = ()
-        return Row(
+        return StoryRow(
             "!" if differs else " ",
             step.line,
             self.notation.expected(at_width(step, event), slot.nth),
@@ -252,13 +252,13 @@ class Trial:
             self._note(slot, one, differs),
         )
 
-    def _deed_row(self, one: Taken) -> Row:
+    def _deed_row(self, one: Taken) -> StoryRow:
         event, deed = one.event, one.deed
         expected = "" if deed is None or deed.errno is None else f"error: {{errno: {deed.errno}}}"
         line = 0 if deed is None else deed.line
-        return Row(" " if one.told else "!", line, expected, self.notation.event(event), (), self._at(event, deed))
+        return StoryRow(" " if one.told else "!", line, expected, self.notation.event(event), (), self._at(event, deed))
 
-    def _note(self, slot: Slot, one: Taken, differs: Sequence[str]) -> str:
+    def _note(self, slot: Occurrence, one: Taken, differs: Sequence[str]) -> str:
         """What was not replied or done, and why, in words."""
         step, given = slot.step, one.given
         out: list[str] = []

@@ -15,7 +15,7 @@ from kvmscen.sent.observation import Event, behind
 from kvmscen.sent.script.interpreter import Position, Script, iteration
 
 
-class Slot(NamedTuple):
+class Occurrence(NamedTuple):
     """One expected occurrence: the step, its round from 0, and the step's number from 1 as it is written."""
 
     step: Expected
@@ -32,10 +32,10 @@ class Taken(NamedTuple):
 
     event: Event
     at: Position | None = None
-    slot: Slot | None = None
+    slot: Occurrence | None = None
     deed: Deed | None = None
     ignored: bool = False
-    given: Slot | None = None
+    given: Occurrence | None = None
 
     @property
     def step(self) -> Expected | None:
@@ -62,7 +62,7 @@ class Course:
         self._own: dict[int, tuple[Expected, ...]] = {}
         self._mirrors: dict[int, tuple[Step, ...]] = {}
         self.setup = parts(story.setup)
-        self._slots: dict[tuple[int, Position], Slot | None] = {}
+        self._slots: dict[tuple[int, Position], Occurrence | None] = {}
 
     @property
     def vcpus(self) -> list[int]:
@@ -83,13 +83,13 @@ class Course:
             self._mirrors[vcpu] = tuple(map(_mirror, self.steps(vcpu)))
         return Script(self._mirrors[vcpu], self._ignored())
 
-    def slot(self, vcpu: int, at: Position) -> Slot | None:
+    def slot(self, vcpu: int, at: Position) -> Occurrence | None:
         """The step at a position; None where there is none, as a recording may have it."""
         if (vcpu, at) not in self._slots:
             self._slots[vcpu, at] = self._find(vcpu, at)
         return self._slots[vcpu, at]
 
-    def _find(self, vcpu: int, at: Position) -> Slot | None:
+    def _find(self, vcpu: int, at: Position) -> Occurrence | None:
         steps, step = self.steps(vcpu), None
         for index, _ in at:
             if not 0 <= index < len(steps):
@@ -98,7 +98,7 @@ class Course:
             steps = step.steps
         if step is None or step.kind == "group":
             return None
-        return Slot(step, iteration(at, step.repeat), self._numbers[id(step)])
+        return Occurrence(step, iteration(at, step.repeat), self._numbers[id(step)])
 
     def deed(self, event: Event) -> Deed | None:
         """The slot, capability or action that an event's ioctl is of."""
@@ -144,7 +144,7 @@ class Course:
             slot = None if verdict.at is None else self.slot(event.vcpu, verdict.at)
             yield Taken(event, verdict.at, slot, deed, verdict.ignored, one.slot)
 
-    def owed(self, taken: Sequence[Taken]) -> Iterator[tuple[int, Slot]]:
+    def owed(self, taken: Sequence[Taken]) -> Iterator[tuple[int, Occurrence]]:
         """What must still have come behind these events, by vCPU and in order."""
         last: dict[int, Position] = {}
         for one in taken:
@@ -153,7 +153,7 @@ class Course:
         for vcpu in self.vcpus:
             yield from ((vcpu, slot) for slot in self._behind(vcpu, last.get(vcpu)))
 
-    def _behind(self, vcpu: int, at: Position | None) -> Iterator[Slot]:
+    def _behind(self, vcpu: int, at: Position | None) -> Iterator[Occurrence]:
         if at is None:
             yield from self._must(vcpu, (), self.steps(vcpu), 0)
             return
@@ -166,11 +166,11 @@ class Course:
             yield from self._rounds(vcpu, at[:depth], index, step, nth + 1)
             yield from self._must(vcpu, at[:depth], steps[depth], index + 1)
 
-    def _must(self, vcpu: int, outer: Position, steps: Sequence[Expected], first: int) -> Iterator[Slot]:
+    def _must(self, vcpu: int, outer: Position, steps: Sequence[Expected], first: int) -> Iterator[Occurrence]:
         for index in range(first, len(steps)):
             yield from self._rounds(vcpu, outer, index, steps[index], 0)
 
-    def _rounds(self, vcpu: int, outer: Position, index: int, step: Expected, first: int) -> Iterator[Slot]:
+    def _rounds(self, vcpu: int, outer: Position, index: int, step: Expected, first: int) -> Iterator[Occurrence]:
         if _may_be_missing(step):
             return
         for nth in range(first, step.repeat[0]):

@@ -21,14 +21,14 @@ from kvmscen.sent.codec import decode, encode
 from kvmscen.sent.observation import Observation
 
 
-class Plan(NamedTuple):
+class Schedule(NamedTuple):
     """How to time: the samples are spread over so many rounds; `loop` is native (Python where it cannot be) or python."""
 
     rounds: int
     loop: str
 
 
-class Step(NamedTuple):
+class RoundDone(NamedTuple):
     """How far it is: `done` executions `of` all, in which round, and what runs next.
 
     `figures` are the medians of the rounds that it has had, in nanoseconds by kind.
@@ -57,9 +57,9 @@ def measure(
     hosts: Sequence[Host],
     each: bool,
     selection: work.Selection,
-    plan: Plan,
+    plan: Schedule,
     on_problem: Callable[[Problem], None],
-    on_step: Callable[[Step], None],
+    on_step: Callable[[RoundDone], None],
     problems: Sequence[Problem] = (),
 ) -> Run:
     """Time the cases of files that have `measure`. `each`, `selection`, `problems` as in work.run; closes the hosts.
@@ -87,7 +87,7 @@ def measure(
                 if one.ended is None:
                     on_step(_step(one, number * len(live) + index, of, number + 1, plan.rounds))
                     _round(one, plan.rounds, {host.name: host for host in usable}, executors)
-        on_step(Step(of, of, plan.rounds, plan.rounds))
+        on_step(RoundDone(of, of, plan.rounds, plan.rounds))
     except KeyboardInterrupt:
         interrupted = True
     finally:
@@ -101,10 +101,10 @@ def measure(
     return Run(work.new_id(), started, __version__, tuple(results), tuple(found), elapsed, interrupted)
 
 
-def _step(one: _Timed, done: int, of: int, number: int, rounds: int) -> Step:
+def _step(one: _Timed, done: int, of: int, number: int, rounds: int) -> RoundDone:
     job = one.job
     name = job.scenario if job.case == "default" else f"{job.scenario}:{job.case}"
-    return Step(done, of, number, rounds, name, job.host, so_far(job, one.seen))
+    return RoundDone(done, of, number, rounds, name, job.host, so_far(job, one.seen))
 
 
 def _untimed(job: Job, dead: Mapping[str, Problem]) -> Result | None:
@@ -120,7 +120,7 @@ def _jobs(
     hosts: Sequence[Host],
     each: bool,
     selection: work.Selection,
-    plan: Plan,
+    plan: Schedule,
     found: list[Problem],
     on_problem: Callable[[Problem], None],
 ) -> list[Job]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 
 from kvmscen.reports import harmless
-from kvmscen.results.result import Result, Row
+from kvmscen.results.result import Result, StoryRow
 
 BAD = ("FAIL", "ERROR", "XPASS")
 PREDICTED = "predicted by the model, not run on KVM"
@@ -89,14 +89,14 @@ def _quoted(word: str) -> str:
     return "$'" + "".join(chr(b) if 0x20 <= b < 0x7F and b not in b"'\\" else f"\\x{b:02x}" for b in raw) + "'"
 
 
-def rows(result: Result) -> list[Row]:
+def rows(result: Result) -> list[StoryRow]:
     """The result's rows, and one for each mismatch that is not of a step: the final state, a limit that was reached."""
     told = {(row.line, row.expected, row.observed) for row in result.rows if row.mark in "!-+"}
     out = list(result.rows)
     for m in result.mismatches:
         if (m.line, m.expected or "", m.observed or "") not in told:
             mark = "-" if m.observed is None else "+" if m.expected is None else "!"
-            out.append(Row(mark, m.line, m.expected or "", m.observed or ""))
+            out.append(StoryRow(mark, m.line, m.expected or "", m.observed or ""))
     return out
 
 
@@ -141,7 +141,7 @@ def headline(result: Result, full: bool = True) -> str:
     return f"{clean(file)}:{line}: {what(result, full)}"
 
 
-def _names(row: Row) -> str:
+def _names(row: StoryRow) -> str:
     return one_line(", ".join(row.differs))
 
 
@@ -154,9 +154,9 @@ def differences(result: Result, width: int | None, paint: Paint, context: int = 
     return _side_by_side(folded, width, paint) if width and width >= SIDE_BY_SIDE else _unified(folded, width, paint)
 
 
-def fold(story: Sequence[Row], context: int = CONTEXT) -> list[Row | str]:
+def fold(story: Sequence[StoryRow], context: int = CONTEXT) -> list[StoryRow | str]:
     """The rows, with long stretches of one kind replaced by a note that says how many are left out."""
-    out: list[Row | str] = []
+    out: list[StoryRow | str] = []
     groups = [(kind, list(group)) for kind, group in groupby(story, lambda row: "=" if row.mark in " ~" else row.mark)]
     for number, (kind, group) in enumerate(groups):
         if kind == "=":
@@ -176,22 +176,22 @@ def fold(story: Sequence[Row], context: int = CONTEXT) -> list[Row | str]:
     return _capped(out)
 
 
-def _capped(rows: list[Row | str]) -> list[Row | str]:
+def _capped(rows: list[StoryRow | str]) -> list[StoryRow | str]:
     """The rows up to so many differences, and the last of them: what lies between is counted."""
-    wrong = [n for n, row in enumerate(rows) if isinstance(row, Row) and row.mark in "!-+"]
+    wrong = [n for n, row in enumerate(rows) if isinstance(row, StoryRow) and row.mark in "!-+"]
     if len(wrong) <= MOST + CONTEXT + 1:
         return rows
     start, end = wrong[MOST - 1] + 1, wrong[-CONTEXT]
     # A row that is the same belongs to the difference behind it.
-    while end > start and isinstance(rows[end - 1], Row) and rows[end - 1].mark in " ~":  # type: ignore[union-attr]
+    while end > start and isinstance(rows[end - 1], StoryRow) and rows[end - 1].mark in " ~":  # type: ignore[union-attr]
         end -= 1
     left_out = rows[start:end]
-    differ = sum(isinstance(row, Row) and row.mark in "!-+" for row in left_out)
+    differ = sum(isinstance(row, StoryRow) and row.mark in "!-+" for row in left_out)
     note = f"... {differ:,} more that differ, in {len(left_out):,} lines that are left out ..."
     return [*rows[:start], note, *rows[end:]]
 
 
-def _folded(kind: str, folded: Sequence[Row]) -> str:
+def _folded(kind: str, folded: Sequence[StoryRow]) -> str:
     ignored = sum(row.mark == "~" for row in folded)
     equal = len(folded) - ignored
     if kind == "=":
@@ -201,7 +201,7 @@ def _folded(kind: str, folded: Sequence[Row]) -> str:
     return f"... {len(folded):,} more {kinds.get(kind, '')} ..."
 
 
-def _unified(folded: Iterable[Row | str], width: int | None, paint: Paint) -> list[str]:
+def _unified(folded: Iterable[StoryRow | str], width: int | None, paint: Paint) -> list[str]:
     folded = list(folded)
     digits = _digits(folded)
     room = max(width - digits - 5, 20) if width else None
@@ -232,11 +232,11 @@ def _unified(folded: Iterable[Row | str], width: int | None, paint: Paint) -> li
     return out
 
 
-def _side_by_side(folded: Iterable[Row | str], width: int, paint: Paint) -> list[str]:
+def _side_by_side(folded: Iterable[StoryRow | str], width: int, paint: Paint) -> list[str]:
     folded = list(folded)
     digits = max(_digits(folded), len("line"))
     blank = " " * (digits + 6)
-    real = [row for row in folded if isinstance(row, Row)]
+    real = [row for row in folded if isinstance(row, StoryRow)]
     left = max(len("expected"), *(len(clean(row.expected)) for row in real))
     right = max(len("observed"), *(max(len(clean(row.observed)), len(clean(row.source)) + 5) for row in real))
     room = width - len(blank) - 3
@@ -265,8 +265,8 @@ def _side_by_side(folded: Iterable[Row | str], width: int, paint: Paint) -> list
     return out
 
 
-def _digits(folded: Iterable[Row | str]) -> int:
-    return max([len(str(row.line)) for row in folded if isinstance(row, Row)], default=1)
+def _digits(folded: Iterable[StoryRow | str]) -> int:
+    return max([len(str(row.line)) for row in folded if isinstance(row, StoryRow)], default=1)
 
 
 def _wrap(text: str, width: int | None) -> list[str]:

@@ -14,7 +14,7 @@ from kvmscen.sent.observation import Observation
 STATUSES = ("PASS", "FAIL", "ERROR", "SKIP", "XFAIL", "XPASS")
 
 
-class Row(NamedTuple):
+class StoryRow(NamedTuple):
     """One line of expected beside observed.
 
     `mark`: ` ` the same, `!` both there and different, `-` expected and missing, `+` observed and not expected, `~` observed
@@ -63,7 +63,7 @@ class Result(NamedTuple):
     by side, where something differs. `hint` is there where the outcome has a known cause. `elapsed` in seconds. `memory` is the
     final memory that was asked for, as `{gpa: {unit: values}}`. `measured` are the figures where exits were timed,
     by the `verb` measure. `accesses` are those that left the guest, `notes` are on the program. `sources` says where in the
-    program each of the first thousand events comes from, as `source` of a Row. `flavour` is that of KVM
+    program each of the first thousand events comes from, as `source` of a StoryRow. `flavour` is that of KVM
     (pvm, svm, vmx, vhe, nvhe), None where it cannot be told.
     """
 
@@ -80,7 +80,7 @@ class Result(NamedTuple):
     reason: str | None = None
     elapsed: float = 0.0
     mismatches: tuple[Mismatch, ...] = ()
-    rows: tuple[Row, ...] = ()
+    rows: tuple[StoryRow, ...] = ()
     hint: str | None = None
     machine: str | None = None
     observation: Observation | None = None

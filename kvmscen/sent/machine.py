@@ -163,7 +163,7 @@ def _digest(data: Json) -> str:
     scripts = [vcpu.get("script", ()) for vcpu in data["vcpus"]]
     kept["vcpus"] = [{**vcpu, "script": _deeds(script, _waits(script))} for vcpu, script in zip(data["vcpus"], scripts)]
     if "measure" in kept:
-        # How often and by which loop does not change the question.
+        # Sample counts and the kind of loop do not affect the guest, so they are not hashed.
         kept["measure"] = [{key: kind[key] for key in ("to", "since") if key in kind} for kind in kept["measure"]["kinds"]]
     text = json.dumps(kept, sort_keys=True, separators=(",", ":"))
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 Json = dict[str, Any]
 
 
-class Place(NamedTuple):
+class TimedExit(NamedTuple):
     """An exit by its name and by matchers of its members; `reply` are the members that user space writes back."""
 
     exit: str
@@ -23,8 +23,8 @@ class Kind(NamedTuple):
     """
 
     name: str
-    to: Place
-    since: Place | None
+    to: TimedExit
+    since: TimedExit | None
     samples: int
     warmup: int
 

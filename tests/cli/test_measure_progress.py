@@ -11,7 +11,7 @@ import pytest
 
 from kvmscen.cli import progress
 from kvmscen.cli.screen import Screen
-from kvmscen.measure.rounds import Step
+from kvmscen.measure.rounds import RoundDone
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 GUEST = """\
@@ -22,7 +22,7 @@ asm: |
       jmp _start
 measure: {pio: {io: {port: 0x10}, samples: 500}}
 """
-STEP = Step(24, 80, 3, 10, "cost", "kvm", {"ram": (0.2, 0.3, 0.25), "mmio": (14400.0,)})
+STEP = RoundDone(24, 80, 3, 10, "cost", "kvm", {"ram": (0.2, 0.3, 0.25), "mmio": (14400.0,)})
 
 
 def test_without_a_terminal_it_is_a_line_now_and_then(
@@ -38,7 +38,7 @@ def test_without_a_terminal_it_is_a_line_now_and_then(
         "kvmscen: round 3 of 10: cost on kvm (24 of 80 runs); so far ram 0.25 ns, mmio 14.4 us; 0 s so far"
     )
     assert shown.out == ""
-    told(Step(80, 80, 10, 10))
+    told(RoundDone(80, 80, 10, 10))
     assert capsys.readouterr().err == ""
 
 

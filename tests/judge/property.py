@@ -20,7 +20,7 @@ from random_guests import case, plain
 from kvmscen.job.expectation import Expected, Story
 from kvmscen.job.job import Legend
 from kvmscen.judge.trial import Trial
-from kvmscen.results.result import Row
+from kvmscen.results.result import StoryRow
 from kvmscen.sent.observation import Observation
 
 _ROUNDS = range(10)  # more than a step can have had
@@ -59,7 +59,7 @@ def unreal(trial: Trial, story: oracle.Plain, run: oracle.Plain) -> str:
     return _left(rows, story) or _marks(rows, shown, events, story)
 
 
-def _left(rows: Sequence[Row], story: oracle.Plain) -> str:
+def _left(rows: Sequence[StoryRow], story: oracle.Plain) -> str:
     """The steps of the left column, those of each vCPU by themselves, are one way to go through the whole story."""
     walk = oracle.Walk(story, {"events": []})
     for steps in walk.steps.values():
@@ -74,7 +74,7 @@ def _left(rows: Sequence[Row], story: oracle.Plain) -> str:
     return ""
 
 
-def _marks(rows: Sequence[Row], shown: Sequence[int | None], events: dict[int, oracle.Plain], story: oracle.Plain) -> str:
+def _marks(rows: Sequence[StoryRow], shown: Sequence[int | None], events: dict[int, oracle.Plain], story: oracle.Plain) -> str:
     lines = _lines(story["steps"])
     for row, key in zip(rows, shown, strict=True):
         event, step = None if key is None else events[key], lines.get(row.line)

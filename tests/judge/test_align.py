@@ -15,7 +15,7 @@ from kvmscen.job.expectation import Expected, MemoryExpected, Story
 from kvmscen.job.job import Legend, Line
 from kvmscen.judge.align import aligned
 from kvmscen.judge.trial import Trial
-from kvmscen.results.result import Mismatch, Row
+from kvmscen.results.result import Mismatch, StoryRow
 from kvmscen.sent.header import exits
 from kvmscen.sent.observation import Event, Observation
 
@@ -62,7 +62,7 @@ def group(*steps: Expected, repeat: tuple[int, int]) -> Expected:
 
 def judged(
     steps: Iterable[Expected] | None, events: Iterable[Event], stopped: str = "end", **more: Any
-) -> tuple[tuple[Row, ...], tuple[Mismatch, ...]]:
+) -> tuple[tuple[StoryRow, ...], tuple[Mismatch, ...]]:
     observed = {key: more.pop(key) for key in ("seen_regs", "seen_memory") if key in more}
     story = Story(None if steps is None else tuple(steps), **more)
     seen = Observation(stopped, walked(story, events), observed.get("seen_regs", {}), observed.get("seen_memory", {}), 0.1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kvmscen.errors import Problem
-from kvmscen.results.result import Mismatch, Result, Row, Run, Tally
+from kvmscen.results.result import Mismatch, Result, Run, StoryRow, Tally
 from kvmscen.sent.observation import Event, Observation
 
 FILE = "scenarios/arm64-post-index.yaml"
@@ -31,8 +31,8 @@ def store(address: int, pc: int) -> Event:
     return Event(0, "exit", "mmio", {"phys_addr": address, "is_write": True, "len": 8, "data": 0}, pc)
 
 
-def same(line: int, text: str, source: str = "") -> Row:
-    return Row(" ", line, text, text, (), source)
+def same(line: int, text: str, source: str = "") -> StoryRow:
+    return StoryRow(" ", line, text, text, (), source)
 
 
 def post_index(**changes: object) -> Result:
@@ -74,7 +74,7 @@ def enosys(**changes: object) -> Result:
         "rows": (
             same(24, mmio(0x5000), SOURCES[0]),
             same(25, mmio(0x5008), SOURCES[1]),
-            Row("!", 26, mmio(0x5000), ENOSYS, ("exit",), SOURCES[2]),
+            StoryRow("!", 26, mmio(0x5000), ENOSYS, ("exit",), SOURCES[2]),
         ),
         "hint": HINT,
     }
@@ -126,11 +126,11 @@ def data_and_regs() -> Result:
         ),
         rows=(
             same(33, io(0x41), "18: out %al, %dx"),
-            Row("~", 0, "", "io: {direction: out, port: 0x80, size: 1, data: 0}", (), "19: out %al, $0x80"),
-            Row("!", 34, io(0x42), io(0x62), ("data", "regs.rbx"), "21: out %al, %dx"),
-            Row("-", 35, io(0x43), ""),
+            StoryRow("~", 0, "", "io: {direction: out, port: 0x80, size: 1, data: 0}", (), "19: out %al, $0x80"),
+            StoryRow("!", 34, io(0x42), io(0x62), ("data", "regs.rbx"), "21: out %al, %dx"),
+            StoryRow("-", 35, io(0x43), ""),
             same(36, "hlt: {}", "25: hlt"),
-            Row("+", 0, "", "shutdown: {}", (), "26: ud2"),
+            StoryRow("+", 0, "", "shutdown: {}", (), "26: ud2"),
         ),
     )
 
@@ -142,7 +142,7 @@ def repeated(differs: bool = True) -> Result:
     rows = [same(20, right, "12: movl %eax, counter") for _ in range(1000)]
     where = (500,) if differs else range(1000)
     for number in where:
-        rows[number] = Row("!", 20, right, wrong, ("len",), "12: movl %eax, counter")
+        rows[number] = StoryRow("!", 20, right, wrong, ("len",), "12: movl %eax, counter")
     return x86("loop", "FAIL", mismatches=(Mismatch(1, 20, right, wrong),), rows=tuple(rows))
 
 
@@ -183,7 +183,7 @@ def timed_out() -> Result:
         "spin",
         "FAIL",
         mismatches=(Mismatch(1, 12, "hlt: {}", None),),
-        rows=(Row("-", 12, "hlt: {}", ""), Row("+", 0, "", "timeout: 5", (), "9: jmp .")),
+        rows=(StoryRow("-", 12, "hlt: {}", ""), StoryRow("+", 0, "", "timeout: 5", (), "9: jmp .")),
         observation=Observation(
             "timeout", (Event(0, "timeout", "", {"timeout": 5.0}, 0x1000),), {"rip": 0x1000}, {}, 5.0, "no exit within 5 s"
         ),

@@ -14,7 +14,7 @@ from jsonschema import Draft7Validator
 from report_samples import MACHINE, RUNS, enosys, post_index, run, skipped, x86, xfailed
 
 from kvmscen.reports import FORMATS, json_report
-from kvmscen.results.result import Row
+from kvmscen.results.result import StoryRow
 from kvmscen.sent.header import exits
 from kvmscen.sent.observation import Event
 
@@ -154,7 +154,7 @@ def test_junit_classname(file, classname):
 
 def test_junit_holds_what_xml_cannot():
     nasty = "\x00\x08\x1b\ud800\ufffe<&>\"']]>"
-    row = Row("+", 0, "", nasty, (), nasty)
+    row = StoryRow("+", 0, "", nasty, (), nasty)
     report = FORMATS["junit"](run(x86(nasty, "FAIL", file=nasty, reason=nasty, rows=(row,)), skipped(reason=nasty)))
     root = ET.fromstring(report.encode())
     assert next(case.get("name") for case in root.iter("testcase")) == "\\x00\\x08\\x1b\\ud800\\ufffe<&>\"']]>@kvm"

@@ -10,7 +10,7 @@ from report_samples import RUNS, broken, data_and_regs, enosys, io, post_index, 
 
 from kvmscen.errors import Problem
 from kvmscen.reports import harmless, story, text
-from kvmscen.results.result import Mismatch, Row
+from kvmscen.results.result import Mismatch, StoryRow
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 FAILURES = [enosys(), data_and_regs(), repeated(), broken()]
@@ -44,7 +44,7 @@ def test_the_whole_report_is_ascii_without_control_characters(name):
 
 
 def test_a_guest_cannot_steer_the_terminal():
-    row = Row("+", 0, "", "hlt: {}", (), "9: \x1b[2J\x9b31m # \u202e")
+    row = StoryRow("+", 0, "", "hlt: {}", (), "9: \x1b[2J\x9b31m # \u202e")
     result = x86(status="FAIL", rows=(row,), reason="\x1b]0;title\x07", hint="\x1b[1m", kernel="6\x1b[1m")
     whole = text.render(run(result, problems=(Problem("a.yaml", 1, 2, "no \x1b[2J here\nor there"),))) + text.line(result, False)
     assert "\x1b" not in whole
@@ -68,19 +68,24 @@ def test_side_by_side_from_100_columns_on():
 
 
 def test_equal_stretches_are_folded():
-    rows = [same(9, "hlt: {}") for _ in range(1000)] + [Row("-", 10, "shutdown: {}", "")]
+    rows = [same(9, "hlt: {}") for _ in range(1000)] + [StoryRow("-", 10, "shutdown: {}", "")]
     shown = text.failure(x86(status="FAIL", rows=tuple(rows)), False, 80)
     assert "... 997 equal steps ..." in shown
     assert shown.count("hlt: {}") == 3
 
 
 def test_a_fold_of_one_row_is_not_made():
-    rows = [same(9, "hlt: {}") for _ in range(4)] + [Row("-", 10, "shutdown: {}", "")]
+    rows = [same(9, "hlt: {}") for _ in range(4)] + [StoryRow("-", 10, "shutdown: {}", "")]
     assert story.fold(rows) == rows
 
 
 def test_ignored_exits_are_counted_apart():
-    rows = [same(9, "hlt: {}"), *[Row("~", 0, "", "io: {}") for _ in range(8)], same(9, "hlt: {}"), Row("-", 10, "x: {}", "")]
+    rows = [
+        same(9, "hlt: {}"),
+        *[StoryRow("~", 0, "", "io: {}") for _ in range(8)],
+        same(9, "hlt: {}"),
+        StoryRow("-", 10, "x: {}", ""),
+    ]
     assert story.fold(rows)[0] == "... 1 equal step, 6 ignored exits ..."
 
 
@@ -94,7 +99,7 @@ def test_the_command_survives_the_shell(file):
 
 
 def test_the_place_of_what_was_not_expected_is_the_step_before():
-    rows = (same(7, "hlt: {}"), Row("+", 0, "", "shutdown: {}"), Row("-", 9, "hlt: {}", ""))
+    rows = (same(7, "hlt: {}"), StoryRow("+", 0, "", "shutdown: {}"), StoryRow("-", 9, "hlt: {}", ""))
     assert story.headline(x86(status="FAIL", rows=rows)).startswith("scenarios/x86-io.yaml:7: ")
     assert story.headline(x86(status="FAIL", rows=rows[1:2])).startswith("scenarios/x86-io.yaml:3: ")
 
@@ -139,7 +144,7 @@ def test_no_table_is_spoken_of_where_none_is():
 
 
 def test_a_failure_is_told_in_full_once():
-    first = x86("a", "FAIL", rows=(Row("!", 5, io(1), io(2), ("data",)),), mismatches=(Mismatch(1, 5, io(1), io(2)),))
+    first = x86("a", "FAIL", rows=(StoryRow("!", 5, io(1), io(2), ("data",)),), mismatches=(Mismatch(1, 5, io(1), io(2)),))
     second = first._replace(host="qemu:x86_64@6.1", kernel="6.1.0", flavour="svm")
     shown = text.failure(second, False, 100, first)
     assert "the same as on kvm, kernel 6.1.0-18-amd64" in shown
@@ -153,7 +158,7 @@ def test_a_failure_is_told_in_full_once():
 
 
 def test_a_pass_with_its_whole_story():
-    result = x86(rows=tuple(Row(" ", n, io(n), io(n), (), f"{n}: out dx, al") for n in range(1, 60)))
+    result = x86(rows=tuple(StoryRow(" ", n, io(n), io(n), (), f"{n}: out dx, al") for n in range(1, 60)))
     shown = text.passed(result, False, 120)
     assert shown.startswith("PASS x86-io on kvm, kernel 6.1.0-18-amd64\nscenarios/x86-io.yaml:3: as expected\n")
     assert "at 1: out dx, al" in shown
@@ -176,7 +181,7 @@ def test_files_of_one_stem_are_told_apart():
 
 
 def test_annotations_are_escaped():
-    result = x86("a", "FAIL", file="a,b:c%.yaml", rows=(Row("!", 5, io(1), "100%\r\n", ("data",)),))
+    result = x86("a", "FAIL", file="a,b:c%.yaml", rows=(StoryRow("!", 5, io(1), "100%\r\n", ("data",)),))
     assert harmless.text(text.annotations(run(result))) == (
         "::error file=a%2Cb%3Ac%25.yaml,line=5::FAIL x86-io:a on kvm, kernel 6.1.0-18-amd64: "
         "expected io: {direction: out, port: 0x3f8, size: 1, data: 0x1}, observed 100%25"

@@ -9,7 +9,7 @@ from pathlib import Path
 from elftools.common.exceptions import ELFError
 
 from kvmscen.asm.gnu import messages, objects, targets, text, tools
-from kvmscen.asm.layout import Place, align_up
+from kvmscen.asm.layout import Placed, align_up
 from kvmscen.asm.sections import MARKS, NAMING, OPERANDS, no_name
 from kvmscen.asm.values import Line, clip
 
@@ -40,7 +40,7 @@ def check_names(made: objects.Object, report: messages.Report) -> None:
     report.stop()
 
 
-def script(made: objects.Object, places: Mapping[str, Place], symbols: Mapping[str, int]) -> str:
+def script(made: objects.Object, places: Mapping[str, Placed], symbols: Mapping[str, int]) -> str:
     """The linker script: one output section a section, each at its address, and the symbols of sections."""
     parts = ["SECTIONS {"]
     for name, at in places.items():
@@ -58,7 +58,7 @@ def link(
     found: targets.Tools,
     where: Path,
     made: objects.Object,
-    places: Mapping[str, Place],
+    places: Mapping[str, Placed],
     symbols: Mapping[str, int],
     report: messages.Report,
 ) -> tuple[dict[str, bytes], tuple[Line, ...]]:
@@ -122,7 +122,7 @@ def _unlinked(index: int | None, say: str, report: messages.Report) -> str:
 
 def _undefined(
     made: objects.Object,
-    places: Mapping[str, Place],
+    places: Mapping[str, Placed],
     symbols: Mapping[str, int],
     lines: list[tuple[int, Line]],
     report: messages.Report,
@@ -149,7 +149,7 @@ def _unknown(name: str, symbols: Mapping[str, int]) -> str:
 def _out_of_reach(
     section: str,
     made: objects.Object,
-    places: Mapping[str, Place],
+    places: Mapping[str, Placed],
     symbols: Mapping[str, int],
     lines: list[tuple[int, Line]],
     report: messages.Report,

@@ -10,7 +10,7 @@ from elftools.common.exceptions import ELFError
 from kvmscen.asm.advice import advise
 from kvmscen.asm.gnu import bare_names, immediates, link, messages, objects, taken_names, targets, text, tools
 from kvmscen.asm.keystone.items import MAX_SIZE
-from kvmscen.asm.layout import STANDARD, Place, Shape, place, section_symbols
+from kvmscen.asm.layout import STANDARD, Placed, Shape, place, section_symbols
 from kvmscen.asm.values import GNU, Placement, Program, Section, Source, Wrong, clip
 from kvmscen.disk import scratch
 from kvmscen.errors import HostError, Problem, ScenarioError
@@ -160,14 +160,14 @@ class Job:
 
 def _place(
     made: objects.Object, placements: Sequence[Placement], origin: int, report: messages.Report
-) -> tuple[list[Shape], dict[str, Place]]:
+) -> tuple[list[Shape], dict[str, Placed]]:
     """The sections that count, and where they go."""
     placed = {placement.name for placement in placements}
     named = {symbol.section for symbol in made.symbols.values()} | text.entered(report.statements).keys()
     shapes = []
     for shape in made.shapes:
         # as makes .text, .data and .bss also where nobody asks for them.
-        own = section_symbols([shape], {shape.name: Place(0, 0)})
+        own = section_symbols([shape], {shape.name: Placed(0, 0)})
         asked = shape.name not in _ALWAYS or shape.name in placed or shape.name in named
         if shape.size or asked or made.undefined & own.keys():
             shapes.append(shape)
@@ -187,7 +187,7 @@ def _place(
     return shapes, places
 
 
-def _symbols(made: objects.Object, shapes: Sequence[Shape], places: Mapping[str, Place]) -> dict[str, int]:
+def _symbols(made: objects.Object, shapes: Sequence[Shape], places: Mapping[str, Placed]) -> dict[str, int]:
     symbols = section_symbols(shapes, dict(places))
     for name, symbol in made.symbols.items():
         base = 0 if symbol.section is None else places[symbol.section].gpa

@@ -15,7 +15,7 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
 from kvmscen.asm.keystone.items import MAX_SIZE
-from kvmscen.asm.layout import STANDARD, Misplaced, Place, Shape, section_symbols, span
+from kvmscen.asm.layout import STANDARD, Misplaced, Placed, Shape, section_symbols, span
 from kvmscen.asm.linked.lines import debug_lines
 from kvmscen.asm.values import ELF, Line, Placement, Program, Section, Wrong, clip
 
@@ -117,7 +117,7 @@ def _program(elf: ELFFile, raw: bytes) -> Program:
     _check_places(sections)
     kept, starts = _symbols(elf, raw)
     shapes = [Shape(section.name, section.size) for section in sections]
-    own = section_symbols(shapes, {section.name: Place(section.gpa, section.load) for section in sections})
+    own = section_symbols(shapes, {section.name: Placed(section.gpa, section.load) for section in sections})
     entry = elf["e_entry"]
     symbols = {"_start": entry, **own, **kept}
     return Program(sections, symbols, tuple(_functions(sections, starts)), ELF, entry, debug_lines(elf, sections))

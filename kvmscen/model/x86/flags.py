@@ -35,7 +35,7 @@ class Flags:
         self._stale: tuple[int, int] | None = None  # a repeated comparison that has begun, and rflags before it
 
     def entered(self) -> None:
-        """The guest goes on."""
+        """Forget what was kept of one instruction: the guest resumes elsewhere."""
         pc = self.guest.pc()
         if self._resumes is not None and (pc != self._resumes or not self.guest.read_whole("rcx") & (1 << self.guest.bits) - 1):
             self._resumes = None

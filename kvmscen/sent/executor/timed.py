@@ -13,7 +13,7 @@ from kvmscen.sent.header import exits
 from kvmscen.sent.kvm.fds import Vcpu
 from kvmscen.sent.kvm.limits import Limits
 from kvmscen.sent.machine import Step
-from kvmscen.sent.measure import Measure, Place, Timing
+from kvmscen.sent.measure import Measure, TimedExit, Timing
 from kvmscen.sent.observation import Event
 from kvmscen.sent.script.interpreter import Verdict
 from kvmscen.sent.timing import measuring
@@ -35,7 +35,7 @@ class Timed:
         arch, devices = session.machine.arch, session.recorder.devices
         return measuring.timed(session.kvm, session.first, arch, measure, devices, ring, self)
 
-    def answer(self, vcpu: Vcpu, name: str, members: Mapping[str, Any], place: Place | None) -> str | None:
+    def answer(self, vcpu: Vcpu, name: str, members: Mapping[str, Any], place: TimedExit | None) -> str | None:
         """What user space does at an exit; why the vCPU ends there, if it does."""
         session = self.session
         session.drain()

@@ -174,7 +174,7 @@ class Recorder:
         self.unaligned[pc, wrong] = self.unaligned.get((pc, wrong), 0) + 1
 
     def notes(self) -> tuple[str, ...]:
-        """What the host put right, and what it did that silicon does not, in words."""
+        """Messages about KVM behaviour that the host corrected, and about accesses that silicon would have faulted on."""
         told = []
         if self.corrected:
             told.append(f"{ZERO_EXTENDED} ({self.corrected:,} {'reply' if self.corrected == 1 else 'replies'})")

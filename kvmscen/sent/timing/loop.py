@@ -35,7 +35,7 @@ _LEAST_HZ = 100_000
 _NOOPS = 1000
 
 
-class Row(NamedTuple):
+class KnownExit(NamedTuple):
     """One exit that the loop takes by itself: its reason, its bit, conditions (offset in kvm_run, mask, least, most).
 
     `action` REPLY puts `value` at `place` of struct kvm_run, REPLY_AT where the word at `place` says; TO_GUEST and FROM_GUEST
@@ -72,7 +72,7 @@ class Loop:
             unmap(self.at, self.size)
             self.at = 0
 
-    def entry(self, fd: int, run: int, rows: Sequence[Row], ring: int | None, most: int, request: str = "KVM_RUN") -> Entry:
+    def entry(self, fd: int, run: int, rows: Sequence[KnownExit], ring: int | None, most: int, request: str = "KVM_RUN") -> Entry:
         """The loop made ready for one descriptor and its struct kvm_run, for at most so many records a call."""
         return Entry(self, (fd & 0xFFFFFFFF, REQUESTS[request], run), rows, ring or ctypes.addressof(self._even), most)
 
@@ -80,7 +80,7 @@ class Loop:
 class Entry:
     """One struct, with its rows and its room for records."""
 
-    def __init__(self, loop: Loop, whom: tuple[int, int, int], rows: Sequence[Row], ring: int, most: int) -> None:
+    def __init__(self, loop: Loop, whom: tuple[int, int, int], rows: Sequence[KnownExit], ring: int, most: int) -> None:
         self._loop = loop
         packed = b"".join(row.pack() for row in rows)
         self._rows = ctypes.create_string_buffer(packed, max(len(packed), 1))
@@ -95,7 +95,10 @@ class Entry:
         self._stamps = (ctypes.c_uint64 * 2).from_buffer(self._context, 48)
 
     def __call__(self) -> int:
-        """Go round until there is something to say: 0 the records are full, 1 an exit of no row, else -errno."""
+        """Run KVM_RUN until an exit needs Python or the record buffer is full.
+
+        0: the buffer is full; 1: an exit of no row; else -errno.
+        """
         return int(self._loop.call(self._at))
 
     def take(self) -> bytes:
@@ -117,7 +120,7 @@ class Entry:
 def noops(loop: Loop, kvm: Kvm, count: int = _NOOPS) -> list[int]:
     """Samples, in ticks, with KVM_GET_API_VERSION in place of KVM_RUN: what is measured of an exit that costs nothing."""
     blank = ctypes.create_string_buffer(4096)
-    entry = loop.entry(kvm.fd, ctypes.addressof(blank), [Row(0, 1, ())], None, count, "KVM_GET_API_VERSION")
+    entry = loop.entry(kvm.fd, ctypes.addressof(blank), [KnownExit(0, 1, ())], None, count, "KVM_GET_API_VERSION")
     if entry() != 0:
         raise HostError("KVM_GET_API_VERSION failed in the timing loop")
     return [end - start for start, end, _ in RECORD.iter_unpack(entry.take())]
@@ -137,7 +140,7 @@ class Clock:
         """Counter and clock (ns) at one moment: of several tries the one that took the least time."""
         tries = []
         blank = ctypes.create_string_buffer(4096)
-        entry = self.loop.entry(self.kvm.fd, ctypes.addressof(blank), [Row(0, 1, ())], None, 1, "KVM_GET_API_VERSION")
+        entry = self.loop.entry(self.kvm.fd, ctypes.addressof(blank), [KnownExit(0, 1, ())], None, 1, "KVM_GET_API_VERSION")
         for _ in range(32):
             before = time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)
             entry()

@@ -13,10 +13,10 @@ from typing import Any, Callable, Protocol
 
 from kvmscen.sent.header import exits
 from kvmscen.sent.kvm.fds import Kvm, Vcpu
-from kvmscen.sent.measure import Measure, Place, Timing
+from kvmscen.sent.measure import Measure, TimedExit, Timing
 from kvmscen.sent.script.interpreter import Devices
 from kvmscen.sent.timing import loop
-from kvmscen.sent.timing.loop import Row
+from kvmscen.sent.timing.loop import KnownExit
 from kvmscen.sent.timing.tally import BROKEN, Tallies
 from kvmscen.sent.timing.watch import Watch
 
@@ -80,14 +80,14 @@ class Python:
 # --- rows -----------------------------------------------------------------------------------------------------------
 
 
-def rows_of(places: Sequence[Place], devices: Devices, arch: str) -> list[Row]:
+def rows_of(places: Sequence[TimedExit], devices: Devices, arch: str) -> list[KnownExit]:
     """The rows of the exits that the loop of machine code can take by itself; of others there are none."""
     # All rows that fit act, one after another: a reply that is written wins over what a section holds.
     numbered = sorted(enumerate(places), key=lambda one: one[1].reply is not None)
     return [row for n, place in numbered for row in _rows(place, 1 << n, devices, arch)]
 
 
-def _rows(place: Place, bit: int, devices: Devices, arch: str) -> Iterable[Row]:
+def _rows(place: TimedExit, bit: int, devices: Devices, arch: str) -> Iterable[KnownExit]:
     row = exits.BY_NAME[place.exit]
     fields = {field.name: field for field in exits.fields_of(place.exit, arch)}
     base: list[tuple[int, int, int, int]] = []
@@ -103,7 +103,7 @@ def _rows(place: Place, bit: int, devices: Devices, arch: str) -> Iterable[Row]:
     elif row.reply or row.name == "arm_nisv":
         return  # user space has more to do
     else:
-        found = [Row(row.number, bit, base)]
+        found = [KnownExit(row.number, bit, base)]
     yield from (one for one in found if len(one.conditions) <= loop.CONDITIONS)
 
 
@@ -122,7 +122,7 @@ def _condition(field: exits.Field, matcher: Any) -> tuple[int, int, int, int] | 
     return (at, whole, int(matcher), int(matcher)) if isinstance(matcher, int) else None
 
 
-def _mmio(place: Place, bit: int, base: list[tuple[int, int, int, int]], devices: Devices) -> Iterable[Row]:
+def _mmio(place: TimedExit, bit: int, base: list[tuple[int, int, int, int]], devices: Devices) -> Iterable[KnownExit]:
     number = exits.BY_NAME["mmio"].number
     address = next((c for c in base if c[0] == exits.UNION and c[1] == _U64), (0, 0, 0, _U64))
     for is_write in (0, 1) if "is_write" not in place.where else (None,):
@@ -130,7 +130,7 @@ def _mmio(place: Place, bit: int, base: list[tuple[int, int, int, int]], devices
         side = [] if is_write is None else [(exits.UNION + 20, 0xFF, is_write, is_write)]
         constant = (place.reply or {}).get("data")
         if not writes and constant is not None:
-            yield Row(number, bit, [*base, *side], loop.REPLY, constant, exits.UNION + 8)
+            yield KnownExit(number, bit, [*base, *side], loop.REPLY, constant, exits.UNION + 8)
             continue
         others = [c for c in base if c is not address]
         for low, high, held in devices.spans():
@@ -141,24 +141,24 @@ def _mmio(place: Place, bit: int, base: list[tuple[int, int, int, int]], devices
             if held is not None:
                 at = ctypes.addressof(ctypes.c_char.from_buffer(held))
                 action = loop.FROM_GUEST if writes else loop.TO_GUEST
-                yield Row(number, bit, [within, *others, *side], action, at - low, high + 1)
+                yield KnownExit(number, bit, [within, *others, *side], action, at - low, high + 1)
             else:
                 action = loop.NOTHING if writes else loop.REPLY
-                yield Row(number, bit, [within, *others, *side], action, 0, exits.UNION + 8)
+                yield KnownExit(number, bit, [within, *others, *side], action, 0, exits.UNION + 8)
 
 
-def _io(place: Place, bit: int, base: list[tuple[int, int, int, int]]) -> Iterable[Row]:
+def _io(place: TimedExit, bit: int, base: list[tuple[int, int, int, int]]) -> Iterable[KnownExit]:
     number, direction = exits.BY_NAME["io"].number, place.where.get("direction")
     if isinstance(direction, dict):
         return  # it may be either, and only one of them is answered
     if direction != 0:
-        yield Row(number, bit, base if direction is not None else [*base, (exits.UNION, 0xFF, 1, 1)])
+        yield KnownExit(number, bit, base if direction is not None else [*base, (exits.UNION, 0xFF, 1, 1)])
     value = (place.reply or {}).get("data", 0)
     if direction != 1 and isinstance(value, int):
         # One element, whose place struct kvm_run tells at data_offset.
         single = [*base, (exits.UNION + 4, 0xFFFFFFFF, 1, 1)]
         into = single if direction is not None else [*single, (exits.UNION, 0xFF, 0, 0)]
-        yield Row(number, bit, into, loop.REPLY_AT, value, exits.UNION + 8)
+        yield KnownExit(number, bit, into, loop.REPLY_AT, value, exits.UNION + 8)
 
 
 # --- the run --------------------------------------------------------------------------------------------------------
@@ -167,7 +167,7 @@ def _io(place: Place, bit: int, base: list[tuple[int, int, int, int]]) -> Iterab
 class Hands(Protocol):
     """What the run leaves to the executor."""
 
-    def answer(self, vcpu: Vcpu, name: str, members: Mapping[str, Any], place: Place | None) -> str | None:
+    def answer(self, vcpu: Vcpu, name: str, members: Mapping[str, Any], place: TimedExit | None) -> str | None:
         """Do what user space does at this exit; why the vCPU ends there, if it does."""
 
     def failed(self, vcpu: Vcpu, number: int) -> str:

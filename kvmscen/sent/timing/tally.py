@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from kvmscen.sent.measure import Kind, Place, Series
+from kvmscen.sent.measure import Kind, Series, TimedExit
 from kvmscen.sent.script.interpreter import matches
 from kvmscen.sent.timing.loop import RECORD
 
@@ -43,7 +43,7 @@ class Tally:
         return max(self.kind.warmup + self.kind.samples - len(self.samples), 0)
 
     def feed(self, records: Iterable[Record]) -> None:
-        """Read on."""
+        """Feed more records into this tally."""
         to, since = self.to, self.since
         for start, end, mask in records:
             if self._left is not None:
@@ -88,7 +88,7 @@ class Tally:
         return found
 
     def series(self) -> Series:
-        """What came of it."""
+        """The collected samples, without the warm-up."""
         first, last = self.kind.warmup, self.kind.warmup + self.kind.samples
         inside = self.within if self.since else self.samples
         came = (len(self.samples), self.ends, self.begins, self.broken)
@@ -111,11 +111,11 @@ class Tallies:
     """All kinds of one run, and the places that they are about."""
 
     def __init__(self, kinds: Sequence[Kind]) -> None:
-        self.places: list[Place] = []
+        self.places: list[TimedExit] = []
         self.of = {kind.name: Tally(kind, self._bit(kind.to), self._bit(kind.since)) for kind in kinds}
         self.exits = 0
 
-    def _bit(self, place: Place | None) -> int:
+    def _bit(self, place: TimedExit | None) -> int:
         if place is None:
             return 0
         if place not in self.places:
@@ -130,7 +130,7 @@ class Tallies:
                 bits |= 1 << n
         return bits
 
-    def answering(self, bits: int) -> Place | None:
+    def answering(self, bits: int) -> TimedExit | None:
         """The place whose reply counts where an exit is several: the last that has one, as in the loop of machine code."""
         found = [place for n, place in enumerate(self.places) if bits >> n & 1]
         return next((place for place in reversed(found) if place.reply is not None), found[-1] if found else None)

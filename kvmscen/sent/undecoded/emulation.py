@@ -159,7 +159,7 @@ def prepare(bus: Bus, fault_ipa: int | None) -> Prepared:
 
 
 def commit(bus: Bus, prepared: Prepared) -> None:
-    """Make it so."""
+    """Apply the stores and register writes that prepare() computed."""
     for gpa, data in prepared.stores:
         readonly = bus.readonly(gpa)
         if readonly is None:

@@ -11,7 +11,7 @@ import unicorn
 from unicorn import arm64_const, riscv_const, x86_const
 
 from kvmscen.sent.timing import loop
-from kvmscen.sent.timing.loop import RECORD, Row
+from kvmscen.sent.timing.loop import RECORD, KnownExit
 
 CODE, CONTEXT, RUN, ROWS, RECORDS, RING, HELD, STACK = (0x10000 * n for n in range(1, 9))
 END = 0xF0000
@@ -62,7 +62,7 @@ pytestmark = pytest.mark.parametrize("arch", CPUS)
 class Machine:
     """The loop of one architecture with its struct, rows and records in Unicorn's memory; `exits` plays KVM."""
 
-    def __init__(self, arch: str, rows: list[Row], most: int, exits: Callable[[int, Machine], int]) -> None:
+    def __init__(self, arch: str, rows: list[KnownExit], most: int, exits: Callable[[int, Machine], int]) -> None:
         self.cpu, self.exits, self.calls = CPUS[arch], exits, list[tuple[int, ...]]()
         self.ticks = 0
         self.uc = self.cpu.make()
@@ -130,7 +130,7 @@ def quiet(number: int, machine: Machine) -> int:
 
 
 def test_it_calls_kvm_run_until_the_records_are_full(arch: str) -> None:
-    machine = Machine(arch, [Row(0, 1, ())], 3, quiet)
+    machine = Machine(arch, [KnownExit(0, 1, ())], 3, quiet)
     assert machine.run(arch) == 0
     assert machine.calls == [(CPUS[arch].number, 5, KVM_RUN, 0)] * 3
     assert [mask for _, _, mask in machine.records] == [1, 1, 1]
@@ -138,7 +138,7 @@ def test_it_calls_kvm_run_until_the_records_are_full(arch: str) -> None:
 
 
 def test_a_failing_call_is_its_errno(arch: str) -> None:
-    machine = Machine(arch, [Row(0, 1, ())], 3, lambda number, machine: -4 if number == 1 else 0)
+    machine = Machine(arch, [KnownExit(0, 1, ())], 3, lambda number, machine: -4 if number == 1 else 0)
     assert machine.run(arch) == -4
     assert len(machine.records) == 1
     # The stamps of the call that failed are there.
@@ -150,13 +150,13 @@ def test_rows_and_conditions(arch: str) -> None:
     whole = (1 << 64) - 1
     high = 0xFFFF_FFFF_8000_0008
     rows = [
-        Row(6, 1, [(32, whole, high, high)]),
-        Row(6, 2, [(32, whole, 0x5000, whole)]),
-        Row(6, 4, [(32, 0xFFF, 8, 8), (52, 0xFF, 1, 1)]),
-        Row(6, 8, [(32, whole, 0, 0x7FFF_FFFF_FFFF_FFFF)]),
-        Row(2, 16, ()),
-        Row(6, 32, [(32, whole, high, high), (48, 0xFFFFFFFF, 8, 8), (52, 0xFF, 1, 1), (40, 0xFF, 0x5A, 0x5A)]),
-        Row(6, 1 << 62, [(32, whole, high, high), (48, 0xFFFFFFFF, 4, 4)]),
+        KnownExit(6, 1, [(32, whole, high, high)]),
+        KnownExit(6, 2, [(32, whole, 0x5000, whole)]),
+        KnownExit(6, 4, [(32, 0xFFF, 8, 8), (52, 0xFF, 1, 1)]),
+        KnownExit(6, 8, [(32, whole, 0, 0x7FFF_FFFF_FFFF_FFFF)]),
+        KnownExit(2, 16, ()),
+        KnownExit(6, 32, [(32, whole, high, high), (48, 0xFFFFFFFF, 8, 8), (52, 0xFF, 1, 1), (40, 0xFF, 0x5A, 0x5A)]),
+        KnownExit(6, 1 << 62, [(32, whole, high, high), (48, 0xFFFFFFFF, 4, 4)]),
     ]
 
     def exits(number: int, machine: Machine) -> int:
@@ -173,10 +173,10 @@ def test_a_ring_that_is_not_empty_is_for_python(arch: str) -> None:
         machine.put(RING, "II", number, 2)
         return 0
 
-    machine = Machine(arch, [Row(0, 1, ())], 10, exits)
+    machine = Machine(arch, [KnownExit(0, 1, ())], 10, exits)
     assert machine.run(arch) == 1
     assert len(machine.calls) == 1
-    machine = Machine(arch, [Row(0, 1, ())], 1, lambda number, machine: (machine.put(RING, "II", 7, 7), 0)[1])
+    machine = Machine(arch, [KnownExit(0, 1, ())], 1, lambda number, machine: (machine.put(RING, "II", 7, 7), 0)[1])
     assert machine.run(arch) == 0
 
 
@@ -189,7 +189,7 @@ def test_a_ring_that_is_not_empty_is_for_python(arch: str) -> None:
     ],
 )
 def test_replies(arch: str, action: int, value: int, place: int, seen: tuple[int, bytes]) -> None:
-    machine = Machine(arch, [Row(6, 1, (), action, value, place)], 1, quiet)
+    machine = Machine(arch, [KnownExit(6, 1, (), action, value, place)], 1, quiet)
     machine.exit(6, mmio(0x5000, b"data....", 8, 0))
     machine.put(RUN + 56, "Q", 0x1000)
     assert machine.run(arch) == 0
@@ -200,7 +200,7 @@ def test_replies(arch: str, action: int, value: int, place: int, seen: tuple[int
 @pytest.mark.parametrize("writes", [False, True])
 def test_sections_of_bytes(arch: str, writes: bool, length: int) -> None:
     action = loop.FROM_GUEST if writes else loop.TO_GUEST
-    machine = Machine(arch, [Row(6, 1, (), action, HELD - 0x5000, 0x5010)], 1, quiet)
+    machine = Machine(arch, [KnownExit(6, 1, (), action, HELD - 0x5000, 0x5010)], 1, quiet)
     machine.uc.mem_write(HELD, bytes(range(16)))
     machine.exit(6, mmio(0x5008, b"abcdefgh", length, writes))
     assert machine.run(arch) == 0
@@ -211,7 +211,7 @@ def test_sections_of_bytes(arch: str, writes: bool, length: int) -> None:
 
 
 def test_what_crosses_the_end_of_a_section_is_for_python(arch: str) -> None:
-    machine = Machine(arch, [Row(6, 1, (), loop.FROM_GUEST, HELD - 0x5000, 0x5010)], 1, quiet)
+    machine = Machine(arch, [KnownExit(6, 1, (), loop.FROM_GUEST, HELD - 0x5000, 0x5010)], 1, quiet)
     machine.exit(6, mmio(0x500C, b"abcdefgh", 8, 1))
     assert machine.run(arch) == 1
     assert machine.records == []
@@ -224,7 +224,7 @@ def test_what_the_caller_keeps_is_kept(arch: str) -> None:
         "arm64": [getattr(arm64_const, f"UC_ARM64_REG_X{n}") for n in range(19, 29)],
         "riscv64": [getattr(riscv_const, f"UC_RISCV_REG_S{n}") for n in range(12)],
     }[arch]
-    for row in (Row(0, 1, ()), Row(5, 1, ())):
+    for row in (KnownExit(0, 1, ()), KnownExit(5, 1, ())):
         machine = Machine(arch, [row], 2, quiet)
         for n, register in enumerate(registers):
             machine.uc.reg_write(register, 0x1111 * (n + 1))

@@ -12,7 +12,7 @@ from kvmscen.errors import HostError
 from kvmscen.sent.arch import of_machine
 from kvmscen.sent.kvm.fds import Kvm
 from kvmscen.sent.timing import loop
-from kvmscen.sent.timing.loop import RECORD, Row
+from kvmscen.sent.timing.loop import RECORD, KnownExit
 
 ARCH = of_machine(os.uname().machine)
 pytestmark = pytest.mark.kvm
@@ -41,7 +41,7 @@ def test_the_code_is_never_writable_and_executable_at_once() -> None:
 
 def test_records_until_they_are_full(kvm: Kvm) -> None:
     blank = ctypes.create_string_buffer(4096)
-    entry = opened().entry(kvm.fd, ctypes.addressof(blank), [Row(0, 1, ())], None, 100, "KVM_GET_API_VERSION")
+    entry = opened().entry(kvm.fd, ctypes.addressof(blank), [KnownExit(0, 1, ())], None, 100, "KVM_GET_API_VERSION")
     assert entry() == 0
     taken = list(RECORD.iter_unpack(entry.take()))
     assert len(taken) == 100
@@ -54,9 +54,9 @@ def test_records_until_they_are_full(kvm: Kvm) -> None:
 
 def test_an_ioctl_that_fails_is_its_errno(kvm: Kvm) -> None:
     blank = ctypes.create_string_buffer(4096)
-    assert opened().entry(-1, ctypes.addressof(blank), [Row(0, 1, ())], None, 10)() == -9
+    assert opened().entry(-1, ctypes.addressof(blank), [KnownExit(0, 1, ())], None, 10)() == -9
     # KVM_RUN is no ioctl of /dev/kvm itself.
-    assert opened().entry(kvm.fd, ctypes.addressof(blank), [Row(0, 1, ())], None, 10)() < 0
+    assert opened().entry(kvm.fd, ctypes.addressof(blank), [KnownExit(0, 1, ())], None, 10)() < 0
 
 
 def test_every_row_that_fits_sets_its_bit_and_others_come_back(kvm: Kvm) -> None:
@@ -65,13 +65,13 @@ def test_every_row_that_fits_sets_its_bit_and_others_come_back(kvm: Kvm) -> None
     ctypes.c_uint64.from_buffer(blank, 32).value = 0x5008
     address, whole = 32, (1 << 64) - 1
     rows = [
-        Row(6, 1, [(address, whole, 0x5008, 0x5008)]),
-        Row(6, 2, [(address, whole, 0x5000, 0x5FFF)]),
-        Row(6, 4, [(address, 0xFF0, 0, 0)]),
-        Row(6, 8, [(address, whole, 0x5009, 0x5FFF)]),
-        Row(6, 16, [(address, whole, 0, 0x5007)]),
-        Row(2, 32, ()),
-        Row(6, 64, [(address, whole, 0x5008, 0x5008), (52, 0xFF, 1, 1)]),
+        KnownExit(6, 1, [(address, whole, 0x5008, 0x5008)]),
+        KnownExit(6, 2, [(address, whole, 0x5000, 0x5FFF)]),
+        KnownExit(6, 4, [(address, 0xFF0, 0, 0)]),
+        KnownExit(6, 8, [(address, whole, 0x5009, 0x5FFF)]),
+        KnownExit(6, 16, [(address, whole, 0, 0x5007)]),
+        KnownExit(2, 32, ()),
+        KnownExit(6, 64, [(address, whole, 0x5008, 0x5008), (52, 0xFF, 1, 1)]),
     ]
     entry = opened().entry(kvm.fd, ctypes.addressof(blank), rows, None, 1, "KVM_GET_API_VERSION")
     assert entry() == 0
@@ -84,7 +84,9 @@ def test_every_row_that_fits_sets_its_bit_and_others_come_back(kvm: Kvm) -> None
 
 def test_a_ring_that_is_not_empty_comes_back(kvm: Kvm) -> None:
     blank, ring = ctypes.create_string_buffer(4096), (ctypes.c_uint32 * 2)(3, 4)
-    made = opened().entry(kvm.fd, ctypes.addressof(blank), [Row(0, 1, ())], ctypes.addressof(ring), 5, "KVM_GET_API_VERSION")
+    made = opened().entry(
+        kvm.fd, ctypes.addressof(blank), [KnownExit(0, 1, ())], ctypes.addressof(ring), 5, "KVM_GET_API_VERSION"
+    )
     assert made() == 1
     ring[0] = 4
     assert made() == 0
@@ -97,7 +99,7 @@ def test_replies_and_sections(kvm: Kvm) -> None:
     base = ctypes.addressof(held) - 0x5000
 
     def once(action: int, value: int = 0, place: int = 0) -> int:
-        row = Row(0, 1, (), action, value, place)
+        row = KnownExit(0, 1, (), action, value, place)
         return opened().entry(kvm.fd, ctypes.addressof(blank), [row], None, 1, "KVM_GET_API_VERSION")()
 
     assert once(loop.REPLY, 0x1122334455667788, 40) == 0

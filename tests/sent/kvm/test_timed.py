@@ -15,13 +15,13 @@ from kvmscen.sent.codec import decode, encode
 from kvmscen.sent.executor.executor import Executor
 from kvmscen.sent.kvm.fds import Kvm
 from kvmscen.sent.machine import Action, Machine
-from kvmscen.sent.measure import Kind, Measure, Place, Timing
+from kvmscen.sent.measure import Kind, Measure, TimedExit, Timing
 from kvmscen.sent.observation import Observation
 from kvmscen.sent.timing import loop
 
 pytestmark = pytest.mark.kvm
 ARCH = of_machine(os.uname().machine)
-STORE = Place("mmio", {"phys_addr": 0x5000, "is_write": True})
+STORE = TimedExit("mmio", {"phys_addr": 0x5000, "is_write": True})
 
 
 def timed(code: str, *kinds: Kind, **more: object) -> Observation:
@@ -36,7 +36,7 @@ def timing(seen: Observation) -> Timing:
 
 
 def test_a_machine_that_is_to_be_timed_crosses_a_border() -> None:
-    kinds = (Kind("a", STORE, None, 5, 1), Kind("b", STORE, Place("io", {"port": 1}, {"data": 3}), 5, 0))
+    kinds = (Kind("a", STORE, None, 5, 1), Kind("b", STORE, TimedExit("io", {"port": 1}, {"data": 3}), 5, 0))
     made = machine("hlt", measure=Measure(kinds, "python", 3.5))
     assert decode(Machine, encode(made)) == made
     assert made.digest() == made._replace(measure=Measure((kinds[0]._replace(samples=9), kinds[1]), "native")).digest()
@@ -80,7 +80,7 @@ def test_a_counter_that_does_not_move_breaks_the_run(monkeypatch: pytest.MonkeyP
 
 def test_exits_that_only_python_knows_are_timed_too() -> None:
     # A list of addresses is no condition of the loop.
-    place = Place("mmio", {"phys_addr": {"in": [0x5000, 0x5008]}, "is_write": True})
+    place = TimedExit("mmio", {"phys_addr": {"in": [0x5000, 0x5008]}, "is_write": True})
     seen = timed("again: mov [rbx], rax; mov [rbx + 8], rax; mov [rbx + 16], rax; jmp again", Kind("store", place, None, 30, 0))
     assert timing(seen).loop == "native"
     assert len(timing(seen).series["store"].ticks) == 30
@@ -89,7 +89,7 @@ def test_exits_that_only_python_knows_are_timed_too() -> None:
 def test_an_access_across_the_end_of_a_section_is_counted_and_kept() -> None:
     # The section ends at 0x6000: the loop gives it to Python, which drops what lies behind.
     code = "again: mov qword ptr [rbx + 0xffc], -1; mov eax, [rbx + 0xffc]; cmp eax, -1; jne bad; jmp again; bad: hlt"
-    seen = timed(code, Kind("store", Place("mmio", {"is_write": True}), None, 30, 0), observe_memory=((0x5FFC, 4),))
+    seen = timed(code, Kind("store", TimedExit("mmio", {"is_write": True}), None, 30, 0), observe_memory=((0x5FFC, 4),))
     assert len(timing(seen).series["store"].ticks) == 30
     assert seen.memory == {0x5FFC: b"\xff" * 4}
 
@@ -97,7 +97,7 @@ def test_an_access_across_the_end_of_a_section_is_counted_and_kept() -> None:
 def test_what_is_coalesced_is_carried_out_between_samples() -> None:
     setup = (Action("register_coalesced_mmio", {"addr": 0x5000, "size": 8, "pio": 0}),)
     code = "again: inc rax; mov [rbx], rax; mov [rbx + 8], rax; mov rcx, [rbx]; cmp rcx, rax; je again; hlt"
-    kind = Kind("store", Place("mmio", {"phys_addr": 0x5008}), None, 200, 0)
+    kind = Kind("store", TimedExit("mmio", {"phys_addr": 0x5008}), None, 200, 0)
     seen = timed(code, kind, setup=setup, observe_memory=((0x5000, 8),))
     assert len(timing(seen).series["store"].ticks) == 200
     assert int.from_bytes(seen.memory[0x5000], "little") >= 200

@@ -13,7 +13,7 @@ from kvmscen.sent.executor.executor import Executor
 from kvmscen.sent.kvm.fds import Kvm
 from kvmscen.sent.kvm.limits import Clock, Limits
 from kvmscen.sent.machine import Bytes
-from kvmscen.sent.measure import Kind, Measure, Place
+from kvmscen.sent.measure import Kind, Measure, TimedExit
 from kvmscen.sent.observation import Observation
 from kvmscen.sent.timing.watch import Watch
 
@@ -23,7 +23,7 @@ again: rdtsc; shl rdx, 32; or rax, rdx; mov rbx, rax; out 0x10, al
 wait: rdtsc; shl rdx, 32; or rax, rdx; sub rax, rbx; cmp rax, r8; jb wait
 out 0x11, al; jmp again
 """
-FROM, TO, NEVER = Place("io", {"port": 0x10}), Place("io", {"port": 0x11}), Place("io", {"port": 0x12})
+FROM, TO, NEVER = TimedExit("io", {"port": 0x10}), TimedExit("io", {"port": 0x11}), TimedExit("io", {"port": 0x12})
 
 
 def spans(kind: Kind, ticks: int, stall: float, loop: str = "native") -> Observation:
