@@ -7,21 +7,15 @@ single instructions; in the process, and quick. `gnu`: as and ld of the target's
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from kvmscen.asm.layout import STANDARD
 from kvmscen.asm.values import GNU, KEYSTONE, Executable, Line, Macro, Placement, Program, Section, Source, Wrong
 from kvmscen.errors import Problem, ScenarioError
 
-if TYPE_CHECKING:
-    from kvmscen.asm.keystone.assembly import Assembly
-
 __all__ = ["ASSEMBLERS", "STANDARD", "Executable", "Line", "Macro", "Placement", "Program", "Section", "Source"]
 __all__ += ["absent", "assemble", "linked"]
 
 ASSEMBLERS = (KEYSTONE, GNU)
-_LATER = "GNU as knows it, and is used where nothing else is wrong"
-_CHOOSE = "GNU as knows it: use the assembler gnu"
 
 
 def assemble(
@@ -33,6 +27,7 @@ def assemble(
     installed and knows the architecture, and the whole program goes to GNU as where Keystone cannot encode an instruction.
     Raises ScenarioError with all problems.
     """
+    from kvmscen.asm import unencoded
     from kvmscen.asm.keystone import encoder
     from kvmscen.asm.keystone.assembly import FRONTS, Assembly
 
@@ -49,8 +44,10 @@ def assemble(
         return first.run()
     except ScenarioError as error:
         if assembler is None and first.only_unencoded:
-            return _instead(error, first, arch, bits, source, placements, origin)
-        raise _explained(error, first, arch, bits, source, _LATER if assembler is None else _CHOOSE) from None
+            return unencoded.instead(error, first, arch, bits, source, placements, origin)
+        raise unencoded.explained(
+            error, first, arch, bits, source, unencoded.LATER if assembler is None else unencoded.CHOOSE
+        ) from None
 
 
 def absent(arch: str, assembler: str | None = None) -> str | None:
@@ -68,48 +65,6 @@ def _gnu(arch: str, bits: int, source: Source, placements: Sequence[Placement], 
     from kvmscen.asm import gnu
 
     return gnu.assemble(arch, bits, source, placements, origin)
-
-
-def _explained(
-    error: ScenarioError, first: Assembly, arch: str, bits: int, source: Source, instead: str = _LATER
-) -> ScenarioError:
-    """The error with what GNU as says, where it is installed, of instructions for which Keystone has no reason.
-
-    `instead` is what to do where GNU as takes them all.
-    """
-    from kvmscen.asm import gnu
-
-    if not first.unexplained:
-        return error
-    reasons = gnu.reasons(arch, bits, source)
-    return error if reasons is None else ScenarioError(first.explained(error.problems, reasons, instead))
-
-
-def _instead(
-    error: ScenarioError,
-    first: Assembly,
-    arch: str,
-    bits: int,
-    source: Source,
-    placements: Sequence[Placement],
-    origin: int,
-) -> Program:
-    """The program by GNU as, since Keystone could not encode all of it. Raises ScenarioError."""
-    from kvmscen.asm.gnu import targets
-
-    if targets.find(arch) is None:
-        say = f"; where it is right, GNU as may know it: apt install {targets.package(arch)}"
-        told = [Problem(p.file, p.line, p.column, p.message + say) for p in error.problems]
-        raise ScenarioError(told) from None
-    try:
-        return _gnu(arch, bits, source, placements, origin)
-    except ScenarioError as other:
-        # Of what both refuse the first has the better words, and the hints, and the other maybe the reason.
-        lines = {problem.line for problem in other.problems}
-        both = [problem for problem in error.problems if problem.line in lines]
-        both = list(_explained(ScenarioError(both), first, arch, bits, source).problems)
-        told = both + [p for p in other.problems if p.line not in {problem.line for problem in both}]
-        raise ScenarioError(told) from None
 
 
 def linked(arch: str, bits: int, executable: Executable, placements: Sequence[Placement]) -> Program:

@@ -8,12 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 from kvmscen.reports import harmless
-
-if TYPE_CHECKING:
-    from kvmscen.results.result import Run
+from kvmscen.results.result import Run
 
 
 def _report(module: str, border: Callable[[str], str]) -> Callable[[Run], str]:

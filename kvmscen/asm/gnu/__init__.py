@@ -7,10 +7,8 @@ that is made for the program.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from kvmscen.asm.values import Placement, Program, Source
+from kvmscen.asm.values import Placement, Program, Source
 
 
 def assemble(arch: str, bits: int, source: Source, placements: Sequence[Placement], origin: int) -> Program:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from unicorn import unicorn_const as uc_const
 
 from kvmscen.model.arm64 import system
+from kvmscen.model.arm64.processor import Processor
 from kvmscen.model.arm64.state import KEPT, unmodelled_pstate
 from kvmscen.model.arm64.undecoded import bus_of, is_exclusive, is_signed_atomic, quietly
 from kvmscen.model.building import Blocked, Unpredicted
@@ -16,9 +16,6 @@ from kvmscen.sent.arch import arm64_tables
 from kvmscen.sent.undecoded import emulation
 from kvmscen.sent.undecoded.alignment import ZVA
 from kvmscen.sent.undecoded.syndrome import decode
-
-if TYPE_CHECKING:
-    from kvmscen.model.arm64.guest import Arm64
 
 _FPEN_TRAPS = (0, 2)  # what CPACR_EL1.FPEN traps at EL1; 1 traps at EL0 only
 # The farthest address that cache maintenance is left alone at; the tables of `mmu: identity` end there.
@@ -28,7 +25,7 @@ _REACH = arm64_tables.REACH
 class Instructions:
     """What is special in the code of one guest."""
 
-    def __init__(self, guest: Arm64) -> None:
+    def __init__(self, guest: Processor) -> None:
         self.guest = guest
 
     def within(self, address: int, code: bytes) -> Iterable[int]:

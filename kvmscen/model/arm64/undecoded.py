@@ -5,7 +5,6 @@ from __future__ import annotations
 from kvmscen.errors import IoctlError
 from kvmscen.model.building import Unpredicted
 from kvmscen.model.guest import Guest
-from kvmscen.sent.machine import Step
 from kvmscen.sent.undecoded import emulation
 from kvmscen.sent.undecoded.emulate import Monitors
 
@@ -46,8 +45,3 @@ def is_exclusive(word: int) -> bool:
 def is_signed_atomic(word: int) -> bool:
     """ldsmax and ldsmin of less than 8 bytes: Unicorn compares what is in memory without its sign."""
     return word & 0x3F20EC00 == 0x38204000 and word >> 30 != 3
-
-
-def emulates(step: Step) -> bool:
-    """Whether a step, or one in it, has the action `emulate`."""
-    return any(action.name == "emulate" for action in step.then or ()) or any(map(emulates, step.steps))

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from unicorn import x86_const as const
 
 from kvmscen.model.building import Unpredicted
 from kvmscen.model.x86 import paging
+from kvmscen.model.x86.processor import EFER, Processor
 from kvmscen.sent.arch import x86_64
 from kvmscen.sent.machine import Vcpu
 
-if TYPE_CHECKING:
-    from kvmscen.model.x86.guest import X86
-
-EFER = 0xC0000080
 _USER = 3
 _CR0_REAL = 0x60000010  # as a reset leaves it: CD, NW, ET
 # What may differ from where kvmscen starts a vCPU by itself, beside the general and xmm registers: always, in real mode, and in
@@ -27,7 +24,7 @@ _STUB, _SIZE = 1 << 38, 0x6000
 _IRETQ = bytes((0x48, 0xCF))
 
 
-def start(guest: X86, plan: Vcpu) -> None:
+def start(guest: Processor, plan: Vcpu) -> None:
     """Boot the vCPU. Raises Unpredicted where the model cannot start it so."""
     tables = guest.machine.tables
     regs = x86_64.boot(plan.mode, None if tables is None else tables.at)
@@ -56,13 +53,13 @@ def start(guest: X86, plan: Vcpu) -> None:
     guest.write_wholes({name: value for name, value in wanted.items() if guest.writable(name)})
 
 
-def _startable(guest: X86, name: str) -> bool:
+def _startable(guest: Processor, name: str) -> bool:
     if name in _ALWAYS or guest.is_general(name):
         return True
     return (guest.mode == "real" and name.endswith(".selector")) or (guest.mode == "long" and name in _LONG)
 
 
-def _protected(guest: X86, mode: str, wanted: Mapping[str, int]) -> None:
+def _protected(guest: Processor, mode: str, wanted: Mapping[str, int]) -> None:
     engine = guest.engine
     own = guest.machine.tables is None
     if own and mode != "long":

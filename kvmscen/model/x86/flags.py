@@ -6,12 +6,8 @@ not at a read (x86_emulate_insn in arch/x86/kvm/emulate.c).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kvmscen.model.building import Unpredicted
-
-if TYPE_CHECKING:
-    from kvmscen.model.x86.guest import X86
+from kvmscen.model.x86.processor import Processor
 
 RF = 1 << 16
 # Arithmetic flags that processors set each in their way. That of and, or, xor and test is 0 on all of them.
@@ -28,7 +24,7 @@ READERS = frozenset(("pushf", "pushfd", "pushfq", "lahf"))
 class Flags:
     """The flags of one guest."""
 
-    def __init__(self, guest: X86) -> None:
+    def __init__(self, guest: Processor) -> None:
         self.guest = guest
         self.unsure = False  # an instruction that leaves flags undefined has been met
         self._resumes: int | None = None  # the string instruction at whose write RF was set
@@ -53,7 +49,7 @@ class Flags:
 
     def seen(self, value: int) -> int:
         """What KVM_GET_REGS gives where Unicorn has `value`."""
-        if self._stale is not None and self.guest.mmio.active:
+        if self._stale is not None and self.guest.accessing:
             return self._stale[1]
         return value if self._resumes is None else value | RF
 

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
-from typing import TYPE_CHECKING
 
 from unicorn import x86_const as const
 
 from kvmscen.model.building import Blocked, Unpredicted
-from kvmscen.model.x86.boot import EFER
 from kvmscen.model.x86.emulator import parse
-from kvmscen.model.x86.flags import READERS, UNDEFINED
+from kvmscen.model.x86.flags import READERS, UNDEFINED, Flags
 from kvmscen.model.x86.known import lacking, named, wrong
 from kvmscen.model.x86.nans import ARITHMETIC, two_nans
 from kvmscen.model.x86.ports import ports
-
-if TYPE_CHECKING:
-    from kvmscen.model.x86.guest import X86
+from kvmscen.model.x86.processor import AC, CR8_MOST, EFER, SEGMENTS, Processor
 
 PORTS = frozenset(("in", "out", "insb", "insw", "insd", "outsb", "outsw", "outsd"))
 FLUSHES = frozenset(("clflush", "clflushopt", "clwb"))
@@ -54,7 +50,6 @@ TABLES = frozenset(("sgdt", "sidt", "smsw"))
 POPS = frozenset(("popf", "popfd", "popfq"))
 FAR = frozenset(("iret", "iretd", "iretq", "retf", "retfq", "lcall", "ljmp"))
 SEGMENT_LOADS = frozenset(("lds", "les", "lfs", "lgs", "lss"))
-SEGMENTS = ("cs", "ds", "es", "fs", "gs", "ss")
 DEBUG = tuple(f" dr{n}" for n in range(8))
 # Moves of 16 bytes that need not be aligned.
 UNALIGNED = frozenset(("movups", "movupd", "movdqu", "lddqu", "pcmpestri", "pcmpestrm", "pcmpistri", "pcmpistrm"))
@@ -69,16 +64,16 @@ KNOWN_MSRS = ADDRESSES | {EFER, 0xC0000081, 0xC0000084}
 # sysenter's: whether they keep 64 bits differs.
 SHORT_MSRS = frozenset((0x174, 0x175, 0x176))
 _EFER_FREE = 1 << 0 | 1 << 11  # SCE, NXE
-TF, AC = 1 << 8, 1 << 18
+TF = 1 << 8
 SCANS = frozenset(("bsf", "bsr"))
-CR8_MOST = 0xF
 
 
 class Instructions:
     """What is special in the code of one guest."""
 
-    def __init__(self, guest: X86) -> None:
+    def __init__(self, guest: Processor, flags: Flags) -> None:
         self.guest = guest
+        self.flags = flags
         self._computed = dict.fromkeys(SHOW_FLAGS, False)
         self.lacked: dict[int, str] = {}  # at CPL 0, what PVM's emulator lacks
 
@@ -88,7 +83,7 @@ class Instructions:
         for at, size, mnemonic, operands in self.guest.disassemble(code, address):
             offset, end = at - address, at + size
             name = named(mnemonic, operands)
-            self.guest.flags.unsure |= name in UNDEFINED
+            self.flags.unsure |= name in UNDEFINED
             self._computed["stmxcsr"] |= name in ARITHMETIC or ("xmm" in operands and name.startswith(_SSE))
             if name[0] == "f" and name not in _QUIET:
                 self._computed.update(dict.fromkeys(("fnstsw", "fnstenv", "fnsave"), True))
@@ -173,7 +168,7 @@ class Instructions:
         if name in PORTS:
             if guest.cpl:
                 self._give_up(name, operands, "what ports user mode may use is in a TSS, which the model does not know")
-            ports(guest, parse(raw, guest.bits), size)
+            ports(guest, self.flags, parse(raw, guest.bits), size)
         elif name in MSRS:
             self._msr(name)
         elif name == "mov" and ("cr2" in operands or "cr8" in operands):
@@ -183,7 +178,7 @@ class Instructions:
         elif (why := wrong(found, raw[:size], guest.bits)) is not None and not guest.outside(address):
             self._give_up(name, operands, why)
         elif name in READERS:
-            guest.flags.looked_at()
+            self.flags.looked_at()
             guest.step()
         else:
             self._step(address, name, operands)

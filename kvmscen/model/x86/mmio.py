@@ -7,16 +7,15 @@ pc stands behind it. A fragment ends at a page's end and holds at most 8 bytes.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from unicorn import unicorn_const as uc_const
 
 from kvmscen.model.building import Blocked, Unpredicted
 from kvmscen.model.x86.emulator import Instruction, emulated, parse, reads_flags, system, uncertain
+from kvmscen.model.x86.flags import Flags
 from kvmscen.model.x86.known import stays
-
-if TYPE_CHECKING:
-    from kvmscen.model.x86.guest import X86
+from kvmscen.model.x86.processor import Processor
 
 PAGE = 0x1000
 ZF = 1 << 6
@@ -29,14 +28,14 @@ class _Cut(Exception):
 class Mmio:
     """The shadow pages and pending writes of one instruction."""
 
-    def __init__(self, guest: X86) -> None:
+    def __init__(self, guest: Processor, flags: Flags) -> None:
         self.guest = guest
+        self.flags = flags
         self.shadows: set[int] = set()
         self.opened: dict[int, bytes] = {}  # pages of read-only slots, with what they hold
         self.writes: list[tuple[int, int, int]] = []
         self.pc = 0
         self.wide = False
-        self.active = False
         self.done = False
         self.first: tuple[int, int] | None = None  # the operand that KVM reads before the one that Unicorn reads first
         self.ready: dict[int, int] = {}
@@ -75,7 +74,7 @@ class Mmio:
         if found.map == 1 and found.opcode in (0xA6, 0xA7):
             self.first = self._compared(found)
         if found.map == 1 and found.opcode in (0xA6, 0xA7, 0xAE, 0xAF) and found.rep:
-            guest.flags.compares(self.pc)
+            self.flags.compares(self.pc)
         try:
             self._step(address, found)
         finally:
@@ -85,7 +84,7 @@ class Mmio:
         if found.string:
             self._string(found)
             if found.rep and guest.pc() == self.pc:
-                guest.flags.written(self.pc)
+                self.flags.written(self.pc)
         self._write_out()
 
     def _exchange_16(self, address: int) -> None:
@@ -114,8 +113,7 @@ class Mmio:
         engine = guest.engine
         sp = guest.read_whole("rsp")
         guest.context = engine.context_save()
-        self.active = True
-        guest.passing = True
+        guest.accessing = guest.passing = True
         hook = engine.hook_add(uc_const.UC_HOOK_MEM_READ | uc_const.UC_HOOK_MEM_WRITE, self._on_access)
         try:
             self._open(address)
@@ -137,7 +135,7 @@ class Mmio:
         finally:
             engine.hook_del(hook)
             guest.context = None
-            self.active = guest.passing = False
+            guest.accessing = guest.passing = False
 
     def _stayed(self, found: Instruction, sp: int) -> bool:
         """Whether it was not carried out; until here the registers that others see are those before the instruction."""

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kvmscen.model.building import Unpredicted
 from kvmscen.model.x86.emulator import Instruction
-
-if TYPE_CHECKING:
-    from kvmscen.model.x86.guest import X86
+from kvmscen.model.x86.flags import Flags
+from kvmscen.model.x86.processor import Processor
 
 _PAGE, _AHEAD = 0x1000, 1024  # rep ins reads so many bytes ahead, and not beyond a page
 _SEGMENTS = {0x26: "es", 0x2E: "cs", 0x36: "ss", 0x3E: "ds"}
 _DIRECTION = 1 << 10
 
 
-def ports(guest: X86, found: Instruction, length: int) -> None:
+def ports(guest: Processor, flags: Flags, found: Instruction, length: int) -> None:
     """The exit of one port instruction at pc, of `length` bytes, and its completion."""
     size = 1 if not found.opcode & 1 else 2 if bool(found.sizes & 1) != (guest.bits == 16) else 4
     if found.string:
-        _string(guest, found, size, length)
+        _string(guest, flags, found, size, length)
         return
     pc = guest.pc()
     immediate = not found.opcode & 8
@@ -41,7 +40,7 @@ def _values(data: Any, count: int, size: int) -> list[int]:
     return [value & (1 << 8 * size) - 1 for value in (*values, *[0] * count)][:count]
 
 
-def _string(guest: X86, found: Instruction, size: int, length: int) -> None:
+def _string(guest: Processor, flags: Flags, found: Instruction, size: int, length: int) -> None:
     bits = {64: (64, 32), 32: (32, 16), 16: (16, 32)}[guest.bits][found.sizes >> 1]
     letter = {64: "r", 32: "e", 16: ""}[bits]
     pc, count = guest.pc(), letter + "cx"
@@ -76,7 +75,7 @@ def _string(guest: X86, found: Instruction, size: int, length: int) -> None:
         if not found.rep:
             guest.jump(pc + length)
         else:
-            guest.flags.written(pc)
+            flags.written(pc)
         fields = {"direction": 1, "size": size, "port": port, "count": 1, "data": int.from_bytes(data, "little")}
         guest.exit("io", fields, guest.pc())
         return
