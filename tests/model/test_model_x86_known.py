@@ -19,7 +19,7 @@ REFUSED = {
     "lzcnt rax, rbx": "not every CPU has it",
     "movbe rax, [rbx]": "not every CPU has it",
     "cmpxchg16b [rbx]": "not every CPU has it",
-    "rdsspq rax": "not every CPU has it",
+    ".byte 0xF3, 0x48, 0x0F, 0x1E, 0xC8": "not every CPU has it",
     ".byte 0x0f, 0x01, 0xe8": "neither a processor of old nor Capstone knows it",
     ".byte 0xf0, 0x89, 0x03": "with a LOCK prefix that it does not take",
     "addsd xmm0, xmm1; stmxcsr [rbx]": "Unicorn does not keep the flags of what was computed before",
