@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from kvmscen.asm import Executable, linked
+from kvmscen.asm import Executable, from_elf
 from kvmscen.errors import ScenarioError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -150,11 +150,11 @@ def test_show_lists_source_lines(tmp_path: Path) -> None:
 
 def test_without_debug_information_and_without_symbols(tmp_path: Path) -> None:
     elf = compiled(tmp_path, "x86_64", "-g0")
-    program = linked("x86_64", 64, Executable(elf.read_bytes(), "guest.elf", "s.yaml", 1, 1), ())
+    program = from_elf("x86_64", 64, Executable(elf.read_bytes(), "guest.elf", "s.yaml", 1, 1), ())
     assert program.debug == ()
     assert "add" in [line.text for line in program.lines]
     stripped = compiled(tmp_path, "x86_64", "-s").read_bytes()
-    program = linked("x86_64", 64, Executable(stripped, "guest.elf", "s.yaml", 1, 1), ())
+    program = from_elf("x86_64", 64, Executable(stripped, "guest.elf", "s.yaml", 1, 1), ())
     assert (program.lines[0].text, program.entry) == (".text", program.symbols["_start"])
 
 
@@ -187,7 +187,7 @@ def test_a_compiled_file_that_is_damaged(tmp_path: Path) -> None:
             raw[at] = chance.choice((0, 1, 0x7F, 0x80, 0xFF, chance.randrange(256)))
         cut = len(raw) if round_number % 3 else chance.randrange(len(raw))
         try:
-            linked("arm64", 64, Executable(bytes(raw[:cut]), "guest.elf", "s.yaml", 1, 1), ())
+            from_elf("arm64", 64, Executable(bytes(raw[:cut]), "guest.elf", "s.yaml", 1, 1), ())
         except ScenarioError as error:
             said = str(error)
             assert said.startswith("s.yaml:1:1: `guest.elf` "), said

@@ -104,6 +104,15 @@ def test_floors(module: str) -> None:
     assert above == set()
 
 
+def test_no_room_has_the_name_of_something_else() -> None:
+    """A folder or file takes the place of a function of that name in the `__init__` beside it, once it is imported."""
+    for path in (path for path in FILES if path.name == "__init__.py"):
+        inside = {other.stem for other in path.parent.iterdir() if other.suffix == ".py" or other.is_dir()}
+        tree = ast.parse(path.read_text())
+        made = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+        assert inside & made == set(), path
+
+
 def circles(edges: Mapping[str, Set[str]]) -> Iterator[list[str]]:
     """The nodes of a graph that reach themselves, circle by circle."""
     reach: dict[str, set[str]] = {}

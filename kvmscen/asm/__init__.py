@@ -13,7 +13,7 @@ from kvmscen.asm.values import GNU, KEYSTONE, Executable, Line, Macro, Placement
 from kvmscen.errors import Problem, ScenarioError
 
 __all__ = ["ASSEMBLERS", "STANDARD", "Executable", "Line", "Macro", "Placement", "Program", "Section", "Source"]
-__all__ += ["absent", "assemble", "linked"]
+__all__ += ["absent", "assemble", "from_elf"]
 
 ASSEMBLERS = (KEYSTONE, GNU)
 
@@ -67,7 +67,7 @@ def _gnu(arch: str, bits: int, source: Source, placements: Sequence[Placement], 
     return gnu.assemble(arch, bits, source, placements, origin)
 
 
-def linked(arch: str, bits: int, executable: Executable, placements: Sequence[Placement]) -> Program:
+def from_elf(arch: str, bits: int, executable: Executable, placements: Sequence[Placement]) -> Program:
     """The program in a linked ELF file, whose sections must be where `placements` say. Raises ScenarioError."""
     from kvmscen.asm.linked import elf
 

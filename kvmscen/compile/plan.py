@@ -56,7 +56,7 @@ def _linked(
     arch: str, bits: int, executable: asm.Executable, placements: tuple[asm.Placement, ...]
 ) -> asm.Program | ScenarioError:
     try:
-        return asm.linked(arch, bits, executable, placements)
+        return asm.from_elf(arch, bits, executable, placements)
     except ScenarioError as error:
         return error
 

@@ -12,12 +12,12 @@ from elftools.elf.elffile import ELFFile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvmscen.asm import Executable, Line, Placement, Program, linked
+from kvmscen.asm import Executable, Line, Placement, Program, from_elf
 from kvmscen.errors import ScenarioError
 
 
 def read(raw: bytes, *placements: Placement, arch: str = "arm64", bits: int = 64) -> Program:
-    return linked(arch, bits, Executable(raw, "a.elf", "s.yaml", 3, 6), placements)
+    return from_elf(arch, bits, Executable(raw, "a.elf", "s.yaml", 3, 6), placements)
 
 
 def problem(raw: bytes, *placements: Placement, arch: str = "arm64", bits: int = 64) -> str:
