@@ -40,9 +40,9 @@ print(encode(sys.argv[2], sys.argv[3]).hex())
     ("raw", "mode", "text", "wrong", "right"),
     [
         ("keystone.KS_ARCH_ARM64, 0", "arm64", "mov x0, #10", "000280d2", "400180d2"),
-        ("keystone.KS_ARCH_X86, encoder.KS_MODE_64", "x64", "mov eax, 12", "b812000000", "b80c000000"),
-        ("keystone.KS_ARCH_X86, encoder.KS_MODE_32", "x32", "mov eax, 12", "b812000000", "b80c000000"),
-        ("keystone.KS_ARCH_X86, encoder.KS_MODE_16", "x16", "mov ax, 12", "b81200", "b80c00"),
+        ("keystone.KS_ARCH_X86, keystone.KS_MODE_64", "x64", "mov eax, 12", "b812000000", "b80c000000"),
+        ("keystone.KS_ARCH_X86, keystone.KS_MODE_32", "x32", "mov eax, 12", "b812000000", "b80c000000"),
+        ("keystone.KS_ARCH_X86, keystone.KS_MODE_16", "x16", "mov ax, 12", "b81200", "b80c00"),
     ],
     ids=["arm64", "x64", "x32", "x16"],
 )
