@@ -30,7 +30,7 @@ def poison():
         libc.free(at)
 
 poison()
-print(bytes(encoder.Ks(*eval(sys.argv[1])).asm(sys.argv[3])[0]).hex())
+print(bytes(keystone.Ks(*eval(sys.argv[1])).asm(sys.argv[3])[0]).hex())
 poison()
 print(encode(sys.argv[2], sys.argv[3]).hex())
 """
