@@ -405,14 +405,14 @@ measure:
 
 
 @pytest.mark.qemu
-def test_on_a_real_arm64_kvm(tmp_path: Path) -> None:
-    host = "qemu:arm64@6.1"
-    done = subprocess.run([sys.executable, "-m", "kvmscen", "host", "prepare", host], cwd=ROOT, capture_output=True, timeout=600)
-    assert done.returncode == 0, done.stderr
+def test_on_a_real_arm64_kvm(qemu_arm64: tuple[str, dict[str, str]], tmp_path: Path) -> None:
+    host, environment = qemu_arm64
     (tmp_path / "a.yaml").write_text(ARM64)
     report = tmp_path / "r.json"
-    done2 = kvmscen("measure", str(tmp_path / "a.yaml"), "--on", host, "--rounds", "1", "--report", f"json={report}")
-    assert done2.returncode == 0, done2.stdout + done2.stderr
+    done = kvmscen(
+        "measure", str(tmp_path / "a.yaml"), "--on", host, "--rounds", "1", "--report", f"json={report}", **environment
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
     kinds = {one["name"]: one for one in json.loads(report.read_text())["results"][0]["measured"]}
     assert {name: one["count"] for name, one in kinds.items()} == {"store": 100, "load": 200, "undecoded": 100, "emulated": 100}
     assert {one["loop"] for one in kinds.values()} == {"native"}
