@@ -86,7 +86,15 @@ def test_a_signal_at_any_moment_is_its_status_and_leaves_nothing(
     ended = {}
     for n in range(int(whole / step) + 1):
         environment = os.environ | {"KVMSCEN_SWEPT": mark}
-        with subprocess.Popen(argv, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        with subprocess.Popen(
+            argv,
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            # Whoever started the tests may have the signal ignored, as nohup and a shell's `&` do; and that is inherited.
+            preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
+        ) as process:
             # What comes while Python itself starts is Python's: its handler or none stands there until our first line has run.
             while not _ours(process.pid) and process.poll() is None:
                 time.sleep(0.0005)
