@@ -39,7 +39,7 @@ RECIPES = list(dict.fromkeys(part.recipe for part in PARTS))
 
 
 def test_there_are_recipes() -> None:
-    assert RECIPES == ["case", "exit", "action", "host", "report"]
+    assert RECIPES == ["case", "exit", "action", "architecture", "host", "report"]
     assert all(part.what == "run" for part in PARTS if part is [p for p in PARTS if p.recipe == part.recipe][-1])
 
 
