@@ -670,3 +670,12 @@ def test_the_command_that_repeats_a_case_can_be_copied(name: bytes, tmp_path: Pa
         ["bash", "-c", f"exec {sys.executable} -m kvmscen {again}"], cwd=tmp_path, capture_output=True, text=True, timeout=60
     )
     assert (twice.returncode, "0 wrong" in twice.stdout, "1 failed" in twice.stdout) == (1, False, True)
+
+
+@pytest.mark.kvm
+def test_a_host_that_cannot_run_has_errors_of_the_cases_that_it_would_run(tmp_path: Path) -> None:
+    files = ("scenarios/x86_64-loop.yaml", "scenarios/arm64-mmio.yaml")
+    done = kvmscen("run", *files, "--on", "kvm", "--on", "qemu:arm64", "--report", "json", env={"XDG_CACHE_HOME": str(tmp_path)})
+    assert done.returncode == 3
+    found = {(r["arch"], r["status"]) for r in json.loads(done.stdout)["results"] if r["host"] == "qemu:arm64"}
+    assert found == {("x86_64", "SKIP"), ("arm64", "ERROR")}

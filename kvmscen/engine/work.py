@@ -308,6 +308,10 @@ def _execute_all(shared: Shared, hosts: dict[str, Host]) -> None:
 
 def _execute(shared: Shared, hosts: dict[str, Host], executors: dict[str, Executor], job: Job) -> Result:
     if job.host in shared.dead:
+        archs = hosts[job.host].archs
+        if archs is not None and job.arch not in archs:
+            # It would not have run there either.
+            return result(job, "SKIP", f"the scenario is {job.arch}, the host runs {' and '.join(archs)}")
         return result(job, "ERROR", shared.dead[job.host].message)
     if job.skip is not None or job.machine is None:
         return result(job, "SKIP", job.skip)

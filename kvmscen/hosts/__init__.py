@@ -28,9 +28,13 @@ class Executor(Protocol):
 
 
 class Host(Protocol):
-    """Where guests run. `problems`, after `wait`: what of it is damaged, though the rest can be used."""
+    """Where guests run. `problems`, after `wait`: what of it is damaged, though the rest can be used.
+
+    `archs`: the architectures that it would run if it could run at all; None where that is known only by `facts`.
+    """
 
     name: str
+    archs: tuple[str, ...] | None
     facts: tuple[Facts, ...]
     problems: tuple[Problem, ...]
     # Whether exits will be timed there: set before `start`.

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from kvmscen.errors import UsageError
 from kvmscen.hosts.process import confinement, pack
 from kvmscen.hosts.process.child import Child
 from kvmscen.hosts.process.children import ChildHost
+from kvmscen.sent.arch import of_machine
 
 
 class KvmHost(ChildHost):
     """One agent a worker."""
 
     kind = "kvm"
+    archs = (of_machine(os.uname().machine),)
 
     def __init__(self, name: str) -> None:
         if name != "kvm":

@@ -19,6 +19,7 @@ class ModelHost(ChildHost):
     """One model a worker; its results are predictions."""
 
     kind = "model"
+    archs = tuple(ARCHES)
 
     def __init__(self, name: str) -> None:
         _, at, kernel = name.partition("@")

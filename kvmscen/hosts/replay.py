@@ -24,6 +24,8 @@ class NotRecorded(HostError):
 class ReplayHost:
     """Gives back what was recorded of the same machine; runs nothing."""
 
+    archs: tuple[str, ...] | None = None
+
     def __init__(self, name: str) -> None:
         self.name = name
         self.path = name.partition(":")[2]

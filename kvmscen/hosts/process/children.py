@@ -87,6 +87,7 @@ class ChildHost:
     kind = ""
     # How long a child may take until it has said hello.
     seconds = 30.0
+    archs: tuple[str, ...] | None = None
 
     def __init__(self, name: str) -> None:
         self.name = name

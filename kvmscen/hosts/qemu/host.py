@@ -6,6 +6,7 @@ from kvmscen.errors import HostError
 from kvmscen.hosts.process.child import Child, ChildError, Json
 from kvmscen.hosts.process.children import ChildHost
 from kvmscen.hosts.qemu import first_guest, initramfs, snapshot, store, tools, vm
+from kvmscen.hosts.qemu.boards import BOARDS
 from kvmscen.hosts.qemu.vm import Image, Saved, Vm
 
 
@@ -21,6 +22,7 @@ class QemuHost(ChildHost):
             raise HostError("qemu needs the machine: write qemu:ARCH or qemu:ARCH@KERNEL")
         super().__init__(name)
         self.wanted = store.parse(name)
+        self.archs = (BOARDS[self.wanted.board].arch,)
         self.eager = eager
         self._making: snapshot.Making | None = None
         self._saved: Saved | None = None
