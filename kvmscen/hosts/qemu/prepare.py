@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -163,6 +164,7 @@ def _choose(name: Name, tell: Tell) -> _Kernel:
         if found and name.kernel != store.NEWEST:
             break
     if not found:
+        _same_everywhere(failed, len(suites))
         wanted = f"a kernel {name.kernel}" if name.kernel else "a kernel"
         why = "".join(f"; {reason}" for reason in failed)
         raise HostError(f"{name.entry}: none of {', '.join(suites)} has {wanted} for {name.row.debian}{why}")
@@ -233,7 +235,14 @@ def _with_python(board: Board, tell: Tell) -> Apt:
                 return apt
         except HostError as error:
             failed.append(str(error))
+    _same_everywhere(failed, len(failed))
     raise HostError(f"no suite has python3 for {board.debian}" + "".join(f"; {reason}" for reason in failed))
+
+
+def _same_everywhere(failed: Sequence[str], suites: int) -> None:
+    """Raises HostError with the one reason for which no suite could be looked at, as a cache that cannot be written."""
+    if len(failed) == suites and len(set(failed)) == 1:
+        raise HostError(failed[0])
 
 
 def _fetched(apt: Apt, names: list[str], into: Path, downloads: Path, tell: Tell) -> list[Path]:
