@@ -60,7 +60,8 @@ def test_an_engine_that_cannot_be_had_is_told(monkeypatch: pytest.MonkeyPatch) -
     from kvmscen.asm.keystone import encoder
     from kvmscen.asm.values import Wrong
 
-    monkeypatch.setitem(encoder._TEN, "x86", ("mov al, 10", b"\xb0\x10"))
+    # No radix gives these bytes: memory that happens to hold 16 would make b"\xb0\x10" right.
+    monkeypatch.setitem(encoder._TEN, "x86", ("mov al, 10", b"\xff\xff"))
     monkeypatch.setattr(encoder, "_local", type(encoder._local)())
     with pytest.raises(Wrong, match="Keystone reads 10 as sixteen in this process: use --assembler gnu"):
         encoder.engine("x64")
