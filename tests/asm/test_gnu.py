@@ -260,3 +260,9 @@ def test_without_keystone_it_is_gnu(monkeypatch: pytest.MonkeyPatch) -> None:
     reference.tools("arm64")
     monkeypatch.setitem(sys.modules, "keystone", None)
     assert assemble("arm64", 64, Source("s", "nop"), [], 0).assembler == "gnu"
+
+
+def test_a_relocation_without_a_symbol_is_refused_at_its_line() -> None:
+    # Symbol 0 has no section: SHN_UNDEF is no number to the reader of ELF files.
+    told = problems("arm64", "_start: nop\nb.eq _s==tart\n")
+    assert [line.partition(" ")[0] for line in told] == ["s.yaml:2:1:"]

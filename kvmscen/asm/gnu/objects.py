@@ -125,7 +125,9 @@ def uses(raw: bytes) -> list[Use]:
             continue
         for entry in section.iter_relocations():
             symbol = table.get_symbol(entry["r_info_sym"])
-            name = symbol.name or elf.get_section(symbol["st_shndx"]).name
+            # A relocation to a plain number is against symbol 0, which has no name and no section.
+            at = symbol["st_shndx"]
+            name = symbol.name or (elf.get_section(at).name if isinstance(at, int) else "")
             found.append(Use(name, where, entry["r_offset"], entry["r_info_type"], entry["r_addend"]))
     return found
 
