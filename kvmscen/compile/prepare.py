@@ -26,7 +26,7 @@ from kvmscen.compile.plan import misassembled
 from kvmscen.compile.ready import Ready
 from kvmscen.disk import scratch
 from kvmscen.errors import Problem, once
-from kvmscen.job.job import Job, Legend, Target
+from kvmscen.job.job import Job, Legend, Target, elsewhere
 from kvmscen.load import Loaded, read
 from kvmscen.results.measured import Wanted
 from kvmscen.scenario import Case, Scenario
@@ -154,8 +154,7 @@ def _job(scenario: Scenario, case: Case, planned: Plan | None, target: Target, t
     skip, sealed, expectation = None, None, None
     wanted: tuple[Wanted, ...] = ()
     if facts is None or planned is None:
-        runs = " and ".join(known.arch for known in target.facts) or "nothing"
-        skip = f"the scenario is {case.arch}, the host runs {runs}"
+        skip = elsewhere(case.arch, [known.arch for known in target.facts])
     else:
         made = ready(scenario.file, case, planned, facts, facts.kind, timing)
         if not effects_allowed() and made.skip is None and (why := forbidden(case, facts.kind)):

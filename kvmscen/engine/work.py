@@ -24,7 +24,7 @@ from kvmscen.hosts.process import confinement
 from kvmscen.hosts.process.child import Child, ChildError
 from kvmscen.hosts.process.preparing import PrepareChild
 from kvmscen.hosts.replay import NotRecorded
-from kvmscen.job.job import Job, Target
+from kvmscen.job.job import Job, Target, elsewhere
 from kvmscen.judge.verdict import judge, result
 from kvmscen.results.result import Result, Run
 from kvmscen.sent.codec import decode, encode
@@ -311,7 +311,7 @@ def _execute(shared: Shared, hosts: dict[str, Host], executors: dict[str, Execut
         archs = hosts[job.host].archs
         if archs is not None and job.arch not in archs:
             # It would not have run there either.
-            return result(job, "SKIP", f"the scenario is {job.arch}, the host runs {' and '.join(archs)}")
+            return result(job, "SKIP", elsewhere(job.arch, archs))
         return result(job, "ERROR", shared.dead[job.host].message)
     if job.skip is not None or job.machine is None:
         return result(job, "SKIP", job.skip)

@@ -102,6 +102,11 @@ class Target(NamedTuple):
         return next((facts for facts in self.facts if facts.arch == arch), None)
 
 
+def elsewhere(arch: str, runs: Sequence[str]) -> str:
+    """Why a case of one architecture is skipped on a host that runs others."""
+    return f"the scenario is {arch}, the host runs {' and '.join(runs) or 'nothing'}"
+
+
 class Job(NamedTuple):
     """One case for one host. `skip` is why it will not run there; else `machine` and `expectation` are set.
 

@@ -11,7 +11,7 @@ from kvmscen.load.values import NOWHERE, Notes, as_int, as_list, as_map, as_text
 from kvmscen.load.written import item
 from kvmscen.scenario import Action, Expr, Memslot, Place
 from kvmscen.sent.header import actions as actions_table
-from kvmscen.sent.header.actions import BY_NAME, VALUE, Member
+from kvmscen.sent.header.actions import BY_NAME, VALUE, Member, reg_bits
 
 EMULATE = "emulate"
 # KVM_REG_SIZE_U2048 is the longest register.
@@ -90,8 +90,10 @@ def _members(one: Written) -> dict[str, Any]:
         if key in here:
             args[key] = _member(one, here[key], value, at)
         else:
-            outer = {name.partition(".")[0]: None for name in here}
-            notes.add(key_at, f"`{key}` is no member of `{row.name}` on {arch}: write {names.either(outer)}")
+            outer, inner = key.partition(".")[::2]
+            beside = {name: None for name in here if inner and name.startswith(outer + ".")}
+            known = beside or {name.partition(".")[0]: None for name in here}
+            notes.add(key_at, f"`{key}` is no member of `{row.name}` on {arch}: write {names.either(known)}")
     if row.name in CHECKS and not one.waived:
         CHECKS[row.name](one, args)
     return args
@@ -123,8 +125,14 @@ def _member(one: Written, member: Member, value: Any, at: Place) -> Any:
         return tuple(expression(notes, number, values.at(n), member.bits) for n, number in enumerate(values))
     if member.yes_no or member.least is not None:
         return Expr(None, int(value) if isinstance(value, (bool, int)) else 0, at)
-    # How long a register's value may be is known only with its id.
-    return expression(notes, value, at, VALUE_BITS if member.fmt == VALUE else member.bits)
+    return expression(notes, value, at, _bits(member, as_map(one.value)))
+
+
+def _bits(member: Member, beside: Map) -> int:
+    """The width of a member, where another one says it. What is wrong with that one is told there."""
+    if member.fmt == VALUE:
+        return reg_bits(max(as_int(beside.get("id")), 0)) if "id" in beside else VALUE_BITS
+    return 8 * max(as_int(beside.get(member.width)), 0) or member.bits
 
 
 # --- actions with code of their own ---------------------------------------------------------------------------------
@@ -146,8 +154,6 @@ def _ioeventfd(one: Written, args: Mapping[str, Any]) -> None:
         one.notes.add(held.at("len"), f"no write has {length} bytes: write 1, 2, 4 or 8, or 0 for any")
     if "datamatch" in args and not length:
         one.notes.add(held.at_key("datamatch"), "`datamatch` needs the width of the write: write `len` 1, 2, 4 or 8")
-    elif "datamatch" in args:
-        expression(one.notes, held["datamatch"], held.at("datamatch"), 8 * length)
 
 
 FORMS: dict[str, Callable[[Written], dict[str, Any]]] = {

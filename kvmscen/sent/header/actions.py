@@ -24,7 +24,8 @@ class Member(NamedTuple):
     `name`: of a struct in the struct `outer.inner`, written as a map in a map. `offset` in bytes, `fmt` a struct character,
     `length` > 1 an array. `names`: words that stand for numbers; with `flags` one of them or a list, which are or-ed.
     `needed`: it must be written (what is not is 0). `least` and `most`: it is a plain number within them, else a number or
-    a symbol. `yes_no`: it is written as true or false. `prefix`: what the header puts before the words of `names`.
+    a symbol. `yes_no`: it is written as true or false. `width`: the member that says how many bytes of it count (0: all).
+    `prefix`: what the header puts before the words of `names`.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Member(NamedTuple):
     least: int | None = None
     most: int | None = None
     yes_no: bool = False
+    width: str = ""
     prefix: str = ""
 
     @property
@@ -99,7 +101,7 @@ _IOEVENTFD = {
     "": (
         M("addr", 8, "Q", "the address, or port, of the write", needed=True),
         M("len", 16, "I", "bytes of the write: 1, 2, 4 or 8; 0 for any", needed=True, least=0, most=8),
-        M("datamatch", 0, "Q", "the value of the write; without it any"),
+        M("datamatch", 0, "Q", "the value of the write; without it any", width="len"),
         M(
             "flags",
             24,

@@ -113,3 +113,17 @@ def test_the_width_of_a_register_is_in_its_id(number: int, bits: int) -> None:
 def test_a_pointer_is_left_to_the_caller() -> None:
     member = Member("value", 0, VALUE)
     assert bytes(actions.packed(Action("a", "A", "", size=8), (member,), {"value": 7})) == bytes(8)
+
+
+@pytest.mark.parametrize(
+    ("arch", "action", "member", "number"),
+    [
+        ("x86_64", "ioeventfd: {addr: 0, len: 4, datamatch: -1}", "datamatch", 0xFFFFFFFF),
+        ("x86_64", "ioeventfd: {addr: 0, len: 8, datamatch: -1}", "datamatch", 0xFFFFFFFFFFFFFFFF),
+        ("arm64", "set_one_reg: {id: 0x6020000000100000, value: -1}", "value", 0xFFFFFFFF),
+        ("arm64", "set_one_reg: {id: 0x6030000000100000, value: -2}", "value", 0xFFFFFFFFFFFFFFFE),
+    ],
+)
+def test_a_member_is_as_wide_as_another_one_says(arch: str, action: str, member: str, number: int) -> None:
+    case = load_text(f"arch: {arch}\nasm: nop\nexpect: [mmio]\nsetup:\n  - {action}\n", "a.yaml").cases[0]
+    assert case.setup[0].args[member].offset == number
