@@ -6,8 +6,9 @@ import signal
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 for _number in _SIGNALS:
-    # While modules are loaded a signal just ends us: there is nothing yet to report or to stop. Here, at the top, since loading
-    # takes a tenth of a second. What is ignored stays so, as under nohup.
+    # While modules are loaded a signal just ends us: there is nothing yet to report or to stop.
+    # Here, at the top, since loading takes a tenth of a second. What is ignored stays so, as under
+    # nohup.
     if signal.getsignal(_number) is not signal.SIG_IGN:
         signal.signal(_number, lambda number, _: os._exit(128 + number))
 
@@ -20,7 +21,11 @@ def main() -> None:
         # Too little memory to load what is needed, or half an installation.
         if os.environ.get("KVMSCEN_DEBUG"):
             raise
-        what = "there is not enough memory to start" if isinstance(error, MemoryError) else f"cannot start: {error}"
+        what = (
+            "there is not enough memory to start"
+            if isinstance(error, MemoryError)
+            else f"cannot start: {error}"
+        )
         os.write(2, f"kvmscen: {what}\n".encode(errors="backslashreplace"))
         os._exit(3)
     main()

@@ -1,10 +1,9 @@
 """What can go wrong, as a tree.
 
-KvmscenError
-├── UsageError       the command line asks for something that cannot be (exit status 2)
-├── ScenarioError    a scenario file is wrong: one or more problems, each at its place (exit status 2)
-├── HostError        a host cannot run here, or broke while it ran (exit status 3)
-└── IoctlError       an ioctl of KVM failed; the executor turns it into an `error` event
+KvmscenError ├── UsageError       the command line asks for something that cannot be (exit status 2)
+├── ScenarioError    a scenario file is wrong: one or more problems, each at its place (exit status
+2) ├── HostError        a host cannot run here, or broke while it ran (exit status 3) └── IoctlError
+an ioctl of KVM failed; the executor turns it into an `error` event
 
 A mismatch between expected and observed is not an exception: it is a Result.
 """
@@ -22,10 +21,12 @@ HOST, OPTIONS = "(host)", "(options)"
 
 
 class Problem(NamedTuple):
-    """One thing wrong in a file. `line` and `column` count from 1; both are 0 where the file as a whole is meant.
+    """One thing wrong in a file. `line` and `column` count from 1; both are 0 where the file as a
+    whole is meant.
 
-    `ours`: kvmscen broke over the file; that is no word on whether the file is right. `cases` are the cases of the file that it
-    keeps from running (empty: all of them). A `file` in round brackets is none, but stands for a host or for the options.
+    `ours`: kvmscen broke over the file; that is no word on whether the file is right. `cases` are
+    the cases of the file that it keeps from running (empty: all of them). A `file` in round
+    brackets is none, but stands for a host or for the options.
     """
 
     file: str

@@ -32,9 +32,11 @@ class Expr(NamedTuple):
 
 
 class Match(NamedTuple):
-    """A matcher in place of a number: `kind` is mask, in, range or series, with its numbers by name.
+    """A matcher in place of a number: `kind` is mask, in, range or series, with its numbers by
+    name.
 
-    mask: mask, value. in: a tuple under `in`. range: min and/or max. series: from, step. Each number is an Expr.
+    mask: mask, value. in: a tuple under `in`. range: min and/or max. series: from, step. Each
+    number is an Expr.
     """
 
     kind: str
@@ -42,13 +44,16 @@ class Match(NamedTuple):
     place: Place
 
 
-# A number or symbol (load has turned the header's names into numbers), a matcher, or a list of them (io with count > 1, args).
-# In an `error` step: the name under `ioctl` and `errno`, and a map of members under `memory_fault`.
+# A number or symbol (load has turned the header's names into numbers), a matcher, or a list of them
+# (io with count > 1, args). In an `error` step: the name under `ioctl` and `errno`, and a map of
+# members under `memory_fault`.
 Value = Expr | Match | tuple[Any, ...] | str | bool | Mapping[str, Any]
 
 
 class MemoryCheck(NamedTuple):
-    """`counter: {u32: [1, 100]}`: what memory holds, or is given. `unit` is u8..u64, hex or text."""
+    """`counter: {u32: [1, 100]}`: what memory holds, or is given. `unit` is u8..u64, hex or
+    text.
+    """
 
     at: Expr
     unit: str
@@ -59,12 +64,12 @@ class MemoryCheck(NamedTuple):
 class Action(NamedTuple):
     """One host action of `then` or `setup`, as written.
 
-    `args` of set_regs: Expr by register. write_memory: `memory`, a tuple of MemoryCheck. set_memslot: `memslot`, a Memslot.
-    delete_memslot: `slot`, a number. enable: `enable`, an Enable. Their errno stands in the action.
-    set_guest_debug: `control`, names, and tuples of Expr by debug register.
-    register_coalesced_mmio and its counterpart: `addr` (Expr), `size`, `pio`. ioeventfd: `addr`, `len`, `datamatch` (Expr or
-    None), `flags`, names. emulate: none. set_guest_debug: `control`, names, and tuples of Expr by debug register.
-    `text` is YAML of it.
+    `args` of set_regs: Expr by register. write_memory: `memory`, a tuple of MemoryCheck.
+    set_memslot: `memslot`, a Memslot. delete_memslot: `slot`, a number. enable: `enable`, an
+    Enable. Their errno stands in the action. set_guest_debug: `control`, names, and tuples of Expr
+    by debug register. register_coalesced_mmio and its counterpart: `addr` (Expr), `size`, `pio`.
+    ioeventfd: `addr`, `len`, `datamatch` (Expr or None), `flags`, names. emulate: none.
+    set_guest_debug: `control`, names, and tuples of Expr by debug register. `text` is YAML of it.
     """
 
     name: str
@@ -78,9 +83,9 @@ class Action(NamedTuple):
 class Step(NamedTuple):
     """One step of `expect`.
 
-    `kind`: an exit's name, `error`, `timeout` or `group`. `fields`: the members written (of `error`: ioctl, errno and
-    maybe memory_fault). `repeat`: (min, max). `reply`: the members user space writes back, `answer`: YAML of them.
-    `then` None: not written.
+    `kind`: an exit's name, `error`, `timeout` or `group`. `fields`: the members written (of
+    `error`: ioctl, errno and maybe memory_fault). `repeat`: (min, max). `reply`: the members user
+    space writes back, `answer`: YAML of them. `then` None: not written.
     """
 
     kind: str
@@ -109,7 +114,9 @@ class Memslot(NamedTuple):
 
 
 class Section(NamedTuple):
-    """Where one output section lies: `at`, or `after` another, `align`ed; `load` when its bytes lie elsewhere."""
+    """Where one output section lies: `at`, or `after` another, `align`ed; `load` when its bytes lie
+    elsewhere.
+    """
 
     name: str
     place: Place
@@ -129,7 +136,9 @@ class Enable(NamedTuple):
 
 
 class Vcpu(NamedTuple):
-    """One vCPU as written; `mode` and `features` None mean the architecture's default. `mmu` is `identity`, or None: off."""
+    """One vCPU as written; `mode` and `features` None mean the architecture's default. `mmu` is
+    `identity`, or None: off.
+    """
 
     mode: str | None
     features: tuple[str, ...] | None
@@ -160,8 +169,8 @@ class Final(NamedTuple):
 class Overlay(NamedTuple):
     """One entry of `when`: where its conditions hold, its `expect` and `final` hold instead.
 
-    `removed` are those of the two that it takes away. `errno` says how slots, capabilities and actions of `setup` fail there, by
-    their names in an Event's `op`; None: they succeed.
+    `removed` are those of the two that it takes away. `errno` says how slots, capabilities and
+    actions of `setup` fail there, by their names in an Event's `op`; None: they succeed.
     """
 
     conditions: Conditions
@@ -176,11 +185,27 @@ class Overlay(NamedTuple):
     def over(self, case: Case) -> Case:
         """The case as it is where this entry applies."""
         return case._replace(
-            expect=None if "expect" in self.removed else case.expect if self.expect is None else self.expect,
-            final=None if "final" in self.removed else case.final if self.final is None else self.final,
-            memslots=tuple(one._replace(errno=self._errno("memslots", n, one)) for n, one in enumerate(case.memslots)),
-            enable=tuple(one._replace(errno=self._errno("enable", n, one)) for n, one in enumerate(case.enable)),
-            setup=tuple(one._replace(errno=self._errno("setup", n, one)) for n, one in enumerate(case.setup)),
+            expect=None
+            if "expect" in self.removed
+            else case.expect
+            if self.expect is None
+            else self.expect,
+            final=None
+            if "final" in self.removed
+            else case.final
+            if self.final is None
+            else self.final,
+            memslots=tuple(
+                one._replace(errno=self._errno("memslots", n, one))
+                for n, one in enumerate(case.memslots)
+            ),
+            enable=tuple(
+                one._replace(errno=self._errno("enable", n, one))
+                for n, one in enumerate(case.enable)
+            ),
+            setup=tuple(
+                one._replace(errno=self._errno("setup", n, one)) for n, one in enumerate(case.setup)
+            ),
         )
 
     def _errno(self, kind: str, number: int, written: Memslot | Enable | Action) -> str | None:
@@ -188,7 +213,9 @@ class Overlay(NamedTuple):
 
 
 class Macro(NamedTuple):
-    """One of `macros`: `.macro NAME`, its text, `.endm`. `line` and `column` are those of the text's first character."""
+    """One of `macros`: `.macro NAME`, its text, `.endm`. `line` and `column` are those of the
+    text's first character.
+    """
 
     name: str
     text: str
@@ -197,9 +224,11 @@ class Macro(NamedTuple):
 
 
 class Asm(NamedTuple):
-    """The program's text; `line` is the file line of its first line, `column` the one its text starts at.
+    """The program's text; `line` is the file line of its first line, `column` the one its text
+    starts at.
 
-    `place` is where it is written. `name` is the file beside the scenario that holds it, as it is written; `path` where it is.
+    `place` is where it is written. `name` is the file beside the scenario that holds it, as it is
+    written; `path` where it is.
     """
 
     text: str
@@ -211,9 +240,11 @@ class Asm(NamedTuple):
 
 
 class Timed(NamedTuple):
-    """One entry of `measure`: the exit `to` is timed, or all from the exit `since` to it, that time divided by `per`.
+    """One entry of `measure`: the exit `to` is timed, or all from the exit `since` to it, that time
+    divided by `per`.
 
-    `less` names another entry, whose median is taken off. `samples` are wanted, after `warmup` others.
+    `less` names another entry, whose median is taken off. `samples` are wanted, after `warmup`
+    others.
     """
 
     name: str
@@ -273,7 +304,9 @@ class Case(NamedTuple):
         return self.expect is not None or self.final is not None or bool(self.when)
 
     def assembled_by(self, assembler: str | None) -> Case:
-        """The same with its program assembled by this assembler, None for the one that is written."""
+        """The same with its program assembled by this assembler, None for the one that is
+        written.
+        """
         return self if assembler is None else self._replace(assembler=assembler)
 
 
@@ -285,7 +318,11 @@ class Scenario(NamedTuple):
 
     def assembled_by(self, assembler: str | None) -> Scenario:
         """The same, with every program assembled by this assembler, None for what the cases say."""
-        return self if assembler is None else self._replace(cases=tuple(case.assembled_by(assembler) for case in self.cases))
+        return (
+            self
+            if assembler is None
+            else self._replace(cases=tuple(case.assembled_by(assembler) for case in self.cases))
+        )
 
     @property
     def name(self) -> str:

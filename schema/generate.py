@@ -1,4 +1,5 @@
-"""Write what the tables know into scenario.schema.json: exits, registers, capabilities, flags, errno names.
+"""Write what the tables know into scenario.schema.json: exits, registers, capabilities, flags,
+errno names.
 
     python schema/generate.py            rewrite the file
     python schema/generate.py --check    exit with 1 when the file is not what would be written
@@ -38,10 +39,17 @@ def enum(title: str, description: str, values: Any) -> Json:
 def member(row: exits.Exit, field: exits.Field) -> Json:
     """The schema of one member of an exit."""
     numbers = names.numbers_of(row.name, field.name)
-    text = field.text[:1].upper() + field.text[1:] + "." if field.text else f"A member of {row.constant}."
+    text = (
+        field.text[:1].upper() + field.text[1:] + "."
+        if field.text
+        else f"A member of {row.constant}."
+    )
     if numbers:
         title = f"a name for `{field.name}`"
-        return {"description": text, "anyOf": [{"title": title, "enum": list(numbers)}, ref("number_or_matcher")]}
+        return {
+            "description": text,
+            "anyOf": [{"title": title, "enum": list(numbers)}, ref("number_or_matcher")],
+        }
     if field.name == "accesses":
         return ref("accesses")
     if field.name in names.FLAGS:
@@ -71,7 +79,11 @@ def exit_schema(row: exits.Exit) -> Json:
 def action_member(row: Action, members: tuple[Member, ...]) -> Json:
     """The schema of a member of an action's struct, as the architectures have it."""
     first = members[0]
-    text = first.text[:1].upper() + first.text[1:] + "." if first.text else f"A member of struct {row.struct}."
+    text = (
+        first.text[:1].upper() + first.text[1:] + "."
+        if first.text
+        else f"A member of struct {row.struct}."
+    )
     words = list(dict.fromkeys(word for member in members for word in member.words))
     name = first.name if first.name != "flags" else row.name
     if first.flags:
@@ -80,14 +92,28 @@ def action_member(row: Action, members: tuple[Member, ...]) -> Json:
     if words:
         most = max((1 << member.bits) - 1 for member in members)
         number = {"type": "integer", "minimum": 0, "maximum": most}
-        return {"description": text, "anyOf": [{"title": f"a name for `{name}`", "enum": words}, number]}
+        return {
+            "description": text,
+            "anyOf": [{"title": f"a name for `{name}`", "enum": words}, number],
+        }
     if first.length > 1:
         most = max(member.length for member in members)
-        return {"title": "a list of numbers", "type": "array", "maxItems": most, "description": text, "items": ref("address")}
+        return {
+            "title": "a list of numbers",
+            "type": "array",
+            "maxItems": most,
+            "description": text,
+            "items": ref("address"),
+        }
     if first.yes_no:
         return {"type": "boolean", "description": text}
     if first.least is not None:
-        return {"type": "integer", "minimum": first.least, "maximum": first.most, "description": text}
+        return {
+            "type": "integer",
+            "minimum": first.least,
+            "maximum": first.most,
+            "description": text,
+        }
     return ref("address")
 
 
@@ -106,9 +132,9 @@ def action_schema(row: Action) -> Json:
                 "additionalProperties": False,
                 "properties": {},
             }
-            properties.setdefault(outer, {"type": "object", "title": "a map of members", **whole})["properties"][inner] = (
-                action_member(row, members)
-            )
+            properties.setdefault(outer, {"type": "object", "title": "a map of members", **whole})[
+                "properties"
+            ][inner] = action_member(row, members)
         else:
             properties[name] = action_member(row, members)
     needed = [name for name, members in known.items() if members[0].needed]
@@ -123,7 +149,9 @@ def action_schema(row: Action) -> Json:
 
 
 def registers(check: bool) -> Json:
-    """Every register of every architecture; x86 segments and tables also as maps of their members."""
+    """Every register of every architecture; x86 segments and tables also as maps of their
+    members.
+    """
     kind = "value" if check else "address"
     table: dict[str, Register] = {}
     nested: dict[str, dict[str, Any]] = {}
@@ -146,7 +174,11 @@ def registers(check: bool) -> Json:
             "additionalProperties": False,
             "properties": {**parts, **(match_properties() if check and whole in table else {})},
         }
-    text = "Registers, as KVM gives them at the exit." if check else "Registers and what they are set to."
+    text = (
+        "Registers, as KVM gives them at the exit."
+        if check
+        else "Registers and what they are set to."
+    )
     return {
         "$comment": "registers",
         "title": "a map of registers",
@@ -166,14 +198,20 @@ def fill(schema: Json) -> Json:
     """The schema with its generated parts made anew."""
     defs = schema["definitions"]
     rows = names.offered()
-    for name in [n for n in defs if n.startswith("exit_") or n in ("number_or_matcher", "capability", "mem_flag")]:
+    for name in [
+        n
+        for n in defs
+        if n.startswith("exit_") or n in ("number_or_matcher", "capability", "mem_flag")
+    ]:
         del defs[name]
     for row in rows:
         defs["exit_" + row.name] = exit_schema(row)
     keys = {row.name: ref("exit_" + row.name) for row in rows}
     for name in ("step", "ignored", "measured"):
         mine = defs[name]["properties"]
-        kept = {k: v for k, v in mine.items() if not v.get("$ref", "").startswith("#/definitions/exit_")}
+        kept = {
+            k: v for k, v in mine.items() if not v.get("$ref", "").startswith("#/definitions/exit_")
+        }
         defs[name]["properties"] = {**keys, **kept}
         if name != "measured":
             defs[name]["then"] = {"title": "an exit", "enum": list(keys)}
@@ -186,9 +224,17 @@ def fill(schema: Json) -> Json:
         for name in row.reply:
             field = names.members(row.name, (row.archs or tuple(ARCHES))[0])[name]
             if field.length > 1 or "type" in reply.get(name, {}) or name == "data":
-                text = f"`{name}` as user space writes it back: a number, or a list where it has several elements."
+                text = (
+                    f"`{name}` as user space writes it back: a number, or a list where it has "
+                    f"several elements."
+                )
                 types = ["integer", "string", "array"]
-                reply[name] = {"type": types, "title": "a number", "description": text, "items": ref("address")}
+                reply[name] = {
+                    "type": types,
+                    "title": "a number",
+                    "description": text,
+                    "items": ref("address"),
+                }
             else:
                 reply.setdefault(name, ref("address"))
     defs["reply"]["properties"] = reply
@@ -215,8 +261,12 @@ def fill(schema: Json) -> Json:
     }
     for name, values in enums.items():
         defs[name]["enum"] = list(values)
-    defs["capability"] = enum("a capability", "A capability by its name in <linux/kvm.h>.", CAPABILITIES)
-    defs["mem_flag"] = enum("a flag of a memslot", "A flag of struct kvm_userspace_memory_region.", names.MEM_FLAGS)
+    defs["capability"] = enum(
+        "a capability", "A capability by its name in <linux/kvm.h>.", CAPABILITIES
+    )
+    defs["mem_flag"] = enum(
+        "a flag of a memslot", "A flag of struct kvm_userspace_memory_region.", names.MEM_FLAGS
+    )
     mine = defs["action"]["properties"]
     made = {row.name: action_schema(row) if row.members else mine[row.name] for row in ACTIONS}
     defs["action"]["properties"] = {**made, **{name: mine[name] for name in ("vcpu", "errno")}}
@@ -259,7 +309,9 @@ def main(arguments: list[str]) -> int:
     after = layout(fill(json.loads(before))) + "\n"
     if "--check" in arguments:
         if before != after:
-            print(f"{FILE} is not what the tables say: run python schema/generate.py", file=sys.stderr)
+            print(
+                f"{FILE} is not what the tables say: run python schema/generate.py", file=sys.stderr
+            )
         return int(before != after)
     FILE.write_text(after)
     return 0

@@ -1,4 +1,6 @@
-"""Tests marked `kvm` need a usable /dev/kvm of x86: elsewhere they are skipped, and the end of the run counts them, loudly."""
+"""Tests marked `kvm` need a usable /dev/kvm of x86: elsewhere they are skipped, and the end of the
+run counts them, loudly.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,8 @@ def without_qemu() -> str | None:
     return None
 
 
-# Prepared machines stay in the user's own cache, so that they are made once; all else is tested as if there were none.
+# Prepared machines stay in the user's own cache, so that they are made once; all else is tested as
+# if there were none.
 OWN_CACHE = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
 
 
@@ -57,7 +60,14 @@ def qemu_arm64() -> tuple[str, dict[str, str]]:
     """A prepared arm64 host: its name, and the environment that it is found in."""
     name, environment = "qemu:arm64@6.1", {**os.environ, "XDG_CACHE_HOME": OWN_CACHE}
     argv = [sys.executable, "-m", "kvmscen", "host", "prepare", name]
-    done = subprocess.run(argv, capture_output=True, text=True, env=environment, timeout=600, cwd=Path(__file__).parent.parent)
+    done = subprocess.run(
+        argv,
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=600,
+        cwd=Path(__file__).parent.parent,
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"{name}: ready, kernel 6.1.")
     return name, environment
@@ -76,7 +86,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         (QEMU_NEEDED, "NOT TESTED ON OTHER KERNELS", without_qemu()),
         (NEEDED_SSHD, "NOT TESTED OVER SSH", "install openssh-server and openssh-client"),
     ):
-        skipped = sum(needed in str(report.longrepr) for report in terminalreporter.stats.get("skipped", ()))
+        skipped = sum(
+            needed in str(report.longrepr) for report in terminalreporter.stats.get("skipped", ())
+        )
         if skipped:
             terminalreporter.section(title, yellow=True, bold=True)
             terminalreporter.write_line(f"{skipped} tests were skipped: {reason}", yellow=True)

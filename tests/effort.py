@@ -1,4 +1,6 @@
-"""How much work something is, in calls of functions: the same on every machine, however busy, which seconds are not."""
+"""How much work something is, in calls of functions: the same on every machine, however busy, which
+seconds are not.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,8 @@ from typing import Any
 
 
 def calls(act: Callable[[], Any]) -> int:
-    """How many functions of Python and of C `act` calls. What takes the square of its input shows as millions.
+    """How many functions of Python and of C `act` calls. What takes the square of its input shows
+    as millions.
 
     What a C function does inside, as a search in a text, is one call: it is not seen here.
     """

@@ -1,4 +1,6 @@
-"""The C programs of the scenarios: compiled anew by the real gcc, linked by a real linker script, run on the model."""
+"""The C programs of the scenarios: compiled anew by the real gcc, linked by a real linker script,
+run on the model.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ SCENARIOS = Path(__file__).parent.parent / "scenarios"
 PROGRAMS = ("sort", "crc", "copy", "packed")
 COMPILERS = {"arm64": "aarch64-linux-gnu-gcc", "x86_64": "x86_64-linux-gnu-gcc"}
 BUILDS = [
-    pytest.param(arch, marks=pytest.mark.skipif(not shutil.which(gcc), reason=f"no {gcc}")) for arch, gcc in COMPILERS.items()
+    pytest.param(arch, marks=pytest.mark.skipif(not shutil.which(gcc), reason=f"no {gcc}"))
+    for arch, gcc in COMPILERS.items()
 ]
 
 
@@ -28,7 +31,16 @@ def here(arch: str) -> bool:
 
 def run(folder: Path, *hosts: str) -> list[dict[str, Any]]:
     """The results of what lies in a folder, all of which must pass."""
-    argv = [sys.executable, "-m", "kvmscen", "run", str(folder), *hosts, "--report", f"json={folder / 'report.json'}"]
+    argv = [
+        sys.executable,
+        "-m",
+        "kvmscen",
+        "run",
+        str(folder),
+        *hosts,
+        "--report",
+        f"json={folder / 'report.json'}",
+    ]
     done = subprocess.run(argv, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     results: list[dict[str, Any]] = json.loads((folder / "report.json").read_text())["results"]
@@ -37,11 +49,15 @@ def run(folder: Path, *hosts: str) -> list[dict[str, Any]]:
 
 def built(tmp_path: Path, arch: str) -> Path:
     """A copy of the sources, compiled: the folder with the scenario and programs/."""
-    shutil.copytree(SCENARIOS / "programs", tmp_path / "programs", ignore=shutil.ignore_patterns("*.s"))
+    shutil.copytree(
+        SCENARIOS / "programs", tmp_path / "programs", ignore=shutil.ignore_patterns("*.s")
+    )
     shutil.copy(SCENARIOS / f"{arch}-programs.yaml", tmp_path)
     gcc = {"arm64": "ARM64", "x86_64": "X86_64"}[arch]
     targets = [f"{name}-{arch}.s" for name in PROGRAMS]
-    subprocess.run(["make", "-s", *targets, f"{gcc}={COMPILERS[arch]}"], cwd=tmp_path / "programs", check=True)
+    subprocess.run(
+        ["make", "-s", *targets, f"{gcc}={COMPILERS[arch]}"], cwd=tmp_path / "programs", check=True
+    )
     return tmp_path
 
 
@@ -52,13 +68,25 @@ def test_what_gcc_makes_of_them_today_runs_too(tmp_path: Path, arch: str) -> Non
     assert len(results) == 4
     for result in results:
         assert {row["section"] for row in result["accesses"]} == {".data", ".bss"}
-        assert any(row["emulated"] for row in result["accesses"]) == (arch == "arm64" and result["case"] != "packed")
+        assert any(row["emulated"] for row in result["accesses"]) == (
+            arch == "arm64" and result["case"] != "packed"
+        )
 
 
 def linked(folder: Path, arch: str, name: str) -> Path:
     gcc, out = COMPILERS[arch], folder / f"{name}.elf"
     script = folder / "programs" / "program.ld"
-    argv = [gcc, "-nostdlib", "-static", "-no-pie", "-Wl,--build-id=none", "-T", str(script), "-o", str(out)]
+    argv = [
+        gcc,
+        "-nostdlib",
+        "-static",
+        "-no-pie",
+        "-Wl,--build-id=none",
+        "-T",
+        str(script),
+        "-o",
+        str(out),
+    ]
     subprocess.run([*argv, str(folder / "programs" / f"{name}-{arch}.s")], check=True)
     return out
 
@@ -87,7 +115,12 @@ def test_kvm_and_the_model_count_the_same(tmp_path: Path) -> None:
     shutil.copytree(SCENARIOS / "programs", tmp_path / "programs")
     shutil.copy(SCENARIOS / "x86_64-programs.yaml", tmp_path)
     results = run(tmp_path, "--on", "kvm", "--on", "model")
-    seen = {host: [r["accesses"] for r in results if r["host"] == host] for host in ("kvm", "model")}
+    seen = {
+        host: [r["accesses"] for r in results if r["host"] == host] for host in ("kvm", "model")
+    }
     assert len(seen["kvm"]) == 4
-    totals = {host: [sum(row["len"] * row["count"] for row in rows) for rows in all_rows] for host, all_rows in seen.items()}
+    totals = {
+        host: [sum(row["len"] * row["count"] for row in rows) for rows in all_rows]
+        for host, all_rows in seen.items()
+    }
     assert totals["kvm"] == totals["model"]

@@ -1,4 +1,6 @@
-"""The command line as a user meets it: real processes, real files, and the real /dev/kvm where there is one."""
+"""The command line as a user meets it: real processes, real files, and the real /dev/kvm where
+there is one.
+"""
 
 from __future__ import annotations
 
@@ -55,9 +57,13 @@ limits: {timeout: 0.2}
 """
 
 
-def kvmscen(*arguments: object, cwd: Path = ROOT, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def kvmscen(
+    *arguments: object, cwd: Path = ROOT, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """One run of the program, as a process of its own."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("KVMSCEN_")} | {"PYTHONPATH": str(ROOT)}
+    environment = {
+        key: value for key, value in os.environ.items() if not key.startswith("KVMSCEN_")
+    } | {"PYTHONPATH": str(ROOT)}
     return subprocess.run(
         [sys.executable, "-m", "kvmscen", *map(str, arguments)],
         cwd=cwd,
@@ -76,14 +82,16 @@ def report(*arguments: object, cwd: Path = ROOT) -> tuple[int, dict]:
     return done.returncode, json.loads(done.stdout)
 
 
-# --- the founding question ------------------------------------------------------------------------------------------
+# --- the founding question ------------------------------------------------------------------------
 
 
 def test_the_founding_scenario_on_the_model() -> None:
     status, told = report("scenarios/arm64-mmio.yaml", "--on", "model")
     assert status == 0
     default, nisv = told["results"]
-    assert [(e.get("exit"), e.get("phys_addr"), e.get("error"), e["pc"]) for e in default["events"]] == [
+    assert [
+        (e.get("exit"), e.get("phys_addr"), e.get("error"), e["pc"]) for e in default["events"]
+    ] == [
         ("mmio", 0x5000, None, 4),
         ("mmio", 0x5008, None, 8),
         (None, None, "ENOSYS", 12),
@@ -108,7 +116,8 @@ def test_the_founding_scenario_on_the_model() -> None:
 
 def test_enosys_is_explained_and_never_called_unknown(tmp_path: Path) -> None:
     wrong = FOUNDING.split("cases:")[0].replace(
-        "- error: {ioctl: KVM_RUN, errno: ENOSYS}", "- mmio: {phys_addr: counter, is_write: true, len: 8, data: 0}"
+        "- error: {ioctl: KVM_RUN, errno: ENOSYS}",
+        "- mmio: {phys_addr: counter, is_write: true, len: 8, data: 0}",
     )
     (tmp_path / "post.yaml").write_text(wrong)
     done = kvmscen("run", "post.yaml", "--on", "model", cwd=tmp_path)
@@ -121,7 +130,7 @@ def test_enosys_is_explained_and_never_called_unknown(tmp_path: Path) -> None:
     assert "unknown" not in done.stdout.lower()
 
 
-# --- hosts ----------------------------------------------------------------------------------------------------------
+# --- hosts ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.kvm
@@ -174,8 +183,18 @@ def test_a_host_that_does_not_exist_is_wrong_usage() -> None:
     assert done.stderr == f"kvmscen: there is no host 'kvn'; hosts are {usages}\n"
 
 
-def test_a_host_that_cannot_run_here_is_a_host_error_and_still_in_the_report(tmp_path: Path) -> None:
-    done = kvmscen("run", "scenarios", "--on", "qemu:arm64", "--report", "json", env={"XDG_CACHE_HOME": str(tmp_path)})
+def test_a_host_that_cannot_run_here_is_a_host_error_and_still_in_the_report(
+    tmp_path: Path,
+) -> None:
+    done = kvmscen(
+        "run",
+        "scenarios",
+        "--on",
+        "qemu:arm64",
+        "--report",
+        "json",
+        env={"XDG_CACHE_HOME": str(tmp_path)},
+    )
     assert done.returncode == 3
     why = "host qemu:arm64 is not prepared: kvmscen host prepare qemu:arm64"
     assert done.stderr == f"kvmscen: {why}\n"
@@ -188,7 +207,13 @@ def test_hosts_tells_what_can_run_here() -> None:
     assert done.returncode == 0
     table = done.stdout.partition("\n\n")[0].splitlines()[2:]
     assert [line.split()[0] for line in table] == [row.usage for row in HOSTS.values()]
-    assert {"kvm", "model[@KERNEL]", "replay:FILE", "qemu:ARCH[@KERNEL]", "ssh:USER@HOST[:PORT]"} <= set(done.stdout.split())
+    assert {
+        "kvm",
+        "model[@KERNEL]",
+        "replay:FILE",
+        "qemu:ARCH[@KERNEL]",
+        "ssh:USER@HOST[:PORT]",
+    } <= set(done.stdout.split())
 
 
 @pytest.mark.parametrize("columns", [40, 80, 100, 200])
@@ -201,17 +226,29 @@ def test_hosts_fits_the_terminal(columns: int) -> None:
 
 
 def test_the_model_predicts_the_kernel_that_is_named() -> None:
-    told = {host: report("scenarios/arm64-sign-extend.yaml", "--on", host) for host in ("model@6.1", "model@7.2", "model")}
-    assert [(told[host][0], told[host][1]["results"][0]["status"]) for host in told] == [(0, "XFAIL"), (0, "PASS"), (4, "SKIP")]
+    told = {
+        host: report("scenarios/arm64-sign-extend.yaml", "--on", host)
+        for host in ("model@6.1", "model@7.2", "model")
+    }
+    assert [(told[host][0], told[host][1]["results"][0]["status"]) for host in told] == [
+        (0, "XFAIL"),
+        (0, "PASS"),
+        (4, "SKIP"),
+    ]
     assert told["model@6.1"][1]["results"][0]["kernel"] == "6.1"
     assert "model@KERNEL" in told["model"][1]["results"][0]["reason"]
 
 
-# --- record and replay ----------------------------------------------------------------------------------------------
+# --- record and replay ----------------------------------------------------------------------------
 
 
 def test_a_recording_replays_without_a_host(tmp_path: Path) -> None:
-    assert kvmscen("run", "scenarios/arm64-mmio.yaml", "--on", "model", "--record", tmp_path / "kept").returncode == 0
+    assert (
+        kvmscen(
+            "run", "scenarios/arm64-mmio.yaml", "--on", "model", "--record", tmp_path / "kept"
+        ).returncode
+        == 0
+    )
     status, told = report("scenarios/arm64-mmio.yaml", "--on", f"replay:{tmp_path / 'kept'}")
     assert status == 0
     assert [(r["status"], r["predicted"]) for r in told["results"]] == [("PASS", True)] * 2
@@ -231,17 +268,27 @@ def test_a_folder_of_recordings_of_several_hosts_keeps_them_apart(tmp_path: Path
     }
 
 
-def test_a_changed_expectation_is_judged_anew_and_a_changed_guest_is_not_green(tmp_path: Path) -> None:
+def test_a_changed_expectation_is_judged_anew_and_a_changed_guest_is_not_green(
+    tmp_path: Path,
+) -> None:
     file = tmp_path / "case.yaml"
     text = FOUNDING.split("cases:")[0]
     file.write_text(text)
     assert kvmscen("run", file, "--on", "model", "--record", tmp_path / "kept").returncode == 0
-    file.write_text(text.replace("counter + 8, is_write: true, len: 8, data: 0", "counter + 8, is_write: true, len: 8, data: 1"))
+    file.write_text(
+        text.replace(
+            "counter + 8, is_write: true, len: 8, data: 0",
+            "counter + 8, is_write: true, len: 8, data: 1",
+        )
+    )
     assert report(file, "--on", f"replay:{tmp_path / 'kept'}")[0] == 1
     file.write_text(text.replace("[x2, #8]\n", "[x2, #16]\n"))
     status, told = report(file, "--on", f"replay:{tmp_path / 'kept'}")
     assert (status, told["results"][0]["status"]) == (3, "ERROR")
-    assert told["results"][0]["reason"] == "this case was recorded from another version of it: record it again"
+    assert (
+        told["results"][0]["reason"]
+        == "this case was recorded from another version of it: record it again"
+    )
 
 
 def test_a_file_that_is_no_recording_is_a_host_error(tmp_path: Path) -> None:
@@ -251,7 +298,7 @@ def test_a_file_that_is_no_recording_is_a_host_error(tmp_path: Path) -> None:
     assert "is not a recording" in done.stderr
 
 
-# --- selection, reports, what is printed ------------------------------------------------------------------------------
+# --- selection, reports, what is printed ----------------------------------------------------------
 
 
 def test_selection_by_case_and_text() -> None:
@@ -292,8 +339,14 @@ def test_observed_is_pasted_back_and_passes(tmp_path: Path) -> None:
 
 
 def test_the_environment_stands_in_for_options() -> None:
-    done = kvmscen("run", "scenarios", env={"KVMSCEN_ON": "model", "KVMSCEN_CASE": "reset", "KVMSCEN_REPORT": "json"})
-    assert [(r["scenario"], r["host"]) for r in json.loads(done.stdout)["results"]] == [("arm64-psci", "model")]
+    done = kvmscen(
+        "run",
+        "scenarios",
+        env={"KVMSCEN_ON": "model", "KVMSCEN_CASE": "reset", "KVMSCEN_REPORT": "json"},
+    )
+    assert [(r["scenario"], r["host"]) for r in json.loads(done.stdout)["results"]] == [
+        ("arm64-psci", "model")
+    ]
 
 
 def test_no_assembler_is_needed_for_what_no_host_runs() -> None:
@@ -307,10 +360,25 @@ def test_no_assembler_is_needed_for_what_no_host_runs() -> None:
 
 def test_an_option_wins_over_the_environment() -> None:
     env = {"KVMSCEN_ON": "kvm", "KVMSCEN_CASE": "default", "KVMSCEN_OBSERVED": "0"}
-    done = kvmscen("run", "scenarios/arm64-psci.yaml", "--on", "model", "--case", "reset", "--report", "json", env=env)
-    assert [(r["case"], r["host"]) for r in json.loads(done.stdout)["results"]] == [("reset", "model")]
+    done = kvmscen(
+        "run",
+        "scenarios/arm64-psci.yaml",
+        "--on",
+        "model",
+        "--case",
+        "reset",
+        "--report",
+        "json",
+        env=env,
+    )
+    assert [(r["case"], r["host"]) for r in json.loads(done.stdout)["results"]] == [
+        ("reset", "model")
+    ]
     done = kvmscen("run", "scenarios", env={"KVMSCEN_J": "many"})
-    assert (done.returncode, done.stderr) == (2, "kvmscen: KVMSCEN_J: 'many' is not a number from 1 to 1024\n")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "kvmscen: KVMSCEN_J: 'many' is not a number from 1 to 1024\n",
+    )
 
 
 def test_colour_only_where_it_is_wanted() -> None:
@@ -339,7 +407,7 @@ def test_show_as_json() -> None:
     assert case["memslots"][0]["size"] == 0x1000
 
 
-# --- what goes wrong --------------------------------------------------------------------------------------------------
+# --- what goes wrong ------------------------------------------------------------------------------
 
 
 def test_a_folder_without_scenarios_is_status_4(tmp_path: Path) -> None:
@@ -356,7 +424,11 @@ def test_a_wrong_file_never_hides_the_others(tmp_path: Path) -> None:
     status, told = report(tmp_path / "a.yaml", tmp_path / "missing.yaml", tmp_path, "--on", "model")
     assert status == 2
     assert told["summary"]["PASS"] == 2
-    assert [Path(error["file"]).name for error in told["errors"]] == ["missing.yaml", "a.yaml", "c.yaml"]
+    assert [Path(error["file"]).name for error in told["errors"]] == [
+        "missing.yaml",
+        "a.yaml",
+        "c.yaml",
+    ]
 
 
 @pytest.mark.kvm
@@ -372,12 +444,31 @@ def test_a_loop_is_reported_with_pc_and_source_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.kvm
-def test_an_agent_that_is_killed_is_an_error_of_its_case_and_the_next_one_runs(tmp_path: Path) -> None:
+def test_an_agent_that_is_killed_is_an_error_of_its_case_and_the_next_one_runs(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "a.yaml").write_text(LOOP.replace("0.2", "600"))
     (tmp_path / "b.yaml").write_text(X86)
-    command = [sys.executable, "-m", "kvmscen", "run", "a.yaml", "b.yaml", "--on", "kvm", "-j", "1", "--report", "json"]
+    command = [
+        sys.executable,
+        "-m",
+        "kvmscen",
+        "run",
+        "a.yaml",
+        "b.yaml",
+        "--on",
+        "kvm",
+        "-j",
+        "1",
+        "--report",
+        "json",
+    ]
     with subprocess.Popen(
-        command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     ) as process:
         agent = _wait_for(lambda: _looping(process.pid))
         os.kill(agent, signal.SIGKILL)
@@ -391,9 +482,26 @@ def test_an_agent_that_is_killed_is_an_error_of_its_case_and_the_next_one_runs(t
 def test_interrupting_reports_what_ran_and_leaves_no_process(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(X86)
     (tmp_path / "b.yaml").write_text(LOOP.replace("0.2", "600"))
-    command = [sys.executable, "-m", "kvmscen", "run", "a.yaml", "b.yaml", "--on", "kvm", "-j", "1", "--report", "json"]
+    command = [
+        sys.executable,
+        "-m",
+        "kvmscen",
+        "run",
+        "a.yaml",
+        "b.yaml",
+        "--on",
+        "kvm",
+        "-j",
+        "1",
+        "--report",
+        "json",
+    ]
     with subprocess.Popen(
-        command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     ) as process:
         _wait_for(lambda: _looping(process.pid))
         children = _children(process.pid)
@@ -407,8 +515,11 @@ def test_interrupting_reports_what_ran_and_leaves_no_process(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(("module", "status"), [("argparse", 130), ("queue", 130)])
-def test_an_interrupt_while_it_starts_is_no_traceback(module: str, status: int, tmp_path: Path) -> None:
-    # At a certain place: while this module is loaded, which is before and after the command line can answer.
+def test_an_interrupt_while_it_starts_is_no_traceback(
+    module: str, status: int, tmp_path: Path
+) -> None:
+    # At a certain place: while this module is loaded, which is before and after the command line
+    # can answer.
     (tmp_path / f"{module}.py").write_text(
         f"import os, signal, sys\nos.kill(os.getpid(), signal.SIGINT)\n"
         f"sys.path.remove({str(tmp_path)!r}); del sys.modules[{module!r}]\nimport {module}\n"
@@ -453,7 +564,11 @@ def test_terminals_of_any_width(columns: int, tmp_path: Path) -> None:
     master, slave = pty.openpty()
     env = os.environ | {"COLUMNS": str(columns), "PYTHONPATH": str(ROOT), "TERM": "xterm"}
     with subprocess.Popen(
-        [sys.executable, "-m", "kvmscen", "run", str(many), "--on", "model"], stdout=slave, stderr=slave, stdin=slave, env=env
+        [sys.executable, "-m", "kvmscen", "run", str(many), "--on", "model"],
+        stdout=slave,
+        stderr=slave,
+        stdin=slave,
+        env=env,
     ) as process:
         os.close(slave)
         seen = b""
@@ -485,11 +600,17 @@ def _wait_for(found: object, seconds: float = 300.0):
 
 
 def _children(pid: int) -> list[int]:
-    return [int(child) for task in Path(f"/proc/{pid}/task").glob("*/children") for child in task.read_text().split()]
+    return [
+        int(child)
+        for task in Path(f"/proc/{pid}/task").glob("*/children")
+        for child in task.read_text().split()
+    ]
 
 
 def _looping(pid: int) -> int | None:
-    """The child of kvmscen whose guest runs: the agent, once it has taken some CPU time in KVM_RUN."""
+    """The child of kvmscen whose guest runs: the agent, once it has taken some CPU time in
+    KVM_RUN.
+    """
     for child in _children(pid):
         try:
             command = Path(f"/proc/{child}/cmdline").read_bytes()
@@ -501,7 +622,7 @@ def _looping(pid: int) -> int | None:
     return None
 
 
-# --- outputs, inputs and ends that a review found -------------------------------------------------------------------
+# --- outputs, inputs and ends that a review found -------------------------------------------------
 
 
 @pytest.mark.kvm
@@ -516,7 +637,9 @@ def test_the_json_report_of_everything_fits_its_schema() -> None:
 def shell(line: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """A line of shell in which $K is kvmscen."""
     env = os.environ | {"K": f"{sys.executable} -m kvmscen", "PYTHONPATH": str(ROOT)}
-    return subprocess.run(["bash", "-c", line], cwd=cwd, env=env, capture_output=True, text=True, timeout=600)
+    return subprocess.run(
+        ["bash", "-c", line], cwd=cwd, env=env, capture_output=True, text=True, timeout=600
+    )
 
 
 @pytest.mark.parametrize(
@@ -542,7 +665,9 @@ def test_files_of_one_name_keep_their_own_recordings(tmp_path: Path) -> None:
     text = FOUNDING.split("cases:")[0]
     for folder, word in (("a", "#8"), ("b", "#16")):
         (tmp_path / folder).mkdir()
-        changed = text.replace("[x2, #8]", f"[x2, {word}]").replace("counter + 8", f"counter + {word[1:]}")
+        changed = text.replace("[x2, #8]", f"[x2, {word}]").replace(
+            "counter + 8", f"counter + {word[1:]}"
+        )
         (tmp_path / folder / "same.yaml").write_text(changed)
     files = (tmp_path / "a" / "same.yaml", tmp_path / "b" / "same.yaml")
     assert kvmscen("run", *files, "--on", "model", "--record", tmp_path / "kept").returncode == 0
@@ -556,11 +681,14 @@ def test_a_selection_of_nothing_says_so() -> None:
     assert done.returncode == 4
     assert "no case of these files is selected by -k no such text" in done.stdout
     # What is selected runs, and what is not there is told.
-    done = kvmscen("run", "scenarios", "--on", "model", "--case", "nisv-to-usr", "--case", "read-only")
+    done = kvmscen(
+        "run", "scenarios", "--on", "model", "--case", "nisv-to-usr", "--case", "read-only"
+    )
     assert done.returncode == 2
     assert "no file here has a case nisv-to-usr: did you mean nisv-to-user?" in done.stdout
     assert ":read-only on model" in done.stdout
-    # So that `*.yaml --case NAME` is of use, a file of which nothing is selected is told and is no error.
+    # So that `*.yaml --case NAME` is of use, a file of which nothing is selected is told and is no
+    # error.
     mine, others = "scenarios/arm64-mmio.yaml", "scenarios/arm64-psci.yaml"
     done = kvmscen("run", mine, others, "--on", "model", "--case", "nisv-to-user")
     assert done.returncode == 0
@@ -574,7 +702,10 @@ def test_a_program_without_a_start_is_told(tmp_path: Path) -> None:
     for verb, more in (("check", ()), ("run", ("--on", "model"))):
         done = kvmscen(verb, "a.yaml", *more, cwd=tmp_path)
         assert done.returncode == 0, done.stdout
-        assert "note: the program has no `_start`: it begins at its first instruction, 0x0 (line " in done.stdout
+        assert (
+            "note: the program has no `_start`: it begins at its first instruction, 0x0 (line "
+            in done.stdout
+        )
     (tmp_path / "a.yaml").write_text(text.replace("expect:", "regs: {pc: again}\nexpect:"))
     assert "no `_start`" not in kvmscen("check", "a.yaml", cwd=tmp_path).stdout
 
@@ -582,7 +713,8 @@ def test_a_program_without_a_start_is_told(tmp_path: Path) -> None:
 @pytest.mark.kvm
 def test_a_reply_to_a_write_is_a_difference(tmp_path: Path) -> None:
     wrong = X86.replace(
-        "- mmio: {phys_addr: counter, is_write: true, len: 8, data: 7}", "- mmio: {phys_addr: counter}\n    reply: 5"
+        "- mmio: {phys_addr: counter, is_write: true, len: 8, data: 7}",
+        "- mmio: {phys_addr: counter}\n    reply: 5",
     )
     (tmp_path / "a.yaml").write_text(wrong)
     done = kvmscen("run", "a.yaml", "--on", "kvm", cwd=tmp_path)
@@ -607,16 +739,23 @@ def test_sigterm_leaves_no_process(tmp_path: Path) -> None:
 def test_an_agent_without_its_greeting_ends() -> None:
     from kvmscen.hosts.process import pack
 
-    done = subprocess.run([sys.executable, "-I", "-S", "-c", pack.BOOT], stdin=subprocess.DEVNULL, timeout=600)
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", pack.BOOT], stdin=subprocess.DEVNULL, timeout=600
+    )
     assert done.returncode == 1
 
 
 def test_a_wrong_key_does_not_hide_a_wrong_instruction(tmp_path: Path) -> None:
-    wrong = X86.replace("size: 0x1000", "size: 0x1800").replace("      hlt\n", "      foo eax\n      jmp nowhere\n      hlt\n", 1)
+    wrong = X86.replace("size: 0x1000", "size: 0x1800").replace(
+        "      hlt\n", "      foo eax\n      jmp nowhere\n      hlt\n", 1
+    )
     (tmp_path / "a.yaml").write_text(wrong.replace("\n  - hlt", "\n  - hltt"))
     done = kvmscen("check", "a.yaml", cwd=tmp_path)
     assert done.returncode == 2
-    assert [line.split(": ", 1)[1].removesuffix(": no such instruction (GNU as)") for line in done.stdout.splitlines()] == [
+    assert [
+        line.split(": ", 1)[1].removesuffix(": no such instruction (GNU as)")
+        for line in done.stdout.splitlines()
+    ] == [
         "`0x1800` is not a multiple of 4096: write 0x2000",
         "this does not assemble: foo eax",
         "undefined symbol nowhere",
@@ -631,10 +770,15 @@ def test_the_assembler_is_chosen_by_option_variable_and_key(tmp_path: Path) -> N
 
     def shown(key: str, *options: str, **env: str) -> str:
         file.write_text(
-            f"arch: x86_64\nmemslots:\n  - {{slot: 0, gpa: 0x0, size: 0x1000}}\n{key}asm: |\n  _start: hlt\nexpect: [mmio]\n"
+            f"arch: x86_64\nmemslots:\n  - {{slot: 0, gpa: 0x0, size: 0x1000}}\n{key}asm: |\n  "
+            f"_start: hlt\nexpect: [mmio]\n"
         )
         done = kvmscen("show", file, "--json", *options, env=env)
-        return str(json.loads(done.stdout)["cases"][0]["assembler"]) if done.returncode == 0 else done.stderr
+        return (
+            str(json.loads(done.stdout)["cases"][0]["assembler"])
+            if done.returncode == 0
+            else done.stderr
+        )
 
     assert shown("") == "keystone"
     assert shown("assembler: gnu\n") == "gnu"
@@ -642,7 +786,12 @@ def test_the_assembler_is_chosen_by_option_variable_and_key(tmp_path: Path) -> N
     assert shown("assembler: gnu\n", KVMSCEN_ASSEMBLER="keystone") == "keystone"
     assert shown("", "--assembler", "keystone", KVMSCEN_ASSEMBLER="gnu") == "keystone"
     assert "KVMSCEN_ASSEMBLER: 'nasm' is no assembler" in shown("", KVMSCEN_ASSEMBLER="nasm")
-    assert kvmscen("run", SCENARIOS / "arm64-mmio.yaml", "--on", "model", "--assembler", "gnu").returncode == 0
+    assert (
+        kvmscen(
+            "run", SCENARIOS / "arm64-mmio.yaml", "--on", "model", "--assembler", "gnu"
+        ).returncode
+        == 0
+    )
 
 
 def test_what_is_hidden_in_a_folder_is_left_alone(tmp_path: Path) -> None:
@@ -655,7 +804,10 @@ def test_what_is_hidden_in_a_folder_is_left_alone(tmp_path: Path) -> None:
     _, told = report(".b.yaml", ".git", "f.yml", "--on", "model", cwd=tmp_path)
     assert [one["file"] for one in told["results"]] == [".b.yaml", ".git/c.yaml", "f.yml"]
     shown = kvmscen("show", ".", cwd=tmp_path)
-    assert (shown.returncode, shown.stderr) == (2, "kvmscen: . is a folder: name one scenario of it\n")
+    assert (shown.returncode, shown.stderr) == (
+        2,
+        "kvmscen: . is a folder: name one scenario of it\n",
+    )
 
 
 @pytest.mark.parametrize("name", [b"a\nb", b"a\xff'b", b"\\ \x1b[31m", b"plain", b"a b"])
@@ -664,18 +816,44 @@ def test_the_command_that_repeats_a_case_can_be_copied(name: bytes, tmp_path: Pa
     with open(os.path.join(os.fsencode(tmp_path), name + b".yaml"), "w") as file:
         file.write(text)
     done = kvmscen("run", os.fsdecode(name + b".yaml"), "--on", "model", cwd=tmp_path)
-    again = next(line.partition("again: kvmscen ")[2] for line in done.stdout.splitlines() if "again: " in line)
+    again = next(
+        line.partition("again: kvmscen ")[2]
+        for line in done.stdout.splitlines()
+        if "again: " in line
+    )
     assert again.isprintable()
     twice = subprocess.run(
-        ["bash", "-c", f"exec {sys.executable} -m kvmscen {again}"], cwd=tmp_path, capture_output=True, text=True, timeout=60
+        ["bash", "-c", f"exec {sys.executable} -m kvmscen {again}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
-    assert (twice.returncode, "0 wrong" in twice.stdout, "1 failed" in twice.stdout) == (1, False, True)
+    assert (twice.returncode, "0 wrong" in twice.stdout, "1 failed" in twice.stdout) == (
+        1,
+        False,
+        True,
+    )
 
 
 @pytest.mark.kvm
 def test_a_host_that_cannot_run_has_errors_of_the_cases_that_it_would_run(tmp_path: Path) -> None:
     files = ("scenarios/x86_64-loop.yaml", "scenarios/arm64-mmio.yaml")
-    done = kvmscen("run", *files, "--on", "kvm", "--on", "qemu:arm64", "--report", "json", env={"XDG_CACHE_HOME": str(tmp_path)})
+    done = kvmscen(
+        "run",
+        *files,
+        "--on",
+        "kvm",
+        "--on",
+        "qemu:arm64",
+        "--report",
+        "json",
+        env={"XDG_CACHE_HOME": str(tmp_path)},
+    )
     assert done.returncode == 3
-    found = {(r["arch"], r["status"]) for r in json.loads(done.stdout)["results"] if r["host"] == "qemu:arm64"}
+    found = {
+        (r["arch"], r["status"])
+        for r in json.loads(done.stdout)["results"]
+        if r["host"] == "qemu:arm64"
+    }
     assert found == {("x86_64", "SKIP"), ("arm64", "ERROR")}

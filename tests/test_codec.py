@@ -1,4 +1,6 @@
-"""Values to JSON and back: each that crosses a border comes back as it was, and what is none is refused in one way."""
+"""Values to JSON and back: each that crosses a border comes back as it was, and what is none is
+refused in one way.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,17 @@ from kvmscen.job.job import Job, Legend, Line, Span, Target
 from kvmscen.results.measured import Wanted
 from kvmscen.sent.codec import Rows, decode, encode
 from kvmscen.sent.facts import Facts
-from kvmscen.sent.machine import Action, Bytes, Capability, Machine, Memslot, Sealed, Step, Tables, Vcpu
+from kvmscen.sent.machine import (
+    Action,
+    Bytes,
+    Capability,
+    Machine,
+    Memslot,
+    Sealed,
+    Step,
+    Tables,
+    Vcpu,
+)
 from kvmscen.sent.measure import Kind, Measure, Series, TimedExit
 from kvmscen.sent.measure import Timing as Timed
 from kvmscen.sent.observation import Event, Observation
@@ -30,11 +42,30 @@ from kvmscen.sent.sandbox import InForce
 CROSSING = (
     *(Action, Bytes, Capability, Machine, Memslot, Sealed, Step, Tables, Vcpu),
     *(Kind, Measure, TimedExit, Series, Timed, Event, Observation, Facts, InForce),
-    *(Target, Job, Legend, Line, Span, Wanted, Timing, Problem, Deed, Expectation, Expected, MemoryExpected, Story, Recording),
+    *(
+        Target,
+        Job,
+        Legend,
+        Line,
+        Span,
+        Wanted,
+        Timing,
+        Problem,
+        Deed,
+        Expectation,
+        Expected,
+        MemoryExpected,
+        Story,
+        Recording,
+    ),
 )
 PLAIN = st.none() | st.booleans() | st.integers() | st.text(max_size=4)
 DATA = st.recursive(
-    PLAIN, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2), max_leaves=4
+    PLAIN,
+    lambda inner: (
+        st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2)
+    ),
+    max_leaves=4,
 )
 LEAVES: dict[Any, st.SearchStrategy[Any]] = {
     int: st.integers(),
@@ -53,7 +84,9 @@ def of(kind: Any, depth: int = 2) -> st.SearchStrategy[Any]:
     if kind in LEAVES:
         return LEAVES[kind]
     if hasattr(kind, "_fields"):
-        return st.deferred(lambda: st.tuples(*members(kind, depth)).map(lambda values: kind(*values)))
+        return st.deferred(
+            lambda: st.tuples(*members(kind, depth)).map(lambda values: kind(*values))
+        )
     outer, inner = getattr(kind, "__origin__", None), getattr(kind, "__args__", ())
     if outer is tuple and inner[-1] is Ellipsis:
         return st.lists(of(inner[0], depth), max_size=2 if depth else 0).map(tuple)
@@ -68,7 +101,10 @@ def members(kind: Any, depth: int) -> list[st.SearchStrategy[Any]]:
     hints = get_type_hints(kind)
     defaults = kind._field_defaults
     made = [of(hints[name], depth - (kind in (Step, Expected))) for name in kind._fields]
-    return [one | st.just(defaults[name]) if name in defaults else one for name, one in zip(kind._fields, made, strict=True)]
+    return [
+        one | st.just(defaults[name]) if name in defaults else one
+        for name, one in zip(kind._fields, made, strict=True)
+    ]
 
 
 def crossed(value: Any) -> Any:
@@ -89,7 +125,9 @@ def test_each_value_comes_back_as_it_was(kind: Any) -> None:
 
 
 def same_kinds(one: Any, other: Any) -> bool:
-    """Whether two equal values are of the same classes all the way down: to Python a NamedTuple equals any tuple."""
+    """Whether two equal values are of the same classes all the way down: to Python a NamedTuple
+    equals any tuple.
+    """
     if hasattr(one, "_fields") or hasattr(other, "_fields"):
         return type(one) is type(other) and all(map(same_kinds, one, other))
     if isinstance(one, tuple):
@@ -116,7 +154,17 @@ class Tree(NamedTuple):
 
 def test_the_shape() -> None:
     assert encode(Tree(Leaf(1))) == {"leaf": {"number": 1}}
-    whole = Tree(Leaf(1, "x"), b"\1\2", (Leaf(3),), ((4, 5),), {"a": Leaf(6)}, {7: b"\7"}, Leaf(8), [9], (Tree(Leaf(10)),))
+    whole = Tree(
+        Leaf(1, "x"),
+        b"\1\2",
+        (Leaf(3),),
+        ((4, 5),),
+        {"a": Leaf(6)},
+        {7: b"\7"},
+        Leaf(8),
+        [9],
+        (Tree(Leaf(10)),),
+    )
     assert encode(whole) == {
         "leaf": {"number": 1, "text": "x"},
         "raw": "0102",
@@ -189,9 +237,12 @@ sys.path.insert(0, sys.argv[1])
 from kvmscen.sent.codec import decode, encode
 from kvmscen.sent.machine import Action, Bytes, Machine, Memslot, Step, Vcpu
 from kvmscen.sent.observation import Event, Observation
-step = Step("mmio", {"data": 1}, reply={"data": 2}, then=(Action("emulate", {}),), steps=(Step("io"),))
-machine = Machine("arm64", (Memslot(0, 0, 4096),), (Bytes.at(0, b"x", 9),), (), (Vcpu(0, "el1", {"pc": 0}, (), (step,)),))
-seen = Observation("end", (Event(0, "exit", "mmio", {}, None, memory={8: b"y"}, at=((0, 0),)),), {}, {0: b"z"}, 0.5)
+then = (Action("emulate", {}),)
+step = Step("mmio", {"data": 1}, reply={"data": 2}, then=then, steps=(Step("io"),))
+vcpu = Vcpu(0, "el1", {"pc": 0}, (), (step,))
+machine = Machine("arm64", (Memslot(0, 0, 4096),), (Bytes.at(0, b"x", 9),), (), (vcpu,))
+event = Event(0, "exit", "mmio", {}, None, memory={8: b"y"}, at=((0, 0),))
+seen = Observation("end", (event,), {}, {0: b"z"}, 0.5)
 assert decode(Machine, encode(machine)) == machine and decode(Observation, encode(seen)) == seen
 print(encode(machine), encode(seen))
 """
@@ -200,7 +251,12 @@ print(encode(machine), encode(seen))
 def test_all_pythons_make_the_same_of_it() -> None:
     said = set()
     for python in pythons():
-        done = subprocess.run([python, "-I", "-S", "-c", OLD, str(PACKAGE.parent)], capture_output=True, text=True, timeout=60)
+        done = subprocess.run(
+            [python, "-I", "-S", "-c", OLD, str(PACKAGE.parent)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
         assert done.returncode == 0, done.stderr
         said.add(done.stdout)
     assert len(said) == 1

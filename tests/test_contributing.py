@@ -1,10 +1,13 @@
-"""CONTRIBUTING.md is carried out: each of its recipes is applied to a copy of this tree as it is printed, and must work.
+"""CONTRIBUTING.md is carried out: each of its recipes is applied to a copy of this tree as it is
+printed, and must work.
 
 A comment in front of a printed block says what is done with it:
 
     <!-- case: new scenarios/x86_64-hello.yaml -->        the block is this file
-    <!-- host: hosts/__init__.py, at the end of HOSTS --> it goes in front of the bracket that ends HOSTS
-    <!-- action: names.py, in place of ^PATTERN -->       it replaces the one line that the pattern finds
+    <!-- host: hosts/__init__.py, at the end of HOSTS --> it goes in front of the bracket that
+                                                          ends HOSTS
+    <!-- action: names.py, in place of ^PATTERN -->       it replaces the one line that the
+                                                          pattern finds
     <!-- case: run -->                                    its commands are run, and none may fail
 """
 
@@ -40,14 +43,23 @@ RECIPES = list(dict.fromkeys(part.recipe for part in PARTS))
 
 def test_there_are_recipes() -> None:
     assert RECIPES == ["case", "exit", "action", "architecture", "host", "report"]
-    assert all(part.what == "run" for part in PARTS if part is [p for p in PARTS if p.recipe == part.recipe][-1])
+    assert all(
+        part.what == "run"
+        for part in PARTS
+        if part is [p for p in PARTS if p.recipe == part.recipe][-1]
+    )
 
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of what is in git's hands, or would be."""
     to = tmp_path_factory.mktemp("contributing") / "kvmscen"
-    listed = subprocess.run(["git", "ls-files", "-z", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True)
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "-co", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    )
     for name in listed.stdout.decode().split("\0"):
         if name and (ROOT / name).is_file():
             (to / name).parent.mkdir(parents=True, exist_ok=True)
@@ -56,14 +68,29 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def environment(tree: Path) -> dict[str, str]:
-    """That of a contributor: the commands by their names, and this tree in place of what is installed."""
+    """That of a contributor: the commands by their names, and this tree in place of what is
+    installed.
+    """
     tools = tree.parent / "bin"
     tools.mkdir(exist_ok=True)
-    for name, argv in {"python": "", "pytest": "-m pytest -p no:cacheprovider", "kvmscen": "-m kvmscen"}.items():
+    for name, argv in {
+        "python": "",
+        "pytest": "-m pytest -p no:cacheprovider",
+        "kvmscen": "-m kvmscen",
+    }.items():
         (tools / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {argv} "$@"\n')
         (tools / name).chmod(0o755)
-    kept = {key: value for key, value in os.environ.items() if key != "CI" and not key.startswith(("KVMSCEN_", "PYTEST_"))}
-    return {**kept, "PATH": f"{tools}:{kept['PATH']}", "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if key != "CI" and not key.startswith(("KVMSCEN_", "PYTEST_"))
+    }
+    return {
+        **kept,
+        "PATH": f"{tools}:{kept['PATH']}",
+        "PYTHONPATH": str(tree),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
 
 
 def applied(tree: Path, part: Part) -> None:
@@ -80,7 +107,11 @@ def applied(tree: Path, part: Part) -> None:
         assert start, part.what
         closing = re.compile(r"^[\])}]", re.MULTILINE).search(text, start.end())
         assert closing, part.what
-        row = part.text if part.text[0] == " " else textwrap.indent(part.text.rstrip() + ",\n", "    ")
+        row = (
+            part.text
+            if part.text[0] == " "
+            else textwrap.indent(part.text.rstrip() + ",\n", "    ")
+        )
         file.write_text(text[: closing.start()] + row + text[closing.start() :])
         return
     place = re.fullmatch(r"(\S+), in place of (.+)", part.what)

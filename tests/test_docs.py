@@ -1,4 +1,6 @@
-"""The documentation against the code: its scenarios are right, its tables are the code's, and no key is left out."""
+"""The documentation against the code: its scenarios are right, its tables are the code's, and no
+key is left out.
+"""
 
 from __future__ import annotations
 
@@ -28,18 +30,31 @@ SCHEMA: dict[str, Any] = json.loads((ROOT / "schema" / "scenario.schema.json").r
 DEFS = SCHEMA["definitions"]
 # Definitions of the schema that are maps with keys of the language.
 MAPS = (
-    *("step", "action", "memslot", "section", "vcpu", "enable_entry", "final", "requires", "limits", "measured"),
+    *(
+        "step",
+        "action",
+        "memslot",
+        "section",
+        "vcpu",
+        "enable_entry",
+        "final",
+        "requires",
+        "limits",
+        "measured",
+    ),
     *("memory_value", "value", "repeat", "reply"),
 )
 _BLOCK = re.compile(r"^```yaml\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _GENERATED = re.compile(r"<!-- generated: (\w+) -->\n(.*?)<!-- end -->\n", re.DOTALL)
 
 
-# --- the scenarios --------------------------------------------------------------------------------------------------
+# --- the scenarios --------------------------------------------------------------------------------
 
 
 def scenarios() -> Iterator[Any]:
-    """Every complete scenario of a page, with its line there; those of CONTRIBUTING.md are for test_contributing.py."""
+    """Every complete scenario of a page, with its line there; those of CONTRIBUTING.md are for
+    test_contributing.py.
+    """
     for page in (page for page in PAGES if page.name != "CONTRIBUTING.md"):
         text = page.read_text() if page.exists() else ""
         for found in _BLOCK.finditer(text):
@@ -64,10 +79,12 @@ def test_scenario_is_right(text: str, tmp_path: Path) -> None:
 
 def kvmscen(*arguments: str) -> subprocess.CompletedProcess[str]:
     code = "from kvmscen.cli.main import main; main()"
-    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=ROOT)
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=ROOT
+    )
 
 
-# --- the tables -----------------------------------------------------------------------------------------------------
+# --- the tables -----------------------------------------------------------------------------------
 
 
 def member(row: exits.Exit, field: exits.Field) -> str:
@@ -79,7 +96,9 @@ def member(row: exits.Exit, field: exits.Field) -> str:
 
 def fields_of(row: exits.Exit) -> str:
     if row.name == "debug":
-        by_arch = {arch: ", ".join(f.name for f in exits.fields_of("debug", arch)) for arch in ARCHES}
+        by_arch = {
+            arch: ", ".join(f.name for f in exits.fields_of("debug", arch)) for arch in ARCHES
+        }
         return "; ".join(f"{arch}: {fields}" for arch, fields in by_arch.items() if fields)
     arch = (row.archs or tuple(ARCHES))[0]
     return ", ".join(member(row, field) for field in exits.fields_of(row.name, arch))
@@ -92,12 +111,22 @@ def exit_table() -> Iterator[str]:
     yield "| --- | --- | --- | --- | --- | --- |"
     for row in offered:
         archs = ", ".join(arch for arch in row.archs if arch in ARCHES)
-        cells = (f"`{row.name}`", fields_of(row), ", ".join(row.reply), "yes" if row.ends else "", archs, row.text)
+        cells = (
+            f"`{row.name}`",
+            fields_of(row),
+            ", ".join(row.reply),
+            "yes" if row.ends else "",
+            archs,
+            row.text,
+        )
         yield f"| {' | '.join(cells)} |"
     yield ""
     others = [row for row in exits.EXITS if row not in offered]
     with_errno = [row.name for row in others if not row.archs]
-    yield f"Only beside an errno, in an `error` step: {listed(with_errno)}. Of other architectures, and so refused:"
+    yield (
+        f"Only beside an errno, in an `error` step: {listed(with_errno)}. Of other "
+        f"architectures, and so refused:"
+    )
     yield listed(row.name for row in others if row.archs) + "."
 
 
@@ -144,12 +173,16 @@ def limit_table() -> Iterator[str]:
         "`exits`, by default": f"what the steps sum up to and {_EXITS_ABOVE:,}",
         "`exits` and `repeat`, at most": f"{steps.REPEAT_MAX:,}",
         "extra exits before the vCPU stops": f"{interpreter.EXTRA_LIMIT}",
-        "memslots, all together, of `setup`, of `then` and with `errno` too": f"{machine.SLOTS_MOST // mib} MiB",
-        "memory that is looked at, in `final` and at each exit": f"{machine.OBSERVED_MOST // mib} MiB",
+        "memslots, all together, of `setup`, of `then` and with `errno` too": (
+            f"{machine.SLOTS_MOST // mib} MiB"
+        ),
+        "memory that is looked at, in `final` and at each exit": f"{machine.OBSERVED_MOST // mib} "
+        f"MiB",
         "what is kept of all exits": f"{recorder.WEIGHT_MOST // mib} MiB",
         "a section, all sections": f"{items.MAX_SIZE // mib} MiB, {assembly.MAX_TOTAL // mib} MiB",
         "statements of a program": f"{expand.MAX_STATEMENTS:,}",
-        "a scenario's file": f"{document.SIZE_MAX // mib} MiB, nested {document.DEPTH_MAX} deep, {document.VALUES_MAX:,} values",
+        "a scenario's file": f"{document.SIZE_MAX // mib} MiB, nested {document.DEPTH_MAX} deep, "
+        f"{document.VALUES_MAX:,} values",
     }
     yield "| what | limit |"
     yield "| --- | --- |"
@@ -168,7 +201,11 @@ def action_table() -> Iterator[str]:
     yield "| action | what it does |"
     yield "| --- | --- |"
     for row in actions.ACTIONS:
-        text = row.text if row.text.startswith(row.ioctl) or row.ioctl == row.name or not row.on else f"{row.ioctl}: {row.text}"
+        text = (
+            row.text
+            if row.text.startswith(row.ioctl) or row.ioctl == row.name or not row.on
+            else f"{row.ioctl}: {row.text}"
+        )
         yield f"| `{row.name}: {row.written or written(row)}` | {text}{words_of(row)} |"
 
 
@@ -178,7 +215,9 @@ def written(row: actions.Action) -> str:
         return next(iter(row.anywhere[row.alone][0].names or {row.alone: 0}))
     own = dict.fromkeys(member.name.partition(".")[0] for member in row.members.get("", ()))
     if not own:
-        tables = [dict.fromkeys(m.name.partition(".")[0] for m in table) for table in row.members.values()]
+        tables = [
+            dict.fromkeys(m.name.partition(".")[0] for m in table) for table in row.members.values()
+        ]
         own = {name: None for name in tables[0] if all(name in table for table in tables)}
         return "{" + ", ".join([*own, "..."]) + "}"
     return "{" + ", ".join(own) + "}"
@@ -186,10 +225,17 @@ def written(row: actions.Action) -> str:
 
 def words_of(row: actions.Action) -> str:
     """The words that stand for numbers, and members that some architectures alone have."""
-    words = {name: listed(dict.fromkeys(w for m in ms for w in m.names or {})) for name, ms in row.anywhere.items()}
+    words = {
+        name: listed(dict.fromkeys(w for m in ms for w in m.names or {}))
+        for name, ms in row.anywhere.items()
+    }
     told = [f"`{name}`: {known}" for name, known in words.items() if known]
     if "" not in row.members:
-        told += [f"{arch}: {listed(member.name for member in table)}" for arch, table in row.members.items() if table]
+        told += [
+            f"{arch}: {listed(member.name for member in table)}"
+            for arch, table in row.members.items()
+            if table
+        ]
     return "".join(f". {one}" for one in told)
 
 
@@ -213,17 +259,22 @@ def test_table_is_what_the_code_says(name: str) -> None:
     text = LANGUAGE.read_text()
     made = "\n".join(TABLES[name]()) + "\n"
     if os.environ.get("KVMSCEN_UPDATE_GOLDEN") == "1" and not os.environ.get("CI"):
-        text = _GENERATED.sub(lambda m: f"<!-- generated: {name} -->\n{made}<!-- end -->\n" if m[1] == name else m[0], text)
+        text = _GENERATED.sub(
+            lambda m: f"<!-- generated: {name} -->\n{made}<!-- end -->\n" if m[1] == name else m[0],
+            text,
+        )
         LANGUAGE.write_text(text)
     again = "KVMSCEN_UPDATE_GOLDEN=1 pytest tests/test_docs.py"
-    assert dict(_GENERATED.findall(text)).get(name) == made, f"docs/language.md: make it with {again}"
+    assert dict(_GENERATED.findall(text)).get(name) == made, (
+        f"docs/language.md: make it with {again}"
+    )
 
 
 def test_no_table_is_forgotten() -> None:
     assert {name for name, _ in _GENERATED.findall(LANGUAGE.read_text())} == set(TABLES)
 
 
-# --- what is mentioned ----------------------------------------------------------------------------------------------
+# --- what is mentioned ----------------------------------------------------------------------------
 
 
 def keys() -> Iterable[tuple[str, str]]:
@@ -233,13 +284,20 @@ def keys() -> Iterable[tuple[str, str]]:
     for name in MAPS:
         node = DEFS[name]
         maps = [node, *node.get("anyOf", ())]
-        yield from ((name, key) for found in maps for key in found.get("properties", ()) if key not in exit_keys)
+        yield from (
+            (name, key)
+            for found in maps
+            for key in found.get("properties", ())
+            if key not in exit_keys
+        )
     yield from (("when", key) for key in DEFS["when"]["items"]["properties"])
 
 
 @pytest.mark.parametrize(("where", "key"), sorted(set(keys())))
 def test_key_is_mentioned(where: str, key: str) -> None:
-    assert re.search(rf"`[^`\n]*\b{re.escape(key)}\b[^`\n]*`", LANGUAGE.read_text()), f"docs/language.md: {key} of {where}"
+    assert re.search(rf"`[^`\n]*\b{re.escape(key)}\b[^`\n]*`", LANGUAGE.read_text()), (
+        f"docs/language.md: {key} of {where}"
+    )
 
 
 @pytest.mark.parametrize("name", [row.name for row in exits.EXITS])
@@ -248,9 +306,25 @@ def test_exit_is_mentioned(name: str) -> None:
 
 
 def test_every_variable_is_in_the_table_and_in_the_help() -> None:
-    known = {f"KVMSCEN_{name}" for name in ("ON", "K", "CASE", "J", "REPORT", "RECORD", "OBSERVED", "ROUNDS", "LOOP", "BASE")}
+    known = {
+        f"KVMSCEN_{name}"
+        for name in (
+            "ON",
+            "K",
+            "CASE",
+            "J",
+            "REPORT",
+            "RECORD",
+            "OBSERVED",
+            "ROUNDS",
+            "LOOP",
+            "BASE",
+        )
+    }
     for path in (ROOT / "kvmscen").rglob("*.py"):
-        known |= set(re.findall(r"(?:environ(?:\.get\(|\[)|homes\.folder\()\"([A-Z_]+)\"", path.read_text()))
+        known |= set(
+            re.findall(r"(?:environ(?:\.get\(|\[)|homes\.folder\()\"([A-Z_]+)\"", path.read_text())
+        )
     assert {"KVMSCEN_SSH", "KVMSCEN_ASSEMBLER", "NO_COLOR", "XDG_CACHE_HOME"} <= known
     known -= {"PATH"}
     table = (ROOT / "README.md").read_text().split("## Environment")[1].split("\n## ")[0]
@@ -263,18 +337,23 @@ def test_links_lead_somewhere(page: Path) -> None:
     text = page.read_text() if page.exists() else ""
     for target in re.findall(r"\]\(([^)#:\s]*)(?:#[^)\s]*)?\)", text):
         assert not target or (page.parent / target).exists(), f"{page.name}: {target}"
-    titles = {re.sub(r"[^\w -]", "", t.lower()).replace(" ", "-") for t in re.findall(r"^#+ (.*)$", text, re.MULTILINE)}
+    titles = {
+        re.sub(r"[^\w -]", "", t.lower()).replace(" ", "-")
+        for t in re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    }
     for anchor in re.findall(r"\]\(#([^)\s]*)\)", text):
         assert anchor in titles, f"{page.name}: #{anchor}"
 
 
-# --- arm64 itself -----------------------------------------------------------------------------------------------------
+# --- arm64 itself ---------------------------------------------------------------------------------
 
 
 def native(title: str) -> str:
     """A block of docs/native-arm64.md by its title."""
     text = (ROOT / "docs" / "native-arm64.md").read_text()
-    found = re.search(rf"^<!-- native: {title} -->\n```sh\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    found = re.search(
+        rf"^<!-- native: {title} -->\n```sh\n(.*?)^```$", text, re.DOTALL | re.MULTILINE
+    )
     assert found is not None
     return found[1]
 
@@ -286,9 +365,16 @@ def test_the_commands_for_arm64_are_shell(title: str) -> None:
 
 
 def test_the_wheels_for_arm64_are_what_is_needed_there() -> None:
-    needed = re.search(r"^dependencies = \[\n(.*?)^\]", (ROOT / "pyproject.toml").read_text(), re.DOTALL | re.MULTILINE)
+    needed = re.search(
+        r"^dependencies = \[\n(.*?)^\]",
+        (ROOT / "pyproject.toml").read_text(),
+        re.DOTALL | re.MULTILINE,
+    )
     assert needed is not None
-    everywhere = {re.split("[>=<]", name)[0] for name in re.findall(r'^ +"([^";]+)",$', needed[1], re.MULTILINE)}
+    everywhere = {
+        re.split("[>=<]", name)[0]
+        for name in re.findall(r'^ +"([^";]+)",$', needed[1], re.MULTILINE)
+    }
     fetched = re.search(r"manylinux_2_28_aarch64 (.*)", native("the root"))
     assert fetched is not None
     assert len(everywhere) > 3

@@ -1,4 +1,6 @@
-"""Programs compiled by the real gcc run from `elf:`, on the real KVM where it is there; exits are told by symbol and line."""
+"""Programs compiled by the real gcc run from `elf:`, on the real KVM where it is there; exits are
+told by symbol and line.
+"""
 
 from __future__ import annotations
 
@@ -49,10 +51,26 @@ void _start(void)
 }
 """
 ADD = GUEST.split("\n").index("\tcounter += n;") + 1
-COMPILERS = {"x86_64": "gcc" if os.uname().machine == "x86_64" else "x86_64-linux-gnu-gcc", "arm64": "aarch64-linux-gnu-gcc"}
+COMPILERS = {
+    "x86_64": "gcc" if os.uname().machine == "x86_64" else "x86_64-linux-gnu-gcc",
+    "arm64": "aarch64-linux-gnu-gcc",
+}
 COMPILERS["riscv64"] = "riscv64-linux-gnu-gcc"
-OWN = {"x86_64": ["-mgeneral-regs-only"], "arm64": ["-mgeneral-regs-only", "-mstrict-align"], "riscv64": []}
-FLAGS = ["-O2", "-g", "-ffreestanding", "-nostdlib", "-static", "-no-pie", "-fno-stack-protector", "-fcf-protection=none"]
+OWN = {
+    "x86_64": ["-mgeneral-regs-only"],
+    "arm64": ["-mgeneral-regs-only", "-mstrict-align"],
+    "riscv64": [],
+}
+FLAGS = [
+    "-O2",
+    "-g",
+    "-ffreestanding",
+    "-nostdlib",
+    "-static",
+    "-no-pie",
+    "-fno-stack-protector",
+    "-fcf-protection=none",
+]
 SCENARIO = """\
 arch: {arch}
 memslots: [{{slot: 0, gpa: 0x1000, size: 0x3000}}]
@@ -83,16 +101,28 @@ def compiled(folder: Path, arch: str, *more: str) -> Path:
     (folder / "guest.c").write_text(GUEST)
     flags = [*FLAGS, *OWN[arch]]
     flags = [flag for flag in flags if arch == "x86_64" or not flag.startswith("-fcf")]
-    command = [compiler, *flags, "-Wl,-Ttext=0x1000,-Tdata=0x8000", *more, "-o", "guest.elf", "guest.c"]
+    command = [
+        compiler,
+        *flags,
+        "-Wl,-Ttext=0x1000,-Tdata=0x8000",
+        *more,
+        "-o",
+        "guest.elf",
+        "guest.c",
+    ]
     subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=600)
     return folder / "guest.elf"
 
 
 def kvmscen(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("KVMSCEN_")}
+    environment = {
+        key: value for key, value in os.environ.items() if not key.startswith("KVMSCEN_")
+    }
     command = [sys.executable, "-m", "kvmscen", *arguments]
     environment["PYTHONPATH"] = str(ROOT)
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=600)
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=600
+    )
 
 
 @pytest.mark.parametrize("arch", ["x86_64", "arm64"])
@@ -117,7 +147,12 @@ def test_on_kvm(tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text(scenario("x86_64"))
     done = kvmscen("run", "s.yaml", "--on", "kvm", "--record", "kept", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert kvmscen("run", str(tmp_path / "s.yaml"), "--on", f"replay:{tmp_path}/kept", cwd=Path("/")).returncode == 0
+    assert (
+        kvmscen(
+            "run", str(tmp_path / "s.yaml"), "--on", f"replay:{tmp_path}/kept", cwd=Path("/")
+        ).returncode
+        == 0
+    )
 
 
 @pytest.mark.parametrize("arch", ["x86_64", "arm64"])
@@ -125,15 +160,30 @@ def test_reports_tell_symbol_offset_and_source_line(arch: str, tmp_path: Path) -
     compiled(tmp_path, arch)
     (tmp_path / "s.yaml").write_text(scenario(arch, data=8))
     line = GUEST.split("\n").index("\tzeros[1] = counter;") + 1
-    done = kvmscen("run", "s.yaml", "--on", "model", "--report", "json=r.json", "--report", "junit=r.xml", cwd=tmp_path)
+    done = kvmscen(
+        "run",
+        "s.yaml",
+        "--on",
+        "model",
+        "--report",
+        "json=r.json",
+        "--report",
+        "junit=r.xml",
+        cwd=tmp_path,
+    )
     assert done.returncode == 1
     for told in (done.stdout, (tmp_path / "r.xml").read_text()):
         assert re.search(rf"at _start \+ 0x[0-9a-f]+ \(guest\.c:{line}\)", told)
-    assert "mmio: {phys_addr: zeros + 4, is_write: true, len: 4, data: 7}" in (tmp_path / "r.xml").read_text()
+    assert (
+        "mmio: {phys_addr: zeros + 4, is_write: true, len: 4, data: 7}"
+        in (tmp_path / "r.xml").read_text()
+    )
     (result,) = json.loads((tmp_path / "r.json").read_text())["results"]
     sources = [event["source"] for event in result["events"]]
     assert len(sources) == 6
-    assert any(re.match(rf"add( \+ 0x[0-9a-f]+)? \(guest\.c:{ADD}\)$", source) for source in sources[1:3])
+    assert any(
+        re.match(rf"add( \+ 0x[0-9a-f]+)? \(guest\.c:{ADD}\)$", source) for source in sources[1:3]
+    )
     assert re.match(rf"_start \+ 0x[0-9a-f]+ \(guest\.c:{line}\)$", sources[4])
 
 
@@ -144,7 +194,9 @@ def test_show_lists_source_lines(tmp_path: Path) -> None:
     assert re.search(r"^0x8000 .* section \.data, outside every memslot", shown, re.MULTILINE)
     assert re.search(rf"^0x[0-9a-f]+ +[0-9a-f]+ +guest\.c:{ADD} +add", shown, re.MULTILINE)
     assert re.search(r"^0x8\w+ +[0-9a-f]+ +counter$", shown, re.MULTILINE)
-    rows = json.loads(kvmscen("show", "--json", "s.yaml", cwd=tmp_path).stdout)["cases"][0]["listing"]
+    rows = json.loads(kvmscen("show", "--json", "s.yaml", cwd=tmp_path).stdout)["cases"][0][
+        "listing"
+    ]
     assert {row.get("file") for row in rows} == {"guest.c", None}
 
 
@@ -169,7 +221,12 @@ def test_without_debug_information_and_without_symbols(tmp_path: Path) -> None:
 def test_what_gcc_makes_besides(flags: list[str], message: str, tmp_path: Path) -> None:
     compiled(tmp_path, "arm64")
     kept = [flag for flag in FLAGS if flag not in ("-static", "-no-pie", "-fcf-protection=none")]
-    subprocess.run([COMPILERS["arm64"], *kept, *flags, "-o", "guest.elf", "guest.c"], cwd=tmp_path, check=True, timeout=600)
+    subprocess.run(
+        [COMPILERS["arm64"], *kept, *flags, "-o", "guest.elf", "guest.c"],
+        cwd=tmp_path,
+        check=True,
+        timeout=600,
+    )
     (tmp_path / "s.yaml").write_text(scenario("arm64"))
     done = kvmscen("check", "s.yaml", cwd=tmp_path)
     assert done.returncode == 2
@@ -183,7 +240,13 @@ def test_a_compiled_file_that_is_damaged(tmp_path: Path) -> None:
         raw = bytearray(good)
         # Headers, symbols and debug information are towards the end.
         for _ in range(chance.randint(1, 20)):
-            at = chance.choice((chance.randrange(64), chance.randrange(len(raw)), chance.randrange(len(raw) - 4000, len(raw))))
+            at = chance.choice(
+                (
+                    chance.randrange(64),
+                    chance.randrange(len(raw)),
+                    chance.randrange(len(raw) - 4000, len(raw)),
+                )
+            )
             raw[at] = chance.choice((0, 1, 0x7F, 0x80, 0xFF, chance.randrange(256)))
         cut = len(raw) if round_number % 3 else chance.randrange(len(raw))
         try:

@@ -1,4 +1,6 @@
-"""The locks hold what pyproject.toml asks for, for every machine, and the README's two lines install from them."""
+"""The locks hold what pyproject.toml asks for, for every machine, and the README's two lines
+install from them.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,12 @@ ROOT = Path(__file__).resolve().parent.parent
 BASE, TEST = ROOT / "requirements.lock", ROOT / "requirements-test.lock"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 MACHINES = [
-    {"python_version": python, "python_full_version": f"{python}.2", "platform_machine": machine, "sys_platform": "linux"}
+    {
+        "python_version": python,
+        "python_full_version": f"{python}.2",
+        "platform_machine": machine,
+        "sys_platform": "linux",
+    }
     for python in ("3.11", "3.12", "3.13")
     for machine in ("x86_64", "aarch64")
 ]
@@ -33,7 +40,12 @@ def entries(path: Path) -> Iterator[tuple[str, Version, Marker | None, list[str]
         wanted = Requirement(line)
         (pin,) = wanted.specifier
         assert pin.operator == "==", line
-        yield canonicalize_name(wanted.name), Version(pin.version), wanted.marker, [one.strip() for one in hashes]
+        yield (
+            canonicalize_name(wanted.name),
+            Version(pin.version),
+            wanted.marker,
+            [one.strip() for one in hashes],
+        )
 
 
 def installed(paths: tuple[Path, ...], machine: dict[str, str]) -> dict[str, Version]:
@@ -56,11 +68,18 @@ def test_each_entry_has_hashes_and_no_place(path: Path) -> None:
     assert not re.search(r"://|index-url|find-links|trusted-host", path.read_text())
 
 
-@pytest.mark.parametrize("machine", MACHINES, ids=lambda machine: f"{machine['python_version']}-{machine['platform_machine']}")
+@pytest.mark.parametrize(
+    "machine",
+    MACHINES,
+    ids=lambda machine: f"{machine['python_version']}-{machine['platform_machine']}",
+)
 def test_what_is_asked_for_is_locked(machine: dict[str, str]) -> None:
     project = PROJECT["project"]
     asked = [*project["dependencies"], *PROJECT["build-system"]["requires"]]
-    for wanted, paths in ((asked, (BASE,)), (project["optional-dependencies"]["test"], (BASE, TEST))):
+    for wanted, paths in (
+        (asked, (BASE,)),
+        (project["optional-dependencies"]["test"], (BASE, TEST)),
+    ):
         there = installed(paths, machine)
         for one in map(Requirement, wanted):
             if one.marker is None or one.marker.evaluate(machine):
@@ -76,12 +95,15 @@ def test_the_readme_installs_from_the_locks() -> None:
         found = re.search(rf"<!-- {which} -->\n```sh\n(.*)\n```", text)
         assert found is not None
         install = (
-            f"install -q --require-hashes -r {lock.name} && .venv/bin/pip install -q --no-deps --no-build-isolation {ending}"
+            f"install -q --require-hashes -r {lock.name} && .venv/bin/pip install -q "
+            f"--no-deps --no-build-isolation {ending}"
         )
         assert found[1].endswith(install)
 
 
 def test_ci_runs_the_newest_first_and_the_readmes_line_last() -> None:
     text = (ROOT / ".ci" / "run").read_text()
-    assert text.index("python3 tools/newest.py --run") < text.index('bash -euo pipefail -c "$command"')
+    assert text.index("python3 tools/newest.py --run") < text.index(
+        'bash -euo pipefail -c "$command"'
+    )
     assert subprocess.run(["bash", "-n", ROOT / ".ci" / "run"]).returncode == 0

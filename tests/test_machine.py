@@ -1,4 +1,6 @@
-"""Machine, Observation and Facts go to JSON and back unchanged, and a Machine's digest is of what the guest is and is told."""
+"""Machine, Observation and Facts go to JSON and back unchanged, and a Machine's digest is of what
+the guest is and is told.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ T = TypeVar("T")
 
 
 def made(kind: Callable[..., T], *members: st.SearchStrategy[Any]) -> st.SearchStrategy[T]:
-    """Values of these members, in their order; `builds` looks for strategies of the members that are left out too."""
+    """Values of these members, in their order; `builds` looks for strategies of the members that
+    are left out too.
+    """
     return st.tuples(*members).map(lambda values: kind(*values))
 
 
@@ -28,7 +32,9 @@ u64 = st.integers(0, 2**64 - 1)
 names = st.text("abcdefghijklmnopqrstuvwxyz_0123456789", min_size=1, max_size=8)
 errnos = st.none() | st.sampled_from(["EINVAL", "EEXIST"])
 matchers = (
-    u64 | st.builds(lambda a, b: {"mask": a, "value": b}, u64, u64) | st.builds(lambda a: {"in": a}, st.lists(u64, max_size=3))
+    u64
+    | st.builds(lambda a, b: {"mask": a, "value": b}, u64, u64)
+    | st.builds(lambda a: {"in": a}, st.lists(u64, max_size=3))
 )
 regs = st.dictionaries(names, st.integers(0, 2**128 - 1), max_size=3)
 values = u64 | st.booleans() | st.lists(u64, max_size=3)
@@ -51,7 +57,9 @@ steps = st.recursive(
         ranges,
         st.sampled_from([0.0, 0.05, 3.0]),
     ),
-    lambda inner: st.builds(lambda r, s: Step("group", repeat=r, steps=tuple(s)), repeats, st.lists(inner, max_size=2)),
+    lambda inner: st.builds(
+        lambda r, s: Step("group", repeat=r, steps=tuple(s)), repeats, st.lists(inner, max_size=2)
+    ),
     max_leaves=3,
 )
 scripts = st.none() | st.lists(steps, max_size=3).map(tuple)
@@ -94,10 +102,18 @@ def test_a_machine_crosses_the_border(machine: Machine) -> None:
 
 @st.composite
 def events(draw: st.DrawFn) -> Event:
-    """Events with the members that their exits have: the names that stand beside them in JSON must not clash."""
+    """Events with the members that their exits have: the names that stand beside them in JSON must
+    not clash.
+    """
     kind = draw(st.sampled_from(["exit", "error", "timeout"]))
-    more = (draw(st.none() | regs), draw(st.none() | st.dictionaries(u64, st.binary(max_size=8), max_size=2)))
-    reply, count = draw(st.none() | st.dictionaries(names, values, max_size=2)), draw(st.integers(1, 9))
+    more = (
+        draw(st.none() | regs),
+        draw(st.none() | st.dictionaries(u64, st.binary(max_size=8), max_size=2)),
+    )
+    reply, count = (
+        draw(st.none() | st.dictionaries(names, values, max_size=2)),
+        draw(st.integers(1, 9)),
+    )
     pc = draw(st.none() | u64)
     if kind == "timeout":
         return Event(0, kind, "", {"timeout": 0.05}, pc, *more, reply, count)
@@ -105,21 +121,35 @@ def events(draw: st.DrawFn) -> Event:
         fields: dict[str, Any] = {"ioctl": "KVM_RUN"}
         if draw(st.booleans()):
             fields["memory_fault"] = {"flags": 0, "gpa": 0x5000, "size": 0x1000}
-        return Event(1, kind, draw(st.sampled_from(["EFAULT", "ENOSYS"])), fields, pc, *more, reply, count)
-    name, arch = draw(st.sampled_from(sorted(exits.BY_NAME))), draw(st.sampled_from(["x86_64", "arm64"]))
+        return Event(
+            1, kind, draw(st.sampled_from(["EFAULT", "ENOSYS"])), fields, pc, *more, reply, count
+        )
+    name, arch = (
+        draw(st.sampled_from(sorted(exits.BY_NAME))),
+        draw(st.sampled_from(["x86_64", "arm64"])),
+    )
     members = {field.name: draw(values) for field in exits.fields_of(name, arch)}
     return Event(draw(st.integers(0, 7)), kind, name, members, pc, *more, reply, count)
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(events(), max_size=4), regs, st.dictionaries(u64, st.binary(max_size=8)), st.none() | names)
-def test_an_observation_crosses_the_border(seen: list[Event], regs: Any, memory: Any, detail: str | None) -> None:
+@given(
+    st.lists(events(), max_size=4),
+    regs,
+    st.dictionaries(u64, st.binary(max_size=8)),
+    st.none() | names,
+)
+def test_an_observation_crosses_the_border(
+    seen: list[Event], regs: Any, memory: Any, detail: str | None
+) -> None:
     observation = Observation("end", tuple(seen), regs, memory, 0.25, detail, detail)
     assert decode(Observation, crossed(encode(observation))) == observation
 
 
 def test_facts_cross_the_border() -> None:
-    facts = Facts("x86_64", "6.18.0", {"KVM_CAP_USER_MEMORY": 1}, 4096, "pvm", ("fpu", "sse"), "3.11.2")
+    facts = Facts(
+        "x86_64", "6.18.0", {"KVM_CAP_USER_MEMORY": 1}, 4096, "pvm", ("fpu", "sse"), "3.11.2"
+    )
     assert decode(Facts, crossed(encode(facts))) == facts
     bare = Facts("arm64", None, {})
     assert decode(Facts, crossed(encode(bare))) == bare
@@ -129,9 +159,11 @@ def test_bytes_are_as_large_as_their_data_at_least() -> None:
     assert [Bytes.at(0, b"abc", n).size for n in (0, 2, 3, 9)] == [3, 3, 3, 9]
 
 
-# --- the digest -----------------------------------------------------------------------------------------------------
+# --- the digest -----------------------------------------------------------------------------------
 
-STEP = Step("mmio", {"phys_addr": 0x5000}, reply={"data": 1}, then=(Action("set_regs", {"rax": 1}),))
+STEP = Step(
+    "mmio", {"phys_addr": 0x5000}, reply={"data": 1}, then=(Action("set_regs", {"rax": 1}),)
+)
 HERE = Machine(
     "x86_64",
     (Memslot(0, 0, 0x1000),),
@@ -142,7 +174,9 @@ HERE = Machine(
 
 
 def with_step(**changes: Any) -> Machine:
-    return HERE._replace(vcpus=(HERE.vcpus[0]._replace(script=(STEP._replace(**changes), Step("hlt"))),))
+    return HERE._replace(
+        vcpus=(HERE.vcpus[0]._replace(script=(STEP._replace(**changes), Step("hlt"))),)
+    )
 
 
 @pytest.mark.parametrize(
@@ -151,7 +185,13 @@ def with_step(**changes: Any) -> Machine:
         with_step(observe_regs=("rax",)),
         with_step(observe_memory=((0, 8),)),
         HERE._replace(vcpus=(HERE.vcpus[0]._replace(script=(STEP,)),)),
-        HERE._replace(observe_regs=("rax",), observe_memory=((0, 8),), timeout=9.0, exits=7, ignore=(Step("io"),)),
+        HERE._replace(
+            observe_regs=("rax",),
+            observe_memory=((0, 8),),
+            timeout=9.0,
+            exits=7,
+            ignore=(Step("io"),),
+        ),
     ],
 )
 def test_what_is_expected_does_not_change_the_digest(other: Machine) -> None:
@@ -192,7 +232,8 @@ def test_where_a_timeout_is_due_is_in_the_digest() -> None:
 
     waits = Step("timeout", timeout=0.5)
     assert digest(Step("hlt"), Step("mmio")) == digest(Step("hlt", repeat=(0, 1)), Step("mmio"))
-    # As soon as the first step may be missing, the guest that takes its time to `hlt` has not passed the timeout.
+    # As soon as the first step may be missing, the guest that takes its time to `hlt` has not
+    # passed the timeout.
     assert digest(Step("hlt"), waits) != digest(Step("hlt", repeat=(0, 1)), waits)
     group = Step("group", repeat=(1, 2), steps=(waits,))
     assert digest(Step("hlt"), group) != digest(Step("hlt", repeat=(0, 1)), group)

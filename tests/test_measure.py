@@ -1,4 +1,6 @@
-"""`kvmscen measure` from a file to its figures, on the real /dev/kvm; and what it says of guests that do not give them."""
+"""`kvmscen measure` from a file to its figures, on the real /dev/kvm; and what it says of guests
+that do not give them.
+"""
 
 from __future__ import annotations
 
@@ -37,12 +39,18 @@ asm: |
 
 
 def kvmscen(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("KVMSCEN_")} | more
+    environment = {
+        key: value for key, value in os.environ.items() if not key.startswith("KVMSCEN_")
+    } | more
     command = [sys.executable, "-m", "kvmscen", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=600)
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=600
+    )
 
 
-def measured(tmp_path: Path, text: str, *arguments: str, status: int = 0) -> tuple[dict[str, Any], str]:
+def measured(
+    tmp_path: Path, text: str, *arguments: str, status: int = 0
+) -> tuple[dict[str, Any], str]:
     """The result in the JSON report, and what was printed."""
     file = tmp_path / "cost.yaml"
     file.write_text(text)
@@ -55,7 +63,7 @@ def measured(tmp_path: Path, text: str, *arguments: str, status: int = 0) -> tup
     return result, done.stdout
 
 
-# --- figures --------------------------------------------------------------------------------------------------------
+# --- figures --------------------------------------------------------------------------------------
 
 
 @pytest.mark.kvm
@@ -88,7 +96,9 @@ measure:
             figures = one[unit]
             assert 0 < figures["min"] <= figures["median"] <= figures["p95"] <= figures["p99"]
             assert figures["mad"] <= figures["p99"]
-        assert one["ns"]["median"] == pytest.approx(one["ticks"]["median"] * 1e9 / one["hz"], rel=1e-4)
+        assert one["ns"]["median"] == pytest.approx(
+            one["ticks"]["median"] * 1e9 / one["hz"], rel=1e-4
+        )
         assert 0 < one["overhead_ns"] < one["ns"]["median"]
         assert 0 <= one["user_share"] < 1
         assert len(one["rounds_ns"]) == 2
@@ -160,12 +170,16 @@ measure:
 
 @pytest.mark.kvm
 def test_an_exit_that_ends_a_vcpu_can_be_timed(tmp_path: Path) -> None:
-    text = HEAD + "asm: |\n  _start: hlt\n      jmp _start\n  .data\n  .quad 0\nmeasure: {hlt: {hlt: {}, samples: 100}}\n"
+    text = (
+        HEAD
+        + "asm: |\n  _start: hlt\n      jmp _start\n  .data\n  .quad 0\nmeasure: {hlt: {hlt: {}, "
+        "samples: 100}}\n"
+    )
     result, _ = measured(tmp_path, text, "--rounds", "1")
     assert result["measured"][0]["count"] == 100
 
 
-# --- what does not come ---------------------------------------------------------------------------------------------
+# --- what does not come ---------------------------------------------------------------------------
 
 
 @pytest.mark.kvm
@@ -173,7 +187,9 @@ def test_a_span_of_which_one_end_never_comes(tmp_path: Path) -> None:
     spans = "measure:\n  a: {from: {io: {port: 0x10}}, to: {io: {port: 0x12}}, samples: 100}\n"
     result, _ = measured(tmp_path, ROUND + spans + "limits: {timeout: 0.5}\n", status=1)
     (mismatch,) = result["mismatches"]
-    assert re.match(r"`from` came [\d,]+ times, `to` never came in [\d,]+ exits: ", mismatch["observed"])
+    assert re.match(
+        r"`from` came [\d,]+ times, `to` never came in [\d,]+ exits: ", mismatch["observed"]
+    )
 
 
 @pytest.mark.kvm
@@ -187,7 +203,11 @@ def test_an_exit_that_never_comes(tmp_path: Path) -> None:
 
 @pytest.mark.kvm
 def test_a_guest_that_never_exits(tmp_path: Path) -> None:
-    text = HEAD + "asm: |\n  _start: jmp _start\n  .data\n  .quad 0\nmeasure: {a: {mmio: {}}}\nlimits: {timeout: 0.5}\n"
+    text = (
+        HEAD
+        + "asm: |\n  _start: jmp _start\n  .data\n  .quad 0\nmeasure: {a: {mmio: {}}}\nlimits: "
+        "{timeout: 0.5}\n"
+    )
     _, shown = measured(tmp_path, text, status=1)
     assert "it came never in " in shown
 
@@ -212,7 +232,9 @@ measure:
     )
     result, shown = measured(tmp_path, text, status=1)
     assert "cost.yaml:14: " in shown
-    assert "it came 20 times in 21 exits: the guest ended with hlt; let it go round for ever" in shown
+    assert (
+        "it came 20 times in 21 exits: the guest ended with hlt; let it go round for ever" in shown
+    )
     assert result["mismatches"][0]["line"] == 14
     assert "kvmscen measure " in shown
 
@@ -228,12 +250,15 @@ def test_a_kvm_run_that_fails(tmp_path: Path) -> None:
 
 @pytest.mark.kvm
 def test_a_vm_that_cannot_be_built(tmp_path: Path) -> None:
-    text = ROUND + "measure: {a: {mmio: {}}}\nsetup: [{set_memslot: {slot: 1, gpa: 0, size: 0x1000}}]\n"
+    text = (
+        ROUND
+        + "measure: {a: {mmio: {}}}\nsetup: [{set_memslot: {slot: 1, gpa: 0, size: 0x1000}}]\n"
+    )
     _, shown = measured(tmp_path, text, status=1)
     assert "nothing was timed: error: {ioctl: KVM_SET_USER_MEMORY_REGION, errno: EEXIST}" in shown
 
 
-# --- reports and baselines ------------------------------------------------------------------------------------------
+# --- reports and baselines ------------------------------------------------------------------------
 
 ONE = ROUND + "measure: {store: {mmio: {phys_addr: counter, is_write: true}, samples: 500}}\n"
 
@@ -270,7 +295,15 @@ def test_a_change_is_a_mismatch(factor: float, tmp_path: Path) -> None:
     kind["medians_ns"] = [median * factor for median in kind["medians_ns"]]
     kept.write_text(json.dumps(data))
     report = tmp_path / "r.json"
-    done = kvmscen("measure", str(tmp_path / "a.yaml"), "--against", "base", "--report", f"json={report}", **state)
+    done = kvmscen(
+        "measure",
+        str(tmp_path / "a.yaml"),
+        "--against",
+        "base",
+        "--report",
+        f"json={report}",
+        **state,
+    )
     assert done.returncode == 1
     assert done.stdout.count("measuring again, to see whether it stays so") == 2
     assert "a.yaml:14: expected measure store: " in done.stdout
@@ -293,7 +326,10 @@ def test_that_nothing_has_changed_is_told(tmp_path: Path) -> None:
     kept.write_text(json.dumps(data))
     done = kvmscen("measure", str(tmp_path / "a.yaml"), "--against", "base", **state)
     assert done.returncode == 0, done.stdout
-    assert "no change beyond the noise: 1 kind compared with the baseline base; the smallest slow-down that " in done.stdout
+    assert (
+        "no change beyond the noise: 1 kind compared with the baseline base; the smallest "
+        "slow-down that " in done.stdout
+    )
     # It stands last, behind the figures.
     assert done.stdout.rstrip().rpartition("\n")[2].startswith("no change")
 
@@ -312,7 +348,9 @@ def test_that_nothing_has_changed_is_told(tmp_path: Path) -> None:
 )
 def test_what_cannot_be_asked(arguments: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(ONE)
-    done = kvmscen("measure", str(tmp_path / "a.yaml"), *arguments.split(), XDG_STATE_HOME=str(tmp_path))
+    done = kvmscen(
+        "measure", str(tmp_path / "a.yaml"), *arguments.split(), XDG_STATE_HOME=str(tmp_path)
+    )
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
@@ -335,7 +373,7 @@ def test_a_base_that_is_not_there(tmp_path: Path) -> None:
     assert kvmscen("measure", *files, "--base", "b:store").returncode == 0
 
 
-# --- hosts and files ------------------------------------------------------------------------------------------------
+# --- hosts and files ------------------------------------------------------------------------------
 
 
 def test_the_model_is_refused(tmp_path: Path) -> None:
@@ -368,7 +406,7 @@ def test_a_wrong_file_is_told(tmp_path: Path) -> None:
         assert "did you mean counter" in done.stdout + done.stderr
 
 
-# --- another architecture --------------------------------------------------------------------------------------------
+# --- another architecture -------------------------------------------------------------------------
 
 ARM64 = """\
 arch: arm64
@@ -410,11 +448,24 @@ def test_on_a_real_arm64_kvm(qemu_arm64: tuple[str, dict[str, str]], tmp_path: P
     (tmp_path / "a.yaml").write_text(ARM64)
     report = tmp_path / "r.json"
     done = kvmscen(
-        "measure", str(tmp_path / "a.yaml"), "--on", host, "--rounds", "1", "--report", f"json={report}", **environment
+        "measure",
+        str(tmp_path / "a.yaml"),
+        "--on",
+        host,
+        "--rounds",
+        "1",
+        "--report",
+        f"json={report}",
+        **environment,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     kinds = {one["name"]: one for one in json.loads(report.read_text())["results"][0]["measured"]}
-    assert {name: one["count"] for name, one in kinds.items()} == {"store": 100, "load": 200, "undecoded": 100, "emulated": 100}
+    assert {name: one["count"] for name, one in kinds.items()} == {
+        "store": 100,
+        "load": 200,
+        "undecoded": 100,
+        "emulated": 100,
+    }
     assert {one["loop"] for one in kinds.values()} == {"native"}
     # What is emulated is emulated outside of KVM_RUN.
     assert kinds["store"]["user_share"] < 0.5 < kinds["undecoded"]["user_share"]

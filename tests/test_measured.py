@@ -24,7 +24,9 @@ def test_figures_of_a_distribution(values: list[float]) -> None:
     made = spread(values)
     assert made.min == min(values)
     assert made.median == pytest.approx(statistics.median(values))
-    assert made.mad == pytest.approx(statistics.median(abs(v - statistics.median(values)) for v in values), abs=1e-6)
+    assert made.mad == pytest.approx(
+        statistics.median(abs(v - statistics.median(values)) for v in values), abs=1e-6
+    )
     for share, value in ((0.95, made.p95), (0.99, made.p99)):
         assert value in values
         assert sum(v <= value for v in values) >= share * len(values)
@@ -33,7 +35,15 @@ def test_figures_of_a_distribution(values: list[float]) -> None:
 
 def test_quantiles_by_nearest_rank() -> None:
     ordered = list(range(1, 101))
-    assert [quantile(ordered, q) for q in (0.0, 0.005, 0.01, 0.5, 0.95, 0.99, 1.0)] == [1, 1, 1, 50, 95, 99, 100]
+    assert [quantile(ordered, q) for q in (0.0, 0.005, 0.01, 0.5, 0.95, 0.99, 1.0)] == [
+        1,
+        1,
+        1,
+        50,
+        95,
+        99,
+        100,
+    ]
 
 
 def test_units() -> None:
@@ -41,20 +51,31 @@ def test_units() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(0.2345, "0.234"), (12.34, "12.3"), (123.4, "123"), (12345.6, "12,346"), (0, "0"), (-0.15, "-0.15")]
+    ("value", "text"),
+    [
+        (0.2345, "0.234"),
+        (12.34, "12.3"),
+        (123.4, "123"),
+        (12345.6, "12,346"),
+        (0, "0"),
+        (-0.15, "-0.15"),
+    ],
 )
 def test_numbers(value: float, text: str) -> None:
     assert number(value) == text
 
 
-# --- intervals ------------------------------------------------------------------------------------------------------
+# --- intervals ------------------------------------------------------------------------------------
 
 
-def rounds(level: float, noisy: float, count: int = 10, samples: int = 101, seed: int = 1) -> list[list[float]]:
+def rounds(
+    level: float, noisy: float, count: int = 10, samples: int = 101, seed: int = 1
+) -> list[list[float]]:
     """Rounds whose medians differ, of samples that differ."""
     draw = random.Random(seed)
     return [
-        [level * draw.gauss(1, 0.05) * factor for _ in range(samples)] for factor in (draw.gauss(1, noisy) for _ in range(count))
+        [level * draw.gauss(1, 0.05) * factor for _ in range(samples)]
+        for factor in (draw.gauss(1, noisy) for _ in range(count))
     ]
 
 
@@ -92,17 +113,34 @@ def test_a_base_that_is_nothing_is_infinitely_less() -> None:
     assert confidence.ratio([[5.0]], [[0.0]]).value == float("inf")
 
 
-# --- baselines ------------------------------------------------------------------------------------------------------
+# --- baselines ------------------------------------------------------------------------------------
 
 
-def measured(medians: list[float], name: str = "store", line: int = 7, loop: str = "native") -> Measured:
+def measured(
+    medians: list[float], name: str = "store", line: int = 7, loop: str = "native"
+) -> Measured:
     ticks = tuple((m, m, m) for m in medians)
     figures = spread([m for samples in ticks for m in samples])
-    return Measured(name, line, "mmio", 3 * len(medians), figures, figures, loop, None, 50, 50, 0.01, 1e9, ticks)
+    return Measured(
+        name, line, "mmio", 3 * len(medians), figures, figures, loop, None, 50, 50, 0.01, 1e9, ticks
+    )
 
 
 def result(*kinds: Measured, case: str = "default", status: str = "PASS") -> Result:
-    return Result("a.yaml", "a", case, 1, "", "x86_64", "kvm", "6.1", False, status, machine="sha256:0", measured=kinds)
+    return Result(
+        "a.yaml",
+        "a",
+        case,
+        1,
+        "",
+        "x86_64",
+        "kvm",
+        "6.1",
+        False,
+        status,
+        machine="sha256:0",
+        measured=kinds,
+    )
 
 
 @pytest.fixture
@@ -151,9 +189,14 @@ def test_what_would_have_been_seen_is_told(state: Path) -> None:
         (share,) = baseline.least(kept, [result(measured(now))]).values()
         assert share >= baseline.LEAST - 0.01
         # So much slower it is told, and a little less it is not.
-        assert baseline.beyond(baseline.change(noisy(9000, 1), [m * (1 + share) * 1.03 for m in now])) or by > 0.05
+        assert (
+            baseline.beyond(baseline.change(noisy(9000, 1), [m * (1 + share) * 1.03 for m in now]))
+            or by > 0.05
+        )
         ratio = baseline.change(noisy(9000, 1), now)
-        assert not baseline.beyond(baseline.change(noisy(9000, 1), [m * (1 + share) * 0.97 / ratio.value for m in now]))
+        assert not baseline.beyond(
+            baseline.change(noisy(9000, 1), [m * (1 + share) * 0.97 / ratio.value for m in now])
+        )
     assert baseline.least(kept, [result(measured([1.0] * 5, "new"))]) == {}
 
 
@@ -189,7 +232,14 @@ def test_nothing_left_by_less_is_no_division_by_zero(state: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "{}", '{"format": "kvmscen-report"}', '{"format": "kvmscen-baseline", "version": 1, "kinds": [{}]}', "\x00"],
+    [
+        "",
+        "[]",
+        "{}",
+        '{"format": "kvmscen-report"}',
+        '{"format": "kvmscen-baseline", "version": 1, "kinds": [{}]}',
+        "\x00",
+    ],
 )
 def test_what_is_no_baseline(state: Path, text: str) -> None:
     state.mkdir(parents=True)

@@ -63,7 +63,12 @@ def test_addresses(value: int, text: str) -> None:
         ("io", "data", [1, 20], "[1, 0x14]"),
         ("mmio", "data", {"from": 9, "step": -16}, "{from: 9, step: -0x10}"),
         ("error", "errno", "ENOSYS", "ENOSYS"),
-        ("error", "memory_fault", {"gpa": 0x5000, "size": 10, "flags": 8}, "{gpa: counter, size: 10, flags: private}"),
+        (
+            "error",
+            "memory_fault",
+            {"gpa": 0x5000, "size": 10, "flags": 8},
+            "{gpa: counter, size: 10, flags: private}",
+        ),
     ],
 )
 def test_values(name: str, key: str, value: object, text: str) -> None:
@@ -71,7 +76,9 @@ def test_values(name: str, key: str, value: object, text: str) -> None:
 
 
 def test_both_sides_read_alike() -> None:
-    """The same thing has one notation, whichever side it stands on: no difference is seen where none is."""
+    """The same thing has one notation, whichever side it stands on: no difference is seen where
+    none is.
+    """
     fields = {"phys_addr": 0x5008, "is_write": 1, "len": 8}
     step = Expected(
         "mmio",
@@ -82,22 +89,39 @@ def test_both_sides_read_alike() -> None:
         memory=(MemoryExpected(0x5000, "u16", [1]), MemoryExpected(0x9000, "hex", "00ff")),
     )
     observed = {"phys_addr": 0x5008, "is_write": True, "len": 8, "data": 7}
-    event = Event(0, "exit", "mmio", observed, 4, {"rax": 5, "rbx": 6}, {0x5000: b"\1\0", 0x9000: b"\0\xff"})
-    text = "mmio: {phys_addr: counter + 8, is_write: true, len: 8}, regs: {rax: 5}, memory: {counter: {u16: [1]}}"
+    event = Event(
+        0, "exit", "mmio", observed, 4, {"rax": 5, "rbx": 6}, {0x5000: b"\1\0", 0x9000: b"\0\xff"}
+    )
+    text = (
+        "mmio: {phys_addr: counter + 8, is_write: true, len: 8}, regs: {rax: 5}, memory: "
+        "{counter: {u16: [1]}}"
+    )
     text += ', memory: {0x9000: {hex: "00ff"}}'
     assert NOTATION.expected(step) == NOTATION.event(event, step) == text
-    assert NOTATION.event(event) == "mmio: {phys_addr: counter + 8, is_write: true, len: 8, data: 7}"
-    # What was not read is not shown as if it were empty; where it was looked for, and no memory is, it is.
+    assert (
+        NOTATION.event(event) == "mmio: {phys_addr: counter + 8, is_write: true, len: 8, data: 7}"
+    )
+    # What was not read is not shown as if it were empty; where it was looked for, and no memory is,
+    # it is.
     assert NOTATION.event(Event(0, "exit", "hlt", {}, 4), step) == "hlt: {}"
     looked = Event(0, "exit", "hlt", {}, 4, {}, {0x5000: b"", 0x9000: b""})
-    assert NOTATION.event(looked, step) == 'hlt: {}, memory: {counter: {u16: []}}, memory: {0x9000: {hex: ""}}'
-    assert NOTATION.event(Event(0, "exit", "mmio", observed, 4), Expected("mmio", 1, 1)) == "mmio: {}"
+    assert (
+        NOTATION.event(looked, step)
+        == 'hlt: {}, memory: {counter: {u16: []}}, memory: {0x9000: {hex: ""}}'
+    )
+    assert (
+        NOTATION.event(Event(0, "exit", "mmio", observed, 4), Expected("mmio", 1, 1)) == "mmio: {}"
+    )
 
 
 def test_memory_seen_is_as_long_as_its_check() -> None:
     memory = {0x5000: bytes(range(8))}
-    assert seen(MemoryExpected(0x5000, "u16", [0, 0]), memory) == MemoryExpected(0x5000, "u16", [0x0100, 0x0302])
-    assert seen(MemoryExpected(0x5000, "hex", "0000"), memory) == MemoryExpected(0x5000, "hex", "0001")
+    assert seen(MemoryExpected(0x5000, "u16", [0, 0]), memory) == MemoryExpected(
+        0x5000, "u16", [0x0100, 0x0302]
+    )
+    assert seen(MemoryExpected(0x5000, "hex", "0000"), memory) == MemoryExpected(
+        0x5000, "hex", "0001"
+    )
     assert seen(MemoryExpected(0x6000, "u8", [0]), memory) == MemoryExpected(0x6000, "u8", [])
 
 
@@ -117,7 +141,10 @@ def test_every_name_of_a_value_loads_as_that_value() -> None:
                 assert text in field.names
                 if row.name == "memory_fault":
                     continue
-                (case,) = load_text(f"arch: x86_64\nasm: hlt\nexpect:\n  - {row.name}: {{{field.name}: {text}}}\n", "a").cases
+                (case,) = load_text(
+                    f"arch: x86_64\nasm: hlt\nexpect:\n  - {row.name}: {{{field.name}: {text}}}\n",
+                    "a",
+                ).cases
                 assert case.expect is not None
                 value = case.expect[0].fields[field.name]
                 assert getattr(value, "offset", None) == number

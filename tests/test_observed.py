@@ -48,10 +48,14 @@ def planned(arch: str, expect: str) -> tuple[Plan, Expectation]:
 LEGENDS = {arch: planned(arch, "final: {}\n")[0].legend for arch in ARCHES}
 
 
-def pasted(arch: str, events: list[Event], written: str = "final: {}\n") -> tuple[str, Story, Observation]:
+def pasted(
+    arch: str, events: list[Event], written: str = "final: {}\n"
+) -> tuple[str, Story, Observation]:
     expectation = planned(arch, written)[1]
     observation = Observation("end", walked(expectation.story, events), {}, {}, 0.1)
-    result = Result("a.yaml", "a", "default", 1, "", arch, "kvm", None, False, "PASS", observation=observation)
+    result = Result(
+        "a.yaml", "a", "default", 1, "", arch, "kvm", None, False, "PASS", observation=observation
+    )
     text = observed(result, LEGENDS[arch], expectation)
     return text, planned(arch, text)[1].story, observation
 
@@ -59,13 +63,19 @@ def pasted(arch: str, events: list[Event], written: str = "final: {}\n") -> tupl
 def said(arch: str, events: list[Event]) -> str:
     expectation = planned(arch, "final: {}\n")[1]
     observation = Observation("end", walked(expectation.story, events), {}, {}, 0.1)
-    result = Result("a.yaml", "a", "default", 1, "", arch, "kvm", None, False, "PASS", observation=observation)
+    result = Result(
+        "a.yaml", "a", "default", 1, "", arch, "kvm", None, False, "PASS", observation=observation
+    )
     return observed(result, LEGENDS[arch], expectation)
 
 
 def mismatches(arch: str, story: Story, observation: Observation) -> tuple[Mismatch, ...]:
     """What differs where a host goes by that story."""
-    seen = observation._replace(events=walked(story, (e._replace(at=None, ignored=False, done=0) for e in observation.events)))
+    seen = observation._replace(
+        events=walked(
+            story, (e._replace(at=None, ignored=False, done=0) for e in observation.events)
+        )
+    )
     trial = Trial(story, seen, LEGENDS[arch], arch, None)
     return trial.mismatches(trial.rows())
 
@@ -89,7 +99,9 @@ def holds(arch: str, events: list[Event]) -> str:
     return text
 
 
-ADDRESSES = st.one_of(st.integers(0, (1 << 64) - 1), st.integers(0x4FF0, 0x5040), st.integers(0, 12))
+ADDRESSES = st.one_of(
+    st.integers(0, (1 << 64) - 1), st.integers(0x4FF0, 0x5040), st.integers(0, 12)
+)
 
 
 @st.composite
@@ -105,12 +117,20 @@ def exit_events(draw: st.DrawFn, arch: str, name: str | None = None) -> Event:
                 value = draw(st.sampled_from(sorted(field.names.values())))
             else:
                 bits = 8 * struct.calcsize("=" + field.fmt)
-                most = {"ndata": 16, "len": 8, "is_write": 1, "longmode": 1, "flags": 1}.get(field.name, (1 << bits) - 1)
+                most = {"ndata": 16, "len": 8, "is_write": 1, "longmode": 1, "flags": 1}.get(
+                    field.name, (1 << bits) - 1
+                )
                 value = min(draw(ADDRESSES), most) if most < 64 else draw(ADDRESSES) & most
-            struct.pack_into("=" + field.fmt, union, field.offset + n * (struct.calcsize("=" + field.fmt)), value)
+            struct.pack_into(
+                "=" + field.fmt, union, field.offset + n * (struct.calcsize("=" + field.fmt)), value
+            )
     data = b""
     if row.name == "io":
-        direction, size, count = draw(st.integers(0, 1)), draw(st.sampled_from([1, 2, 4])), draw(st.integers(1, 5))
+        direction, size, count = (
+            draw(st.integers(0, 1)),
+            draw(st.sampled_from([1, 2, 4])),
+            draw(st.integers(1, 5)),
+        )
         struct.pack_into("=BB", union, 0, direction, size)
         struct.pack_into("=I", union, 4, count)
         data = draw(st.binary(min_size=size * count, max_size=size * count))
@@ -127,7 +147,13 @@ def exit_events(draw: st.DrawFn, arch: str, name: str | None = None) -> Event:
         else:
             reply = {"data": draw(number)}
     return Event(
-        0, "exit", made, fields, draw(st.integers(0, 1 << 40)), reply=reply, times=draw(st.sampled_from([1, 1, 1, 2, 9]))
+        0,
+        "exit",
+        made,
+        fields,
+        draw(st.integers(0, 1 << 40)),
+        reply=reply,
+        times=draw(st.sampled_from([1, 1, 1, 2, 9])),
     )
 
 
@@ -136,16 +162,24 @@ def error_events(draw: st.DrawFn) -> Event:
     errno = draw(st.sampled_from(["ENOSYS", "EFAULT", "EHWPOISON", "EINVAL"]))
     fields: dict[str, Any] = {"ioctl": draw(st.sampled_from(names.IOCTLS))}
     if errno in ("EFAULT", "EHWPOISON") and draw(st.booleans()):
-        fields["memory_fault"] = {"flags": draw(st.sampled_from([0, 8, 16])), "gpa": draw(ADDRESSES), "size": 0x1000}
+        fields["memory_fault"] = {
+            "flags": draw(st.sampled_from([0, 8, 16])),
+            "gpa": draw(ADDRESSES),
+            "size": 0x1000,
+        }
     return Event(0, "error", errno, fields, 4)
 
 
 def timeout_events() -> st.SearchStrategy[Event]:
     seconds = st.sampled_from([0.05, 1.0, 5.0, 0.00001, 0.1234567, 2.5])
-    return st.builds(lambda s, n: Event(0, "timeout", "", {"timeout": s}, 4, times=n), seconds, st.integers(1, 3))
+    return st.builds(
+        lambda s, n: Event(0, "timeout", "", {"timeout": s}, 4, times=n), seconds, st.integers(1, 3)
+    )
 
 
-@pytest.mark.parametrize(("arch", "name"), [(arch, row.name) for arch in ARCHES for row in names.offered(arch)])
+@pytest.mark.parametrize(
+    ("arch", "name"), [(arch, row.name) for arch in ARCHES for row in names.offered(arch)]
+)
 def test_every_exit_round_trips(arch: str, name: str) -> None:
     @settings(max_examples=8, deadline=None)
     @given(exit_events(arch, name))
@@ -160,13 +194,23 @@ def test_every_exit_round_trips(arch: str, name: str) -> None:
 def test_any_run_round_trips(data: st.DataObject, arch: str) -> None:
     one = st.one_of(exit_events(arch), error_events())
     events = data.draw(st.lists(one, min_size=1, max_size=8))
-    # A failing ioctl other than KVM_RUN ends the run, but where an `errno` in the scenario says that it must fail.
-    holds(arch, [e for n, e in enumerate(events) if e.fields.get("ioctl", "KVM_RUN") == "KVM_RUN" or n == len(events) - 1])
+    # A failing ioctl other than KVM_RUN ends the run, but where an `errno` in the scenario says
+    # that it must fail.
+    holds(
+        arch,
+        [
+            e
+            for n, e in enumerate(events)
+            if e.fields.get("ioctl", "KVM_RUN") == "KVM_RUN" or n == len(events) - 1
+        ],
+    )
 
 
 def test_a_failure_that_was_wanted_is_not_said_twice() -> None:
     failed = Event(0, "error", "EEXIST", {"ioctl": "KVM_SET_USER_MEMORY_REGION"}, None)
-    text = pasted("x86_64", [failed, Event(0, "exit", "hlt", {}, 4), Event(0, "exit", "hlt", {}, 5)])[0]
+    text = pasted(
+        "x86_64", [failed, Event(0, "exit", "hlt", {}, 4), Event(0, "exit", "hlt", {}, 5)]
+    )[0]
     assert text.splitlines()[2:] == [
         "  # error: {ioctl: KVM_SET_USER_MEMORY_REGION, errno: EEXIST}",
         "  - hlt: {}",
@@ -177,9 +221,13 @@ def test_a_failure_that_was_wanted_is_not_said_twice() -> None:
 
 def test_what_was_not_predicted_to_the_end_is_nothing_to_paste() -> None:
     seen = Observation("end", (), {}, {}, 0.1, unpredicted="it depends")
-    result = Result("a.yaml", "a", "b", 1, "", "arm64", "model", None, True, "SKIP", observation=seen)
+    result = Result(
+        "a.yaml", "a", "b", 1, "", "arm64", "model", None, True, "SKIP", observation=seen
+    )
     text = observed(result, LEGENDS["arm64"], Expectation(Story(())))
-    assert text == "# a.yaml, case b: nothing to paste, the model does not predict this: it depends\n"
+    assert (
+        text == "# a.yaml, case b: nothing to paste, the model does not predict this: it depends\n"
+    )
 
 
 @settings(max_examples=20, deadline=None)
@@ -211,7 +259,8 @@ def test_exact_text() -> None:
         "    reply: {data: 0x1234}\n"
         "  - system_event: {type: shutdown, ndata: 0, flags: 0, data: []}\n"
         "    then: []\n"
-        "  - error: {ioctl: KVM_RUN, memory_fault: {flags: private, gpa: counter, size: 4096}, errno: EFAULT}\n"
+        "  - error: {ioctl: KVM_RUN, memory_fault: {flags: private, gpa: counter, size: 4096}, "
+        "errno: EFAULT}\n"
         "    then: []\n"
         "  - timeout: 0.05\n"
         "  - timeout: 0.05\n"
@@ -221,14 +270,21 @@ def test_exact_text() -> None:
 
 def test_an_access_of_a_read_shows_no_data() -> None:
     fields = {"error": 0, "reason": 4, "index": 0x10, "data": 0x77}
-    text = holds("x86_64", [Event(0, "exit", "x86_rdmsr", fields, 4, reply={"data": 5, "error": 1})])
-    assert "- x86_rdmsr: {error: 0, reason: filter, index: 0x10}\n    reply: {data: 5, error: 1}\n" in text
+    text = holds(
+        "x86_64", [Event(0, "exit", "x86_rdmsr", fields, 4, reply={"data": 5, "error": 1})]
+    )
+    assert (
+        "- x86_rdmsr: {error: 0, reason: filter, index: 0x10}\n    reply: {data: 5, error: 1}\n"
+        in text
+    )
 
 
 def test_nothing_happened() -> None:
     unknown = [Event(0, "exit", "KVM_EXIT_99", {}, 8, times=3)]
     nothing = "# nothing happened that can be expected\n"
-    assert said("arm64", unknown).endswith(f"\n  # KVM_EXIT_99, 3 times: kvmscen does not know this exit\n{nothing}")
+    assert said("arm64", unknown).endswith(
+        f"\n  # KVM_EXIT_99, 3 times: kvmscen does not know this exit\n{nothing}"
+    )
     assert said("arm64", []) == f"# a.yaml, case default, observed on kvm\n{nothing}"
     skipped = Result("a.yaml", "a", "b", 1, "", "arm64", "model", None, True, "SKIP")
     assert observed(skipped, LEGENDS["arm64"], Expectation(Story(()))) == ""
@@ -258,7 +314,9 @@ expect:
     regs = {"rax": 3, "rbx": 0x77, "pc": 0x5008}
     failed = Event(0, "error", "EINVAL", {"ioctl": "KVM_SET_USER_MEMORY_REGION"}, 4)
     read = {"phys_addr": 0x5000, "is_write": False, "len": 8}
-    seen = Event(0, "exit", "mmio", read, 4, regs, {0x5000: b"xy", 0x5010: b"\x07\x1f"}, {"data": 0x5008})
+    seen = Event(
+        0, "exit", "mmio", read, 4, regs, {0x5000: b"xy", 0x5010: b"\x07\x1f"}, {"data": 0x5008}
+    )
     events = [
         failed._replace(op="setup/0"),
         Event(0, "exit", "io", serial, 4, times=7),

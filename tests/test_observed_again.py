@@ -16,7 +16,9 @@ import pytest
 import yaml
 
 SCENARIOS = Path(__file__).resolve().parent.parent / "scenarios"
-HEADER = re.compile(r"# (?P<file>[^:]+)(?::(?P<line>\d+))?, case (?P<case>[\w.-]+), (?:observed on|predicted by) ")
+HEADER = re.compile(
+    r"# (?P<file>[^:]+)(?::(?P<line>\d+))?, case (?P<case>[\w.-]+), (?:observed on|predicted by) "
+)
 
 
 def kvmscen(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -25,7 +27,10 @@ def kvmscen(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def statuses(report: Path) -> dict[tuple[str, str], str]:
-    return {(Path(one["file"]).name, one["case"]): one["status"] for one in json.loads(report.read_text())["results"]}
+    return {
+        (Path(one["file"]).name, one["case"]): one["status"]
+        for one in json.loads(report.read_text())["results"]
+    }
 
 
 def lists(node: Any) -> Iterator[yaml.SequenceNode]:
@@ -37,7 +42,9 @@ def lists(node: Any) -> Iterator[yaml.SequenceNode]:
 
 
 def in_place(text: str, line: int, steps: list[str]) -> str | None:
-    """The scenario with the list whose first item stands in this line replaced by these lines; None inside a flow map."""
+    """The scenario with the list whose first item stands in this line replaced by these lines; None
+    inside a flow map.
+    """
     node = next(
         node
         for node in lists(yaml.compose(text, Loader=yaml.CSafeLoader))
@@ -55,8 +62,12 @@ def in_place(text: str, line: int, steps: list[str]) -> str | None:
 
 
 def again(host: str, tmp_path: Path) -> tuple[int, list[tuple[str, str]]]:
-    """How many cases were run a second time with what was printed in the first, and those that did not pass then."""
-    first = kvmscen("run", SCENARIOS, "--on", host, "--observed", "--report", f"json={tmp_path / 'first.json'}")
+    """How many cases were run a second time with what was printed in the first, and those that did
+    not pass then.
+    """
+    first = kvmscen(
+        "run", SCENARIOS, "--on", host, "--observed", "--report", f"json={tmp_path / 'first.json'}"
+    )
     passed = {key for key, status in statuses(tmp_path / "first.json").items() if status == "PASS"}
     folder = tmp_path / "again"
     shutil.copytree(SCENARIOS, folder, ignore=shutil.ignore_patterns("*.yaml"))
@@ -70,7 +81,8 @@ def again(host: str, tmp_path: Path) -> tuple[int, list[tuple[str, str]]]:
         assert steps.pop(0) == "expect:", block
         file = Path(match["file"])
         text = in_place(file.read_text(), int(match["line"]), steps)
-        # Each copy has all cases of its file, and all of them run: a few of each file, or there would be thousands.
+        # Each copy has all cases of its file, and all of them run: a few of each file, or there
+        # would be thousands.
         if (file.name, match["case"]) in passed and text is not None and copies[file.name] < 4:
             copies[file.name] += 1
             name = f"{file.stem}--{match['case']}.yaml"
@@ -78,7 +90,11 @@ def again(host: str, tmp_path: Path) -> tuple[int, list[tuple[str, str]]]:
             made[name, match["case"]] = block
     kvmscen("run", folder, "--on", host, "--report", f"json={tmp_path / 'second.json'}")
     second = statuses(tmp_path / "second.json")
-    return len(made), [(block, second.get(key, "refused")) for key, block in made.items() if second.get(key) != "PASS"]
+    return len(made), [
+        (block, second.get(key, "refused"))
+        for key, block in made.items()
+        if second.get(key) != "PASS"
+    ]
 
 
 def test_on_the_model(tmp_path: Path) -> None:

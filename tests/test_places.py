@@ -75,13 +75,20 @@ FIRST = {
 def test_the_line_of_what_failed(host: str, tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(TEXT)
     command = [sys.executable, "-m", "kvmscen", "run", "a.yaml", "--on", host, "--report", "json"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False
+    )
     results = {one["case"]: one for one in json.loads(done.stdout)["results"]}
     first = {case: one["mismatches"][0] for case, one in results.items()}
-    assert {case: (m["step"], m["line"], m["expected"], m["observed"]) for case, m in first.items()} == FIRST
+    assert {
+        case: (m["step"], m["line"], m["expected"], m["observed"]) for case, m in first.items()
+    } == FIRST
     assert {one["status"] for one in results.values()} == {"FAIL"}
     assert results["repeated"]["events"][-1]["op"] == "steps/1/then/0"
-    assert "\na.yaml:12: observed, not expected: error: {ioctl: KVM_SET_USER_MEMORY_REGION" in done.stderr
+    assert (
+        "\na.yaml:12: observed, not expected: error: {ioctl: KVM_SET_USER_MEMORY_REGION"
+        in done.stderr
+    )
     assert "    at 12: set_memslot: {slot: 2, gpa: 0, size: 0x2000}\n" in done.stderr
     # What should have come next is not compared with it.
     assert [m["expected"] for m in results["default"]["mismatches"][1:]] == ["hlt: {}"]
@@ -93,5 +100,10 @@ def test_registers_that_kvm_refuses(tmp_path: Path) -> None:
     text = head + "regs:\n  cr0: 1\n  efer: 0x500\nexpect: [hlt]\n"
     (tmp_path / "a.yaml").write_text(text)
     command = [sys.executable, "-m", "kvmscen", "run", "a.yaml", "--on", "kvm"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False)
-    assert "a.yaml:6: observed, not expected: error: {ioctl: KVM_SET_SREGS, errno: EINVAL}\n" in done.stdout
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False
+    )
+    assert (
+        "a.yaml:6: observed, not expected: error: {ioctl: KVM_SET_SREGS, errno: EINVAL}\n"
+        in done.stdout
+    )

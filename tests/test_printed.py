@@ -1,4 +1,6 @@
-"""What a stranger's scenario gets printed, by the program as it is started: nothing of it is an order to who reads it."""
+"""What a stranger's scenario gets printed, by the program as it is started: nothing of it is an
+order to who reads it.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +22,20 @@ SIGNS = ("\x1b", "\x07", "\x9b", "\u202e", "\u2066", "\u2028", "\x85")
 FORMATS = ("text", "json", "junit", "ktap")
 
 
-def kvmscen(*arguments: object, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[bytes]:
+def kvmscen(
+    *arguments: object, cwd: Path = ROOT, **environment: str
+) -> subprocess.CompletedProcess[bytes]:
     """One run of the program."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("KVMSCEN_", "GITHUB"))}
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("KVMSCEN_", "GITHUB"))
+    }
     kept |= {"PYTHONPATH": str(ROOT), "COLUMNS": "80", **environment}
     command = [sys.executable, "-m", "kvmscen", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, env=kept, capture_output=True, stdin=subprocess.DEVNULL, timeout=600)
+    return subprocess.run(
+        command, cwd=cwd, env=kept, capture_output=True, stdin=subprocess.DEVNULL, timeout=600
+    )
 
 
 def obeyed(printed: bytes) -> list[bytes]:
@@ -55,7 +65,9 @@ def test_no_text_of_a_scenario_is_obeyed(name: str, tmp_path: Path) -> None:
 
 def test_only_our_own_annotations_are_commands() -> None:
     done = kvmscen("run", CASES / "gha01.yaml", "--on", "model", GITHUB_ACTIONS="true")
-    commands = [line for line in done.stdout.decode().splitlines() if line.lstrip().startswith("::")]
+    commands = [
+        line for line in done.stdout.decode().splitlines() if line.lstrip().startswith("::")
+    ]
     assert len(commands) == 1
     assert commands[0].startswith("::error file=")
     assert b":\\x3aset-output" in done.stdout

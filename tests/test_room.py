@@ -1,4 +1,6 @@
-"""What the main process holds at once: files wait for their turn, and a run that has seen too much says so."""
+"""What the main process holds at once: files wait for their turn, and a run that has seen too much
+says so.
+"""
 
 from __future__ import annotations
 

@@ -55,8 +55,18 @@ def test_data(file: str) -> None:
     case = shown["cases"][0]
     assert (case["arch"], case["entry"]) == ("x86_64", 0x10)
     sections = {s["name"]: s for s in case["sections"]}
-    assert sections[".text"] == {"name": ".text", "gpa": 0x10, "load": 0x10, "size": 6, "bytes": "b801000000f4"}
-    assert (sections[".rodata"]["gpa"], sections[".rodata"]["load"], sections[".rodata"]["bytes"]) == (0x100, 0x8000, "010203")
+    assert sections[".text"] == {
+        "name": ".text",
+        "gpa": 0x10,
+        "load": 0x10,
+        "size": 6,
+        "bytes": "b801000000f4",
+    }
+    assert (
+        sections[".rodata"]["gpa"],
+        sections[".rodata"]["load"],
+        sections[".rodata"]["bytes"],
+    ) == (0x100, 0x8000, "010203")
     assert case["symbols"]["counter"] == 0x5000
     assert [slot["slot"] for slot in case["memslots"]] == [0, 1, 9]
     assert case["tables"] == {"gpa": 0xFFFC0000, "size": 0x8000}
@@ -71,7 +81,9 @@ def test_one_case(file: str) -> None:
     assert [case["case"] for case in show(file, "arm")["cases"]] == ["arm"]
     shown = show(file, "armm")
     assert shown["cases"] == []
-    assert [problem.message for problem in shown["problems"]] == ["there is no case 'armm'; the cases are default, arm"]
+    assert [problem.message for problem in shown["problems"]] == [
+        "there is no case 'armm'; the cases are default, arm"
+    ]
 
 
 def test_wrong_file(tmp_path: Path) -> None:
@@ -113,6 +125,9 @@ def test_text(file: str) -> None:
 
 def test_an_entry_that_no_label_names_says_so(tmp_path: Path) -> None:
     path = tmp_path / "b.yaml"
-    path.write_text("arch: x86_64\nmemslots: [{slot: 0, gpa: 0, size: 0x1000}]\nasm: |\n  a: nop\n  hlt\nexpect: [hlt]\n")
+    path.write_text(
+        "arch: x86_64\nmemslots: [{slot: 0, gpa: 0, size: 0x1000}]\nasm: |\n  a: nop\n  "
+        "hlt\nexpect: [hlt]\n"
+    )
     head = render("b.yaml", show(str(path), None)).splitlines()[0]
     assert head.endswith("entry at 0x0 (there is no `_start`: line 4, the first of .text)")

@@ -1,4 +1,6 @@
-"""A program in a file beside its scenario, from the command line: errors, reports, listings, recordings, from any folder."""
+"""A program in a file beside its scenario, from the command line: errors, reports, listings,
+recordings, from any folder.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +25,17 @@ SCENARIOS = ROOT / "scenarios"
 
 
 def kvmscen(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("KVMSCEN_")}
+    environment = {
+        key: value for key, value in os.environ.items() if not key.startswith("KVMSCEN_")
+    }
     command = [sys.executable, "-m", "kvmscen", *arguments]
     return subprocess.run(
-        command, capture_output=True, text=True, cwd=cwd, env={**environment, "PYTHONPATH": str(ROOT)}, timeout=600
+        command,
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**environment, "PYTHONPATH": str(ROOT)},
+        timeout=600,
     )
 
 
@@ -42,16 +51,27 @@ def test_the_founding_program_is_that_of_gnu_as() -> None:
     assert ".global _start:" in text
     places = {".text": 0, ".data": 0x5000}
     # GNU as refuses one line of it: a colon behind .global.
-    with pytest.raises(AssertionError, match=r"a\.s:1: Error: junk at end of line, first unrecognized character is `:'"):
+    with pytest.raises(
+        AssertionError,
+        match=r"a\.s:1: Error: junk at end of line, first unrecognized character is `:'",
+    ):
         reference.link("arm64", 64, text, places)
     wanted = reference.link("arm64", 64, text.replace(".global _start:", ".global _start"), places)
-    program = assemble("arm64", 64, Source("start.s", text), [Placement(name, at) for name, at in places.items()], 0)
+    program = assemble(
+        "arm64",
+        64,
+        Source("start.s", text),
+        [Placement(name, at) for name, at in places.items()],
+        0,
+    )
     assert {section.name: section.data for section in program.sections} == wanted
 
 
 def test_it_runs_is_recorded_and_replayed_from_anywhere(copied: Path, tmp_path: Path) -> None:
     file = str(copied / "arm64-start.yaml")
-    recorded = kvmscen("run", file, "--on", "model", "--record", str(tmp_path / "kept"), cwd=Path("/"))
+    recorded = kvmscen(
+        "run", file, "--on", "model", "--record", str(tmp_path / "kept"), cwd=Path("/")
+    )
     assert recorded.returncode == 0, recorded.stdout + recorded.stderr
     replayed = kvmscen("run", "arm64-start.yaml", "--on", f"replay:{tmp_path}/kept", cwd=copied)
     assert replayed.returncode == 0, replayed.stdout + replayed.stderr
@@ -75,7 +95,9 @@ def test_reports_name_its_lines(copied: Path) -> None:
 def test_show_names_its_lines(copied: Path) -> None:
     shown = kvmscen("show", str(copied / "arm64-start.yaml"), cwd=Path("/")).stdout
     assert re.search(r"0x4 +5f0000f9 +start\.s:6 +str xzr, \[x2\]", shown)
-    told = json.loads(kvmscen("show", "--json", str(copied / "arm64-start.yaml"), cwd=Path("/")).stdout)
+    told = json.loads(
+        kvmscen("show", "--json", str(copied / "arm64-start.yaml"), cwd=Path("/")).stdout
+    )
     rows = told["cases"][0]["listing"]
     assert {row["file"] for row in rows} == {"start.s"}
     assert rows[1]["line"] == 6

@@ -1,4 +1,6 @@
-"""Reports, recordings and baselines, by the program as it is started: whole or not at all, and named for what it is."""
+"""Reports, recordings and baselines, by the program as it is started: whole or not at all, and
+named for what it is.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +17,15 @@ CASES = ROOT / "tests" / "cases" / "security"
 SCENARIO = "arch: x86_64\nmemslots: [{slot: 0, gpa: 0, size: 0x1000}]\nasm: hlt\nexpect: [hlt]\n"
 
 
-def kvmscen(*arguments: object, before: str = "", cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
-    """One run of the program; `before` is a shell's line that mounts something, in a mount namespace of its own."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("KVMSCEN_")} | {"PYTHONPATH": str(ROOT)}
+def kvmscen(
+    *arguments: object, before: str = "", cwd: Path = ROOT, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """One run of the program; `before` is a shell's line that mounts something, in a mount
+    namespace of its own.
+    """
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("KVMSCEN_")} | {
+        "PYTHONPATH": str(ROOT)
+    }
     command = [sys.executable, "-m", "kvmscen", *map(str, arguments)]
     if before:
         own = ["unshare", *([] if os.geteuid() == 0 else ["-r"]), "-m", "sh", "-c"]
@@ -25,7 +33,13 @@ def kvmscen(*arguments: object, before: str = "", cwd: Path = ROOT, **environmen
             pytest.skip("no file system can be mounted here, not even in a namespace of its own")
         command = [*own, f'{before} && "$@"', "sh", *command]
     return subprocess.run(
-        command, cwd=cwd, env=kept | environment, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=300
+        command,
+        cwd=cwd,
+        env=kept | environment,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=300,
     )
 
 
@@ -39,16 +53,32 @@ def scenario(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("name", ["text", "json", "junit", "ktap"])
 def test_a_report_that_cannot_be_written(name: str, scenario: Path) -> None:
     done = kvmscen("run", scenario, "--on", "model", "--report", f"{name}=/dev/full")
-    assert (done.returncode, done.stderr) == (3, "kvmscen: /dev/full could not be written: No space left on device\n")
+    assert (done.returncode, done.stderr) == (
+        3,
+        "kvmscen: /dev/full could not be written: No space left on device\n",
+    )
     assert "3 passed" in done.stdout
-    done = kvmscen("run", scenario, "--on", "model", "--report", f"{name}=/proc/no", "--report", "ktap=kept", cwd=scenario.parent)
+    done = kvmscen(
+        "run",
+        scenario,
+        "--on",
+        "model",
+        "--report",
+        f"{name}=/proc/no",
+        "--report",
+        "ktap=kept",
+        cwd=scenario.parent,
+    )
     assert done.returncode == 3
     assert "/proc/no could not be written: " in done.stderr
     assert (scenario.parent / "kept").read_text().startswith("KTAP")
 
 
 def test_a_full_disk(scenario: Path) -> None:
-    full = "mount -t tmpfs -o size=16k,nr_inodes=20 none /mnt && echo old > /mnt/report && head -c 12288 /dev/zero > /mnt/fill"
+    full = (
+        "mount -t tmpfs -o size=16k,nr_inodes=20 none /mnt && echo old > /mnt/report && head "
+        "-c 12288 /dev/zero > /mnt/fill"
+    )
     show = f'{full} && trap "ls -A /mnt; cat /mnt/report" EXIT'
     done = kvmscen("run", scenario, "--on", "model", "--report", "json=/mnt/report", before=show)
     assert done.returncode == 3
@@ -61,7 +91,15 @@ def test_a_full_disk(scenario: Path) -> None:
     assert "3 passed" in done.stdout
     assert "kvmscen: --record /mnt/kept: No space left on device: a:" in done.stderr
     assert ".part" not in done.stdout
-    done = kvmscen("run", scenario, "--on", "model", "--record", "/mnt/kept", before="mount -t tmpfs -o ro none /mnt")
+    done = kvmscen(
+        "run",
+        scenario,
+        "--on",
+        "model",
+        "--record",
+        "/mnt/kept",
+        before="mount -t tmpfs -o ro none /mnt",
+    )
     assert (done.returncode, done.stdout) == (3, "")
     assert "kvmscen: --record /mnt/kept: Read-only file system" in done.stderr
 
@@ -79,14 +117,21 @@ def test_a_report_to_a_pipe_and_to_standard_output(scenario: Path, tmp_path: Pat
         assert json.loads(done.stdout[done.stdout.index('{"format"') :])["summary"]["PASS"] == 3
     os.mkfifo(tmp_path / "pipe")
     with subprocess.Popen(["cat", tmp_path / "pipe"], stdout=subprocess.PIPE) as reader:
-        assert kvmscen("run", scenario, "--on", "model", "--report", f"json={tmp_path / 'pipe'}").returncode == 0
+        assert (
+            kvmscen(
+                "run", scenario, "--on", "model", "--report", f"json={tmp_path / 'pipe'}"
+            ).returncode
+            == 0
+        )
         assert json.loads(reader.communicate()[0])["summary"]["PASS"] == 3
 
 
 def test_cases_of_long_and_like_names_are_kept_apart(tmp_path: Path) -> None:
     (tmp_path / "long.yaml").write_text((CASES / "longcase.yaml").read_text())
     many = ["a+b", "a-b", "c" * 250 + "x", "c" * 250 + "y"]
-    (tmp_path / "like.yaml").write_text(SCENARIO + "cases:\n" + "".join(f"  {name}: {{summary: x}}\n" for name in many))
+    (tmp_path / "like.yaml").write_text(
+        SCENARIO + "cases:\n" + "".join(f"  {name}: {{summary: x}}\n" for name in many)
+    )
     files = [tmp_path / "long.yaml", tmp_path / "like.yaml"]
     done = kvmscen("run", *files, "--on", "model", "--record", tmp_path / "kept")
     assert (done.returncode, done.stderr) == (0, "")
@@ -100,12 +145,28 @@ def test_a_damaged_recording_of_a_folder(scenario: Path, tmp_path: Path) -> None
     assert kvmscen("run", scenario, "--on", "model", "--record", tmp_path / "kept").returncode == 0
     one = next((tmp_path / "kept").glob("a-one-*"))
     one.write_bytes(one.read_bytes()[:-20])
-    done = kvmscen("run", scenario, "--on", f"replay:{tmp_path / 'kept'}", "--report", f"json={tmp_path / 'json'}")
+    done = kvmscen(
+        "run",
+        scenario,
+        "--on",
+        f"replay:{tmp_path / 'kept'}",
+        "--report",
+        f"json={tmp_path / 'json'}",
+    )
     assert done.returncode == 3
     assert f"{one}:0:0: this recording is not replayed" in done.stdout
-    told = {result["case"]: result for result in json.loads((tmp_path / "json").read_text())["results"]}
-    assert {case: result["status"] for case, result in told.items()} == {"default": "PASS", "one": "ERROR", "two": "PASS"}
-    assert told["one"]["reason"] == f"{one}, which may be the recording of this case, is damaged: record it again"
+    told = {
+        result["case"]: result for result in json.loads((tmp_path / "json").read_text())["results"]
+    }
+    assert {case: result["status"] for case, result in told.items()} == {
+        "default": "PASS",
+        "one": "ERROR",
+        "two": "PASS",
+    }
+    assert (
+        told["one"]["reason"]
+        == f"{one}, which may be the recording of this case, is damaged: record it again"
+    )
 
 
 def test_a_baseline(scenario: Path, tmp_path: Path) -> None:

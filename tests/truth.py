@@ -1,9 +1,11 @@
-"""Random short programs on the model and on real KVM: `python tests/truth.py --arch arm64 --on qemu:arm64@6.1 --count 2000`.
+"""Random short programs on the model and on real KVM: `python tests/truth.py --arch arm64 --on
+qemu:arm64@6.1 --count 2000`.
 
-The programs are of several kinds (truth_arm64.py, truth_x86.py), as many of each; `--kind` takes one alone.
-Each program is made from the seed and its number alone. What the two hosts saw of it is compared whole: every exit with its
-members, its reply and pc, every error, why it stopped, and the registers at the end. Each program ends by writing the slot's data
-to the device, word by word, so that memory is compared too. `--keep DIR` leaves the scenario files for `kvmscen run`.
+The programs are of several kinds (truth_arm64.py, truth_x86.py), as many of each; `--kind` takes
+one alone. Each program is made from the seed and its number alone. What the two hosts saw of it is
+compared whole: every exit with its members, its reply and pc, every error, why it stopped, and the
+registers at the end. Each program ends by writing the slot's data to the device, word by word, so
+that memory is compared too. `--keep DIR` leaves the scenario files for `kvmscen run`.
 """
 
 from __future__ import annotations
@@ -31,7 +33,12 @@ IN_A_FILE = 100
 KINDS: Mapping[str, Sequence[Kind]] = {"arm64": truth_arm64.KINDS, "x86_64": truth_x86.KINDS}
 # What is not compared, and why: the exits of an architecture, their member, the reason.
 UNCOMPARED = {
-    ("x86_64", "io", "pc"): "whether out has advanced pc depends on how KVM came to it: its fast path has, its emulator has not",
+    (
+        "x86_64",
+        "io",
+        "pc",
+    ): "whether out has advanced pc depends on how KVM came to it: its fast path has, its emulator "
+    "has not",
     ("x86_64", "shutdown", "pc"): "kvm-amd has reset the vCPU then, VMX has not",
     ("x86_64", "internal_error", "ndata"): "a property of the kernel's version",
     ("x86_64", "internal_error", "data"): "a property of the kernel's version",
@@ -39,7 +46,7 @@ UNCOMPARED = {
 Json = dict[str, Any]
 
 
-# --- programs -------------------------------------------------------------------------------------------------------
+# --- programs -------------------------------------------------------------------------------------
 
 
 def program(kind: Kind, seed: int, number: int) -> Json:
@@ -54,8 +61,20 @@ def program(kind: Kind, seed: int, number: int) -> Json:
             lines += kind.one(random)
     data = ", ".join(f"{value(random):#x}" for _ in range(WORDS))
     device = ", ".join(f"{value(random):#x}" for _ in range(WORDS))
-    text = [*lines, *kind.end(), ".data", f".quad {data}", '.section .device, "aw"', f".quad {device}", *kind.text.split("\n")]
-    case: Json = {"asm": "\n".join(("_start:", *text)) + "\n", "regs": dict(kind.regs(random)), "final": {}}
+    text = [
+        *lines,
+        *kind.end(),
+        ".data",
+        f".quad {data}",
+        '.section .device, "aw"',
+        f".quad {device}",
+        *kind.text.split("\n"),
+    ]
+    case: Json = {
+        "asm": "\n".join(("_start:", *text)) + "\n",
+        "regs": dict(kind.regs(random)),
+        "final": {},
+    }
     if kind.enable and random.random() < 0.5:
         case["enable"] = ["KVM_CAP_ARM_NISV_TO_USER"]
     return case
@@ -64,7 +83,11 @@ def program(kind: Kind, seed: int, number: int) -> Json:
 def yaml(case: Json) -> str:
     """A case of a scenario."""
     rest = [f"    {key}: {json.dumps(what)}\n" for key, what in case.items() if key != "asm"]
-    return "".join(rest) + "    asm: |\n" + "".join(f"      {line}\n" for line in case["asm"].splitlines())
+    return (
+        "".join(rest)
+        + "    asm: |\n"
+        + "".join(f"      {line}\n" for line in case["asm"].splitlines())
+    )
 
 
 def write(folder: Path, kind: Kind, seed: int, count: int) -> None:
@@ -74,16 +97,23 @@ def write(folder: Path, kind: Kind, seed: int, count: int) -> None:
     head = "".join(f"{key}: {json.dumps(what)}\n" for key, what in top.items())
     head += "memslots:\n" + "".join(f"  - {slot}\n" for slot in kind.slots) + "cases:\n"
     for first in range(0, count, IN_A_FILE):
-        cases = [f"  p{n}:\n{yaml(program(kind, seed, n))}" for n in range(first, min(count, first + IN_A_FILE))]
-        (folder / f"random-{kind.arch}-{kind.name}-{seed}-{first:05}.yaml").write_text(head + "".join(cases))
+        cases = [
+            f"  p{n}:\n{yaml(program(kind, seed, n))}"
+            for n in range(first, min(count, first + IN_A_FILE))
+        ]
+        (folder / f"random-{kind.arch}-{kind.name}-{seed}-{first:05}.yaml").write_text(
+            head + "".join(cases)
+        )
 
 
-# --- what was seen --------------------------------------------------------------------------------------------------
+# --- what was seen --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How many programs came out alike, how many the model or the host did not run (by reason), and the differences."""
+    """How many programs came out alike, how many the model or the host did not run (by reason), and
+    the differences.
+    """
 
     alike: int
     exits: int
@@ -95,13 +125,22 @@ def seen(result: Json) -> Json:
     """What must be equal on both."""
     arch = result["arch"]
     events = [
-        {key: one[key] for key in one if key != "source" and (arch, one.get("exit"), key) not in UNCOMPARED}
+        {
+            key: one[key]
+            for key in one
+            if key != "source" and (arch, one.get("exit"), key) not in UNCOMPARED
+        }
         for one in result["events"]
     ]
     # Of a vCPU behind a shutdown the model tells no registers.
     ended = bool(events) and events[-1].get("exit") == "shutdown"
     regs = {} if ended else result["final"]["regs"]
-    return {"status": result["status"], "stopped": result["stopped"], "events": events, "regs": regs}
+    return {
+        "status": result["status"],
+        "stopped": result["stopped"],
+        "events": events,
+        "regs": regs,
+    }
 
 
 def difference(model: Json, real: Json) -> list[str]:
@@ -111,18 +150,34 @@ def difference(model: Json, real: Json) -> list[str]:
         at, (a, b) = next((n, pair) for n, pair in enumerate(pairs) if pair[0] != pair[1])
         return [f"event {at}: model {a}", f"event {at}: real  {b}"]
     names = [name for name in real["regs"] if model["regs"].get(name) != real["regs"][name]]
-    told = [f"{name}: model {model['regs'].get(name)}, real {real['regs'][name]:#x}" for name in names]
-    return told or [f"model {model['status']} {model['stopped']}, real {real['status']} {real['stopped']}"]
+    told = [
+        f"{name}: model {model['regs'].get(name)}, real {real['regs'][name]:#x}" for name in names
+    ]
+    return told or [
+        f"model {model['status']} {model['stopped']}, real {real['status']} {real['stopped']}"
+    ]
 
 
-def run(paths: Sequence[Path], on: str, env: dict[str, str] | None = None) -> dict[tuple[str, str], dict[bool, Json]]:
+def run(
+    paths: Sequence[Path], on: str, env: dict[str, str] | None = None
+) -> dict[tuple[str, str], dict[bool, Json]]:
     """Each case's results, by whether the model gave them."""
     with tempfile.TemporaryDirectory() as made:
         report = Path(made) / "report.json"
         kernel = on.partition(",")[0].partition("@")[2]
-        argv = [sys.executable, "-m", "kvmscen", "run", *map(str, paths), "--on", f"model@{kernel}" if kernel else "model"]
+        argv = [
+            sys.executable,
+            "-m",
+            "kvmscen",
+            "run",
+            *map(str, paths),
+            "--on",
+            f"model@{kernel}" if kernel else "model",
+        ]
         argv += ["--on", on, "--report", f"json={report}"]
-        done = subprocess.run(argv, cwd=ROOT, env=env or dict(os.environ), capture_output=True, text=True)
+        done = subprocess.run(
+            argv, cwd=ROOT, env=env or dict(os.environ), capture_output=True, text=True
+        )
         if not report.exists():
             raise SystemExit(done.stdout + done.stderr)
         told = json.loads(report.read_text())
@@ -137,10 +192,21 @@ def run(paths: Sequence[Path], on: str, env: dict[str, str] | None = None) -> di
 def refused(pair: Mapping[bool, Json]) -> str | None:
     """Why the model or the host did not run a case."""
     reasons = [str(one["reason"]) for one in pair.values() if one["status"] == "SKIP"]
-    return re.sub(r"\b0x[0-9a-f]+", "0x...", reasons[0].partition(": ")[2] or reasons[0]) if reasons else None
+    return (
+        re.sub(r"\b0x[0-9a-f]+", "0x...", reasons[0].partition(": ")[2] or reasons[0])
+        if reasons
+        else None
+    )
 
 
-def compare(kind: Kind, on: str, seed: int, count: int, keep: Path | None = None, env: dict[str, str] | None = None) -> Outcome:
+def compare(
+    kind: Kind,
+    on: str,
+    seed: int,
+    count: int,
+    keep: Path | None = None,
+    env: dict[str, str] | None = None,
+) -> Outcome:
     """Run them on the model and on a host."""
     with tempfile.TemporaryDirectory() as made:
         folder = (keep or Path(made)) / kind.name
@@ -160,22 +226,37 @@ def compare(kind: Kind, on: str, seed: int, count: int, keep: Path | None = None
         else:
             text = program(kind, seed, int(case[1:]))["asm"]
             what = "\n  ".join(difference(seen(pair[True]), seen(pair[False])))
-            differences.append(f"{kind.arch} {kind.name}, seed {seed}, program {case[1:]}\n  {what}\n{text}")
+            differences.append(
+                f"{kind.arch} {kind.name}, seed {seed}, program {case[1:]}\n  {what}\n{text}"
+            )
     return Outcome(alike, exits, skipped, tuple(differences))
 
 
 def odd(paths: Sequence[Path], on: str, env: dict[str, str] | None = None) -> Outcome:
-    """The programs of tests/odd. Where the model tells in a note that PVM differs, PVM may; flags that are undefined may too."""
+    """The programs of tests/odd. Where the model tells in a note that PVM differs, PVM may; flags
+    that are undefined may too.
+    """
     alike = exits = 0
     skipped: Counter[str] = Counter()
     differences = []
     for (scenario, case), pair in run(paths, on, env).items():
         reason = refused(pair)
-        noted = pair[False]["kvm"] == "pvm" and any("PVM" in note for note in pair[True].get("notes", ()))
-        model, real = ({**seen(pair[which]), "regs": _flagless(seen(pair[which])["regs"])} for which in (True, False))
-        slow = "timeout" in (pair[False]["stopped"], model["stopped"]) and model["stopped"] != real["stopped"]
+        noted = pair[False]["kvm"] == "pvm" and any(
+            "PVM" in note for note in pair[True].get("notes", ())
+        )
+        model, real = (
+            {**seen(pair[which]), "regs": _flagless(seen(pair[which])["regs"])}
+            for which in (True, False)
+        )
+        slow = (
+            "timeout" in (pair[False]["stopped"], model["stopped"])
+            and model["stopped"] != real["stopped"]
+        )
         if reason is not None or noted or slow:
-            skipped[reason or ("a note says that PVM differs" if noted else "the host was not through in time")] += 1
+            skipped[
+                reason
+                or ("a note says that PVM differs" if noted else "the host was not through in time")
+            ] += 1
         elif model == real:
             alike += 1
             exits += len(pair[True]["events"])
@@ -191,7 +272,9 @@ def _flagless(regs: Json) -> Json:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--arch", choices=tuple(KINDS), required=True)
-    parser.add_argument("--on", required=True, help="the host to compare the model with, as for kvmscen run")
+    parser.add_argument(
+        "--on", required=True, help="the host to compare the model with, as for kvmscen run"
+    )
     parser.add_argument("--kind", help="one kind alone")
     parser.add_argument("--count", type=int, default=2000, help="programs in all")
     parser.add_argument("--seed", type=int, default=1)
@@ -200,8 +283,15 @@ def main() -> int:
     args = parser.parse_args()
     if args.odd:
         found = odd(sorted((ROOT / "tests" / "odd").glob(f"{args.arch}-*.yaml")), args.on)
-        print(*found.differences, *(f"not compared, {n}: {why}" for why, n in sorted(found.skipped.items())), sep="\n")
-        print(f"{args.arch}, model and {args.on}: {found.alike} alike, {len(found.differences)} different")
+        print(
+            *found.differences,
+            *(f"not compared, {n}: {why}" for why, n in sorted(found.skipped.items())),
+            sep="\n",
+        )
+        print(
+            f"{args.arch}, model and {args.on}: {found.alike} alike, {len(found.differences)} "
+            f"different"
+        )
         return 1 if found.differences else 0
     kinds = [kind for kind in KINDS[args.arch] if args.kind in (None, kind.name)]
     if not kinds:
@@ -213,8 +303,15 @@ def main() -> int:
         for reason, number in sorted(found.skipped.items(), key=lambda item: -item[1]):
             print(f"not compared, {number}: {reason}")
         refused = sum(found.skipped.values())
-        told = f"{each} programs, {found.alike} alike ({found.exits} exits), {len(found.differences)} different"
-        print(f"{args.arch} {kind.name}, model and {args.on}, seed {args.seed}: {told}, {refused} not compared", flush=True)
+        told = (
+            f"{each} programs, {found.alike} alike ({found.exits} exits), "
+            f"{len(found.differences)} different"
+        )
+        print(
+            f"{args.arch} {kind.name}, model and {args.on}, seed {args.seed}: {told}, {refused} "
+            f"not compared",
+            flush=True,
+        )
         # What was not compared is no success.
         wrong += len(found.differences) + (found.alike < kind.least * each)
         programs, alike, exits = programs + each, alike + found.alike, exits + found.exits

@@ -1,5 +1,5 @@
-"""arm64 programs for tests/truth.py: x0 to x12 hold anything, x13 an index, x19 counts, x20 is the memory that is tried, x21 the
-device, x22 a moving pointer, x27 and x28 what is told at the end.
+"""arm64 programs for tests/truth.py: x0 to x12 hold anything, x13 an index, x19 counts, x20 is the
+memory that is tried, x21 the device, x22 a moving pointer, x27 and x28 what is told at the end.
 """
 
 from __future__ import annotations
@@ -10,7 +10,12 @@ from random import Random
 from truth_kinds import DATA, DEVICE, WIDTHS, WORDS, Kind, Lines, value
 
 # The names of loads and stores as far as the register's number.
-LOADS = {1: ("ldrb w", "ldrsb w", "ldrsb x"), 2: ("ldrh w", "ldrsh w", "ldrsh x"), 4: ("ldr w", "ldrsw x"), 8: ("ldr x",)}
+LOADS = {
+    1: ("ldrb w", "ldrsb w", "ldrsb x"),
+    2: ("ldrh w", "ldrsh w", "ldrsh x"),
+    4: ("ldr w", "ldrsw x"),
+    8: ("ldr x",),
+}
 STORES = {1: "strb w", 2: "strh w", 4: "str w", 8: "str x"}
 CONDITIONS = ("eq", "ne", "hs", "lo", "mi", "pl", "vs", "vc", "hi", "ls", "ge", "lt", "gt", "le")
 
@@ -48,12 +53,15 @@ def _arithmetic(random: Random) -> Lines:
             (
                 f"{random.choice(two)} {d}, {n}, {m}",
                 f"{random.choice(two)} {d}, {n}, {m}",
-                f"{random.choice(('add', 'subs', 'eor', 'bic'))} {d}, {n}, {m}, {random.choice(('lsl', 'lsr', 'asr'))} #{low}",
-                f"{random.choice(('add', 'adds', 'sub', 'subs'))} {d}, {n}, #{random.randrange(4096)}",
+                f"{random.choice(('add', 'subs', 'eor', 'bic'))} {d}, {n}, {m}, "
+                f"{random.choice(('lsl', 'lsr', 'asr'))} #{low}",
+                f"{random.choice(('add', 'adds', 'sub', 'subs'))} {d}, {n}, "
+                f"#{random.randrange(4096)}",
                 f"{random.choice(('madd', 'msub'))} {d}, {n}, {m}, {a}",
                 f"{random.choice(('adc', 'adcs', 'sbc', 'sbcs'))} {d}, {n}, {m}",
                 f"{random.choice(('clz', 'cls', 'rbit', 'rev', 'rev16'))} {d}, {n}",
-                f"{random.choice(('ubfx', 'sbfx'))} {d}, {n}, #{low}, #{random.randint(1, bits - low)}",
+                f"{random.choice(('ubfx', 'sbfx'))} {d}, {n}, #{low}, "
+                f"#{random.randint(1, bits - low)}",
                 f"extr {d}, {n}, {m}, #{low}",
                 f"{random.choice(('csel', 'csinc', 'csinv', 'csneg'))} {d}, {n}, {m}, {condition}",
                 f"{random.choice(('ccmp', 'ccmn'))} {n}, {m}, #{random.randrange(16)}, {condition}",
@@ -77,20 +85,41 @@ def _access(random: Random, bases: tuple[str, ...], aligned: bool) -> Lines:
         [f"{name}{reg}, [{base}, #{at * size}]"],
         [f"{name}{reg}, [{base}, #{at * size}]"],
         [f"{unscaled}{reg}, [{base}, #{at * size}]"],
-        [f"mov x13, #{at}", f"{name}{reg}, [{base}, x13, lsl #{shift}]" if shift else f"{name}{reg}, [{base}, x13]"],
-        [f"mov x13, #{-at}", f"add x22, {base}, #{at * size}", f"{name}{reg}, [x22, w13, sxtw #{shift}]"],
-        [f"add x22, {base}, #{at * size}", f"{random.choice(('ldar', 'stlr'))}{acquire}{reg}, [x22]"],
+        [
+            f"mov x13, #{at}",
+            f"{name}{reg}, [{base}, x13, lsl #{shift}]" if shift else f"{name}{reg}, [{base}, x13]",
+        ],
+        [
+            f"mov x13, #{-at}",
+            f"add x22, {base}, #{at * size}",
+            f"{name}{reg}, [x22, w13, sxtw #{shift}]",
+        ],
+        [
+            f"add x22, {base}, #{at * size}",
+            f"{random.choice(('ldar', 'stlr'))}{acquire}{reg}, [x22]",
+        ],
     ]
     if not aligned:
         odd = random.randrange(8 * WORDS - size)
-        forms += 4 * [[f"{unscaled}{reg}, [{base}, #{odd}]"]] + 2 * [[f"mov x13, #{odd}", f"{name}{reg}, [{base}, x13]"]]
+        forms += 4 * [[f"{unscaled}{reg}, [{base}, #{odd}]"]] + 2 * [
+            [f"mov x13, #{odd}", f"{name}{reg}, [{base}, x13]"]
+        ]
     return random.choice(forms)
 
 
 def _between(random: Random, reg: int) -> Lines:
     """What comes between a load-exclusive and its store."""
     loop = [f"tbnz w{reg}, #{random.randrange(32)}, .+8", f"eor x{reg}, x{reg}, #1"]
-    return random.choice(([f"add x{reg}, x{reg}, #1"], [f"str w{reg}, [x21]"], [f"ldrb w{reg}, [x20]"], ["clrex"], ["isb"], loop))
+    return random.choice(
+        (
+            [f"add x{reg}, x{reg}, #1"],
+            [f"str w{reg}, [x21]"],
+            [f"ldrb w{reg}, [x20]"],
+            ["clrex"],
+            ["isb"],
+            loop,
+        )
+    )
 
 
 def _undecoded(random: Random, base: str, aligned: bool) -> Lines:
@@ -98,7 +127,9 @@ def _undecoded(random: Random, base: str, aligned: bool) -> Lines:
     at, a, b, c = 16 * random.randrange(WORDS // 2), *random.sample(range(13), 3)
     r = random.choice("xw")
     size = 8 if r == "x" else 4
-    atomic = random.choice(("ldadd", "ldclr", "ldeor", "ldset", "ldsmax", "ldsmin", "ldumax", "ldumin", "swp", "cas"))
+    atomic = random.choice(
+        ("ldadd", "ldclr", "ldeor", "ldset", "ldsmax", "ldsmin", "ldumax", "ldumin", "swp", "cas")
+    )
     plain = [
         [f"{random.choice(('ldr', 'str'))} {r}{a}, [x22], #{size}"],
         [f"{random.choice(('ldr', 'str'))} {r}{a}, [x22, #{-size if at else 0}]!"],
@@ -125,9 +156,25 @@ def _one(random: Random, bases: tuple[str, ...] = ("x20", "x21"), aligned: bool 
     return _undecoded(random, "x21" if kind > 0.985 else "x20", aligned)
 
 
-# --- SIMD and floating point ----------------------------------------------------------------------------------------
+# --- SIMD and floating point ----------------------------------------------------------------------
 
-_INTEGER = ("add", "sub", "mul", "cmeq", "cmgt", "cmhi", "smax", "umin", "uqadd", "sqsub", "addp", "sshl", "zip1", "uzp2", "trn1")
+_INTEGER = (
+    "add",
+    "sub",
+    "mul",
+    "cmeq",
+    "cmgt",
+    "cmhi",
+    "smax",
+    "umin",
+    "uqadd",
+    "sqsub",
+    "addp",
+    "sshl",
+    "zip1",
+    "uzp2",
+    "trn1",
+)
 _BITS = ("and", "orr", "eor", "bic", "bsl", "bit", "orn")
 _FLOAT = ("fadd", "fsub", "fmul", "fdiv", "fmax", "fminnm", "fmla", "fcmgt", "fabd", "frecps")
 _ARRANGED = ("8b", "16b", "4h", "8h", "2s", "4s", "2d")
@@ -136,7 +183,9 @@ _ARRANGED = ("8b", "16b", "4h", "8h", "2s", "4s", "2d")
 def _vectors(random: Random) -> Lines:
     d, n, m = (random.randrange(8) for _ in range(3))
     shape = random.choice(_ARRANGED)
-    integer = random.choice(tuple(name for name in _INTEGER if shape != "2d" or name not in ("mul", "smax", "umin")))
+    integer = random.choice(
+        tuple(name for name in _INTEGER if shape != "2d" or name not in ("mul", "smax", "umin"))
+    )
     real, size = random.choice(("2s", "4s", "2d")), random.choice("sd")
     w = random.choice("wx")
     convert = random.choice(("scvtf", "ucvtf", "fcvtzs", "fcvtzu"))
@@ -147,10 +196,15 @@ def _vectors(random: Random) -> Lines:
                 f"{integer} v{d}.{shape}, v{n}.{shape}, v{m}.{shape}",
                 f"{random.choice(_BITS)} v{d}.16b, v{n}.16b, v{m}.16b",
                 f"{random.choice(_FLOAT)} v{d}.{real}, v{n}.{real}, v{m}.{real}",
-                f"{random.choice(('fadd', 'fsub', 'fmul', 'fdiv', 'fmax'))} {size}{d}, {size}{n}, {size}{m}",
-                f"{random.choice(('fmadd', 'fnmsub'))} {size}{d}, {size}{n}, {size}{m}, {size}{random.randrange(8)}",
-                f"{random.choice(('fsqrt', 'fabs', 'fneg', 'frintn', 'frintz', 'fmov'))} {size}{d}, {size}{n}",
-                f"{convert} {size}{d}, {w}{n}" if "cvtf" in convert else f"{convert} {w}{d}, {size}{n}",
+                f"{random.choice(('fadd', 'fsub', 'fmul', 'fdiv', 'fmax'))} {size}{d}, {size}{n}, "
+                f"{size}{m}",
+                f"{random.choice(('fmadd', 'fnmsub'))} {size}{d}, {size}{n}, {size}{m}, "
+                f"{size}{random.randrange(8)}",
+                f"{random.choice(('fsqrt', 'fabs', 'fneg', 'frintn', 'frintz', 'fmov'))} "
+                f"{size}{d}, {size}{n}",
+                f"{convert} {size}{d}, {w}{n}"
+                if "cvtf" in convert
+                else f"{convert} {w}{d}, {size}{n}",
                 f"fcmp {size}{n}, {size}{m}",
                 f"fcsel {size}{d}, {size}{n}, {size}{m}, {random.choice(CONDITIONS)}",
                 f"ext v{d}.16b, v{n}.16b, v{m}.16b, #{random.randrange(16)}",
@@ -172,7 +226,10 @@ def _vector_access(random: Random, base: str) -> Lines:
     size, letter = random.choice(((1, "b"), (2, "h"), (4, "s"), (8, "d"), (16, "q")))
     at = size * random.randrange(8 * WORDS // size)
     pair = random.choice(("ldp", "stp"))
-    many, shape = random.choice(("ld1", "st1", "ld2", "st2")), random.choice(("16b", "8h", "4s", "2d"))
+    many, shape = (
+        random.choice(("ld1", "st1", "ld2", "st2")),
+        random.choice(("16b", "8h", "4s", "2d")),
+    )
     shown = f"{{v{d}.{shape}, v{d + 1}.{shape}}}" if many[-1] == "2" else f"{{v{d}.{shape}}}"
     return random.choice(
         (
@@ -182,7 +239,10 @@ def _vector_access(random: Random, base: str) -> Lines:
             [f"{pair} q{d}, q{d + 1}, [{base}, #{16 * random.randrange(3)}]"],
             [f"{pair} d{d}, d{d + 1}, [{base}, #{8 * random.randrange(7)}]"],
             [f"add x22, {base}, #{16 * random.randrange(3)}", f"{many} {shown}, [x22]"],
-            [f"add x22, {base}, #{4 * random.randrange(16)}", f"{many[:2]}1 {{v{d}.s}}[{random.randrange(4)}], [x22]"],
+            [
+                f"add x22, {base}, #{4 * random.randrange(16)}",
+                f"{many[:2]}1 {{v{d}.s}}[{random.randrange(4)}], [x22]",
+            ],
             [f"add x22, {base}, #{4 * random.randrange(16)}", f"ld1r {{v{d}.4s}}, [x22]"],
         )
     )
@@ -197,24 +257,77 @@ def _simd(random: Random) -> Lines:
     return _one(random)
 
 
-# --- system instructions --------------------------------------------------------------------------------------------
+# --- system instructions --------------------------------------------------------------------------
 
-_HELD = ("tpidr_el0", "tpidr_el1", "tpidrro_el0", "elr_el1", "par_el1", "far_el1", "ttbr0_el1", "mair_el1", "contextidr_el1")
-_UNKNOWN = ("msr pmcr_el0, x1", "mrs x1, cntvct_el0", "at s1e1r, x20", "mrs x1, midr_el1", "mrs x1, ctr_el0")
+_HELD = (
+    "tpidr_el0",
+    "tpidr_el1",
+    "tpidrro_el0",
+    "elr_el1",
+    "par_el1",
+    "far_el1",
+    "ttbr0_el1",
+    "mair_el1",
+    "contextidr_el1",
+)
+_UNKNOWN = (
+    "msr pmcr_el0, x1",
+    "mrs x1, cntvct_el0",
+    "at s1e1r, x20",
+    "mrs x1, midr_el1",
+    "mrs x1, ctr_el0",
+)
+
+
+_SYSTEM = ("sctlr_el1", "cpacr_el1", "currentel", "daif", "nzcv", "spsel", "mpidr_el1")
 
 
 def _system(random: Random) -> Lines:
     reg, name = random.randrange(13), random.choice(_HELD)
     flags = random.randrange(16)
     known = (
-        [f"msr {name}, x{reg}", f"mrs x{random.randrange(13)}, {name}"] if name != "contextidr_el1" else [f"msr {name}, xzr"],
-        [f"mrs x{reg}, {random.choice((*_HELD, 'sctlr_el1', 'cpacr_el1', 'currentel', 'daif', 'nzcv', 'spsel', 'mpidr_el1'))}"],
-        [random.choice(("nop", "yield", "sev", "sevl", "wfe", "isb", "dsb sy", "dmb ishst", "clrex", "csdb", "esb", "paciasp"))],
+        [f"msr {name}, x{reg}", f"mrs x{random.randrange(13)}, {name}"]
+        if name != "contextidr_el1"
+        else [f"msr {name}, xzr"],
+        [f"mrs x{reg}, {random.choice((*_HELD, *_SYSTEM))}"],
+        [
+            random.choice(
+                (
+                    "nop",
+                    "yield",
+                    "sev",
+                    "sevl",
+                    "wfe",
+                    "isb",
+                    "dsb sy",
+                    "dmb ishst",
+                    "clrex",
+                    "csdb",
+                    "esb",
+                    "paciasp",
+                )
+            )
+        ],
         [f"msr daifset, #{flags}", f"mrs x{reg}, daif", f"msr daifclr, #{flags}"],
-        [f"add x22, x20, #{random.randrange(64)}", f"{random.choice(('dc cvac', 'dc civac', 'ic ivau', 'dc ivac'))}, x22"],
+        [
+            f"add x22, x20, #{random.randrange(64)}",
+            f"{random.choice(('dc cvac', 'dc civac', 'ic ivau', 'dc ivac'))}, x22",
+        ],
         [random.choice(("ic iallu", "tlbi vmalle1", "ic ialluis", "tlbi vmalle1is"))],
-        ["msr spsel, #0", f"mov x22, #{8 * random.randrange(512)}", "mov sp, x22", "msr spsel, #1", f"mrs x{reg}, sp_el0"],
-        [f"mov x22, #{8 * random.randrange(512)}", "mov sp, x22", "msr spsel, #0", f"mov x{reg}, sp", "msr spsel, #1"],
+        [
+            "msr spsel, #0",
+            f"mov x22, #{8 * random.randrange(512)}",
+            "mov sp, x22",
+            "msr spsel, #1",
+            f"mrs x{reg}, sp_el0",
+        ],
+        [
+            f"mov x22, #{8 * random.randrange(512)}",
+            "mov sp, x22",
+            "msr spsel, #0",
+            f"mov x{reg}, sp",
+            "msr spsel, #1",
+        ],
         ["msr cntv_ctl_el0, xzr", f"msr cntv_tval_el0, x{reg}"],
         ["mrs x22, sctlr_el1", "eor x22, x22, #0x2000000", "msr sctlr_el1, x22", "isb"],
         [f"mov x22, #{random.choice((0, 1, 2, 3)) << 22}", "msr fpcr, x22", f"mrs x{reg}, fpcr"],
@@ -230,7 +343,13 @@ def _system(random: Random) -> Lines:
 def _branch(random: Random, label: str, body: Lines) -> Lines:
     reg, r = random.randrange(13), random.choice("xw")
     if random.random() < 0.3:
-        return [f"mov x19, #{random.randint(2, 4)}", f"{label}:", *body, "subs x19, x19, #1", f"b.ne {label}"]
+        return [
+            f"mov x19, #{random.randint(2, 4)}",
+            f"{label}:",
+            *body,
+            "subs x19, x19, #1",
+            f"b.ne {label}",
+        ]
     jump = random.choice(
         (
             f"b.{random.choice(CONDITIONS)} {label}",
@@ -242,10 +361,18 @@ def _branch(random: Random, label: str, body: Lines) -> Lines:
 
 
 def _end(vectors: bool = False) -> Lines:
-    tell = [line for n in range(WORDS) for line in (f"ldr x28, [x20, #{8 * n}]", f"str x28, [x21, #{8 * n}]")]
+    tell = [
+        line
+        for n in range(WORDS)
+        for line in (f"ldr x28, [x20, #{8 * n}]", f"str x28, [x21, #{8 * n}]")
+    ]
     if vectors:
         halves = ((n, half) for n in range(8) for half in (0, 1))
-        tell += [line for n, half in halves for line in (f"umov x28, v{n}.d[{half}]", f"str x28, [x21, #{8 * half}]")]
+        tell += [
+            line
+            for n, half in halves
+            for line in (f"umov x28, v{n}.d[{half}]", f"str x28, [x21, #{8 * half}]")
+        ]
         tell += ["mrs x28, fpsr", "str x28, [x21]"]
     return [
         *tell,
@@ -269,7 +396,15 @@ def _simd_regs(random: Random) -> dict[str, int]:
 
 
 def _kind(name: str, least: float = 0.95, **more: object) -> Kind:
-    made = {"one": _one, "branch": _branch, "end": _end, "regs": _regs, "enable": True, "least": least, **more}
+    made = {
+        "one": _one,
+        "branch": _branch,
+        "end": _end,
+        "regs": _regs,
+        "enable": True,
+        "least": least,
+        **more,
+    }
     return Kind(name, "arm64", **made)  # type: ignore[arg-type]
 
 
@@ -278,15 +413,26 @@ KINDS = (
     _kind("plain"),
     _kind("mmu", one=partial(_one, aligned=False), top=IDENTITY),
     _kind("big-endian", regs=partial(_regs, sctlr_el1=0xC50078 | 1 << 25)),
-    # What lies partly in the slot, which ends at 0x4000, is refused; the device is looked at over a page's end too.
-    _kind("crossing", 0.3, one=partial(_one, aligned=False), top=IDENTITY, regs=partial(_regs, x20=0x3FE0, x21=0x10FE0)),
+    # What lies partly in the slot, which ends at 0x4000, is refused; the device is looked at over a
+    # page's end too.
+    _kind(
+        "crossing",
+        0.3,
+        one=partial(_one, aligned=False),
+        top=IDENTITY,
+        regs=partial(_regs, x20=0x3FE0, x21=0x10FE0),
+    ),
     _kind(
         "readonly",
         0.6,
         regs=partial(_regs, x20=0x8000),
-        slots=("{slot: 0, gpa: 0, size: 0x4000}", "{slot: 1, gpa: 0x8000, size: 0x1000, flags: [KVM_MEM_READONLY]}"),
+        slots=(
+            "{slot: 0, gpa: 0, size: 0x4000}",
+            "{slot: 1, gpa: 0x8000, size: 0x1000, flags: [KVM_MEM_READONLY]}",
+        ),
         sections={".readonly": 0x8000},
-        text='.section .readonly, "a"\n.quad 1, -2, 0x123456789abcdef, 4, 5, 6, 0x8000000000000000, -1',
+        text='.section .readonly, "a"\n.quad 1, -2, 0x123456789abcdef, 4, 5, 6, '
+        "0x8000000000000000, -1",
     ),
     _kind("simd", one=_simd, end=partial(_end, True), regs=_simd_regs),
     _kind("system", 0.85, one=_system, regs=partial(_regs, cpacr_el1=3 << 20)),

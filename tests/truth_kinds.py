@@ -1,4 +1,6 @@
-"""What tests/truth.py makes random programs of: a Kind for each mode of the machine that the model is held against KVM in."""
+"""What tests/truth.py makes random programs of: a Kind for each mode of the machine that the model
+is held against KVM in.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +18,11 @@ Lines = list[str]
 class Kind:
     """One kind of program.
 
-    `one` gives one instruction, or a few that belong together; `branch` puts some behind a jump or into a loop; `end` tells of
-    registers and memory by writing them to the device. `top` is what a scenario says beside the cases, `enable` whether half of
-    the programs have KVM_CAP_ARM_NISV_TO_USER. `least` is the share of programs that both hosts must run: the model refuses
-    some by name.
+    `one` gives one instruction, or a few that belong together; `branch` puts some behind a jump or
+    into a loop; `end` tells of registers and memory by writing them to the device. `top` is what a
+    scenario says beside the cases, `enable` whether half of the programs have
+    KVM_CAP_ARM_NISV_TO_USER. `least` is the share of programs that both hosts must run: the model
+    refuses some by name.
     """
 
     name: str
@@ -39,4 +42,7 @@ class Kind:
 def value(random: Random) -> int:
     """A register's: small, near an edge, or anything."""
     near = random.choice((0, 1 << 7, 1 << 15, 1 << 31, 1 << 32, 1 << 63)) + random.randint(-2, 2)
-    return random.choice((random.randrange(64), near, random.getrandbits(32), random.getrandbits(64))) & (1 << 64) - 1
+    return (
+        random.choice((random.randrange(64), near, random.getrandbits(32), random.getrandbits(64)))
+        & (1 << 64) - 1
+    )

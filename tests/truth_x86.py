@@ -1,6 +1,8 @@
-"""x86 programs for tests/truth.py: bx is the memory that is tried, bp the device, sp a stack; the others hold anything.
+"""x86 programs for tests/truth.py: bx is the memory that is tried, bp the device, sp a stack; the
+others hold anything.
 
-In long mode r15 counts and r14 is what is told at the end; the smaller modes have no loops, and tell by eax.
+In long mode r15 counts and r14 is what is told at the end; the smaller modes have no loops, and
+tell by eax.
 """
 
 from __future__ import annotations
@@ -56,7 +58,8 @@ def _arithmetic(random: Random, mode: Mode) -> Lines:
     a, b = (random.choice(mode.names[size]) for _ in range(2))
     c, d = (random.choice(mode.names[wide]) for _ in range(2))
     most, smaller = mode.names[mode.wide], random.choice((1, 2))
-    # Flags that the manual leaves undefined differ between processors: a comparison behind them defines all.
+    # Flags that the manual leaves undefined differ between processors: a comparison behind them
+    # defines all.
     undefined = (
         f"{random.choice(('shl', 'shr', 'sar', 'rol', 'ror'))} {a}, {random.choice((1, 1, 3, 7))}",
         f"{random.choice(('shl', 'shr', 'sar'))} {c}, cl",
@@ -74,7 +77,8 @@ def _arithmetic(random: Random, mode: Mode) -> Lines:
         f"xchg {a}, {b}",
         f"xadd {a}, {b}",
         f"bswap {random.choice(most)}",
-        f"{random.choice(('movzx', 'movsx'))} {random.choice(most)}, {random.choice(mode.names[smaller])}",
+        f"{random.choice(('movzx', 'movsx'))} {random.choice(most)}, "
+        f"{random.choice(mode.names[smaller])}",
         f"lea {random.choice(most)}, [{mode.address('bx')} + 5]",
     )
     text = random.choice((*undefined, *defined))
@@ -85,7 +89,10 @@ def _access(random: Random, mode: Mode) -> Lines:
     """In the slot or outside, aligned or not."""
     size, base = random.choice(tuple(mode.names)), mode.address(random.choice(("bx", "bp")))
     at = f"{POINTERS[size]} ptr [{base} + {random.randrange(8 * WORDS - size + 1)}]"
-    reg, other = random.choice(mode.names[size]), random.choice(("add", "sub", "and", "or", "xor", "adc", "sbb", "cmp", "test"))
+    reg, other = (
+        random.choice(mode.names[size]),
+        random.choice(("add", "sub", "and", "or", "xor", "adc", "sbb", "cmp", "test")),
+    )
     small = random.choice((1, 2))
     narrow = f"{POINTERS[small]} ptr [{base} + {random.randrange(60)}]"
     text, start = random.choice(("movs", "stos", "lods")), random.randrange(32)
@@ -103,11 +110,24 @@ def _access(random: Random, mode: Mode) -> Lines:
             [f"{other} {at}, {reg}"],
             [f"{other.replace('test', 'cmp')} {reg}, {at}"],
             [f"{random.choice(('inc', 'dec', 'neg', 'not'))} {at}"],
-            [f"lock {random.choice(('add', 'sub', 'xor', 'or', 'and', 'xadd', 'cmpxchg'))} {at}, {reg}"],
+            [
+                f"lock {random.choice(('add', 'sub', 'xor', 'or', 'and', 'xadd', 'cmpxchg'))} "
+                f"{at}, {reg}"
+            ],
             [f"{random.choice(('xchg', 'xadd'))} {at}, {reg}"],
             [f"{random.choice(('movzx', 'movsx'))} {random.choice(mode.names[4])}, {narrow}"],
-            [f"lea {source}, [{base} + {start}]", f"lea {target}, [{data} + {start}]", f"mov {count}, 3", f"rep {text}{letter}"],
-            [f"lea {source}, [{data} + {start}]", f"lea {target}, [{base} + {start}]", f"mov {count}, 2", f"rep {text}{letter}"],
+            [
+                f"lea {source}, [{base} + {start}]",
+                f"lea {target}, [{data} + {start}]",
+                f"mov {count}, 3",
+                f"rep {text}{letter}",
+            ],
+            [
+                f"lea {source}, [{data} + {start}]",
+                f"lea {target}, [{base} + {start}]",
+                f"mov {count}, 2",
+                f"rep {text}{letter}",
+            ],
             [f"push {random.choice(most)}", f"pop {random.choice(most)}"],
         )
     )
@@ -122,18 +142,77 @@ def _port(random: Random) -> Lines:
 
 def _one(random: Random, mode: Mode, ports: bool = True) -> Lines:
     kind = random.random()
-    return _arithmetic(random, mode) if kind < 0.5 else _access(random, mode) if kind < 0.93 or not ports else _port(random)
+    return (
+        _arithmetic(random, mode)
+        if kind < 0.5
+        else _access(random, mode)
+        if kind < 0.93 or not ports
+        else _port(random)
+    )
 
 
-# --- SIMD -----------------------------------------------------------------------------------------------------------
+# --- SIMD -----------------------------------------------------------------------------------------
 
 _MOVES = ("movups", "movaps", "movdqu", "movdqa", "movupd", "movapd")
 _PACKED = (
-    *("paddb", "paddw", "paddd", "paddq", "psubb", "psubw", "pmullw", "pmulhuw", "pmuludq", "pmaddwd", "paddusb", "psubsw"),
-    *("pand", "pandn", "por", "pxor", "pcmpeqb", "pcmpgtd", "pmaxub", "pminsw", "pavgb", "psadbw", "punpcklbw", "packssdw"),
-    *("addps", "subps", "mulps", "divps", "addpd", "mulpd", "divpd", "minps", "maxpd", "sqrtps", "andps", "xorpd", "unpcklps"),
+    *(
+        "paddb",
+        "paddw",
+        "paddd",
+        "paddq",
+        "psubb",
+        "psubw",
+        "pmullw",
+        "pmulhuw",
+        "pmuludq",
+        "pmaddwd",
+        "paddusb",
+        "psubsw",
+    ),
+    *(
+        "pand",
+        "pandn",
+        "por",
+        "pxor",
+        "pcmpeqb",
+        "pcmpgtd",
+        "pmaxub",
+        "pminsw",
+        "pavgb",
+        "psadbw",
+        "punpcklbw",
+        "packssdw",
+    ),
+    *(
+        "addps",
+        "subps",
+        "mulps",
+        "divps",
+        "addpd",
+        "mulpd",
+        "divpd",
+        "minps",
+        "maxpd",
+        "sqrtps",
+        "andps",
+        "xorpd",
+        "unpcklps",
+    ),
 )
-_SCALAR = ("addss", "mulss", "divss", "addsd", "subsd", "mulsd", "divsd", "sqrtsd", "minss", "maxsd", "cvtss2sd", "cvtsd2ss")
+_SCALAR = (
+    "addss",
+    "mulss",
+    "divss",
+    "addsd",
+    "subsd",
+    "mulsd",
+    "divsd",
+    "sqrtsd",
+    "minss",
+    "maxsd",
+    "cvtss2sd",
+    "cvtsd2ss",
+)
 
 
 def _simd(random: Random) -> Lines:
@@ -141,7 +220,11 @@ def _simd(random: Random) -> Lines:
     where = "rbp" if kind > 0.62 else "rbx"
     # Mostly aligned: one that is not ends the guest where it must be.
     at = f"[{where} + {random.choice((0, 16, 32, 48, 0, 16, 32, 48, 5))}]"
-    move, packed, general = random.choice(_MOVES), random.choice(_PACKED), random.choice(LONG.names[8])
+    move, packed, general = (
+        random.choice(_MOVES),
+        random.choice(_PACKED),
+        random.choice(LONG.names[8]),
+    )
     if kind < 0.4:
         shuffle = f"{random.choice(('shufps', 'pshufd', 'pshufhw', 'cmpps'))} xmm{a}, xmm{b}, "
         return [
@@ -150,7 +233,8 @@ def _simd(random: Random) -> Lines:
                     f"{packed} xmm{a}, xmm{b}",
                     f"{packed} xmm{a}, xmm{b}",
                     f"{random.choice(_SCALAR)} xmm{a}, xmm{b}",
-                    f"{random.choice(('psllw', 'psrlq', 'psrad', 'psllq'))} xmm{a}, {random.randrange(20)}",
+                    f"{random.choice(('psllw', 'psrlq', 'psrad', 'psllq'))} xmm{a}, "
+                    f"{random.randrange(20)}",
                     shuffle + str(random.randrange(8 if "cmp" in shuffle else 256)),
                     f"movq xmm{a}, {general}",
                     f"movq {general}, xmm{a}",
@@ -162,13 +246,17 @@ def _simd(random: Random) -> Lines:
             )
         ]
     if kind < 0.75:
-        in_slot = (f"{packed} xmm{a}, xmmword ptr {at}", f"movq xmm{a}, qword ptr {at}", f"addsd xmm{a}, qword ptr {at}")
+        in_slot = (
+            f"{packed} xmm{a}, xmmword ptr {at}",
+            f"movq xmm{a}, qword ptr {at}",
+            f"addsd xmm{a}, qword ptr {at}",
+        )
         moves = (f"{move} xmm{a}, xmmword ptr {at}", f"{move} xmmword ptr {at}, xmm{a}")
         return [random.choice(moves * 2 + in_slot if where == "rbx" else moves)]
     return _one(random, LONG, ports=False)
 
 
-# --- programs -------------------------------------------------------------------------------------------------------
+# --- programs -------------------------------------------------------------------------------------
 
 
 def _branch(random: Random, label: str, body: Lines, mode: Mode) -> Lines:
@@ -181,12 +269,21 @@ def _tell(mode: Mode) -> Lines:
     by, size = ("r14", 8) if mode.wide == 8 else ("eax", 4)
     data, device = mode.address("bx"), mode.address("bp")
     words = range(0, 8 * WORDS, size)
-    return [line for at in words for line in (f"mov {by}, [{data} + {at}]", f"mov [{device} + {at}], {by}")]
+    return [
+        line
+        for at in words
+        for line in (f"mov {by}, [{data} + {at}]", f"mov [{device} + {at}], {by}")
+    ]
 
 
 def _end(mode: Mode) -> Lines:
     first = [] if mode.wide == 8 else [f"mov [{mode.address('bp')}], eax"]
-    return [*first, *_tell(mode), f"cmp {mode.names[mode.wide][0]}, {mode.names[mode.wide][1]}", "hlt"]
+    return [
+        *first,
+        *_tell(mode),
+        f"cmp {mode.names[mode.wide][0]}, {mode.names[mode.wide][1]}",
+        "hlt",
+    ]
 
 
 def _user_end(vectors: bool = False) -> Lines:
@@ -199,12 +296,28 @@ def _user_end(vectors: bool = False) -> Lines:
 def _regs(random: Random, mode: Mode = LONG, **more: int) -> dict[str, int]:
     names = {f"r{name[1:]}" if mode.wide == 4 else name for name in mode.names[mode.wide]}
     mask = (1 << 8 * mode.wide) - 1
-    return {**{name: value(random) & mask for name in sorted(names)}, "rbx": DATA, "rbp": DEVICE, "rsp": 0x3800, **more}
+    return {
+        **{name: value(random) & mask for name in sorted(names)},
+        "rbx": DATA,
+        "rbp": DEVICE,
+        "rsp": 0x3800,
+        **more,
+    }
 
 
-USER_REGS = {"cr3": 0x5000, "cs.selector": 0x33, "cs.dpl": 3, "ss.selector": 0x2B, "ss.dpl": 3, "rflags": 0x202}
+USER_REGS = {
+    "cr3": 0x5000,
+    "cs.selector": 0x33,
+    "cs.dpl": 3,
+    "ss.selector": 0x2B,
+    "ss.dpl": 3,
+    "rflags": 0x202,
+}
 # Page tables for user mode, of the first 2 MiB.
-TABLES = '.section .tables, "a"\n.quad 0x6007\n.zero 4088\n.quad 0x7007\n.zero 4088\n.quad 0xe7\n.zero 4088'
+TABLES = (
+    '.section .tables, "a"\n.quad 0x6007\n.zero 4088\n.quad 0x7007\n.zero 4088\n.quad '
+    "0xe7\n.zero 4088"
+)
 
 
 def _simd_regs(random: Random) -> dict[str, int]:
@@ -233,8 +346,21 @@ _USER = {
 KINDS = (
     _kind("long", LONG),
     _kind("protected", PROTECTED, top={"mode": "protected"}),
-    _kind("real", REAL, top={"mode": "real"}, regs=partial(_regs, mode=REAL, rbp=0x5000), sections={".device": 0x5000}),
-    _kind("user", LONG, one=partial(_one, mode=LONG, ports=False), end=_user_end, regs=partial(_regs, **USER_REGS), **_USER),
+    _kind(
+        "real",
+        REAL,
+        top={"mode": "real"},
+        regs=partial(_regs, mode=REAL, rbp=0x5000),
+        sections={".device": 0x5000},
+    ),
+    _kind(
+        "user",
+        LONG,
+        one=partial(_one, mode=LONG, ports=False),
+        end=_user_end,
+        regs=partial(_regs, **USER_REGS),
+        **_USER,
+    ),
     _kind("simd", LONG, one=_simd, end=partial(_user_end, True), regs=_simd_regs, **_USER),
     # Over the end of the slot, and over one page's end outside it.
     _kind("crossing", LONG, regs=partial(_regs, rbx=0x3FE0, rbp=0x10FE0)),
@@ -244,6 +370,7 @@ KINDS = (
         regs=partial(_regs, rbx=0x8000),
         slots=(_FIRST, "{slot: 1, gpa: 0x8000, size: 0x1000, flags: [KVM_MEM_READONLY]}"),
         sections={".readonly": 0x8000},
-        text='.section .readonly, "a"\n.quad 1, -2, 0x123456789abcdef, 4, 5, 6, 0x8000000000000000, -1',
+        text='.section .readonly, "a"\n.quad 1, -2, 0x123456789abcdef, 4, 5, 6, '
+        "0x8000000000000000, -1",
     ),
 )

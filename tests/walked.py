@@ -11,7 +11,9 @@ from kvmscen.sent.script.interpreter import Script
 
 
 def walked(story: Story, events: Iterable[Event]) -> tuple[Event, ...]:
-    """The events with `at`, `ignored` and `done`; equal ones in a row folded where they take one step after the other."""
+    """The events with `at`, `ignored` and `done`; equal ones in a row folded where they take one
+    step after the other.
+    """
     course = Course(story)
     scripts: dict[int, Script] = {}
     out: list[Event] = []

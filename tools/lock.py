@@ -1,9 +1,11 @@
-"""Renew the locks: `python tools/lock.py`. What the README's two lines install, to the byte, on every machine they are for.
+"""Renew the locks: `python tools/lock.py`. What the README's two lines install, to the byte, on
+every machine they are for.
 
-requirements.lock has what kvmscen needs to be built and to run, requirements-test.lock what the tests need besides. The
-ranges stay in pyproject.toml. The newest versions that fit them are taken (by uv, in a venv of its own), with the hashes of all
-their files, and it is tried that they install for each Python and processor that kvmscen is used with. Read `git diff` and run
-the tests before you commit.
+requirements.lock has what kvmscen needs to be built and to run, requirements-test.lock what the
+tests need besides. The ranges stay in pyproject.toml. The newest versions that fit them are taken
+(by uv, in a venv of its own), with the hashes of all their files, and it is tried that they install
+for each Python and processor that kvmscen is used with. Read `git diff` and run the tests before
+you commit.
 """
 
 from __future__ import annotations
@@ -36,7 +38,11 @@ def main() -> None:
         known = Path(folder) / "known"
         known.write_text("".join(base))
         test = [
-            block for block in blocks(resolve(uv, needed, ["--extra", "test", "--constraint", str(known)])) if block not in base
+            block
+            for block in blocks(
+                resolve(uv, needed, ["--extra", "test", "--constraint", str(known)])
+            )
+            if block not in base
         ]
         BASE.write_text(HEAD.format(what="what is needed to build and to run") + "".join(base))
         more = HEAD.format(what="what the tests need besides") + "-r requirements.lock\n"
@@ -44,7 +50,10 @@ def main() -> None:
         for python in PYTHONS:
             for platform in PLATFORMS:
                 fits(uv, Path(folder), python, platform)
-    print(f"{len(base)} packages to run and {len(test)} to test install for {', '.join(PYTHONS)} on {' and '.join(PLATFORMS)}")
+    print(
+        f"{len(base)} packages to run and {len(test)} to test install for {', '.join(PYTHONS)} on "
+        f"{' and '.join(PLATFORMS)}"
+    )
 
 
 def installed_uv(folder: Path) -> str:
@@ -56,7 +65,17 @@ def installed_uv(folder: Path) -> str:
 
 def resolve(uv: str, build: Path, options: list[str]) -> str:
     """The newest of everything that fits, for every machine: lines with markers and hashes."""
-    argv = [uv, "pip", "compile", "-q", "--universal", "--python-version", PYTHONS[0], "--upgrade", "--generate-hashes"]
+    argv = [
+        uv,
+        "pip",
+        "compile",
+        "-q",
+        "--universal",
+        "--python-version",
+        PYTHONS[0],
+        "--upgrade",
+        "--generate-hashes",
+    ]
     argv += ["--no-header", "--no-annotate", *options, "pyproject.toml", str(build)]
     return subprocess.run(argv, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
 

@@ -1,7 +1,9 @@
-"""Try the newest of everything that pyproject.toml allows: `python tools/newest.py [ARGUMENT OF PYTEST ...]`.
+"""Try the newest of everything that pyproject.toml allows: `python tools/newest.py [ARGUMENT OF
+PYTEST ...]`.
 
-A venv of its own, without the locks, and the suite in it. `--run`: only `kvmscen run scenarios/`, as CI does. What is not as in
-the locks is told first; when all is well with it, `python tools/lock.py` takes it.
+A venv of its own, without the locks, and the suite in it. `--run`: only `kvmscen run scenarios/`,
+as CI does. What is not as in the locks is told first; when all is well with it, `python
+tools/lock.py` takes it.
 """
 
 from __future__ import annotations
@@ -26,10 +28,27 @@ def main() -> int:
         python = Path(folder) / "bin" / "python"
         what = "." if run else ".[test]"
         subprocess.run(
-            [python, "-m", "pip", "install", "-q", "--upgrade", "--upgrade-strategy", "eager", "-e", what], cwd=ROOT, check=True
+            [
+                python,
+                "-m",
+                "pip",
+                "install",
+                "-q",
+                "--upgrade",
+                "--upgrade-strategy",
+                "eager",
+                "-e",
+                what,
+            ],
+            cwd=ROOT,
+            check=True,
         )
         tell(python)
-        rest = ["kvmscen", "run", "scenarios/", *arguments[1:]] if run else ["pytest", "-q", *arguments]
+        rest = (
+            ["kvmscen", "run", "scenarios/", *arguments[1:]]
+            if run
+            else ["pytest", "-q", *arguments]
+        )
         return subprocess.run([python, "-m", *rest], cwd=ROOT).returncode
 
 
@@ -44,7 +63,10 @@ def tell(python: Path) -> None:
     for one in found:
         there = locked.get(plain(one["name"]))
         if there is not None and one["version"] not in there:
-            print(f"{one['name']} {one['version']}: the lock has {' and '.join(sorted(there))}", flush=True)
+            print(
+                f"{one['name']} {one['version']}: the lock has {' and '.join(sorted(there))}",
+                flush=True,
+            )
 
 
 def plain(name: str) -> str:

@@ -1,4 +1,6 @@
-"""Sizes and placements to addresses: what ld would do with one output section per input section. Pure."""
+"""Sizes and placements to addresses: what ld would do with one output section per input section.
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,9 @@ def align_up(value: int, align: int) -> int:
 
 
 def stem(name: str) -> str:
-    """The middle of `__text_start`: the section's name without its dot, other characters made `_`."""
+    """The middle of `__text_start`: the section's name without its dot, other characters made
+    `_`.
+    """
     return re.sub(r"\W", "_", name.removeprefix("."), flags=re.ASCII)
 
 
@@ -52,7 +56,9 @@ def span(address: int, size: int) -> str:
     return f"{address:#x}-{address + size - 1:#x}" if size else f"{address:#x} (empty)"
 
 
-def place(shapes: Sequence[Shape], placements: Sequence[Placement], origin: int) -> tuple[dict[str, Placed], list[Misplaced]]:
+def place(
+    shapes: Sequence[Shape], placements: Sequence[Placement], origin: int
+) -> tuple[dict[str, Placed], list[Misplaced]]:
     """The address of every section, and all that is wrong with the placements."""
     problems: list[Misplaced] = []
     by_name = {shape.name: shape for shape in shapes}
@@ -63,7 +69,9 @@ def place(shapes: Sequence[Shape], placements: Sequence[Placement], origin: int)
     fixed = [(places[name].gpa, by_name[name].size) for name in places if by_name[name].size]
     cursor = origin
     order = {name: number for number, name in enumerate(STANDARD)}
-    rank = {shape.name: (order.get(shape.name, len(order)), index) for index, shape in enumerate(shapes)}
+    rank = {
+        shape.name: (order.get(shape.name, len(order)), index) for index, shape in enumerate(shapes)
+    }
     for shape in sorted(shapes, key=lambda shape: rank[shape.name]):
         if shape.name not in places:
             cursor = _free(align_up(cursor, shape.align), shape, fixed)
@@ -74,7 +82,9 @@ def place(shapes: Sequence[Shape], placements: Sequence[Placement], origin: int)
 
 
 def section_symbols(shapes: Sequence[Shape], places: dict[str, Placed]) -> dict[str, int]:
-    """`__text_start` and its like for every section; of `.x-1` and `.x_1` together `__x_1_start` would say one of two things."""
+    """`__text_start` and its like for every section; of `.x-1` and `.x_1` together `__x_1_start`
+    would say one of two things.
+    """
     symbols: dict[str, int] = {}
     stems = Counter(stem(shape.name) for shape in shapes)
     for shape in shapes:
@@ -89,13 +99,18 @@ def section_symbols(shapes: Sequence[Shape], places: dict[str, Placed]) -> dict[
     return symbols
 
 
-def _named(shapes: dict[str, Shape], placements: Sequence[Placement], problems: list[Misplaced]) -> dict[str, Placement]:
+def _named(
+    shapes: dict[str, Shape], placements: Sequence[Placement], problems: list[Misplaced]
+) -> dict[str, Placement]:
     named: dict[str, Placement] = {}
     for placement in placements:
         if placement.name in named:
             problems.append(Misplaced(f"section {placement.name} is placed twice", placement))
         elif placement.name not in shapes:
-            message = f"section {placement.name} has nothing in it: the program has {_has(placement.name, shapes)}"
+            message = (
+                f"section {placement.name} has nothing in it: the program has "
+                f"{_has(placement.name, shapes)}"
+            )
             problems.append(Misplaced(message, placement))
         else:
             named[placement.name] = placement
@@ -140,7 +155,9 @@ def _check(gpa: int, placement: Placement, shape: Shape) -> None:
         raise Wrong(f"section {shape.name}: align must be a power of two, not {align}")
     align = max(align, shape.align)
     if gpa % align:
-        raise Wrong(f"section {shape.name} needs an address aligned to {align} bytes; {gpa:#x} is not")
+        raise Wrong(
+            f"section {shape.name} needs an address aligned to {align} bytes; {gpa:#x} is not"
+        )
     for address in (gpa, placement.load or 0):
         if not 0 <= address <= (1 << 64) - shape.size:
             raise Wrong(f"section {shape.name} at {address:#x} does not fit in 64 bits of address")
@@ -158,11 +175,19 @@ def _after(
     before = placement.after or ""
     if before not in shapes:
         has = _has(before, shapes)
-        problems.append(Misplaced(f"section {placement.name} is to follow {before}: the program has {has}", placement))
+        problems.append(
+            Misplaced(
+                f"section {placement.name} is to follow {before}: the program has {has}", placement
+            )
+        )
         return origin
     if before in behind or len(behind) > 100:
         problems.append(
-            Misplaced(f"section {placement.name} is to follow {before}, which follows it: give one of them an address", placement)
+            Misplaced(
+                f"section {placement.name} is to follow {before}, which follows it: give one of "
+                f"them an address",
+                placement,
+            )
         )
         return origin
     if before in named:
@@ -185,18 +210,32 @@ def _free(at: int, shape: Shape, fixed: list[tuple[int, int]]) -> int:
     return at
 
 
-def _overlaps(shapes: Sequence[Shape], places: dict[str, Placed], named: dict[str, Placement], problems: list[Misplaced]) -> None:
+def _overlaps(
+    shapes: Sequence[Shape],
+    places: dict[str, Placed],
+    named: dict[str, Placement],
+    problems: list[Misplaced],
+) -> None:
     # What is misplaced already lies somewhere only for want of a place.
     misplaced = {problem.placement.name for problem in problems if problem.placement is not None}
     for what in ("gpa", "load"):
-        ranges = sorted((getattr(places[shape.name], what), shape.name, shape.size) for shape in shapes if shape.size)
+        ranges = sorted(
+            (getattr(places[shape.name], what), shape.name, shape.size)
+            for shape in shapes
+            if shape.size
+        )
         for (start, name, size), (start_2, name_2, size_2) in pairwise(ranges):
-            if start + size <= start_2 or (what == "load" and places[name].gpa + size > places[name_2].gpa >= start):
+            if start + size <= start_2 or (
+                what == "load" and places[name].gpa + size > places[name_2].gpa >= start
+            ):
                 continue
             if misplaced & {name, name_2}:
                 continue
             verb = "overlaps" if what == "gpa" else "is loaded over"
-            message = f"section {name_2} at {span(start_2, size_2)} {verb} {name} at {span(start, size)}: move one of them"
+            message = (
+                f"section {name_2} at {span(start_2, size_2)} {verb} {name} at "
+                f"{span(start, size)}: move one of them"
+            )
             problems.append(Misplaced(message, _later(named.get(name), named.get(name_2))))
 
 

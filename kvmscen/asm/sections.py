@@ -10,7 +10,8 @@ from kvmscen.asm.values import clip
 MARKS = ".kvm.lines"
 # .section NAME, NUMBER, "FLAGS", @TYPE: the number is a subsection's.
 OPERANDS = re.compile(
-    r'\s*"?([A-Za-z_.$][\w.$-]*)"?(?=[\s,]|\Z)\s*(?:,\s*(\d+)\s*)?(?:,\s*"([^"]*)")?\s*(?:,\s*[@%"](\w+)"?)?[^"]*\Z', re.ASCII
+    r'\s*"?([A-Za-z_.$][\w.$-]*)"?(?=[\s,]|\Z)\s*(?:,\s*(\d+)\s*)?(?:,\s*"([^"]*)")?\s*(?:,\s*[@%"](\w+)"?)?[^"]*\Z',
+    re.ASCII,
 )
 NAMING = (".section", ".pushsection")
 _PLAIN = re.compile(r"[A-Za-z_.$][\w.$-]*\Z", re.ASCII)
@@ -27,17 +28,24 @@ def no_name(name: str, kind: str = "section") -> str | None:
         return f"`{MARKS}` is a section of kvmscen's own: write another name"
     if _PLAIN.match(name):
         return None
-    return f"`{clip(name)}` is no name of a {kind}: write letters, digits, `_`, `.`, `$` and `-`, no digit or `-` first"
+    return (
+        f"`{clip(name)}` is no name of a {kind}: write letters, digits, `_`, `.`, `$` and `-`, "
+        f"no digit or `-` first"
+    )
 
 
 def named(operands: str) -> str | None:
-    """The name in the operands of `.section`, without its quotes; None where nothing stands there that is one word."""
+    """The name in the operands of `.section`, without its quotes; None where nothing stands there
+    that is one word.
+    """
     found = _NAMED.match(operands)
     return None if found is None else found.group(2) if found.group(1) is None else found.group(1)
 
 
 def is_loaded(name: str, flags: str | None) -> bool:
-    """Whether the guest has a section, or only linkers and debuggers read it; `flags` are None where none are written."""
+    """Whether the guest has a section, or only linkers and debuggers read it; `flags` are None
+    where none are written.
+    """
     if name in _DROPPED or name.startswith((".debug_", ".stab")):
         return False
     # People leave flags out. Of the usual names as itself knows that they are loaded.

@@ -1,4 +1,6 @@
-"""Text to statements: labels, comments, `;` separators, strings and character constants as GNU as reads them."""
+"""Text to statements: labels, comments, `;` separators, strings and character constants as GNU as
+reads them.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,8 @@ from typing import NamedTuple
 
 from kvmscen.asm.values import Wrong
 
-# Comments run to the end of the line; `#` on arm64 (and `/` on x86) begins one only at the start of a line.
+# Comments run to the end of the line; `#` on arm64 (and `/` on x86) begins one only at the start of
+# a line.
 _TOKEN = re.compile(r"""["'#/;]""")
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 _CHAR = re.compile(r"'(?:\\.|[^\\])'?")
@@ -18,9 +21,10 @@ _WORDS = re.compile(r"\s*(\S+)\s*(.*)", re.DOTALL)
 class Statement(NamedTuple):
     """One statement. `column` and `line` are those of its first character in the file.
 
-    `label` is set on a label, else `word` is the first word in lower case and `rest` what follows it. `separated` is
-    whether a `;` stands before it on its line. What a macro yields stands where the macro is used; `within` says from which line
-    of which macro it comes, `spot` is the place where errors are told if that is another one.
+    `label` is set on a label, else `word` is the first word in lower case and `rest` what follows
+    it. `separated` is whether a `;` stands before it on its line. What a macro yields stands where
+    the macro is used; `within` says from which line of which macro it comes, `spot` is the place
+    where errors are told if that is another one.
     """
 
     line: int
@@ -46,7 +50,14 @@ class Reader:
 
     def _read_line(self, line: str, number: int, column: int) -> None:
         start = 0
-        if self._in_comment or '"' in line or "'" in line or "/" in line or ";" in line or "#" in line:
+        if (
+            self._in_comment
+            or '"' in line
+            or "'" in line
+            or "/" in line
+            or ";" in line
+            or "#" in line
+        ):
             line, cuts = self._scan(line)
             for cut in cuts:
                 self._add(line[start:cut], number, column + start, start > 0)
@@ -107,11 +118,15 @@ class Reader:
             words = _WORDS.match(rest)
             assert words is not None
             word, operands = words.groups()
-            self.statements.append(Statement(line, column + first, rest, "", word.lower(), operands, separated))
+            self.statements.append(
+                Statement(line, column + first, rest, "", word.lower(), operands, separated)
+            )
 
 
 def split_operands(text: str, openers: str = "([{", closers: str = ")]}") -> list[str]:
-    """`text` cut at its commas, those inside brackets, strings and character constants left alone."""
+    """`text` cut at its commas, those inside brackets, strings and character constants left
+    alone.
+    """
     if not text:
         return []
     parts: list[str] = []

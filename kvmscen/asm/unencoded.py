@@ -1,4 +1,6 @@
-"""What GNU as is asked where Keystone could not encode an instruction: the reason, or the whole program."""
+"""What GNU as is asked where Keystone could not encode an instruction: the reason, or the whole
+program.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +16,27 @@ LATER = "GNU as knows it, and is used where nothing else is wrong"
 CHOOSE = "GNU as knows it: use the assembler gnu"
 
 
-def explained(error: ScenarioError, first: Assembly, arch: str, bits: int, source: Source, instead: str = LATER) -> ScenarioError:
-    """The error with what GNU as says, where it is installed, of instructions for which Keystone has no reason.
+def explained(
+    error: ScenarioError,
+    first: Assembly,
+    arch: str,
+    bits: int,
+    source: Source,
+    instead: str = LATER,
+) -> ScenarioError:
+    """The error with what GNU as says, where it is installed, of instructions for which Keystone
+    has no reason.
 
     `instead` is what to do where GNU as takes them all.
     """
     if not first.unexplained:
         return error
     reasons = gnu.reasons(arch, bits, source)
-    return error if reasons is None else ScenarioError(first.explained(error.problems, reasons, instead))
+    return (
+        error
+        if reasons is None
+        else ScenarioError(first.explained(error.problems, reasons, instead))
+    )
 
 
 def instead(
@@ -42,9 +56,12 @@ def instead(
     try:
         return gnu.assemble(arch, bits, source, placements, origin)
     except ScenarioError as other:
-        # Of what both refuse the first has the better words, and the hints, and the other maybe the reason.
+        # Of what both refuse the first has the better words, and the hints, and the other maybe the
+        # reason.
         lines = {problem.line for problem in other.problems}
         both = [problem for problem in error.problems if problem.line in lines]
         both = list(explained(ScenarioError(both), first, arch, bits, source).problems)
-        told = both + [p for p in other.problems if p.line not in {problem.line for problem in both}]
+        told = both + [
+            p for p in other.problems if p.line not in {problem.line for problem in both}
+        ]
         raise ScenarioError(told) from None

@@ -12,7 +12,9 @@ ELF = "elf"
 
 
 class Macro(NamedTuple):
-    """A macro that stands beside the program: `.macro NAME`, its text, `.endm`, and where that text begins in its file."""
+    """A macro that stands beside the program: `.macro NAME`, its text, `.endm`, and where that text
+    begins in its file.
+    """
 
     name: str
     text: str
@@ -22,15 +24,17 @@ class Macro(NamedTuple):
 
     @property
     def as_gnu(self) -> str:
-        """The definition as GNU as reads it, behind a line marker that makes its errors name this file and line."""
+        """The definition as GNU as reads it, behind a line marker that makes its errors name this
+        file and line.
+        """
         return f'# {self.line - 1} "{self.file}"\n.macro {self.name}\n{self.text.rstrip()}\n.endm\n'
 
 
 class Source(NamedTuple):
     """Text of a program and where it stands in its file, and the macros that are defined before it.
 
-    `line` is the 1-based file line of the text's first line, `column` the 1-based file column of the text's first
-    column: the indentation that YAML removed, plus 1.
+    `line` is the 1-based file line of the text's first line, `column` the 1-based file column of
+    the text's first column: the indentation that YAML removed, plus 1.
     """
 
     file: str
@@ -41,7 +45,9 @@ class Source(NamedTuple):
 
 
 class Executable(NamedTuple):
-    """A linked ELF file: its bytes, its name for messages, and the place in `file` where it is asked for."""
+    """A linked ELF file: its bytes, its name for messages, and the place in `file` where it is
+    asked for.
+    """
 
     raw: bytes
     name: str
@@ -51,7 +57,9 @@ class Executable(NamedTuple):
 
 
 class Placement(NamedTuple):
-    """Where an output section goes, in ld's words. `file` (empty: the program's), `line` and `column` are for errors."""
+    """Where an output section goes, in ld's words. `file` (empty: the program's), `line` and
+    `column` are for errors.
+    """
 
     name: str
     at: int | None = None
@@ -64,7 +72,9 @@ class Placement(NamedTuple):
 
 
 class Section(NamedTuple):
-    """An output section at its addresses. `data` is empty where `nobits`; `size` counts in bytes always."""
+    """An output section at its addresses. `data` is empty where `nobits`; `size` counts in bytes
+    always.
+    """
 
     name: str
     gpa: int
@@ -75,7 +85,9 @@ class Section(NamedTuple):
 
 
 class Line(NamedTuple):
-    """One source statement that yields bytes: its address and size, its file line, its text without comments."""
+    """One source statement that yields bytes: its address and size, its file line, its text without
+    comments.
+    """
 
     gpa: int
     size: int
@@ -86,8 +98,9 @@ class Line(NamedTuple):
 class Program(NamedTuple):
     """An assembled program. `lines` are sorted by address; `assembler` is KEYSTONE, GNU or ELF.
 
-    Of a linked one `lines` have no number, and the name of a symbol in place of the text; `debug` are its source lines, with the
-    name of the source file. `entry` is where it begins, None for `_start`.
+    Of a linked one `lines` have no number, and the name of a symbol in place of the text; `debug`
+    are its source lines, with the name of the source file. `entry` is where it begins, None for
+    `_start`.
     """
 
     sections: tuple[Section, ...]
@@ -99,7 +112,9 @@ class Program(NamedTuple):
 
 
 class Wrong(Exception):
-    """Something wrong with one statement. Never leaves this package: it becomes a Problem at the statement's place."""
+    """Something wrong with one statement. Never leaves this package: it becomes a Problem at the
+    statement's place.
+    """
 
 
 class Unencoded(Wrong):

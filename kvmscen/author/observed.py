@@ -15,15 +15,18 @@ from kvmscen.sent.header import exits
 from kvmscen.sent.observation import Event
 from kvmscen.sent.script.interpreter import matches
 
-# What says whether an exit is a read, and so what may stand beside it: a matcher there would say less.
+# What says whether an exit is a read, and so what may stand beside it: a matcher there would say
+# less.
 _PLAIN = ("is_write", "direction")
 
 
 def observed(result: Result, legend: Legend, expectation: Expectation) -> str:
-    """One case's events as steps; equal events in a row are one step with `repeat`. Empty where nothing ran.
+    """One case's events as steps; equal events in a row are one step with `repeat`. Empty where
+    nothing ran.
 
-    A step that the scenario has keeps its `reply`, `then` and the matchers that hold, and shows the registers and memory that it
-    names. What the scenario ignores, or says elsewhere with `errno`, is left out.
+    A step that the scenario has keeps its `reply`, `then` and the matchers that hold, and shows the
+    registers and memory that it names. What the scenario ignores, or says elsewhere with `errno`,
+    is left out.
     """
     if result.observation is None:
         return ""
@@ -31,12 +34,24 @@ def observed(result: Result, legend: Legend, expectation: Expectation) -> str:
     kind = "predicted by" if result.predicted else "observed on"
     unpredicted = result.observation.unpredicted
     if unpredicted is not None:
-        return f"# {result.file}, case {result.case}: nothing to paste, the model does not predict this: {unpredicted}\n"
+        return (
+            f"# {result.file}, case {result.case}: nothing to paste, the model does not "
+            f"predict this: {unpredicted}\n"
+        )
     story = expectation.xfail or expectation.story
     line = next((f":{step.line}" for step in story.steps or ()), "")
     lines = [f"# {result.file}{line}, case {result.case}, {kind} {result.host}", "expect:"]
-    kept = [one for one in Course(story).walk(result.observation.events) if not one.ignored and not one.told]
-    groups = [list(same) for _, same in groupby(kept, lambda one: (id(one.step), one.event._replace(at=None, done=0)))]
+    kept = [
+        one
+        for one in Course(story).walk(result.observation.events)
+        if not one.ignored and not one.told
+    ]
+    groups = [
+        list(same)
+        for _, same in groupby(
+            kept, lambda one: (id(one.step), one.event._replace(at=None, done=0))
+        )
+    ]
     for number, same in enumerate(groups):
         lines += _step(notation, same[0], len(same), last=number == len(groups) - 1)
     if not any(line.startswith("  - ") for line in lines):
@@ -71,7 +86,11 @@ def _step(notation: Notation, one: Taken, count: int, last: bool) -> list[str]:
 
 def _then(event: Event, step: Expected | None, more: bool) -> list[str]:
     if step is not None and step.then is not None:
-        return ["    then:", *(f"      - {deed.text}" for deed in step.then)] if step.then else ["    then: []"]
+        return (
+            ["    then:", *(f"      - {deed.text}" for deed in step.then)]
+            if step.then
+            else ["    then: []"]
+        )
     ends = event.kind == "error" or (event.kind == "exit" and exits.BY_NAME[event.name].ends)
     ends = ends or (event.name == "arm_nisv" and not event.fields.get("emulated"))
     return ["    then: []"] if ends and more else []
@@ -80,9 +99,15 @@ def _then(event: Event, step: Expected | None, more: bool) -> list[str]:
 def _beside(notation: Notation, event: Event, step: Expected) -> list[str]:
     """Registers and memory where the step looks at them, and its reply."""
     out: list[str] = []
-    regs = _as_written(step.regs, {name: value for name, value in (event.regs or {}).items() if name in step.regs})
+    regs = _as_written(
+        step.regs, {name: value for name, value in (event.regs or {}).items() if name in step.regs}
+    )
     if regs:
-        out.append("    regs: {" + ", ".join(f"{name}: {_register(notation, name, regs[name])}" for name in regs) + "}")
+        out.append(
+            "    regs: {"
+            + ", ".join(f"{name}: {_register(notation, name, regs[name])}" for name in regs)
+            + "}"
+        )
     memory = event.memory or {}
     looked = [check for check in step.memory if memory.get(check.gpa)]
     if looked:
@@ -90,7 +115,10 @@ def _beside(notation: Notation, event: Event, step: Expected) -> list[str]:
     for check in looked:
         found = seen(check, memory)
         if found.unit != "hex":
-            values = [want if _holds(want, value) else value for want, value in zip(check.values, found.values, strict=False)]
+            values = [
+                want if _holds(want, value) else value
+                for want, value in zip(check.values, found.values, strict=False)
+            ]
             found = found._replace(values=values)
         out.append(f"      {notation.memory(found)}")
     if step.answer:
@@ -100,7 +128,11 @@ def _beside(notation: Notation, event: Event, step: Expected) -> list[str]:
 
 def _register(notation: Notation, name: str, value: Any) -> str:
     # As a pc may be written: by its label.
-    return notation.value("", "fault_addr", value) if name in ("pc", "rip") else notation.register(value)
+    return (
+        notation.value("", "fault_addr", value)
+        if name in ("pc", "rip")
+        else notation.register(value)
+    )
 
 
 def _varied(notation: Notation, event: Event, step: Expected) -> list[str]:
@@ -111,7 +143,11 @@ def _varied(notation: Notation, event: Event, step: Expected) -> list[str]:
         if name not in _PLAIN and _holds(matcher, event.fields.get(name))
     ]
     regs, memory = event.regs or {}, event.memory or {}
-    out += [f"{name} {_register(notation, name, regs[name])}" for name in step.regs if _holds(step.regs[name], regs.get(name))]
+    out += [
+        f"{name} {_register(notation, name, regs[name])}"
+        for name in step.regs
+        if _holds(step.regs[name], regs.get(name))
+    ]
     for check in step.memory:
         found = seen(check, memory)
         if found.unit != "hex" and any(map(_holds, check.values, found.values)):
@@ -121,10 +157,19 @@ def _varied(notation: Notation, event: Event, step: Expected) -> list[str]:
 
 def _as_written(written: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """The values, but the matcher that is written where it holds: what may vary stays free to."""
-    held = {key: matcher for key, matcher in written.items() if key not in _PLAIN and _holds(matcher, values.get(key))}
+    held = {
+        key: matcher
+        for key, matcher in written.items()
+        if key not in _PLAIN and _holds(matcher, values.get(key))
+    }
     return {**values, **held}
 
 
 def _holds(matcher: Any, value: Any) -> bool:
     # A series counts rounds, and each of these has a step of its own.
-    return isinstance(matcher, dict) and "from" not in matcher and isinstance(value, int) and matches(matcher, value)
+    return (
+        isinstance(matcher, dict)
+        and "from" not in matcher
+        and isinstance(value, int)
+        and matches(matcher, value)
+    )

@@ -11,15 +11,17 @@ from kvmscen.errors import UsageError
 from kvmscen.sent.sandbox import MODES
 
 ASSEMBLERS = ("keystone", "gnu")
-EXIT = """exit status: 0 all that ran passed, 1 a mismatch, 2 a wrong scenario or wrong usage, 3 a host or harness error,
-4 nothing ran, 130 interrupted (143 by SIGTERM); of several, 3 goes before 2 before 1"""
+EXIT = """exit status: 0 all that ran passed, 1 a mismatch, 2 a wrong scenario or wrong usage, 3 a
+host or harness error, 4 nothing ran, 130 interrupted (143 by SIGTERM); of several, 3 goes
+before 2 before 1"""
 
-ENVIRONMENT = """environment: KVMSCEN_ON, KVMSCEN_K, KVMSCEN_CASE, KVMSCEN_J, KVMSCEN_REPORT, KVMSCEN_RECORD, KVMSCEN_OBSERVED,
-KVMSCEN_QUIET, KVMSCEN_VERBOSE, KVMSCEN_ASSEMBLER, KVMSCEN_SANDBOX,
-KVMSCEN_ALLOW_HOST_EFFECTS and, of measure, KVMSCEN_ROUNDS, KVMSCEN_LOOP, KVMSCEN_BASE, KVMSCEN_SAVE,
-KVMSCEN_AGAINST stand for options that are not given;
-KVMSCEN_SSH is the ssh client of ssh: hosts, KVMSCEN_DEBUG shows tracebacks; also NO_COLOR, FORCE_COLOR, COLUMNS, TERM,
-GITHUB_ACTIONS, XDG_CACHE_HOME, XDG_STATE_HOME, TMPDIR (README, "Environment")"""
+ENVIRONMENT = """environment: KVMSCEN_ON, KVMSCEN_K, KVMSCEN_CASE, KVMSCEN_J, KVMSCEN_REPORT,
+KVMSCEN_RECORD, KVMSCEN_OBSERVED, KVMSCEN_QUIET, KVMSCEN_VERBOSE, KVMSCEN_ASSEMBLER,
+KVMSCEN_SANDBOX, KVMSCEN_ALLOW_HOST_EFFECTS and, of measure, KVMSCEN_ROUNDS, KVMSCEN_LOOP,
+KVMSCEN_BASE, KVMSCEN_SAVE, KVMSCEN_AGAINST stand for options that are not given;
+KVMSCEN_SSH is the ssh client of ssh: hosts, KVMSCEN_DEBUG shows tracebacks; also
+NO_COLOR, FORCE_COLOR, COLUMNS, TERM, GITHUB_ACTIONS, XDG_CACHE_HOME, XDG_STATE_HOME,
+TMPDIR (README, "Environment")"""
 _RUN_EXAMPLE = """example: run every scenario on the best host there is, then one case on the model
   kvmscen run scenarios/*.yaml
   kvmscen run scenarios/arm64-mmio.yaml --case nisv-to-user --on model --report json=report.json
@@ -48,7 +50,8 @@ def parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
         prog="kvmscen",
-        description="Run declarative KVM scenarios: memslots, sections, guest code and the exits that are expected.",
+        description="Run declarative KVM scenarios: memslots, sections, guest code and the exits "
+        "that are expected.",
         epilog="\n".join((_RUN_EXAMPLE, EXIT, ENVIRONMENT)),
         formatter_class=raw,
         allow_abbrev=False,
@@ -58,14 +61,22 @@ def parser() -> argparse.ArgumentParser:
 
     _run(verbs)
     check = verbs.add_parser(
-        "check", help="everything short of running", epilog=_CHECK_EXAMPLE, formatter_class=raw, allow_abbrev=False
+        "check",
+        help="everything short of running",
+        epilog=_CHECK_EXAMPLE,
+        formatter_class=raw,
+        allow_abbrev=False,
     )
     check.add_argument("paths", nargs="+", metavar="PATH", help="a scenario, or a folder of them")
 
     _preparing(check)
 
     show = verbs.add_parser(
-        "show", help="the memory map, the symbols and the listing", epilog=_SHOW_EXAMPLE, formatter_class=raw, allow_abbrev=False
+        "show",
+        help="the memory map, the symbols and the listing",
+        epilog=_SHOW_EXAMPLE,
+        formatter_class=raw,
+        allow_abbrev=False,
     )
     show.add_argument("path", metavar="PATH", help="a scenario")
     show.add_argument("--case", metavar="NAME", help="only the case of this name")
@@ -73,7 +84,12 @@ def parser() -> argparse.ArgumentParser:
     show.add_argument("--json", action="store_true", help="as JSON")
 
     _measure(verbs)
-    verbs.add_parser("hosts", help="each host, whether it can run here, and why not", epilog=_HOSTS_EXAMPLE, formatter_class=raw)
+    verbs.add_parser(
+        "hosts",
+        help="each host, whether it can run here, and why not",
+        epilog=_HOSTS_EXAMPLE,
+        formatter_class=raw,
+    )
     _host_parser(verbs)
     return parser
 
@@ -94,11 +110,15 @@ def _run(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="a host that `kvmscen hosts` shows; given several times, each case runs on each host "
         "(default: kvm where it fits, else a prepared qemu host, else model)",
     )
-    run.add_argument("-k", metavar="TEXT", help="only cases with this text in file, name, summary or tags")
+    run.add_argument(
+        "-k", metavar="TEXT", help="only cases with this text in file, name, summary or tags"
+    )
     run.add_argument("--case", action="append", metavar="NAME", help="only the case of this name")
     _preparing(run)
     _effects(run)
-    run.add_argument("-j", type=_count, metavar="N", help="how many run at once, 64 at most (default: the CPUs)")
+    run.add_argument(
+        "-j", type=_count, metavar="N", help="how many run at once, 64 at most (default: the CPUs)"
+    )
     run.add_argument(
         "--report",
         action="append",
@@ -108,21 +128,33 @@ def _run(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     run.add_argument("--record", metavar="DIR", help="keep every observation there, for replay:DIR")
     run.add_argument("--observed", action="store_true", help="print what happened as expect: YAML")
     how = run.add_mutually_exclusive_group()
-    how.add_argument("-q", "--quiet", action="store_true", help="only what is not as it should be, and the summary")
-    how.add_argument("-v", "--verbose", action="store_true", help="every case with all its exits and source lines")
+    how.add_argument(
+        "-q",
+        "--quiet",
+        action="store_true",
+        help="only what is not as it should be, and the summary",
+    )
+    how.add_argument(
+        "-v",
+        "--verbose",
+        action="store_true",
+        help="every case with all its exits and source lines",
+    )
 
 
 def _preparing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--assembler",
         choices=ASSEMBLERS,
-        help="what assembles every program, whatever the scenario says (default: keystone, and gnu for a program with an "
+        help="what assembles every program, whatever the scenario says (default: keystone, and gnu "
+        "for a program with an "
         "instruction that Keystone cannot encode)",
     )
     parser.add_argument(
         "--sandbox",
         choices=MODES,
-        help="keep what reads scenario files from everything else: as far as this kernel can (auto, the default), or not at all "
+        help="keep what reads scenario files from everything else: as far as this kernel can "
+        "(auto, the default), or not at all "
         "without all of it (require, status 3); off does without (docs/security.md)",
     )
 
@@ -131,7 +163,8 @@ def _effects(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-host-effects",
         action="store_true",
-        help="run cases too that enable a capability which changes the host beyond the VM (docs/security.md)",
+        help="run cases too that enable a capability which changes the host beyond the VM "
+        "(docs/security.md)",
     )
 
 
@@ -147,45 +180,73 @@ def _measure(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     loop = "what stands around KVM_RUN (default: native, machine code; python where that cannot be)"
     measure.add_argument("paths", nargs="+", metavar="PATH", help="a scenario, or a folder of them")
     measure.add_argument(
-        "--on", action="append", metavar="HOST", help="a host that runs KVM (default: kvm); may be given several times"
+        "--on",
+        action="append",
+        metavar="HOST",
+        help="a host that runs KVM (default: kvm); may be given several times",
     )
-    measure.add_argument("-k", metavar="TEXT", help="only cases with this text in file, name, summary or tags")
-    measure.add_argument("--case", action="append", metavar="NAME", help="only the case of this name")
+    measure.add_argument(
+        "-k", metavar="TEXT", help="only cases with this text in file, name, summary or tags"
+    )
+    measure.add_argument(
+        "--case", action="append", metavar="NAME", help="only the case of this name"
+    )
     _preparing(measure)
     _effects(measure)
     measure.add_argument("--rounds", type=_count, metavar="N", help=many)
     measure.add_argument("--loop", choices=("native", "python"), help=loop)
     measure.add_argument(
-        "--compare", action="store_true", help="all kinds side by side, in multiples of the cheapest, with user space"
+        "--compare",
+        action="store_true",
+        help="all kinds side by side, in multiples of the cheapest, with user space",
     )
     measure.add_argument("--base", metavar="NAME", help="as --compare, in multiples of this kind")
-    measure.add_argument("--save", metavar="NAME", help="keep the figures as a baseline of this name")
     measure.add_argument(
-        "--against", metavar="NAME", help="hold the figures against a baseline: a change beyond the noise is status 1"
+        "--save", metavar="NAME", help="keep the figures as a baseline of this name"
+    )
+    measure.add_argument(
+        "--against",
+        metavar="NAME",
+        help="hold the figures against a baseline: a change beyond the noise is status 1",
     )
     measure.add_argument("-q", "--quiet", action="store_true", help="no word of how far it is")
     measure.add_argument(
         "--report",
         action="append",
         metavar="FORMAT[=FILE]",
-        help="as for run, and svg, a picture; to standard output or into a file. json has the figures",
+        help="as for run, and svg, a picture; to standard output or into a file. json has the "
+        "figures",
     )
 
 
 def _host_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     raw = argparse.RawDescriptionHelpFormatter
-    host = verbs.add_parser("host", help="prepare machines that QEMU boots", epilog=_HOST_EXAMPLE, formatter_class=raw)
+    host = verbs.add_parser(
+        "host", help="prepare machines that QEMU boots", epilog=_HOST_EXAMPLE, formatter_class=raw
+    )
     whats = host.add_subparsers(dest="what", metavar="WHAT", title="what", required=True)
     prepare = whats.add_parser(
-        "prepare", help="get what a qemu host needs, boot it once", epilog=_HOST_EXAMPLE, formatter_class=raw, allow_abbrev=False
+        "prepare",
+        help="get what a qemu host needs, boot it once",
+        epilog=_HOST_EXAMPLE,
+        formatter_class=raw,
+        allow_abbrev=False,
     )
-    prepare.add_argument("names", nargs="+", metavar="HOST", help="qemu:ARCH, qemu:ARCH@KERNEL or qemu:raspi3b")
+    prepare.add_argument(
+        "names", nargs="+", metavar="HOST", help="qemu:ARCH, qemu:ARCH@KERNEL or qemu:raspi3b"
+    )
     prepare.add_argument("--kernel", metavar="IMAGE", help="boot this kernel, not one of Debian's")
     prepare.add_argument("--modules", metavar="DIR", help="where the modules of that kernel lie")
-    prepare.add_argument("--rootfs", metavar="DIR", help="the root file system: a folder with usr/bin/python3 in it")
-    whats.add_parser("list", help="the prepared hosts, and how much disk they take", allow_abbrev=False)
+    prepare.add_argument(
+        "--rootfs", metavar="DIR", help="the root file system: a folder with usr/bin/python3 in it"
+    )
+    whats.add_parser(
+        "list", help="the prepared hosts, and how much disk they take", allow_abbrev=False
+    )
     remove = whats.add_parser("remove", help="remove prepared hosts", allow_abbrev=False)
-    remove.add_argument("names", nargs="*", metavar="HOST", help="a host that `kvmscen host list` shows")
+    remove.add_argument(
+        "names", nargs="*", metavar="HOST", help="a host that `kvmscen host list` shows"
+    )
     remove.add_argument("--all", action="store_true", help="all of them, and what was downloaded")
 
 
@@ -193,8 +254,23 @@ _FLAGS = ("observed", "quiet", "verbose")
 
 
 def environment(arguments: argparse.Namespace) -> None:
-    """KVMSCEN_<NAME> stands in for an option of `run` or `measure` that is not given; several values are separated by blanks."""
-    for name in ("on", "k", "case", "j", "report", "record", *_FLAGS, "rounds", "loop", "base", "save", "against"):
+    """KVMSCEN_<NAME> stands in for an option of `run` or `measure` that is not given; several
+    values are separated by blanks.
+    """
+    for name in (
+        "on",
+        "k",
+        "case",
+        "j",
+        "report",
+        "record",
+        *_FLAGS,
+        "rounds",
+        "loop",
+        "base",
+        "save",
+        "against",
+    ):
         value = os.environ.get(f"KVMSCEN_{name.upper()}")
         if not value or getattr(arguments, name, True):
             continue

@@ -1,4 +1,6 @@
-"""`kvmscen check`: everything that is wrong in files, without running them. Returns the exit status."""
+"""`kvmscen check`: everything that is wrong in files, without running them. Returns the exit
+status.
+"""
 
 from __future__ import annotations
 

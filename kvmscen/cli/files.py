@@ -11,7 +11,8 @@ _NO_FILE = "this is no regular file: save it to one, since several processes rea
 
 
 class Found:
-    """`files` in order and each once; `problems` of paths; `passed_over`: what is not run, one line each.
+    """`files` in order and each once; `problems` of paths; `passed_over`: what is not run, one line
+    each.
 
     `under`: the files of each path that was named.
     """
@@ -24,11 +25,17 @@ class Found:
 
     def unselected(self, told: Collection[str]) -> list[str]:
         """The paths of whose files none is among those of which something was told."""
-        return [path for path, files in self.under.items() if files and not any(file in told for file in files)]
+        return [
+            path
+            for path, files in self.under.items()
+            if files and not any(file in told for file in files)
+        ]
 
 
 def find(paths: Sequence[str]) -> Found:
-    """The scenario files of the paths. A folder without any is a problem beside other paths; alone it is passed over."""
+    """The scenario files of the paths. A folder without any is a problem beside other paths; alone
+    it is passed over.
+    """
     found = Found()
     empty: list[str] = []
     for path in paths:
@@ -59,7 +66,9 @@ def _in_folder(path: str, out: Found) -> list[str]:
     """The scenario files below a folder, sorted."""
 
     def cannot(error: OSError) -> None:
-        out.problems.append(Problem(str(error.filename), 0, 0, f"cannot be read: {os.strerror(error.errno or 0)}"))
+        out.problems.append(
+            Problem(str(error.filename), 0, 0, f"cannot be read: {os.strerror(error.errno or 0)}")
+        )
 
     found: list[str] = []
     for folder, folders, names in os.walk(path, onerror=cannot):
@@ -68,7 +77,8 @@ def _in_folder(path: str, out: Found) -> list[str]:
         for name in folders:
             if os.path.islink(os.path.join(folder, name)):
                 out.passed_over.append(
-                    f"{os.path.join(folder, name)}: a link to a folder is not followed: name it to run what is in it"
+                    f"{os.path.join(folder, name)}: a link to a folder is not followed: name it to "
+                    f"run what is in it"
                 )
         for name in sorted(names):
             file = os.path.join(folder, name)
@@ -80,7 +90,9 @@ def _in_folder(path: str, out: Found) -> list[str]:
                 else:
                     out.problems.append(Problem(file, 0, 0, what(file)))
             elif name.lower().endswith((".yml", ".yaml")):
-                out.passed_over.append(f"{file}: of a folder only *.yaml is run: rename it, or name it")
+                out.passed_over.append(
+                    f"{file}: of a folder only *.yaml is run: rename it, or name it"
+                )
     return sorted(found)
 
 
@@ -88,4 +100,8 @@ def what(path: str) -> str:
     """Why a path is no scenario file."""
     if os.path.exists(path):
         return _NO_FILE
-    return f"this link leads nowhere: {os.readlink(path)}" if os.path.islink(path) else "there is no such file or folder"
+    return (
+        f"this link leads nowhere: {os.readlink(path)}"
+        if os.path.islink(path)
+        else "there is no such file or folder"
+    )

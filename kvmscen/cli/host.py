@@ -1,4 +1,6 @@
-"""`kvmscen host`: machines that QEMU boots are prepared, listed and removed. Prints, and returns the exit status."""
+"""`kvmscen host`: machines that QEMU boots are prepared, listed and removed. Prints, and returns
+the exit status.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,12 @@ def host(arguments: argparse.Namespace) -> int:
 
 
 def _prepare(arguments: argparse.Namespace) -> int:
-    own = Own(*(Path(path).absolute() if path else None for path in (arguments.kernel, arguments.rootfs, arguments.modules)))
+    own = Own(
+        *(
+            Path(path).absolute() if path else None
+            for path in (arguments.kernel, arguments.rootfs, arguments.modules)
+        )
+    )
     tell = _Progress(sys.stderr)
     try:
         for text in arguments.names:
@@ -75,13 +82,23 @@ def _list(arguments: argparse.Namespace) -> int:
     from tabulate import tabulate
 
     rows = [
-        (entry.name, entry.manifest["kernel"], _size(entry.size), entry.manifest["made"], snapshot.state(entry))
+        (
+            entry.name,
+            entry.manifest["kernel"],
+            _size(entry.size),
+            entry.manifest["made"],
+            snapshot.state(entry),
+        )
         for entry in store.entries()
     ]
     if not rows:
         print("no host is prepared (kvmscen host prepare qemu:arm64)")
         return 0
-    print(tabulate(rows, headers=("host", "kernel", "disk", "prepared", "snapshots"), disable_numparse=True))
+    print(
+        tabulate(
+            rows, headers=("host", "kernel", "disk", "prepared", "snapshots"), disable_numparse=True
+        )
+    )
     rest = store.usage(store.home()) - sum(entry.size for entry in store.entries())
     print(f"\nlists of packages and what was downloaded: {_size(rest)}, in {store.home()}")
     return 0
@@ -108,4 +125,8 @@ def _size(count: int) -> str:
     return f"{count / 1e6:.0f} MB"
 
 
-_VERBS: dict[str, Callable[[argparse.Namespace], int]] = {"prepare": _prepare, "list": _list, "remove": _remove}
+_VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "prepare": _prepare,
+    "list": _list,
+    "remove": _remove,
+}

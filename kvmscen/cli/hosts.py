@@ -1,4 +1,6 @@
-"""`kvmscen hosts`: each host, whether it can run here, and why not. Prints, and returns the exit status."""
+"""`kvmscen hosts`: each host, whether it can run here, and why not. Prints, and returns the exit
+status.
+"""
 
 from __future__ import annotations
 
@@ -27,15 +29,25 @@ def hosts(arguments: argparse.Namespace) -> int:
     """`kvmscen hosts`."""
     rows = list(_rows())
     width = shutil.get_terminal_size((120, 24)).columns
-    # The note is what can be broken into lines: it gets the width that the other columns leave. tabulate widens each by 2.
+    # The note is what can be broken into lines: it gets the width that the other columns leave.
+    # tabulate widens each by 2.
     columns = zip(_HEAD[:-1], *(row[:-1] for row in rows), strict=True)
     left = width - sum(max(len(title) + 2, *map(len, cells)) + 2 for title, *cells in columns)
     if left >= _NOTE_WIDTH:
-        print(tabulate(rows, headers=_HEAD, disable_numparse=True, maxcolwidths=[None, None, None, None, left]))
+        print(
+            tabulate(
+                rows,
+                headers=_HEAD,
+                disable_numparse=True,
+                maxcolwidths=[None, None, None, None, left],
+            )
+        )
         print(f"\n{confinement.here()}")
         return 0
     for name, *told, note in rows:
-        print(textwrap.fill(f"{name}: {' '.join(filter(None, told))}", width, subsequent_indent="  "))
+        print(
+            textwrap.fill(f"{name}: {' '.join(filter(None, told))}", width, subsequent_indent="  ")
+        )
         print(textwrap.fill(note, width, initial_indent="  ", subsequent_indent="  "))
     print(textwrap.fill(confinement.here(), width))
     return 0
@@ -50,7 +62,13 @@ def _rows() -> Iterator[Row]:
         else:
             # It needs a name of the user's: without one there is nothing to try.
             lacking = _lacking(kind)
-            yield (row.usage, "no" if lacking else "if named", "", "", f"{row.note}: {lacking}" if lacking else row.note)
+            yield (
+                row.usage,
+                "no" if lacking else "if named",
+                "",
+                "",
+                f"{row.note}: {lacking}" if lacking else row.note,
+            )
 
 
 def _lacking(kind: str) -> str:
@@ -72,7 +90,13 @@ def _qemu(usage: str, note: str) -> Iterator[Row]:
         yield (usage, "no", "", "", f"{note}: {error}")
         return
     how = "below" if there else "no"
-    yield (usage, how, "", "", note if there else f"{note}: none is prepared (kvmscen host prepare qemu:arm64)")
+    yield (
+        usage,
+        how,
+        "",
+        "",
+        note if there else f"{note}: none is prepared (kvmscen host prepare qemu:arm64)",
+    )
     for name in there:
         yield _tried(name, name, "prepared")
 

@@ -28,16 +28,31 @@ def _cleaned(data: Any) -> Any:
 
 def _render(file: str, case: Json) -> str:
     parts = [
-        f"{file}, case {case['case']} ({case['arch']}{_by(case)}), entry at {case['entry']:#x}{_why(case)}",
+        f"{file}, case {case['case']} ({case['arch']}{_by(case)}), entry at "
+        f"{case['entry']:#x}{_why(case)}",
         "",
         "memory map:",
     ]
-    parts.append(tabulate(_map(case), headers=("from", "to", "size", "what"), disable_numparse=True))
+    parts.append(
+        tabulate(_map(case), headers=("from", "to", "size", "what"), disable_numparse=True)
+    )
     symbols = sorted((at, name) for name, at in case["symbols"].items())
     if symbols:
-        parts += ["", "symbols:", tabulate([(f"{at:#x}", name) for at, name in symbols], tablefmt="plain", disable_numparse=True)]
+        parts += [
+            "",
+            "symbols:",
+            tabulate(
+                [(f"{at:#x}", name) for at, name in symbols],
+                tablefmt="plain",
+                disable_numparse=True,
+            ),
+        ]
     if case["listing"]:
-        parts += ["", "listing:", tabulate(_rows(case["listing"]), tablefmt="plain", disable_numparse=True)]
+        parts += [
+            "",
+            "listing:",
+            tabulate(_rows(case["listing"]), tablefmt="plain", disable_numparse=True),
+        ]
     return "\n".join(parts) + "\n"
 
 
@@ -45,7 +60,10 @@ def _why(case: Json) -> str:
     """What the entry is, where no label of the program says so."""
     if not case["assembler"] or "_start" in case["symbols"]:
         return ""
-    line = next((row["line"] for row in case["listing"] if row["gpa"] == case["entry"] and row["line"]), None)
+    line = next(
+        (row["line"] for row in case["listing"] if row["gpa"] == case["entry"] and row["line"]),
+        None,
+    )
     return " (there is no `_start`" + (f": line {line}, the first of .text)" if line else ")")
 
 
@@ -66,17 +84,36 @@ def _map(case: Json) -> list[tuple[str, str, str, str]]:
         flags = "".join(f", {name}" for name, bit in MEM_FLAGS.items() if slot["flags"] & bit)
         fails = f", must fail with {slot['errno']}" if slot.get("errno") else ""
         # What is not there leaves the hole that it is.
-        rows.append(_Range(slot["gpa"], slot["size"], 1 if fails else 0, f"memslot {slot['slot']}{flags}{fails}"))
+        rows.append(
+            _Range(
+                slot["gpa"],
+                slot["size"],
+                1 if fails else 0,
+                f"memslot {slot['slot']}{flags}{fails}",
+            )
+        )
     slots = [(slot["gpa"], slot["size"]) for slot in case["memslots"] if not slot.get("errno")]
     for section in case["sections"]:
-        inside = any(at <= section["gpa"] and section["gpa"] + section["size"] <= at + size for at, size in slots)
+        inside = any(
+            at <= section["gpa"] and section["gpa"] + section["size"] <= at + size
+            for at, size in slots
+        )
         where = "" if inside else ", outside every memslot: each access exits"
         load = f", loaded at {section['load']:#x}" if section["load"] != section["gpa"] else ""
-        rows.append(_Range(section["gpa"], section["size"], 1, f"  section {section['name']}{load}{where}"))
+        rows.append(
+            _Range(section["gpa"], section["size"], 1, f"  section {section['name']}{load}{where}")
+        )
     if case["tables"]:
         what = "page tables" if case["arch"] == "arm64" else "page tables and GDT"
-        rows.append(_Range(case["tables"]["gpa"], case["tables"]["size"], 0, f"engine's own memslot: {what}"))
-    rows += [_Range(at, size, 0, "hole") for at, size in _holes([(row.gpa, row.size) for row in rows if row.level == 0])]
+        rows.append(
+            _Range(
+                case["tables"]["gpa"], case["tables"]["size"], 0, f"engine's own memslot: {what}"
+            )
+        )
+    rows += [
+        _Range(at, size, 0, "hole")
+        for at, size in _holes([(row.gpa, row.size) for row in rows if row.level == 0])
+    ]
     return [
         (f"{at:#x}", f"{at + max(size, 1) - 1:#x}", f"{size:#x}", what)
         for at, size, _, what in sorted(rows, key=lambda row: (row.gpa, row.level))
@@ -100,7 +137,10 @@ def _rows(listing: list[Json]) -> list[tuple[str, str, str, str]]:
         data = line["bytes"]
         where = f"{line['file']}:{line['line']}" if "file" in line else str(line["line"] or "")
         rows.append((f"{line['gpa']:#x}", data[:16], where, line["text"]))
-        rows += [(f"{line['gpa'] + n // 2:#x}", data[n : n + 16], "", "") for n in range(16, min(len(data), 128), 16)]
+        rows += [
+            (f"{line['gpa'] + n // 2:#x}", data[n : n + 16], "", "")
+            for n in range(16, min(len(data), 128), 16)
+        ]
         if len(data) > 128:
             rows.append(("", f"... {len(data) // 2} bytes", "", ""))
     return rows

@@ -1,4 +1,6 @@
-"""The entry point: what every verb has in common, what is printed when one breaks, and the exit status."""
+"""The entry point: what every verb has in common, what is printed when one breaks, and the exit
+status.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ from kvmscen.engine import unexpected
 from kvmscen.errors import HostError, UsageError
 from kvmscen.sent.sandbox import MODES
 
-# Each is a module of kvmscen.cli with a function of the same name, which is imported when it is asked for.
+# Each is a module of kvmscen.cli with a function of the same name, which is imported when it is
+# asked for.
 VERBS = ("run", "check", "show", "hosts", "measure", "host")
 
 
@@ -79,16 +82,24 @@ def _main(argv: Sequence[str]) -> int:
     if verb is None:
         parser().print_help()
         return 2
-    if getattr(arguments, "assembler", None) is None and (named := os.environ.get("KVMSCEN_ASSEMBLER")):
+    if getattr(arguments, "assembler", None) is None and (
+        named := os.environ.get("KVMSCEN_ASSEMBLER")
+    ):
         if named not in ASSEMBLERS:
-            raise UsageError(f"KVMSCEN_ASSEMBLER: {named!r} is no assembler: {' or '.join(ASSEMBLERS)}")
+            raise UsageError(
+                f"KVMSCEN_ASSEMBLER: {named!r} is no assembler: {' or '.join(ASSEMBLERS)}"
+            )
         arguments.assembler = named
     if verb in ("run", "measure"):
         environment(arguments)
     # The children inherit it.
-    os.environ["KVMSCEN_SANDBOX"] = asked = getattr(arguments, "sandbox", None) or os.environ.get("KVMSCEN_SANDBOX") or "auto"
+    os.environ["KVMSCEN_SANDBOX"] = asked = (
+        getattr(arguments, "sandbox", None) or os.environ.get("KVMSCEN_SANDBOX") or "auto"
+    )
     if asked not in MODES:
-        raise UsageError(f"KVMSCEN_SANDBOX: {asked!r} is none of its values: write {', '.join(MODES)}")
+        raise UsageError(
+            f"KVMSCEN_SANDBOX: {asked!r} is none of its values: write {', '.join(MODES)}"
+        )
     if getattr(arguments, "allow_host_effects", False):
         os.environ["KVMSCEN_ALLOW_HOST_EFFECTS"] = "1"
     from kvmscen.hosts.process import confinement

@@ -1,4 +1,6 @@
-"""`kvmscen measure`: times exits, compares them with each other and with a baseline. Returns the exit status."""
+"""`kvmscen measure`: times exits, compares them with each other and with a baseline. Returns the
+exit status.
+"""
 
 from __future__ import annotations
 
@@ -23,15 +25,23 @@ _ROUNDS = 10
 
 
 def measure(arguments: argparse.Namespace) -> int:
-    """`kvmscen measure`: 0 all was timed, 1 an exit did not come or a price has changed, 4 nothing was timed."""
+    """`kvmscen measure`: 0 all was timed, 1 an exit did not come or a price has changed, 4 nothing
+    was timed.
+    """
     reports = [report_of(wanted, MEASURED) for wanted in arguments.report or ()]
     if any(name == "svg" for name, _ in reports):
         plot.check()
     if len(reports) > len({file for _, file in reports}):
-        raise UsageError("only one report can go to a file, and to standard output: give the others a file, as json=cost.json")
+        raise UsageError(
+            "only one report can go to a file, and to standard output: give the others a file, as "
+            "json=cost.json"
+        )
     plan = rounds.Schedule(arguments.rounds or _ROUNDS, arguments.loop or "native")
     if (arguments.save or arguments.against) and plan.rounds < baseline.ROUNDS_LEAST:
-        raise UsageError(f"{plan.rounds} rounds are too few for a baseline: write --rounds {baseline.ROUNDS_LEAST} or more")
+        raise UsageError(
+            f"{plan.rounds} rounds are too few for a baseline: write --rounds "
+            f"{baseline.ROUNDS_LEAST} or more"
+        )
     kept = baseline.load(arguments.against) if arguments.against else None
     if arguments.save:
         baseline.path_of(arguments.save)
@@ -79,26 +89,46 @@ class _Hosts:
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.named: list[str] = list(dict.fromkeys(arguments.on or ()))
         self.quiet: bool = arguments.quiet
-        self.selection = work.Selection(arguments.k, tuple(arguments.case or ()), arguments.assembler)
+        self.selection = work.Selection(
+            arguments.k, tuple(arguments.case or ()), arguments.assembler
+        )
 
-    def timed(self, files: Sequence[str], plan: rounds.Schedule, screen: Screen, problems: Sequence[Problem] = ()) -> Run:
+    def timed(
+        self,
+        files: Sequence[str],
+        plan: rounds.Schedule,
+        screen: Screen,
+        problems: Sequence[Problem] = (),
+    ) -> Run:
         """One measurement."""
         hosts = [host(name) for name in self.named] or defaults(say)
         told = Progress(screen, self.quiet)
-        return rounds.measure(files, hosts, bool(self.named), self.selection, plan, screen.problem, told, problems)
+        return rounds.measure(
+            files, hosts, bool(self.named), self.selection, plan, screen.problem, told, problems
+        )
 
 
 def _against(
-    name: str, kept: baseline.Baseline, made: Run, hosts: _Hosts, plan: rounds.Schedule, screen: Screen
+    name: str,
+    kept: baseline.Baseline,
+    made: Run,
+    hosts: _Hosts,
+    plan: rounds.Schedule,
+    screen: Screen,
 ) -> tuple[Run, str]:
-    """The run judged against a baseline, and that in a sentence; what seems to have changed is timed again before it is told."""
+    """The run judged against a baseline, and that in a sentence; what seems to have changed is
+    timed again before it is told.
+    """
     judged = baseline.judge(name, kept, made.results)
     least = baseline.least(kept, made.results)
     for _ in range(baseline.REPEATS - 1):
         doubtful = list(dict.fromkeys(one.result.file for one in judged if one.changed))
         if not doubtful or made.interrupted:
             break
-        screen.say(f"something differs from the baseline {name}: measuring again, to see whether it stays so")
+        screen.say(
+            f"something differs from the baseline {name}: measuring again, to see whether it stays "
+            f"so"
+        )
         again = hosts.timed(doubtful, plan, screen)
         made = made._replace(interrupted=again.interrupted)
         judged = baseline.confirmed(judged, baseline.judge(name, kept, again.results))
@@ -106,7 +136,12 @@ def _against(
     return made._replace(results=tuple(one.result for one in judged)), verdict
 
 
-def _verdict(name: str, results: Sequence[Result], judged: Sequence[baseline.Judged], least: Mapping[str, float]) -> str:
+def _verdict(
+    name: str,
+    results: Sequence[Result],
+    judged: Sequence[baseline.Judged],
+    least: Mapping[str, float],
+) -> str:
     """What came of the comparison in one sentence, also where nothing has changed."""
     changed = sum(len(one.changed) for one in judged)
     timed = sum(len(result.measured) for result in results)
@@ -115,10 +150,14 @@ def _verdict(name: str, results: Sequence[Result], judged: Sequence[baseline.Jud
     if changed:
         return f"\n{changed} changed beyond the noise: {kinds}"
     most = max(least.values(), default=0.0)
-    seen = f"the smallest slow-down that would have been seen is {100 * min(least.values(), default=0.0):.0f} %"
+    seen = (
+        f"the smallest slow-down that would have been seen is "
+        f"{100 * min(least.values(), default=0.0):.0f} %"
+    )
     if most > min(least.values(), default=0.0) + 0.01:
         seen += (
-            f" ({min(least, key=lambda kind: least[kind])}) to {100 * most:.0f} % ({max(least, key=lambda kind: least[kind])})"
+            f" ({min(least, key=lambda kind: least[kind])}) to {100 * most:.0f} % "
+            f"({max(least, key=lambda kind: least[kind])})"
         )
     return f"\nno change beyond the noise: {kinds}; {seen}"
 
@@ -133,18 +172,28 @@ def _told(result: Result, screen: Screen) -> str:
 
 
 def _compared(results: Iterable[Result], base: str | None) -> Iterable[str]:
-    """For each host a table of all kinds in multiples of one, with user space: the one named, else the cheapest."""
+    """For each host a table of all kinds in multiples of one, with user space: the one named, else
+    the cheapest.
+    """
     by_host: dict[str, list[tuple[str, Measured]]] = {}
     results = [result for result in results if result.measured]
     for result in results:
         several = sum(other.host == result.host for other in results) > 1
         for one in result.measured:
-            by_host.setdefault(result.host, []).append((f"{result.name}:{one.name}" if several else one.name, one))
+            by_host.setdefault(result.host, []).append(
+                (f"{result.name}:{one.name}" if several else one.name, one)
+            )
     for name, kinds in by_host.items():
         chosen, reference = _base(name, kinds, base)
         itself = confidence.Interval(1, 1, 1)
         rows = [
-            (kind, one, itself if one is reference else confidence.ratio(one.whole_rounds_ns, reference.whole_rounds_ns))
+            (
+                kind,
+                one,
+                itself
+                if one is reference
+                else confidence.ratio(one.whole_rounds_ns, reference.whole_rounds_ns),
+            )
             for kind, one in kinds
         ]
         yield prices.ratios(f"on {name}", chosen, rows, _unfit(kinds, reference))
@@ -155,11 +204,15 @@ def _unfit(kinds: Sequence[tuple[str, Measured]], reference: Measured) -> str:
     less = [
         name
         for name, one in kinds
-        if one is not reference and not _is_firm(one) and one.whole_ns.median < reference.whole_ns.median
+        if one is not reference
+        and not _is_firm(one)
+        and one.whole_ns.median < reference.whole_ns.median
     ]
     if not less:
         return ""
-    return f"{', '.join(less)}: too little to be told from nothing, so no base: write a larger `per`"
+    return (
+        f"{', '.join(less)}: too little to be told from nothing, so no base: write a larger `per`"
+    )
 
 
 def _is_firm(one: Measured) -> bool:
@@ -167,16 +220,29 @@ def _is_firm(one: Measured) -> bool:
     return min(one.medians_ns) > 0
 
 
-def _base(host_name: str, kinds: Sequence[tuple[str, Measured]], base: str | None) -> tuple[str, Measured]:
-    """The kind of that name, or of the end of a name; without one the cheapest. Raises UsageError."""
+def _base(
+    host_name: str, kinds: Sequence[tuple[str, Measured]], base: str | None
+) -> tuple[str, Measured]:
+    """The kind of that name, or of the end of a name; without one the cheapest. Raises
+    UsageError.
+    """
     firm = [kind for kind in kinds if _is_firm(kind[1])]
     if base is None:
         return min(firm or kinds, key=lambda kind: kind[1].whole_ns.median)
     parts = base.split(":")
     named = [kind for kind in kinds if kind[0].split(":")[-len(parts) :] == parts]
     if len(named) != 1:
-        what = f"several are called so on {host_name}" if named else f"nothing of that name was timed on {host_name}"
-        raise UsageError(f"--base {base}: {what}; there are {', '.join(name for name, _ in named or kinds)}")
+        what = (
+            f"several are called so on {host_name}"
+            if named
+            else f"nothing of that name was timed on {host_name}"
+        )
+        raise UsageError(
+            f"--base {base}: {what}; there are {', '.join(name for name, _ in named or kinds)}"
+        )
     if named[0] not in firm:
-        raise UsageError(f"--base {base}: on {host_name} it costs too little to be told from nothing: write a larger `per`")
+        raise UsageError(
+            f"--base {base}: on {host_name} it costs too little to be told from nothing: write a "
+            f"larger `per`"
+        )
     return named[0]

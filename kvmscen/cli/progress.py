@@ -1,4 +1,6 @@
-"""How far a measurement is: a line that is written over on a terminal, else one now and then. All of it on standard error."""
+"""How far a measurement is: a line that is written over on a terminal, else one now and then. All
+of it on standard error.
+"""
 
 from __future__ import annotations
 
@@ -36,16 +38,24 @@ class Progress:
                 self.screen.clear()
         elif now - self.told >= _PAUSE and step.done < step.of:
             self.told = now
-            print(f"kvmscen: {_words(step)}; {now - self.began:.0f} s so far", file=sys.stderr, flush=True)
+            print(
+                f"kvmscen: {_words(step)}; {now - self.began:.0f} s so far",
+                file=sys.stderr,
+                flush=True,
+            )
 
 
 def _words(step: RoundDone) -> str:
     """`round 3 of 10: x86_64-cost on kvm (24 of 80 runs); ram 0.24 ns, mmio 14.1 us`."""
     figures = ", ".join(f"{name} {told(median(medians))}" for name, medians in step.figures.items())
     place = (
-        f"{step.name} on {step.host} ({step.done} of {step.of} runs)" if step.of > step.rounds else f"{step.name} on {step.host}"
+        f"{step.name} on {step.host} ({step.done} of {step.of} runs)"
+        if step.of > step.rounds
+        else f"{step.name} on {step.host}"
     )
-    return f"round {step.round} of {step.rounds}: {place}" + (f"; so far {figures}" if figures else "")
+    return f"round {step.round} of {step.rounds}: {place}" + (
+        f"; so far {figures}" if figures else ""
+    )
 
 
 def _bar(step: RoundDone, width: int) -> str:

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from kvmscen.cli.files import find
+from kvmscen.cli.files import Found, find
 from kvmscen.cli.outputs import INTERRUPTED, report_of, say, write_report
 from kvmscen.cli.screen import Screen
 from kvmscen.engine import work
@@ -15,7 +15,7 @@ from kvmscen.engine.shared import Outcome
 from kvmscen.errors import HOST, HostError, Problem, UsageError
 from kvmscen.hosts import defaults, host, recordings
 from kvmscen.reports import FORMATS
-from kvmscen.results.result import Result
+from kvmscen.results.result import Result, Run
 
 # Paths that are listed by name.
 _NAMED = 8
@@ -23,20 +23,21 @@ _NAMED = 8
 
 def run(arguments: argparse.Namespace) -> int:
     """`kvmscen run`."""
-    reports = [report_of(wanted) for wanted in arguments.report or ()]
-    outputs = [file for _, file in reports] + [None] * arguments.observed
-    if len(outputs) > len(set(outputs)):
-        one = "a file" if None not in outputs else "standard output"
-        raise UsageError(f"only one report can go to {one} (--observed is one): give the others a file, as junit=report.xml")
+    reports = _reports(arguments)
     named: list[str] = list(dict.fromkeys(arguments.on or ()))
     record = _Records(arguments.record) if arguments.record else None
     workers = _workers(arguments.j)
     if arguments.j is not None and workers > work.MOST_AT_ONCE:
-        print(f"kvmscen: -j {workers}: {work.MOST_AT_ONCE} run at once, more never do", file=sys.stderr)
+        print(
+            f"kvmscen: -j {workers}: {work.MOST_AT_ONCE} run at once, more never do",
+            file=sys.stderr,
+        )
     found = find(arguments.paths)
     files, problems = found.files, found.problems
     taken = arguments.observed or any(file is None for _, file in reports)
-    screen = Screen(sys.stderr if taken else sys.stdout, arguments.observed, arguments.quiet, arguments.verbose)
+    screen = Screen(
+        sys.stderr if taken else sys.stdout, arguments.observed, arguments.quiet, arguments.verbose
+    )
     for problem in problems:
         screen.problem(problem)
     for line in found.passed_over:
@@ -50,30 +51,71 @@ def run(arguments: argparse.Namespace) -> int:
             from kvmscen.author.observed import observed
 
             if outcome.job.legend is not None and outcome.job.expectation is not None:
-                print(observed(outcome.result, outcome.job.legend, outcome.job.expectation), flush=True)
+                print(
+                    observed(outcome.result, outcome.job.legend, outcome.job.expectation),
+                    flush=True,
+                )
 
     selection = work.Selection(arguments.k, tuple(arguments.case or ()), arguments.assembler)
     try:
         hosts = [host(name) for name in named] or defaults(say)
-        made = work.run(files, hosts, bool(named), selection, workers, on_result, screen.problem, problems, screen.waiting)
-        if not made.results and not made.problems and files and not made.interrupted:
-            screen.say("no case of these files is selected by " + " ".join(_selecting(arguments)))
-        elif not made.interrupted and _selecting(arguments):
-            ran = {result.file for result in made.results} | {problem.file for problem in made.problems}
-            _not_selected(found.unselected(ran), arguments, screen)
+        made = work.run(
+            files,
+            hosts,
+            bool(named),
+            selection,
+            workers,
+            on_result,
+            screen.problem,
+            problems,
+            screen.waiting,
+        )
+        if not made.interrupted:
+            _unselected(made, found, arguments, screen)
         screen.end(made)
     except HostError as error:
         print(f"kvmscen: {error}", file=sys.stderr)
         made = work.broken([*problems, Problem(HOST, 0, 0, str(error))])
-    failed = None if record is None else record.failed
+    failed = _write(reports, made, None if record is None else record.failed)
+    if failed is not None:
+        raise failed
+    return INTERRUPTED if made.interrupted else made.exit_status
+
+
+def _reports(arguments: argparse.Namespace) -> list[tuple[str, str | None]]:
+    """Format and file of each --report; a file of None is standard output."""
+    reports = [report_of(wanted) for wanted in arguments.report or ()]
+    outputs = [file for _, file in reports] + [None] * arguments.observed
+    if len(outputs) > len(set(outputs)):
+        one = "a file" if None not in outputs else "standard output"
+        raise UsageError(
+            f"only one report can go to {one} (--observed is one): give the others a file, as "
+            f"junit=report.xml"
+        )
+    return reports
+
+
+def _unselected(made: Run, found: Found, arguments: argparse.Namespace, screen: Screen) -> None:
+    """Tell what --case and -k did not select."""
+    selecting = _selecting(arguments)
+    if not made.results and not made.problems and found.files:
+        screen.say("no case of these files is selected by " + " ".join(selecting))
+    elif selecting:
+        ran = {result.file for result in made.results}
+        ran |= {problem.file for problem in made.problems}
+        _not_selected(found.unselected(ran), arguments, screen)
+
+
+def _write(
+    reports: list[tuple[str, str | None]], made: Run, failed: HostError | None
+) -> HostError | None:
+    """Write each report, whatever became of the others; the first thing that failed."""
     for name, file in reports:
         try:
             write_report(FORMATS[name](made), file)
         except HostError as error:
             failed = failed or error
-    if failed is not None:
-        raise failed
-    return INTERRUPTED if made.interrupted else made.exit_status
+    return failed
 
 
 def _whole(outcome: Outcome) -> Result:
@@ -88,7 +130,9 @@ def _selecting(arguments: argparse.Namespace) -> list[str]:
 
 
 def _not_selected(paths: list[str], arguments: argparse.Namespace, screen: Screen) -> None:
-    """Tells which of several paths have no case that is selected: nothing of them ran, though others did."""
+    """Tells which of several paths have no case that is selected: nothing of them ran, though
+    others did.
+    """
     if paths:
         names = ", ".join(paths[:_NAMED]) + ", ..." * (len(paths) > _NAMED)
         few = "1 path has" if len(paths) == 1 else f"{len(paths):,} paths have"
@@ -98,12 +142,18 @@ def _not_selected(paths: list[str], arguments: argparse.Namespace, screen: Scree
 def _workers(wanted: int | str | None) -> int:
     """How many run at once: what -j or KVMSCEN_J says, else the CPUs that this process may use."""
     if wanted is None:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return (
+            len(os.sched_getaffinity(0))
+            if hasattr(os, "sched_getaffinity")
+            else os.cpu_count() or 1
+        )
     return int(wanted)
 
 
 class _Records:
-    """The folder of --record. When it cannot be written to, the run goes on, and ends with what `failed` says."""
+    """The folder of --record. When it cannot be written to, the run goes on, and ends with what
+    `failed` says.
+    """
 
     def __init__(self, folder: str) -> None:
         self.folder = Path(folder)
@@ -111,17 +161,30 @@ class _Records:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            wrong = UsageError if isinstance(error, (FileExistsError, NotADirectoryError)) else HostError
+            wrong = (
+                UsageError
+                if isinstance(error, (FileExistsError, NotADirectoryError))
+                else HostError
+            )
             raise wrong(f"--record {folder}: {os.strerror(error.errno or 0)}") from None
 
     def keep(self, outcome: Outcome) -> None:
         """Record what was seen of one case."""
         result = outcome.result
-        if self.failed or result.observation is None or outcome.facts is None or result.machine is None:
+        if (
+            self.failed
+            or result.observation is None
+            or outcome.facts is None
+            or result.machine is None
+        ):
             return
         name = f"{result.scenario}:{result.case}"
         try:
-            recordings.keep(self.folder, name, result.host, outcome.facts, result.machine, result.observation)
+            recordings.keep(
+                self.folder, name, result.host, outcome.facts, result.machine, result.observation
+            )
         except OSError as error:
             why = os.strerror(error.errno or 0)
-            self.failed = HostError(f"--record {self.folder}: {why}: {name} and what came behind it was not kept")
+            self.failed = HostError(
+                f"--record {self.folder}: {why}: {name} and what came behind it was not kept"
+            )

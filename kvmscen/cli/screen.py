@@ -19,14 +19,20 @@ _BAR_FROM = 20
 
 
 class Screen:
-    """The text report while it grows: a line a case, failures, a bar on a terminal, a table at the end."""
+    """The text report while it grows: a line a case, failures, a bar on a terminal, a table at the
+    end.
+    """
 
-    def __init__(self, out: TextIO, asked: bool = False, quiet: bool = False, verbose: bool = False) -> None:
+    def __init__(
+        self, out: TextIO, asked: bool = False, quiet: bool = False, verbose: bool = False
+    ) -> None:
         self.out = out
         self.asked = asked  # whether every case shows what it accessed
         self.quiet = quiet  # only what is not as it should be
         self.verbose = verbose  # every case with its whole story
-        self.told: dict[tuple[str, str], Result] = {}  # the failures so far, since hosts often fail alike
+        self.told: dict[
+            tuple[str, str], Result
+        ] = {}  # the failures so far, since hosts often fail alike
         self.color = _color(out)
         self.width = shutil.get_terminal_size((120, 24)).columns
         self.bar = ""
@@ -59,7 +65,11 @@ class Screen:
     def _shown(self, result: Result) -> str:
         if result.status not in BAD:
             whole = self.verbose and result.rows
-            return text.passed(result, self.color, self.width) if whole else text.line(result, self.color)
+            return (
+                text.passed(result, self.color, self.width)
+                if whole
+                else text.line(result, self.color)
+            )
         before = self.told.setdefault((result.file, result.case), result)
         return text.failure(result, self.color, self.width, None if before is result else before)
 
@@ -74,10 +84,14 @@ class Screen:
         self.out.flush()
 
     def progress(self, progress: Progress, wanted: bool = True) -> None:
-        """The bar, on a terminal: how much is done, what of it was not as it should be, and what runs."""
+        """The bar, on a terminal: how much is done, what of it was not as it should be, and what
+        runs.
+        """
         if not wanted or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
             return
-        told = f"{progress.files}/{progress.of} files" if progress.of > 1 else f"{progress.share:.0%}"
+        told = (
+            f"{progress.files}/{progress.of} files" if progress.of > 1 else f"{progress.share:.0%}"
+        )
         told += f", {plural(self.cases, 'case')}" if self.cases else ""
         told += f", {self.failed} failed" if self.failed else ""
         told += f": {progress.running}" if progress.running else ""

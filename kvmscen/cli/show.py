@@ -1,4 +1,6 @@
-"""`kvmscen show`: the memory map, the symbols and the listing of a file. Returns the exit status."""
+"""`kvmscen show`: the memory map, the symbols and the listing of a file. Returns the exit
+status.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""^C, SIGTERM and SIGHUP: the first ends the work, what ran is still reported, and no child is left behind."""
+"""^C, SIGTERM and SIGHUP: the first ends the work, what ran is still reported, and no child is left
+behind.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,8 @@ from types import FrameType
 from typing import Any
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# Children are ended and reports written within this; a signal that comes later is from somebody who waits.
+# Children are ended and reports written within this; a signal that comes later is from somebody who
+# waits.
 _PATIENCE = 1.0
 # After so long a ^C that Python swallowed is raised again.
 _AGAIN = 0.02
@@ -23,7 +26,9 @@ class _State:
 
 
 def install() -> None:
-    """From now on the first signal raises KeyboardInterrupt, once. What is ignored stays so, as under nohup."""
+    """From now on the first signal raises KeyboardInterrupt, once. What is ignored stays so, as
+    under nohup.
+    """
     for number in NUMBERS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _handle)
@@ -52,7 +57,9 @@ def _handle(number: int, _: FrameType | None) -> None:
 
 
 def _swallowed(what: Any) -> None:
-    """An exception that Python cannot raise, as in a finalizer. A ^C among them is raised again, out of it."""
+    """An exception that Python cannot raise, as in a finalizer. A ^C among them is raised again,
+    out of it.
+    """
     if not issubclass(what.exc_type, KeyboardInterrupt):
         if not _State.got:
             # After a signal it is what the signal broke.

@@ -14,7 +14,9 @@ T = TypeVar("T")
 
 
 class OutputError(KvmscenError):
-    """Standard output or error cannot be written: a full disk, say. Whoever reads it gone is BrokenPipeError instead."""
+    """Standard output or error cannot be written: a full disk, say. Whoever reads it gone is
+    BrokenPipeError instead.
+    """
 
 
 class _Output(io.TextIOWrapper):
@@ -37,12 +39,15 @@ def _told(doing: Callable[[], T]) -> T:
 
 
 def standard() -> None:
-    """Set up sys.stdin, stdout and stderr. Those that are closed get /dev/null: the exit status still counts."""
+    """Set up sys.stdin, stdout and stderr. Those that are closed get /dev/null: the exit status
+    still counts.
+    """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            # The lowest that is free, which is this one; else the next file that we open would be it.
+            # The lowest that is free, which is this one; else the next file that we open would be
+            # it.
             os.open(os.devnull, os.O_RDWR)
     if sys.stdin is None:
         sys.stdin = os.fdopen(0, closefd=False)
@@ -51,6 +56,10 @@ def standard() -> None:
 
 def _output(stream: TextIO | None, number: int) -> _Output:
     encoding = None if stream is None else stream.encoding
-    raw = stream.detach() if isinstance(stream, io.TextIOWrapper) else os.fdopen(number, "wb", closefd=False)
+    raw = (
+        stream.detach()
+        if isinstance(stream, io.TextIOWrapper)
+        else os.fdopen(number, "wb", closefd=False)
+    )
     # A terminal that has ASCII only, or a file name that is no UTF-8, breaks no report.
     return _Output(raw, encoding, "backslashreplace", line_buffering=number == 2 or raw.isatty())

@@ -1,4 +1,6 @@
-"""Standard output and standard error as the program writes to them: through the border of kvmscen.reports.harmless."""
+"""Standard output and standard error as the program writes to them: through the border of
+kvmscen.reports.harmless.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +10,14 @@ from typing import Any, TextIO, cast
 
 from kvmscen.reports import harmless
 
-# So much of a line's beginning shows whether it is a command, and so much of its end whether one begins there.
+# So much of a line's beginning shows whether it is a command, and so much of its end whether one
+# begins there.
 _HEAD, _END = 256, 64
 
 
 class Harmless:
-    """A stream on which a stranger's text is shown and never obeyed. Anything but `write` is the stream's own.
+    """A stream on which a stranger's text is shown and never obeyed. Anything but `write` is the
+    stream's own.
 
     A line may come in pieces: what has come of it is looked at again together with what comes.
     """
@@ -26,7 +30,8 @@ class Harmless:
     def write(self, text: str) -> int:
         """Write `text`, shown."""
         whole = self._begun + text
-        # What is changed is always the last character of what makes a command, so that what was written stays right.
+        # What is changed is always the last character of what makes a command, so that what was
+        # written stays right.
         self.stream.write(harmless.text(whole)[self._written :])
         begun = whole[whole.rfind("\n") + 1 :]
         if len(begun) > _HEAD:
@@ -49,7 +54,9 @@ class Harmless:
 
 
 def install() -> None:
-    """Put the border before standard output and standard error; what their encoding lacks is shown as an escape."""
+    """Put the border before standard output and standard error; what their encoding lacks is shown
+    as an escape.
+    """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if isinstance(stream, Harmless):
@@ -60,5 +67,7 @@ def install() -> None:
 
 
 def again(stream: TextIO, text: str) -> None:
-    """As `Harmless.again`, for a stream of which it is not known whether the border stands before it."""
+    """As `Harmless.again`, for a stream of which it is not known whether the border stands before
+    it.
+    """
     (stream if isinstance(stream, Harmless) else Harmless(stream)).again(text)

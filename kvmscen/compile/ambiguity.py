@@ -1,7 +1,8 @@
 """Steps that a host cannot tell apart where more than one of them may come next.
 
-Of `repeat: {min: 0, max: 9}` of a read of port 0x64 and then one more read of port 0x64, a host cannot know which read is the
-last one: each would take the first step, and the reply of the second would never be given.
+Of `repeat: {min: 0, max: 9}` of a read of port 0x64 and then one more read of port 0x64, a host
+cannot know which read is the last one: each would take the first step, and the reply of the second
+would never be given.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ class TooMany(Exception):
 
 
 class _Leaf(NamedTuple):
-    """One step that is no group: as it is written, as the host has it, and the members that tell it, a series as its values."""
+    """One step that is no group: as it is written, as the host has it, and the members that tell
+    it, a series as its values.
+    """
 
     written: Step
     step: ScriptStep
@@ -45,7 +48,8 @@ _Level = tuple[tuple["_Leaf | _Group", ...], int]
 
 
 def ambiguous(written: Sequence[Step], script: Sequence[ScriptStep]) -> Iterator[tuple[Step, Step]]:
-    """Pairs of steps, the first of which takes an exit that is meant for the second; both may come next at some place.
+    """Pairs of steps, the first of which takes an exit that is meant for the second; both may come
+    next at some place.
 
     Raises TooMany.
     """
@@ -61,24 +65,34 @@ def ambiguous(written: Sequence[Step], script: Sequence[ScriptStep]) -> Iterator
                 yield first.written, second.written
 
 
-def _tree(written: Sequence[Step], script: Sequence[ScriptStep], rounds: int) -> tuple[_Leaf | _Group, ...]:
+def _tree(
+    written: Sequence[Step], script: Sequence[ScriptStep], rounds: int
+) -> tuple[_Leaf | _Group, ...]:
     out: list[_Leaf | _Group] = []
     for step, made in zip(written, script, strict=True):
         if made.exit == "group":
             out.append(_Group(made, _tree(step.steps, made.steps, made.repeat[1])))
         else:
             own = rounds if made.repeat == (1, 1) else made.repeat[1]
-            out.append(_Leaf(step, made, {key: _values(matcher, own) for key, matcher in made.where.items()}))
+            out.append(
+                _Leaf(
+                    step, made, {key: _values(matcher, own) for key, matcher in made.where.items()}
+                )
+            )
     return tuple(out)
 
 
 def _all_options(tree: tuple[_Leaf | _Group, ...]) -> Iterator[list[_Leaf]]:
-    """For each place where a host can stand, the steps that an exit may take there, in the order in which they are tried."""
+    """For each place where a host can stand, the steps that an exit may take there, in the order in
+    which they are tried.
+    """
     yield list(_first(tree, 0))
     yield from _inside(tree, ())
 
 
-def _inside(sequence: tuple[_Leaf | _Group, ...], outer: tuple[tuple[_Group, _Level], ...]) -> Iterator[list[_Leaf]]:
+def _inside(
+    sequence: tuple[_Leaf | _Group, ...], outer: tuple[tuple[_Group, _Level], ...]
+) -> Iterator[list[_Leaf]]:
     for index, node in enumerate(sequence):
         here = (sequence, index)
         if isinstance(node, _Group):
@@ -91,7 +105,9 @@ def _inside(sequence: tuple[_Leaf | _Group, ...], outer: tuple[tuple[_Group, _Le
 
 
 def _behind(level: _Level, outer: tuple[tuple[_Group, _Level], ...]) -> Iterator[list[_Leaf]]:
-    """What may come from a place of a sequence on; several where it depends on how many rounds there were."""
+    """What may come from a place of a sequence on; several where it depends on how many rounds
+    there were.
+    """
     sequence, index = level
     here = list(_first(sequence, index))
     if not all(map(_may_be_missing, sequence[index:])) or not outer:
@@ -121,14 +137,20 @@ def _first(sequence: tuple[_Leaf | _Group, ...], index: int) -> Iterator[_Leaf]:
 
 
 def _may_be_missing(node: _Leaf | _Group) -> bool:
-    return node.step.repeat[0] == 0 or (isinstance(node, _Group) and all(map(_may_be_missing, node.members)))
+    return node.step.repeat[0] == 0 or (
+        isinstance(node, _Group) and all(map(_may_be_missing, node.members))
+    )
 
 
 def _both(first: _Leaf, second: _Leaf) -> bool:
     """Whether one exit can be held for either."""
     if first.step.exit != second.step.exit:
         return False
-    return not any(_apart(matcher, second.where[key]) for key, matcher in first.where.items() if key in second.where)
+    return not any(
+        _apart(matcher, second.where[key])
+        for key, matcher in first.where.items()
+        if key in second.where
+    )
 
 
 def _values(matcher: Any, rounds: int) -> Any:
@@ -154,16 +176,28 @@ def _apart(one: Any, two: Any) -> bool:
         return bool((one["value"] ^ two["value"]) & one["mask"] & two["mask"])
     if "mask" in one or "mask" in two:
         return False
-    return bool(one.get("max", 1 << 64) < two.get("min", 0) or two.get("max", 1 << 64) < one.get("min", 0))
+    return bool(
+        one.get("max", 1 << 64) < two.get("min", 0) or two.get("max", 1 << 64) < one.get("min", 0)
+    )
 
 
 def mistaken(first: Step, second: Step) -> str:
     """What to say of such a pair, at the place of the second."""
     if first is second:
-        say = "this step may be repeated, and so may the group around it: an exit could be the next round of either"
+        say = (
+            "this step may be repeated, and so may the group around it: an exit could be the "
+            "next round of either"
+        )
         return f"{say}: give one of them a fixed `repeat`"
     row = exits.BY_NAME.get(second.kind)
     telling = ("ioctl", "errno") if second.kind == "error" else row.where if row is not None else ()
-    by = f"one `{second.kind}` from another by {' and '.join(telling)} alone" if telling else f"no `{second.kind}` from another"
-    say = f"the step of line {first.place.line} may still come here, and takes each exit that is meant for this one"
+    by = (
+        f"one `{second.kind}` from another by {' and '.join(telling)} alone"
+        if telling
+        else f"no `{second.kind}` from another"
+    )
+    say = (
+        f"the step of line {first.place.line} may still come here, and takes each exit that is "
+        f"meant for this one"
+    )
     return f"{say}, since a host tells {by}: write other values there, or a fixed `repeat`"

@@ -1,4 +1,6 @@
-"""What the cases of one file may take together: each case carries its own program, with its lines, and its own steps."""
+"""What the cases of one file may take together: each case carries its own program, with its lines,
+and its own steps.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +22,14 @@ class Budget:
         self._told: Problem | None = None
 
     def take(self, case: Case, size: int) -> None:
-        """Take so much for a case. Raises ScenarioError where it is too much; of all later cases with the same problem."""
+        """Take so much for a case. Raises ScenarioError where it is too much; of all later cases
+        with the same problem.
+        """
         self._left -= size
         if self._left < 0 and self._told is None:
             message = (
-                f"the programs, lines and steps of the cases up to here take more than {MOST >> 20} MiB: write several files"
+                f"the programs, lines and steps of the cases up to here take more than "
+                f"{MOST >> 20} MiB: write several files"
             )
             self._told = Problem(self._file, case.place.line, case.place.column, message)
         if self._told is not None:
@@ -35,5 +40,7 @@ def size(planned: Plan) -> int:
     """What a planned case takes without its steps."""
     legend = planned.legend
     bytes_ = sum(len(part.data) for part in (*planned.image, *planned.devices))
-    lines = sum(len(line.text) for line in legend.lines) + _LINE * (len(legend.lines) + len(legend.debug))
+    lines = sum(len(line.text) for line in legend.lines) + _LINE * (
+        len(legend.lines) + len(legend.debug)
+    )
     return 2 * bytes_ + lines + _SYMBOL * len(planned.symbols)

@@ -16,7 +16,9 @@ Made = TypeVar("Made")
 
 
 def plan(file: str, case: Case) -> Plan:
-    """Lay one case out. Raises ScenarioError with every problem of program and layout; with those, of names too."""
+    """Lay one case out. Raises ScenarioError with every problem of program and layout; with those,
+    of names too.
+    """
     made, problems = lay_out(file, case)
     if problems:
         try:
@@ -28,14 +30,18 @@ def plan(file: str, case: Case) -> Plan:
 
 
 def plans(scenario: Scenario, cases: Iterable[Case]) -> list[tuple[Case, Plan]]:
-    """Every case laid out; raises ScenarioError with the problems of all, each once however many cases share it."""
+    """Every case laid out; raises ScenarioError with the problems of all, each once however many
+    cases share it.
+    """
     made, problems = laid_out(scenario, cases)
     if problems:
         raise ScenarioError(problems)
     return made
 
 
-def laid_out(scenario: Scenario, cases: Iterable[Case]) -> tuple[list[tuple[Case, Plan]], list[Problem]]:
+def laid_out(
+    scenario: Scenario, cases: Iterable[Case]
+) -> tuple[list[tuple[Case, Plan]], list[Problem]]:
     """The cases that can be laid out, and what is wrong with the others, each problem once."""
     left = budget.Budget(scenario.file)
 
@@ -53,8 +59,12 @@ def resolve(scenario: Scenario, case: Case, planned: Plan) -> None:
     ready(scenario.file, case, planned, Facts(case.arch, None, {}), "")
 
 
-def each(file: str, cases: Iterable[Case], make: Callable[[Case], Made]) -> tuple[list[Made], list[Problem]]:
-    """What `make` makes of every case that is right, and the problems of the others: each once, with its cases."""
+def each(
+    file: str, cases: Iterable[Case], make: Callable[[Case], Made]
+) -> tuple[list[Made], list[Problem]]:
+    """What `make` makes of every case that is right, and the problems of the others: each once,
+    with its cases.
+    """
     problems: dict[Problem, list[Case]] = {}
     out: list[Made] = []
     cases = list(cases)
@@ -64,13 +74,17 @@ def each(file: str, cases: Iterable[Case], make: Callable[[Case], Made]) -> tupl
         except ScenarioError as error:
             for problem in error.problems:
                 problems.setdefault(problem, []).append(case)
-    return out, sorted(_named(problem, wrong, len(cases), file) for problem, wrong in problems.items())
+    return out, sorted(
+        _named(problem, wrong, len(cases), file) for problem, wrong in problems.items()
+    )
 
 
 def _named(problem: Problem, wrong: Sequence[Case], cases: int, file: str) -> Problem:
     """The problem, with the case where it stands in a key that only some of the cases trip over."""
     # The case `default` is the top level itself.
-    here = problem.file == file and wrong[0].name != "default" and problem.line >= wrong[0].place.line
+    here = (
+        problem.file == file and wrong[0].name != "default" and problem.line >= wrong[0].place.line
+    )
     problem = problem._replace(cases=tuple(case.name for case in wrong))
     if len(wrong) == cases or here:
         return problem

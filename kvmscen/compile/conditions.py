@@ -23,7 +23,10 @@ def unmet(conditions: Conditions, facts: Facts, kind: str) -> str | None:
         if conditions.kernel_before and have >= _version(conditions.kernel_before):
             return f"kernel {facts.kernel} is not before {conditions.kernel_before}"
     if conditions.kvm and facts.flavour not in conditions.kvm:
-        return f"KVM is {facts.flavour or 'of a flavour that cannot be told'}, not {' or '.join(conditions.kvm)}"
+        return (
+            f"KVM is {facts.flavour or 'of a flavour that cannot be told'}, not "
+            f"{' or '.join(conditions.kvm)}"
+        )
     for feature in conditions.cpu:
         if feature not in facts.cpu:
             return f"the CPU has no {feature}{other_cpu(feature, kind)}"
@@ -33,14 +36,19 @@ def unmet(conditions: Conditions, facts: Facts, kind: str) -> str | None:
 
 
 def undecided(overlays: Iterable[Overlay], facts: Facts, kind: str) -> str | None:
-    """Why it cannot be told which overlay applies, where that is so: a flavour of KVM that the host does not show."""
+    """Why it cannot be told which overlay applies, where that is so: a flavour of KVM that the host
+    does not show.
+    """
     for overlay in overlays:
         asked = overlay.conditions
         if unmet(asked, facts, kind) is None:
             return None
         known = facts.flavour is not None or facts.predicted
         if asked.kvm and not known and unmet(asked._replace(kvm=()), facts, kind) is None:
-            return f"what is expected is conditional on KVM being {' or '.join(asked.kvm)}, and its flavour cannot be told here"
+            return (
+                f"what is expected is conditional on KVM being {' or '.join(asked.kvm)}, and "
+                f"its flavour cannot be told here"
+            )
     return None
 
 
@@ -58,6 +66,8 @@ _CPUS = {"KVM_CAP_ARM_SVE": "a64fx", "sve": "a64fx"}
 
 
 def other_cpu(name: str, kind: str) -> str:
-    """How a host that QEMU boots gets a capability or CPU feature, where one of its processors has it."""
+    """How a host that QEMU boots gets a capability or CPU feature, where one of its processors has
+    it.
+    """
     cpu = _CPUS.get(name) if kind == "qemu" else None
     return f": add `,cpu={cpu}` to the host's name, as QEMU's {cpu} has it" if cpu else ""

@@ -8,12 +8,15 @@ from kvmscen.scenario import Action, Case, Enable, Step
 from kvmscen.sent.header.caps import CAPABILITIES
 from kvmscen.sent.header.reach import beyond
 
-# Where a real KVM of somebody's runs the guest. What QEMU boots for it is made for it, and the others run no KVM.
+# Where a real KVM of somebody's runs the guest. What QEMU boots for it is made for it, and the
+# others run no KVM.
 _HOSTS = ("kvm", "ssh")
 
 
 def forbidden(case: Case, kind: str) -> str | None:
-    """Why a case may not run on a host of this kind without --allow-host-effects; None where it may."""
+    """Why a case may not run on a host of this kind without --allow-host-effects; None where it
+    may.
+    """
     for enable in _enabled(case) if kind in _HOSTS else ():
         if reach := beyond(CAPABILITIES[enable.cap]):
             return f"line {enable.place.line}: {reach}: --allow-host-effects lets it run"

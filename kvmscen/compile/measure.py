@@ -1,4 +1,6 @@
-"""`measure` of a case: what the host is told to time, and what the main process needs to read the figures by."""
+"""`measure` of a case: what the host is told to time, and what the main process needs to read the
+figures by.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from kvmscen.sent.measure import Kind, Measure, TimedExit
 
 
 class Timing(NamedTuple):
-    """How cases are timed: their samples spread over so many rounds, each a run of its own, and by which loop."""
+    """How cases are timed: their samples spread over so many rounds, each a run of its own, and by
+    which loop.
+    """
 
     rounds: int = 1
     loop: str = "native"
@@ -37,7 +41,9 @@ def told(case: Case, timing: Timing, names: Names, stall: float) -> Measure:
 
 def _kind(one: Timed, timing: Timing, names: Names) -> Kind:
     since = None if one.since is None else _place(one.since, names)
-    return Kind(one.name, _place(one.to, names), since, -(-one.samples // timing.rounds), one.warmup)
+    return Kind(
+        one.name, _place(one.to, names), since, -(-one.samples // timing.rounds), one.warmup
+    )
 
 
 def _place(step: Step, names: Names) -> TimedExit:

@@ -1,7 +1,9 @@
-"""What a prepare child does: one file at a time, to jobs for the hosts that the request names, or to its problems.
+"""What a prepare child does: one file at a time, to jobs for the hosts that the request names, or
+to its problems.
 
-It runs in a process of its own, so that an input which brings the assembler or the YAML parser down names its file and takes
-nothing else with it; and so that the main process needs none of their libraries.
+It runs in a process of its own, so that an input which brings the assembler or the YAML parser down
+names its file and takes nothing else with it; and so that the main process needs none of their
+libraries.
 """
 
 from __future__ import annotations
@@ -49,8 +51,8 @@ class Preparer:
         self._budget = budget.Budget("")
 
     def handle(self, request: Json) -> Json:
-        """`{"targets": [...], "each": bool, "assembler", "timing"}`, `{"run": FILE, "text", "cases"}`, `{"check": FILE,
-        "assembler"}` or `{"show": FILE, "case", "assembler"}`."""
+        """`{"targets": [...], "each": bool, "assembler", "timing"}`, `{"run": FILE, "text",
+        "cases"}`, `{"check": FILE, "assembler"}` or `{"show": FILE, "case", "assembler"}`."""
         if "targets" in request:
             self.targets = tuple(decode(Target, target) for target in request["targets"])
             self.each, self.assembler = request["each"], request["assembler"]
@@ -66,7 +68,9 @@ class Preparer:
         return self._run(request)
 
     def _run(self, request: Json) -> Json:
-        """`jobs` of the cases that are selected and right, `problems` of what else is, and the `names` of all cases."""
+        """`jobs` of the cases that are selected and right, `problems` of what else is, and the
+        `names` of all cases.
+        """
         found = read(request["run"])
         scenario = found.scenario.assembled_by(self.assembler)
 
@@ -78,9 +82,17 @@ class Preparer:
         self._budget = budget.Budget(scenario.file)
         jobs, problems = each(scenario.file, cases, lambda case: self._of(scenario, case))
         # A case that nobody asked for may be wrong.
-        left = {case.name for case in found.wrong if not wanted(case)} | (set(found.names) - set(request["cases"] or found.names))
-        problems += [p for p in _all(found, self.assembler) if not p.cases or not set(p.cases) <= left]
-        return {"jobs": [encode(job) for several in jobs for job in several], "problems": told(problems), "names": found.names}
+        left = {case.name for case in found.wrong if not wanted(case)} | (
+            set(found.names) - set(request["cases"] or found.names)
+        )
+        problems += [
+            p for p in _all(found, self.assembler) if not p.cases or not set(p.cases) <= left
+        ]
+        return {
+            "jobs": [encode(job) for several in jobs for job in several],
+            "problems": told(problems),
+            "names": found.names,
+        }
 
     def _of(self, scenario: Scenario, case: Case) -> list[Job]:
         targets = list(self._targets(case))
@@ -95,7 +107,9 @@ class Preparer:
         made = [_job(scenario, case, planned, target, self.timing) for target in targets]
         program = 2 * sum(len(part.data) for part in (*planned.image, *planned.devices))
         # What is expected takes about as much as the script that is in the Machine.
-        steps = sum(2 * (len(job.machine.text) - program) for job in made if job.machine is not None)
+        steps = sum(
+            2 * (len(job.machine.text) - program) for job in made if job.machine is not None
+        )
         self._budget.take(case, steps)
         return made
 
@@ -107,7 +121,9 @@ class Preparer:
 
 
 def _all(found: Loaded, assembler: str | None) -> list[Problem]:
-    """What is wrong in a file, with what is in the programs of cases that could be read although other keys are wrong."""
+    """What is wrong in a file, with what is in the programs of cases that could be read although
+    other keys are wrong.
+    """
     problems = list(found.problems)
     file = found.scenario.file
     places = {(problem.line, problem.column) for problem in found.problems}
@@ -125,7 +141,9 @@ def told(problems: Iterable[Problem]) -> list[Json]:
 
 
 def selected(scenario: Scenario, case: Case, text: str | None, names: Iterable[str]) -> bool:
-    """Whether -k and --case take this case: `text` in its file, name, summary or tags; `names` its exact name."""
+    """Whether -k and --case take this case: `text` in its file, name, summary or tags; `names` its
+    exact name.
+    """
     names = list(names)
     if names and case.name not in names:
         return False
@@ -136,7 +154,9 @@ def selected(scenario: Scenario, case: Case, text: str | None, names: Iterable[s
 
 
 def _check(file: str, assembler: str | None) -> Json:
-    """`cases`: how many there are, right or wrong, `problems`, and `notes` on what is right and not wise."""
+    """`cases`: how many there are, right or wrong, `problems`, and `notes` on what is right and not
+    wise.
+    """
     found = read(file)
     scenario = found.scenario.assembled_by(assembler)
     made, problems = laid_out(scenario, scenario.cases)
@@ -144,12 +164,20 @@ def _check(file: str, assembler: str | None) -> Json:
     for case, planned in made:
         place = case.program_place
         if planned.legend.note:
-            notes.append(Problem(scenario.file, place.line, place.column, f"note: {planned.legend.note}"))
+            notes.append(
+                Problem(scenario.file, place.line, place.column, f"note: {planned.legend.note}")
+            )
     notes = list(dict.fromkeys(notes))
-    return {"cases": len(found.names), "problems": told([*problems, *_all(found, assembler)]), "notes": told(notes)}
+    return {
+        "cases": len(found.names),
+        "problems": told([*problems, *_all(found, assembler)]),
+        "notes": told(notes),
+    }
 
 
-def _job(scenario: Scenario, case: Case, planned: Plan | None, target: Target, timing: Timing | None) -> Job:
+def _job(
+    scenario: Scenario, case: Case, planned: Plan | None, target: Target, timing: Timing | None
+) -> Job:
     facts = target.of(case.arch)
     skip, sealed, expectation = None, None, None
     wanted: tuple[Wanted, ...] = ()
@@ -182,7 +210,9 @@ def _job(scenario: Scenario, case: Case, planned: Plan | None, target: Target, t
 
 
 def main() -> None:
-    """Serve until the input ends. First comes what it will be asked for: afterwards it can open nothing else."""
+    """Serve until the input ends. First comes what it will be asked for: afterwards it can open
+    nothing else.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     told = _told()
     held = policies.confine(policies.PREPARE, _rules(told["files"], scratch.settle()))
@@ -208,14 +238,22 @@ def _told() -> Json:
 
 
 def _rules(files: Iterable[str], own: Iterable[str]) -> list[landlock.Rule]:
-    """What preparing may open: Python, as and ld, the folders of the scenarios and what lies below, its own folders."""
+    """What preparing may open: Python, as and ld, the folders of the scenarios and what lies below,
+    its own folders.
+    """
     rules = [(folder, landlock.OWN) for folder in own]
     # That its own can go at the end, it may remove folders beside them that are empty.
     rules += [(os.path.dirname(folder), landlock.REMOVE_DIR) for folder in own]
     rules += [(os.devnull, landlock.READ_FILE | landlock.WRITE_FILE)]
     root = os.path.dirname(os.path.dirname(os.path.abspath(kvmscen.__file__)))
     paths = sysconfig.get_paths()
-    for folder in (*sys.path, paths["stdlib"], paths["platstdlib"], paths["purelib"], paths["platlib"]):
+    for folder in (
+        *sys.path,
+        paths["stdlib"],
+        paths["platstdlib"],
+        paths["purelib"],
+        paths["platlib"],
+    ):
         # Where kvmscen runs from a checkout, what lies beside its sources is none of its business.
         rules += [(folder, landlock.READ)] if folder and folder != root else []
     rules += [(os.path.join(root, part), landlock.READ) for part in ("kvmscen", "schema")]
@@ -224,7 +262,8 @@ def _rules(files: Iterable[str], own: Iterable[str]) -> list[landlock.Rule]:
         rules += targets.rules(found.assembler) + targets.rules(found.linker)
     there: dict[str, None] = {}
     for file in files:
-        # A scenario that is a link is read where it points; what lies beside it is looked for where the link lies.
+        # A scenario that is a link is read where it points; what lies beside it is looked for where
+        # the link lies.
         there[os.path.realpath(os.path.dirname(file) or ".")] = None
         there[os.path.realpath(file)] = None
     return rules + [(path, landlock.READ) for path in there]

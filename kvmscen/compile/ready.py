@@ -1,4 +1,6 @@
-"""A planned case made ready for one host: conditions, the script that the host follows, and what must be seen."""
+"""A planned case made ready for one host: conditions, the script that the host follows, and what
+must be seen.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ from kvmscen.sent.machine import Machine, Tables, Vcpu, seconds
 from kvmscen.sent.machine import Step as ScriptStep
 
 _DEFAULT_TIMEOUT = 5.0
-# A round that is timed ends when it has its samples, or when none comes; this is for one in which they hardly come.
+# A round that is timed ends when it has its samples, or when none comes; this is for one in which
+# they hardly come.
 _MEASURE = 600.0
 _NISV = "KVM_CAP_ARM_NISV_TO_USER"
 _EXITS_ABOVE, _EXITS_MOST = 1000, 100_000
@@ -40,8 +43,11 @@ class Ready(NamedTuple):
     wanted: tuple[Wanted, ...] = ()
 
 
-def ready(file: str, case: Case, plan: Plan, facts: Facts, kind: str, timing: Timing | None = None) -> Ready:
-    """One case for the host of these facts; `kind` is kvm, model, qemu, ssh or replay; `timing`: it is timed, not judged.
+def ready(
+    file: str, case: Case, plan: Plan, facts: Facts, kind: str, timing: Timing | None = None
+) -> Ready:
+    """One case for the host of these facts; `kind` is kvm, model, qemu, ssh or replay; `timing`: it
+    is timed, not judged.
 
     Raises ScenarioError for what cannot be resolved, whichever overlay it stands in.
     """
@@ -70,12 +76,17 @@ class _Maker:
     def machine(self, facts: Facts, kind: str) -> Ready:
         case, plan = self.case, self.plan
         # All of them, so that what is wrong in one is told wherever it is checked.
-        overlays = [(overlay, _Maker(self.resolver, overlay.over(case), plan)) for overlay in case.when]
+        overlays = [
+            (overlay, _Maker(self.resolver, overlay.over(case), plan)) for overlay in case.when
+        ]
         for maker in (self, *(maker for _, maker in overlays)):
             _ = maker.story
             maker.told_apart()
             maker.in_time(maker.case.expect or ())
-        chosen = next(((one, maker) for one, maker in overlays if unmet(one.conditions, facts, kind) is None), None)
+        chosen = next(
+            ((one, maker) for one, maker in overlays if unmet(one.conditions, facts, kind) is None),
+            None,
+        )
         if chosen is None:
             made = self.run(facts, [case.final], self.script, Expectation(self.story))
         else:
@@ -83,8 +94,13 @@ class _Maker:
             finals, script = [there.case.final, case.final], _watching(there.script, self.script)
             expectation = Expectation(self.story, there.story, overlay.reason)
             if not overlay.xfail:
-                # Whether a known wrong outcome is gone shows only if what should be is looked at too.
-                finals, script, expectation = [there.case.final], there.script, Expectation(there.story, None, overlay.reason)
+                # Whether a known wrong outcome is gone shows only if what should be is looked at
+                # too.
+                finals, script, expectation = (
+                    [there.case.final],
+                    there.script,
+                    Expectation(there.story, None, overlay.reason),
+                )
             made = there.run(facts, finals, script, expectation)
         skip = unmet(case.requires, facts, kind) or undecided(case.when, facts, kind) or made.skip
         return Ready(skip) if skip else made
@@ -96,18 +112,27 @@ class _Maker:
         script: tuple[ScriptStep, ...] | None,
         expectation: Expectation,
     ) -> Ready:
-        """What the host is given; `script` also looks at what another story looks at, `finals` are those of both."""
+        """What the host is given; `script` also looks at what another story looks at, `finals` are
+        those of both.
+        """
         case, plan = self.case, self.plan
         if case.when and case.expect is None and case.final is None:
-            return Ready("only entries of `when` have something to check, and none of them applies here")
+            return Ready(
+                "only entries of `when` have something to check, and none of them applies here"
+            )
         skip = self.lacking(facts, case.expect or ())
         if skip is not None:
             return Ready(skip)
-        memory = self.resolver.memory(tuple(check for final in finals if final is not None for check in final.memory))
+        memory = self.resolver.memory(
+            tuple(check for final in finals if final is not None for check in final.memory)
+        )
         errnos = [slot.errno for slot in case.memslots]
         made = Machine(
             arch=case.arch,
-            memslots=tuple(slot._replace(errno=errno) for slot, errno in zip(plan.memslots, errnos, strict=True)),
+            memslots=tuple(
+                slot._replace(errno=errno)
+                for slot, errno in zip(plan.memslots, errnos, strict=True)
+            ),
             image=plan.image,
             devices=plan.devices,
             vcpus=self.vcpus(script),
@@ -115,7 +140,9 @@ class _Maker:
             tables=self.tables(facts),
             setup=self.resolver.actions(case.setup, case.arch),
             ignore=tuple(self.ignored(step) for step in case.ignore),
-            observe_regs=tuple(dict.fromkeys(name for final in finals if final is not None for name in final.regs)),
+            observe_regs=tuple(
+                dict.fromkeys(name for final in finals if final is not None for name in final.regs)
+            ),
             observe_memory=_ranges(memory),
             timeout=case.timeout or _DEFAULT_TIMEOUT,
             undecoded=case.undecoded,
@@ -125,27 +152,44 @@ class _Maker:
 
     def timed(self, made: Ready, facts: Facts, timing: Timing | None) -> Ready:
         """What `measure` makes of a case; its names are looked up whether or not it is timed."""
-        told = measure.told(self.case, timing or Timing(), self, self.case.timeout or _DEFAULT_TIMEOUT)
+        told = measure.told(
+            self.case, timing or Timing(), self, self.case.timeout or _DEFAULT_TIMEOUT
+        )
         if timing is None:
             only = not self.case.told and made.skip is None
             return Ready("there is nothing to check: kvmscen measure times it") if only else made
         if facts.predicted or facts.kind == "replay":
-            what = "the model predicts exits, not what they cost" if facts.predicted else "a recording has no times"
+            what = (
+                "the model predicts exits, not what they cost"
+                if facts.predicted
+                else "a recording has no times"
+            )
             return Ready(f"{what}: measure on a host that runs KVM")
         if made.machine is None:
             return made
         vcpus = tuple(vcpu._replace(script=None) for vcpu in made.machine.vcpus)
         bare = made.machine._replace(vcpus=vcpus, ignore=(), observe_regs=(), observe_memory=())
         machine = bare._replace(timeout=_MEASURE, measure=told)
-        return Ready(None, machine, None, measure.wanted(self.case, self, Notation(self.plan.legend, self.case.arch)))
+        return Ready(
+            None,
+            machine,
+            None,
+            measure.wanted(self.case, self, Notation(self.plan.legend, self.case.arch)),
+        )
 
     def lacking(self, facts: Facts, expect: Iterable[Step]) -> str | None:
-        """A capability that the case enables and the host lacks, or a page size that its slots do not suit."""
-        actions = [action for action in (*self.case.setup, *actions_of(expect)) if action.errno is None]
+        """A capability that the case enables and the host lacks, or a page size that its slots do
+        not suit.
+        """
+        actions = [
+            action for action in (*self.case.setup, *actions_of(expect)) if action.errno is None
+        ]
         enables = [enable for enable in self.enables() if enable.errno is None]
         enables += [action.args["enable"] for action in actions if action.name == "enable"]
         for enable in enables:
-            if not facts.capabilities.get(enable.cap) and not _expects_error(expect, "KVM_ENABLE_CAP"):
+            if not facts.capabilities.get(enable.cap) and not _expects_error(
+                expect, "KVM_ENABLE_CAP"
+            ):
                 return f"the host has no {enable.cap}{other_cpu(enable.cap, facts.kind)}"
         feature = self.unknown_feature(facts)
         if feature is not None and not _expects_error(expect, "KVM_ARM_VCPU_INIT"):
@@ -155,10 +199,17 @@ class _Maker:
             if needs and not facts.capabilities.get(needs):
                 return f"the host has no {needs}"
         slots = [slot for slot in self.plan.memslots if slot.errno is None]
-        slots += [self.resolver.memslot(action.args["memslot"]) for action in actions if action.name == "set_memslot"]
+        slots += [
+            self.resolver.memslot(action.args["memslot"])
+            for action in actions
+            if action.name == "set_memslot"
+        ]
         for slot in slots:
             if (slot.gpa | slot.size) % facts.page_size:
-                return f"slot {slot.slot} is not aligned to this host's pages of {facts.page_size // 1024} KiB"
+                return (
+                    f"slot {slot.slot} is not aligned to this host's pages of "
+                    f"{facts.page_size // 1024} KiB"
+                )
         return None
 
     def unknown_feature(self, facts: Facts) -> str | None:
@@ -184,7 +235,9 @@ class _Maker:
                 self.resolver.problem(second.place, mistaken(first, second))
         except TooMany as error:
             say = f"more than {MOST} steps may come next at one place, this one among them"
-            self.resolver.problem(error.step.place, f"{say}: give some of those before it a `min` of 1 or more")
+            self.resolver.problem(
+                error.step.place, f"{say}: give some of those before it a `min` of 1 or more"
+            )
 
     def in_time(self, expect: Iterable[Step]) -> None:
         """Timeout steps that take longer than the whole run may."""
@@ -192,14 +245,22 @@ class _Maker:
         for step, rounds in _waits(expect, 1):
             before, total = total, total + step.timeout * rounds
             if before <= limit < total:
-                say = f"the timeouts up to here take {seconds(total)} s, and the whole run may take {seconds(limit)} s"
-                self.resolver.problem(step.place, f"{say}: write `limits: {{timeout: {seconds(total + _DEFAULT_TIMEOUT)}}}`")
+                say = (
+                    f"the timeouts up to here take {seconds(total)} s, and the whole run may "
+                    f"take {seconds(limit)} s"
+                )
+                self.resolver.problem(
+                    step.place,
+                    f"{say}: write `limits: {{timeout: {seconds(total + _DEFAULT_TIMEOUT)}}}`",
+                )
 
     def tables(self, facts: Facts) -> Tables | None:
         if self.plan.tables is None:
             return None
         at, size = self.plan.tables
-        taken = {slot.slot for slot in self.plan.memslots} | {slot.slot for slot in later_slots(self.case)}
+        taken = {slot.slot for slot in self.plan.memslots} | {
+            slot.slot for slot in later_slots(self.case)
+        }
         number = max(facts.capabilities.get("KVM_CAP_NR_MEMSLOTS", 32), 2) - 1
         while number in taken:
             number -= 1
@@ -209,7 +270,10 @@ class _Maker:
         arch = ARCHES[self.case.arch]
         out: list[Vcpu] = []
         for index, vcpu in enumerate(self.case.vcpus):
-            regs = {name: self.resolver.number(value, self.widths.get(name, 64)) for name, value in vcpu.regs.items()}
+            regs = {
+                name: self.resolver.number(value, self.widths.get(name, 64))
+                for name, value in vcpu.regs.items()
+            }
             if not names_pc(self.case, regs):
                 regs[arch.PC] = self.plan.entry
             if vcpu.mmu is not None and self.plan.tables is not None:
@@ -219,7 +283,7 @@ class _Maker:
             out.append(Vcpu(index, mode_of(self.case, index), regs, tuple(features), own))
         return tuple(out)
 
-    # --- steps ------------------------------------------------------------------------------------------------------
+    # --- steps ------------------------------------------------------------------------------------
 
     @cached_property
     def story(self) -> Story:
@@ -242,7 +306,10 @@ class _Maker:
 
     def regs(self, regs: object) -> dict[str, object]:
         assert hasattr(regs, "items")
-        return {name: self.resolver.matcher(value, self.widths.get(name, 64)) for name, value in regs.items()}
+        return {
+            name: self.resolver.matcher(value, self.widths.get(name, 64))
+            for name, value in regs.items()
+        }
 
     def expected(self, step: Step) -> Expected:
         """What must be seen at a step."""
@@ -270,19 +337,27 @@ class _Maker:
 
     def fields(self, step: Step) -> dict[str, object]:
         if step.kind == "error":
-            out: dict[str, object] = {key: value for key, value in step.fields.items() if key != "memory_fault"}
+            out: dict[str, object] = {
+                key: value for key, value in step.fields.items() if key != "memory_fault"
+            }
             fault = step.fields.get("memory_fault")
             if isinstance(fault, dict):
-                out["memory_fault"] = self.resolver.fields("memory_fault", fault, self.case.arch, step.place)
+                out["memory_fault"] = self.resolver.fields(
+                    "memory_fault", fault, self.case.arch, step.place
+                )
             return out
         if step.kind not in exits.BY_NAME:
             return {}
         return self.resolver.fields(step.kind, step.fields, self.case.arch, step.place)
 
     def step(self, step: Step) -> ScriptStep:
-        """Where the host stands at this step, and what it does there; nothing of what the exit should hold."""
+        """Where the host stands at this step, and what it does there; nothing of what the exit
+        should hold.
+        """
         row = exits.BY_NAME.get(step.kind)
-        telling = ("ioctl", "errno") if step.kind == "error" else row.where if row is not None else ()
+        telling = (
+            ("ioctl", "errno") if step.kind == "error" else row.where if row is not None else ()
+        )
         fields = self.fields(step)
         return ScriptStep(
             exit=step.kind,
@@ -301,7 +376,9 @@ class _Maker:
         if step.reply is None:
             return None
         # A reply is as wide as the exit's length says, which the step need not know.
-        found = self.resolver.fields(step.kind, {**step.fields, **step.reply}, self.case.arch, step.place)
+        found = self.resolver.fields(
+            step.kind, {**step.fields, **step.reply}, self.case.arch, step.place
+        )
         return {key: found[key] for key in step.reply}
 
     def ignored(self, step: Step) -> ScriptStep:
@@ -320,8 +397,12 @@ def _merged(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
     return tuple(sizes.items())
 
 
-def _watching(script: tuple[ScriptStep, ...] | None, other: tuple[ScriptStep, ...] | None) -> tuple[ScriptStep, ...] | None:
-    """A script that also looks at what another one looks at, as long as both are at the same exits."""
+def _watching(
+    script: tuple[ScriptStep, ...] | None, other: tuple[ScriptStep, ...] | None
+) -> tuple[ScriptStep, ...] | None:
+    """A script that also looks at what another one looks at, as long as both are at the same
+    exits.
+    """
     if script is None or other is None:
         return script
     out = list(script)
@@ -338,7 +419,9 @@ def _watching(script: tuple[ScriptStep, ...] | None, other: tuple[ScriptStep, ..
 
 def _expects_error(steps: Iterable[Step], ioctl: str) -> bool:
     """Whether a step expects this ioctl to fail."""
-    return any(step.fields.get("ioctl") == ioctl or _expects_error(step.steps, ioctl) for step in steps)
+    return any(
+        step.fields.get("ioctl") == ioctl or _expects_error(step.steps, ioctl) for step in steps
+    )
 
 
 def _waits(steps: Iterable[Step], rounds: int) -> Iterator[tuple[Step, int]]:

@@ -1,4 +1,6 @@
-"""Names to numbers: expressions, matchers, memory checks and host actions of one case, with every problem collected."""
+"""Names to numbers: expressions, matchers, memory checks and host actions of one case, with every
+problem collected.
+"""
 
 from __future__ import annotations
 
@@ -42,18 +44,30 @@ class Resolver:
         self.problems.append(Problem(self.file, place.line, place.column, message))
 
     def number(self, expr: Expr, bits: int = 64) -> int:
-        """The value of an expression as an unsigned number of `bits`; negative ones are two's complement."""
+        """The value of an expression as an unsigned number of `bits`; negative ones are two's
+        complement.
+        """
         value = expr.offset
         if expr.symbol is not None:
             if expr.symbol not in self.symbols:
                 close = difflib.get_close_matches(expr.symbol, self.symbols, 1)
-                hint = mistaken(expr.symbol) or (f"did you mean {close[0]}?" if close else "write one of its labels, or a number")
-                self.problem(expr.place, f"symbol {expr.symbol} is not defined in the program: {hint}")
+                hint = mistaken(expr.symbol) or (
+                    f"did you mean {close[0]}?" if close else "write one of its labels, or a number"
+                )
+                self.problem(
+                    expr.place, f"symbol {expr.symbol} is not defined in the program: {hint}"
+                )
                 return 0
             value += self.symbols[expr.symbol]
         if not -(1 << (bits - 1)) <= value < 1 << bits:
-            most = f"{(1 << bits) - 1:#x} is the most" if value > 0 else f"-{1 << (bits - 1):#x} is the least"
-            self.problem(expr.place, f"{expr} is {value:#x}, which does not fit in {bits} bits: {most}")
+            most = (
+                f"{(1 << bits) - 1:#x} is the most"
+                if value > 0
+                else f"-{1 << (bits - 1):#x} is the least"
+            )
+            self.problem(
+                expr.place, f"{expr} is {value:#x}, which does not fit in {bits} bits: {most}"
+            )
             return 0
         return value & ((1 << bits) - 1)
 
@@ -63,7 +77,11 @@ class Resolver:
             return self.number(value, bits)
         if isinstance(value, Match):
             numbers = {key: self.matcher(number, bits) for key, number in value.numbers.items()}
-            if value.kind == "series" and (step := value.numbers["step"]).offset < 0 and step.symbol is None:
+            if (
+                value.kind == "series"
+                and (step := value.numbers["step"]).offset < 0
+                and step.symbol is None
+            ):
                 numbers["step"] = step.offset
             if value.kind == "series" and bits != 64:
                 numbers["bits"] = bits
@@ -72,18 +90,32 @@ class Resolver:
             return [self.matcher(member, bits) for member in value]
         if isinstance(value, Mapping):
             # One part of an emulated access; its data may be as wide as a dc zva.
-            return {key: self.matcher(member, 512 if key == "data" else bits) for key, member in value.items()}
+            return {
+                key: self.matcher(member, 512 if key == "data" else bits)
+                for key, member in value.items()
+            }
         return value
 
-    def fields(self, name: str, fields: Mapping[str, Any], arch: str, place: Place) -> dict[str, Any]:
-        """The members of an exit, each at its own width; `data` at that of `len` or `size` where that is written."""
+    def fields(
+        self, name: str, fields: Mapping[str, Any], arch: str, place: Place
+    ) -> dict[str, Any]:
+        """The members of an exit, each at its own width; `data` at that of `len` or `size` where
+        that is written.
+        """
         bits = _member_bits(name, arch)
         length = fields.get("len", fields.get("size"))
         if isinstance(length, Expr) and length.symbol is None and length.offset in (1, 2, 4, 8):
             bits = {**bits, "data": 8 * length.offset}
-        elif isinstance(data := fields.get("data"), Expr) and data.symbol is None and data.offset < 0 and name in ("mmio", "io"):
+        elif (
+            isinstance(data := fields.get("data"), Expr)
+            and data.symbol is None
+            and data.offset < 0
+            and name in ("mmio", "io")
+        ):
             key = "len" if name == "mmio" else "size"
-            self.problem(data.place, f"a negative data has no width without {key}: write {key} beside it")
+            self.problem(
+                data.place, f"a negative data has no width without {key}: write {key} beside it"
+            )
         out = {key: self.matcher(value, bits.get(key, 64)) for key, value in fields.items()}
         if name == "io" and isinstance(data := out.get("data"), list) and len(data) == 1:
             # One element is a number, as KVM's exit has it.
@@ -122,7 +154,9 @@ class Resolver:
 
     def capability(self, enable: Enable) -> Capability:
         """A capability with its number and the descriptor that it is enabled on."""
-        return Capability(enable.cap, CAPABILITIES[enable.cap], enable.args, enable.cap in ON_VCPU, enable.errno)
+        return Capability(
+            enable.cap, CAPABILITIES[enable.cap], enable.args, enable.cap in ON_VCPU, enable.errno
+        )
 
     def actions(self, actions: tuple[ActionWritten, ...], arch: str) -> tuple[Action, ...]:
         """Host actions in the form that the executor takes."""
@@ -155,12 +189,17 @@ class Resolver:
 
 def _write_memory(resolver: Resolver, args: Mapping[str, Any], arch: str) -> list[dict[str, Any]]:
     checks: tuple[MemoryCheck, ...] = args["memory"]
-    return [{"gpa": resolver.number(check.at), "data": resolver.bytes_of(check).hex()} for check in checks]
+    return [
+        {"gpa": resolver.number(check.at), "data": resolver.bytes_of(check).hex()}
+        for check in checks
+    ]
 
 
 # Actions that are not "fill a struct and call an ioctl": what the executor is given for each.
 FORMS: dict[str, Callable[[Resolver, Mapping[str, Any], str], list[dict[str, Any]]]] = {
-    "set_regs": lambda r, args, arch: [{name: r.number(value, widths(arch).get(name, 64)) for name, value in args.items()}],
+    "set_regs": lambda r, args, arch: [
+        {name: r.number(value, widths(arch).get(name, 64)) for name, value in args.items()}
+    ],
     "write_memory": _write_memory,
     "set_memslot": lambda r, args, arch: [encode(r.memslot(args["memslot"]))],
     "delete_memslot": lambda r, args, arch: [{"slot": args["slot"]}],
@@ -179,7 +218,10 @@ def actions_of(steps: Iterable[Step]) -> Iterator[ActionWritten]:
 @cache
 def _member_bits(name: str, arch: str) -> Mapping[str, int]:
     """The bits of each member of an exit."""
-    return {f.name: 64 if f.fmt == "8s" else 8 * struct.calcsize("=" + f.fmt) for f in exits.fields_of(name, arch)}
+    return {
+        f.name: 64 if f.fmt == "8s" else 8 * struct.calcsize("=" + f.fmt)
+        for f in exits.fields_of(name, arch)
+    }
 
 
 def memory_size(expected: MemoryExpected) -> int:

@@ -1,4 +1,5 @@
-"""What `kvmscen show` shows of a file: the memory map, the symbols and the listing of each case, as data.
+"""What `kvmscen show` shows of a file: the memory map, the symbols and the listing of each case, as
+data.
 
 kvmscen.cli.listing writes it as text.
 """
@@ -20,12 +21,17 @@ Json = dict[str, Any]
 
 
 def show(file: str, only: str | None, assembler: str | None = None) -> Json:
-    """`{"cases": [...], "problems": (Problem, ...)}` of a file: what is right in it, or in the case `only`, and what is wrong."""
+    """`{"cases": [...], "problems": (Problem, ...)}` of a file: what is right in it, or in the case
+    `only`, and what is wrong.
+    """
     found = read(file)
     scenario = found.scenario.assembled_by(assembler)
     if only is not None and found.names and only not in found.names:
         names = ", ".join(found.names)
-        return {"cases": [], "problems": (Problem(file, 0, 0, f"there is no case {only!r}; the cases are {names}"),)}
+        return {
+            "cases": [],
+            "problems": (Problem(file, 0, 0, f"there is no case {only!r}; the cases are {names}"),),
+        }
     cases = [case for case in scenario.cases if only is None or case.name == only]
     planned, problems = laid_out(scenario, cases)
     problems += [p for p in found.problems if only is None or not p.cases or only in p.cases]
@@ -49,7 +55,9 @@ def _case(case: Case, planned: Plan) -> Json:
         ],
         "symbols": planned.symbols,
         "memslots": [_slot(slot) for slot in planned.memslots],
-        "tables": None if planned.tables is None else {"gpa": planned.tables[0], "size": planned.tables[1]},
+        "tables": None
+        if planned.tables is None
+        else {"gpa": planned.tables[0], "size": planned.tables[1]},
         "entry": planned.entry,
         "listing": _listing(planned),
     }
@@ -71,7 +79,9 @@ def _listing(planned: Plan) -> list[Json]:
 
 
 def _rows(legend: Legend) -> Iterator[tuple[int, int, int | None, str, str]]:
-    """(gpa, size, line, file, text): statements, or of a linked program its source lines, and symbols that have none."""
+    """(gpa, size, line, file, text): statements, or of a linked program its source lines, and
+    symbols that have none.
+    """
     for start, size, line, text in legend.lines:
         if line:
             yield start, size, line, legend.file, text

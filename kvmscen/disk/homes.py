@@ -9,9 +9,11 @@ from kvmscen.errors import HostError
 
 
 def folder(variable: str, default: str) -> Path:
-    """`kvmscen` below the folder that `variable` names, else below `default` in the user's home. It need not be there.
+    """`kvmscen` below the folder that `variable` names, else below `default` in the user's home. It
+    need not be there.
 
-    Raises HostError where there is no home. By the specification a path that is not absolute counts as none.
+    Raises HostError where there is no home. By the specification a path that is not absolute counts
+    as none.
     """
     given = os.environ.get(variable, "")
     if os.path.isabs(given):

@@ -1,8 +1,9 @@
-"""Private folders for programs that write files (GNU as and ld): in memory where there is room, and gone afterwards.
+"""Private folders for programs that write files (GNU as and ld): in memory where there is room, and
+gone afterwards.
 
-A folder is locked (flock) by the process that uses it, for as long as that lives. So whoever can lock one knows that its owner
-is dead, in whichever container that ran, and removes it: `sweep`. kvmscen does so when it starts such a process, and when it has
-ended one.
+A folder is locked (flock) by the process that uses it, for as long as that lives. So whoever can
+lock one knows that its owner is dead, in whichever container that ran, and removes it: `sweep`.
+kvmscen does so when it starts such a process, and when it has ended one.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from pathlib import Path
 
 _SHARED = "/dev/shm"
 PREFIX = "kvmscen-gnu-"
-# Of what there is in memory others want some too; a small /dev/shm (a container's has 64 MiB) will do for most programs.
+# Of what there is in memory others want some too; a small /dev/shm (a container's has 64 MiB) will
+# do for most programs.
 _ROOM = 16 << 20
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _TRIES, _PAUSE = 100, 0.02
@@ -77,7 +79,9 @@ def rooms() -> list[str]:
 
 @contextmanager
 def folder(place: str) -> Iterator[Path]:
-    """A new private folder, removed at the end. Raises Full where there is no room, at its making or in what is done in it."""
+    """A new private folder, removed at the end. Raises Full where there is no room, at its making
+    or in what is done in it.
+    """
     try:
         path, lock = _made(place)
         _own.add(path)
@@ -112,7 +116,9 @@ def _made(place: str) -> tuple[Path, int]:
 
 
 def remove_own() -> None:
-    """Remove the folders of this process, or of the one that it was forked from; whatever wrote into them is about to end."""
+    """Remove the folders of this process, or of the one that it was forked from; whatever wrote
+    into them is about to end.
+    """
     for path in list(_own):
         for _ in range(_TRIES):
             shutil.rmtree(path, ignore_errors=True)

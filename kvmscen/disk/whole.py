@@ -1,4 +1,6 @@
-"""Files that are written whole or not at all, and files that are read whole where they are not too large."""
+"""Files that are written whole or not at all, and files that are read whole where they are not too
+large.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +23,11 @@ class TooLarge(OSError):
 
 
 def write(path: str | os.PathLike[str], text: str, lasting: bool = False) -> None:
-    """Put `text` into a file: what was there stays until all of it is written. `lasting`: also if the machine stops then.
+    """Put `text` into a file: what was there stays until all of it is written. `lasting`: also if
+    the machine stops then.
 
-    What is no regular file (a pipe, a terminal, /dev/stdout) is written to as it is. Raises OSError, and then a file that was
-    there is as it was, and one that was not is not there.
+    What is no regular file (a pipe, a terminal, /dev/stdout) is written to as it is. Raises
+    OSError, and then a file that was there is as it was, and one that was not is not there.
     """
     data = text.encode("utf-8", "backslashreplace")
     place = _followed(os.fspath(path))
@@ -70,7 +73,9 @@ def _replace(place: str, data: bytes, there: os.stat_result | None, lasting: boo
 
 
 def _followed(path: str) -> str:
-    """Where a path leads to, so that a link stays one; a descriptor's own name in /dev or /proc is not followed further."""
+    """Where a path leads to, so that a link stays one; a descriptor's own name in /dev or /proc is
+    not followed further.
+    """
     for _ in range(_LINKS):
         if _OPEN.fullmatch(path) or not os.path.islink(path):
             break
@@ -100,7 +105,9 @@ def _settle(folder: str) -> None:
 
 
 def read(path: str | os.PathLike[str], most: int) -> bytes:
-    """All of a regular file of `most` bytes at most. Raises OSError; TooLarge where it is larger, before it is read."""
+    """All of a regular file of `most` bytes at most. Raises OSError; TooLarge where it is larger,
+    before it is read.
+    """
     # Not a pipe that never ends.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
@@ -112,7 +119,9 @@ def read(path: str | os.PathLike[str], most: int) -> bytes:
         raw = b""
         # A file of /proc has no size before it is read.
         wanted = min(most, max(status.st_size, _PIECE)) + 1
-        while status.st_size <= most and len(raw) <= most and (piece := os.read(descriptor, wanted)):
+        while (
+            status.st_size <= most and len(raw) <= most and (piece := os.read(descriptor, wanted))
+        ):
             raw = raw + piece if raw else piece
         if max(status.st_size, len(raw)) > most:
             raise TooLarge(errno.EFBIG, f"it has more than {most:,} bytes")

@@ -17,7 +17,9 @@ OnFile = Callable[[str, int, list[Problem], list[Problem]], None]
 
 
 def check(files: Sequence[str], assembler: str | None, on_file: OnFile) -> list[Problem]:
-    """Everything short of running, file by file; `on_file(file, cases, problems, notes)` in the order of the files."""
+    """Everything short of running, file by file; `on_file(file, cases, problems, notes)` in the
+    order of the files.
+    """
     confinement.check()
     count = max(1, min(os.cpu_count() or 1, -(-len(files) // work.FILES_A_CHILD)))
     children = [work.prepare_child(files) for _ in range(count)]
@@ -30,11 +32,19 @@ def check(files: Sequence[str], assembler: str | None, on_file: OnFile) -> list[
         left: list[tuple[int, str]] = []
         while left := left + work.take(waiting, work.AHEAD - len(left)):
             try:
-                for reply in child.ask_ahead([_checking(file, assembler) for _, file in left], work.PREPARE_SECONDS):
+                for reply in child.ask_ahead(
+                    [_checking(file, assembler) for _, file in left], work.PREPARE_SECONDS
+                ):
                     number, file = left[0]
-                    broke = [work.unprepared(file, f"preparing broke: {reply['broke']}")] if "broke" in reply else []
+                    broke = (
+                        [work.unprepared(file, f"preparing broke: {reply['broke']}")]
+                        if "broke" in reply
+                        else []
+                    )
                     notes = [Problem(**note) for note in reply.get("notes", ())]
-                    done.put((number, reply.get("cases", 0), broke or work.problems_of(reply), notes))
+                    done.put(
+                        (number, reply.get("cases", 0), broke or work.problems_of(reply), notes)
+                    )
                     del left[0]
             except Exception as error:
                 child.kill()
@@ -64,7 +74,9 @@ def _checking(file: str, assembler: str | None) -> str:
 
 
 def show(file: str, case: str | None, assembler: str | None) -> Any:
-    """What `kvmscen show` prints of one file, as data, through a prepare child: `{"cases": [...], "problems": [...]}`."""
+    """What `kvmscen show` prints of one file, as data, through a prepare child: `{"cases": [...],
+    "problems": [...]}`.
+    """
     confinement.check()
     child = work.prepare_child([file])
     try:

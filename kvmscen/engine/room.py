@@ -37,7 +37,11 @@ class Room:
 
     def keep(self, seen: Observation) -> bool:
         """Whether there is room to keep what was seen; if so it is counted."""
-        size = _EVENT * len(seen.events) + 2 * sum(map(weight, seen.events)) + sum(map(len, seen.memory.values()))
+        size = (
+            _EVENT * len(seen.events)
+            + 2 * sum(map(weight, seen.events))
+            + sum(map(len, seen.memory.values()))
+        )
         with self._changed:
             if self._seen + size > SEEN_MOST:
                 return False

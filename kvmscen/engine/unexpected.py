@@ -1,4 +1,6 @@
-"""What is said of an exception that nobody expected: one line that can be reported, and the traceback for who asks for it."""
+"""What is said of an exception that nobody expected: one line that can be reported, and the
+traceback for who asks for it.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,10 @@ from pathlib import Path
 
 from kvmscen import __version__
 
-_REPORT = "please report it where you got kvmscen, with this line and the file; KVMSCEN_DEBUG=1 shows where it broke"
+_REPORT = (
+    "please report it where you got kvmscen, with this line and the file; KVMSCEN_DEBUG=1 "
+    "shows where it broke"
+)
 
 
 def told(error: BaseException) -> str:
@@ -21,7 +26,18 @@ def told(error: BaseException) -> str:
         return "there is not enough memory"
     if isinstance(error, OSError) and error.strerror:
         # Files that are read or written on request have their own messages.
-        return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
-    at = "".join(f" at {Path(frame.filename).name}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)[-1:])
-    machine = f"kvmscen {__version__}, Python {platform.python_version()}, {platform.system()} {platform.release()}"
-    return f"kvmscen itself broke: {type(error).__name__}: {' '.join(str(error).split())}{at} ({machine}); {_REPORT}"
+        return (
+            f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
+        )
+    at = "".join(
+        f" at {Path(frame.filename).name}:{frame.lineno}"
+        for frame in traceback.extract_tb(error.__traceback__)[-1:]
+    )
+    machine = (
+        f"kvmscen {__version__}, Python {platform.python_version()}, {platform.system()} "
+        f"{platform.release()}"
+    )
+    return (
+        f"kvmscen itself broke: {type(error).__name__}: {' '.join(str(error).split())}{at} "
+        f"({machine}); {_REPORT}"
+    )

@@ -1,7 +1,9 @@
-"""The pipeline: files to prepare children, jobs to hosts, observations to verdicts, results in the order of the files.
+"""The pipeline: files to prepare children, jobs to hosts, observations to verdicts, results in the
+order of the files.
 
-The main process stays light: it holds no parser, schema or assembler. P prepare children turn files into jobs, J threads run
-them, each with its own executor of each host, and the calling thread takes the results.
+The main process stays light: it holds no parser, schema or assembler. P prepare children turn files
+into jobs, J threads run them, each with its own executor of each host, and the calling thread takes
+the results.
 """
 
 from __future__ import annotations
@@ -32,13 +34,15 @@ from kvmscen.sent.codec import decode, encode
 Json = dict[str, Any]
 # More threads than this gain nothing: each has children of its own.
 MOST_AT_ONCE = 64
-# A file that takes longer to parse and assemble than this has brought its prepare child to a standstill.
+# A file that takes longer to parse and assemble than this has brought its prepare child to a
+# standstill.
 PREPARE_SECONDS = 30.0
 # Nothing new for so long, and the one who waits is told what runs.
 _PATIENCE = 0.5
 # One prepare child for so many files: starting another costs more than it saves on fewer.
 FILES_A_CHILD = 24
-# So many files are sent to a prepare child at once: a round trip for each takes 0.05 ms of CPU more.
+# So many files are sent to a prepare child at once: a round trip for each takes 0.05 ms of CPU
+# more.
 AHEAD = 8
 
 
@@ -54,7 +58,9 @@ class Selection(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """How far a run is: `share` from 0 to 1, which never falls; of how many files all is told; the case that has run longest."""
+    """How far a run is: `share` from 0 to 1, which never falls; of how many files all is told; the
+    case that has run longest.
+    """
 
     share: float
     files: int
@@ -75,9 +81,10 @@ def run(
 ) -> Run:
     """Run files on hosts and judge them.
 
-    `each`: every case on every host; else on the first that fits. `on_outcome` and `on_problem` are called in the order of the
-    files, `on_wait` now and then where that takes long. `problems` are those found before. Raises HostError when no host can run
-    here; where some of `each` can, the cases of the others are errors.
+    `each`: every case on every host; else on the first that fits. `on_outcome` and `on_problem` are
+    called in the order of the files, `on_wait` now and then where that takes long. `problems` are
+    those found before. Raises HostError when no host can run here; where some of `each` can, the
+    cases of the others are errors.
     """
     confinement.check()
     started, clock = time.time(), time.monotonic()
@@ -117,17 +124,29 @@ def run(
 
 
 def _found(
-    shared: Shared, files: Sequence[str], hosts: Sequence[Host], each: bool, selection: Selection, workers: int
+    shared: Shared,
+    files: Sequence[str],
+    hosts: Sequence[Host],
+    each: bool,
+    selection: Selection,
+    workers: int,
 ) -> Iterator[Problem | Progress | tuple[Outcome, Progress]]:
-    """What is wrong with hosts and files, and what came of cases, in the order in which it is told."""
-    shared.children += [prepare_child(files) for _ in range(max(1, min(os.cpu_count() or 1, -(-len(files) // FILES_A_CHILD))))]
+    """What is wrong with hosts and files, and what came of cases, in the order in which it is
+    told.
+    """
+    shared.children += [
+        prepare_child(files)
+        for _ in range(max(1, min(os.cpu_count() or 1, -(-len(files) // FILES_A_CHILD))))
+    ]
     for child in shared.children:
         child.spawn()
     usable, shared.dead = start(hosts, each)
     yield from shared.dead.values()
     for host in usable:
         yield from host.problems
-    _spread(shared, files, tuple(shared.children), hosts if each else usable, each, selection, workers)
+    _spread(
+        shared, files, tuple(shared.children), hosts if each else usable, each, selection, workers
+    )
     yield from _in_order(shared, len(files))
     yield from unknown(selection.cases, shared.names)
 
@@ -138,7 +157,9 @@ def broken(problems: Sequence[Problem]) -> Run:
 
 
 def unknown(asked: Sequence[str], there: Collection[str | None]) -> list[Problem]:
-    """The cases that are asked for by name and are in no file; none where a file could not be read, which is told itself."""
+    """The cases that are asked for by name and are in no file; none where a file could not be read,
+    which is told itself.
+    """
     import difflib  # here, since who mistypes nothing need not wait for it
 
     out: list[Problem] = []
@@ -146,7 +167,11 @@ def unknown(asked: Sequence[str], there: Collection[str | None]) -> list[Problem
     for name in asked if None not in there else ():
         if name not in known:
             close = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known[:8])}" + ", ..." * (len(known) > 8)
+            hint = (
+                f"did you mean {close[0]}?"
+                if close
+                else f"there are {', '.join(known[:8])}" + ", ..." * (len(known) > 8)
+            )
             out.append(Problem(OPTIONS, 0, 0, f"no file here has a case {name}: {hint}"))
     return out
 
@@ -159,9 +184,11 @@ def new_id() -> str:
 
 
 def start(hosts: Sequence[Host], each: bool) -> tuple[list[Host], dict[str, Problem]]:
-    """Start hosts side by side and wait for their facts: those that can run here, and by name what keeps the others.
+    """Start hosts side by side and wait for their facts: those that can run here, and by name what
+    keeps the others.
 
-    Without `each` nobody asked for the others, and they are not told. Raises HostError where none can.
+    Without `each` nobody asked for the others, and they are not told. Raises HostError where none
+    can.
     """
     reasons: dict[str, str] = {}
     for step in ("start", "wait"):
@@ -177,7 +204,9 @@ def start(hosts: Sequence[Host], each: bool) -> tuple[list[Host], dict[str, Prob
     usable = [host for host in hosts if host.name not in reasons]
     if not usable:
         raise HostError("; ".join(reasons.values()))
-    return usable, {name: Problem(HOST, 0, 0, reason, ours=True) for name, reason in reasons.items() if each}
+    return usable, {
+        name: Problem(HOST, 0, 0, reason, ours=True) for name, reason in reasons.items() if each
+    }
 
 
 def prepare_child(files: Sequence[str]) -> Child:
@@ -212,19 +241,24 @@ def _spread(
 
 
 def threads(target: Callable[..., None], each: Sequence[tuple[Any, ...]]) -> None:
-    """A thread for each of these arguments, or as many as there can be: they share their work. Raises HostError without any."""
+    """A thread for each of these arguments, or as many as there can be: they share their work.
+    Raises HostError without any.
+    """
     for number, arguments in enumerate(each):
         try:
             threading.Thread(target=target, args=arguments, daemon=True).start()
         except RuntimeError:
             if number == 0:
                 raise HostError(
-                    "no thread can be started here: raise the limit on processes (ulimit -u) or on memory (ulimit -v)"
+                    "no thread can be started here: raise the limit on processes (ulimit -u) or on "
+                    "memory (ulimit -v)"
                 ) from None
             return
 
 
-def _prepare_all(shared: Shared, child: Child, targets: dict[str, Any], selection: Selection) -> None:
+def _prepare_all(
+    shared: Shared, child: Child, targets: dict[str, Any], selection: Selection
+) -> None:
     """A thread: files to jobs, through one prepare child."""
     told: object = None
     left: list[tuple[int, str]] = []
@@ -233,13 +267,18 @@ def _prepare_all(shared: Shared, child: Child, targets: dict[str, Any], selectio
             if told != child.process_id:
                 ask_prepare(child, **targets)
                 told = child.process_id
-            requests = ({"run": file, "text": selection.text, "cases": selection.cases} for _, file in left)
-            for reply in child.ask_ahead([json.dumps(request)[1:-1] for request in requests], PREPARE_SECONDS):
+            requests = (
+                {"run": file, "text": selection.text, "cases": selection.cases} for _, file in left
+            )
+            for reply in child.ask_ahead(
+                [json.dumps(request)[1:-1] for request in requests], PREPARE_SECONDS
+            ):
                 _prepared(shared, *left[0], reply)
                 del left[0]
         except Exception as error:
-            # The first file without a reply did it: it is told, and the others get a new child. A thread that died of what
-            # is our own mistake would leave its files without a result and the run waiting for them.
+            # The first file without a reply did it: it is told, and the others get a new child. A
+            # thread that died of what is our own mistake would leave its files without a result and
+            # the run waiting for them.
             child.kill()
             number, file = left.pop(0)
             shared.done.put(Read(number, [unprepared(file, why(error))], 0))
@@ -300,13 +339,18 @@ def _execute_all(shared: Shared, hosts: dict[str, Host]) -> None:
         del shared.running[threading.get_ident()]
         shared.room.taken(_size(job))
         if found.observation is not None and not shared.room.keep(found.observation):
-            say = f"what the cases of this run saw takes more than {SEEN_MOST >> 30} GiB: run fewer at once, or look at less"
+            say = (
+                f"what the cases of this run saw takes more than {SEEN_MOST >> 30} GiB: run "
+                f"fewer at once, or look at less"
+            )
             found = result(job, "ERROR", say)
         facts = next((known for known in hosts[job.host].facts if known.arch == job.arch), None)
         shared.done.put(Ran(due.file, due.number, Outcome(job, found, facts)))
 
 
-def _execute(shared: Shared, hosts: dict[str, Host], executors: dict[str, Executor], job: Job) -> Result:
+def _execute(
+    shared: Shared, hosts: dict[str, Host], executors: dict[str, Executor], job: Job
+) -> Result:
     if job.host in shared.dead:
         archs = hosts[job.host].archs
         if archs is not None and job.arch not in archs:
@@ -329,8 +373,12 @@ def _execute(shared: Shared, hosts: dict[str, Host], executors: dict[str, Execut
         return result(job, "ERROR", why(error))
 
 
-def _in_order(shared: Shared, files: int) -> Iterator[Problem | Progress | tuple[Outcome, Progress]]:
-    """Problems and results in the order of files and cases, each as soon as those before it are there."""
+def _in_order(
+    shared: Shared, files: int
+) -> Iterator[Problem | Progress | tuple[Outcome, Progress]]:
+    """Problems and results in the order of files and cases, each as soon as those before it are
+    there.
+    """
     counts: dict[int, int] = {}
     problems: dict[int, list[Problem]] = {}
     results: dict[tuple[int, int], Outcome] = {}

@@ -1,7 +1,7 @@
 """The hosts by the name on the command line: one file each, one line here.
 
-A host has a `name` (exactly the text given to --on), and after `wait` its `facts`; `executor()` makes
-one Executor a worker thread, whose one verb is `execute(machine) -> Observation`.
+A host has a `name` (exactly the text given to --on), and after `wait` its `facts`; `executor()`
+makes one Executor a worker thread, whose one verb is `execute(machine) -> Observation`.
 """
 
 from __future__ import annotations
@@ -28,9 +28,11 @@ class Executor(Protocol):
 
 
 class Host(Protocol):
-    """Where guests run. `problems`, after `wait`: what of it is damaged, though the rest can be used.
+    """Where guests run. `problems`, after `wait`: what of it is damaged, though the rest can be
+    used.
 
-    `archs`: the architectures that it would run if it could run at all; None where that is known only by `facts`.
+    `archs`: the architectures that it would run if it could run at all; None where that is known
+    only by `facts`.
     """
 
     name: str
@@ -44,7 +46,9 @@ class Host(Protocol):
         """Begin starting; returns at once."""
 
     def wait(self) -> None:
-        """Until `facts` are there; raises HostError with the reason when the host cannot run here."""
+        """Until `facts` are there; raises HostError with the reason when the host cannot run
+        here.
+        """
 
     def executor(self) -> Executor:
         """A new Executor, for one thread."""
@@ -54,7 +58,9 @@ class Host(Protocol):
 
 
 class HostKind(NamedTuple):
-    """One kind of host: how it is written, where its class is (empty: not yet), and what it does, for people."""
+    """One kind of host: how it is written, where its class is (empty: not yet), and what it does,
+    for people.
+    """
 
     usage: str
     place: str
@@ -64,20 +70,31 @@ class HostKind(NamedTuple):
 HOSTS: dict[str, HostKind] = {
     "kvm": HostKind("kvm", "kvmscen.hosts.kvm:KvmHost", "this machine's /dev/kvm"),
     "model": HostKind(
-        "model[@KERNEL]", "kvmscen.hosts.model:ModelHost", "predicts the exits, without KVM; of that kernel where it is named"
+        "model[@KERNEL]",
+        "kvmscen.hosts.model:ModelHost",
+        "predicts the exits, without KVM; of that kernel where it is named",
     ),
     "replay": HostKind(
-        "replay:FILE", "kvmscen.hosts.replay:ReplayHost", "gives back what run --record kept; FILE may be a folder"
+        "replay:FILE",
+        "kvmscen.hosts.replay:ReplayHost",
+        "gives back what run --record kept; FILE may be a folder",
     ),
     "qemu": HostKind(
-        "qemu:ARCH[@KERNEL]", "kvmscen.hosts.qemu.host:QemuHost", "real KVM of any architecture, inside a Linux that QEMU boots"
+        "qemu:ARCH[@KERNEL]",
+        "kvmscen.hosts.qemu.host:QemuHost",
+        "real KVM of any architecture, inside a Linux that QEMU boots",
     ),
-    "ssh": HostKind("ssh:USER@HOST[:PORT]", "kvmscen.hosts.ssh:SshHost", "real KVM of another machine, which needs python3 only"),
+    "ssh": HostKind(
+        "ssh:USER@HOST[:PORT]",
+        "kvmscen.hosts.ssh:SshHost",
+        "real KVM of another machine, which needs python3 only",
+    ),
 }
 
 
 def defaults(tell: Callable[[str], None]) -> list[Host]:
-    """What runs a case when no --on is given: the first of these that can and that fits its architecture.
+    """What runs a case when no --on is given: the first of these that can and that fits its
+    architecture.
 
     `tell` is called where it cannot be known what is prepared.
     """
@@ -90,7 +107,9 @@ def defaults(tell: Callable[[str], None]) -> list[Host]:
 
 
 def prepared() -> list[Host]:
-    """The qemu hosts that are prepared: of each architecture the newest. Raises HostError where that cannot be known."""
+    """The qemu hosts that are prepared: of each architecture the newest. Raises HostError where
+    that cannot be known.
+    """
     from kvmscen.hosts.qemu import store  # here, since most machines have none
 
     if not os.path.lexists(store.home() / "machines") and os.access(store.home().parent, os.X_OK):
@@ -106,7 +125,9 @@ def usages() -> str:
 
 
 def host(name: str) -> Host:
-    """The host that a text given to --on means. Raises UsageError for a name that is none, HostError for one that cannot be."""
+    """The host that a text given to --on means. Raises UsageError for a name that is none,
+    HostError for one that cannot be.
+    """
     kind = name.partition(":")[0].partition("@")[0]
     row = HOSTS.get(kind)
     if row is None:

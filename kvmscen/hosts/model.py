@@ -1,4 +1,6 @@
-"""The `model` host: Unicorn and rules of KVM predict the exits, in a child process. `model@6.1` predicts that kernel."""
+"""The `model` host: Unicorn and rules of KVM predict the exits, in a child process. `model@6.1`
+predicts that kernel.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ class ModelHost(ChildHost):
     def __init__(self, name: str) -> None:
         _, at, kernel = name.partition("@")
         if ":" in name or (at and not re.fullmatch(r"[0-9]+(\.[0-9]+)*", kernel)):
-            raise UsageError(f"there is no host {name!r}; write model, or model@6.1 for the kernel to predict")
+            raise UsageError(
+                f"there is no host {name!r}; write model, or model@6.1 for the kernel to predict"
+            )
         self.kernel = kernel
         super().__init__(name)
 

@@ -28,7 +28,9 @@ Json = dict[str, Any]
 
 
 class Recording(NamedTuple):
-    """What a file holds: `name` is the case's, `host` the text given to --on, `machine` the digest of what was run."""
+    """What a file holds: `name` is the case's, `host` the text given to --on, `machine` the digest
+    of what was run.
+    """
 
     format: str
     version: int
@@ -45,10 +47,18 @@ def recording(name: str, host: str, facts: Facts, digest: str, observation: Obse
     return json.dumps(encode(made), indent=1) + "\n"
 
 
-def keep(folder: Path, name: str, host: str, facts: Facts, digest: str, observation: Observation) -> None:
-    """Write a recording into a folder; that of the same case, host and Machine is replaced. Raises OSError."""
-    whole.write(folder / file_name(name, host, digest), recording(name, host, facts, digest, observation))
-    old = folder / (_NOT_PLAIN.sub("-", f"{name.replace(':', '-', 1)}@{host}-{digest[7:15]}") + ".json")
+def keep(
+    folder: Path, name: str, host: str, facts: Facts, digest: str, observation: Observation
+) -> None:
+    """Write a recording into a folder; that of the same case, host and Machine is replaced. Raises
+    OSError.
+    """
+    whole.write(
+        folder / file_name(name, host, digest), recording(name, host, facts, digest, observation)
+    )
+    old = folder / (
+        _NOT_PLAIN.sub("-", f"{name.replace(':', '-', 1)}@{host}-{digest[7:15]}") + ".json"
+    )
     try:
         held = read(old)
         if (held.name, held.host, held.machine) == (name, host, digest):
@@ -59,7 +69,8 @@ def keep(folder: Path, name: str, host: str, facts: Facts, digest: str, observat
 
 
 def file_name(name: str, host: str, digest: str) -> str:
-    """What a recording's file is called: never as that of another case, host or Machine, and never too long.
+    """What a recording's file is called: never as that of another case, host or Machine, and never
+    too long.
 
     `a-b@kvm` and `a+b@kvm` look alike once they are plain, so the end tells what was meant.
     """
@@ -71,11 +82,15 @@ def file_name(name: str, host: str, digest: str) -> str:
 
 
 def may_be_of(file: Path, name: str, digest: str) -> bool:
-    """Whether a file, which cannot be read, may be the recording of this case, as far as its name tells."""
+    """Whether a file, which cannot be read, may be the recording of this case, as far as its name
+    tells.
+    """
     if not _OURS.search(file.stem):
         return True
     plain = _NOT_PLAIN.sub("-", name)
-    return digest[7:15] in file.stem or file.stem.startswith((f"{plain}-", plain[:100] if len(plain) > 100 else f"{plain}-"))
+    return digest[7:15] in file.stem or file.stem.startswith(
+        (f"{plain}-", plain[:100] if len(plain) > 100 else f"{plain}-")
+    )
 
 
 def read(file: Path) -> Recording:
@@ -83,14 +98,18 @@ def read(file: Path) -> Recording:
     try:
         data: Json = bounded.parse(whole.read(file, _MOST).decode())
         if data["format"] != FORMAT or data["version"] != VERSION:
-            raise HostError(f"{file} is not a recording that this kvmscen reads ({FORMAT} version {VERSION})")
+            raise HostError(
+                f"{file} is not a recording that this kvmscen reads ({FORMAT} version {VERSION})"
+            )
         held = decode(Recording, data)
         if not all(isinstance(text, str) for text in (held.name, held.host, held.machine)):
             raise TypeError
         shapes.facts(held.facts)
         shapes.check(held.observation)
     except OSError as error:
-        raise HostError(f"{file} cannot be read: {error.strerror or os.strerror(error.errno or 0)}") from None
+        raise HostError(
+            f"{file} cannot be read: {error.strerror or os.strerror(error.errno or 0)}"
+        ) from None
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError):
         raise HostError(f"{file} is not a recording made by kvmscen run --record") from None
     return held

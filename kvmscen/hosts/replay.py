@@ -1,4 +1,6 @@
-"""The `replay:FILE` host: Observations recorded earlier with --record, FILE being one of them or a folder of them."""
+"""The `replay:FILE` host: Observations recorded earlier with --record, FILE being one of them or a
+folder of them.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ class ReplayHost:
         """Nothing to start."""
 
     def wait(self) -> None:
-        """Read the recordings. One of a folder that is damaged is a problem of its own case; the others count."""
+        """Read the recordings. One of a folder that is damaged is a problem of its own case; the
+        others count.
+        """
         path = Path(self.path)
         # The newer of two recordings of one case is the one that counts.
         files = sorted(path.rglob("*.json"), key=_age) if path.is_dir() else [path]
@@ -59,11 +63,16 @@ class ReplayHost:
             known = recording.facts
             held += file.stat().st_size
             seen = recording.observation if held <= _HELD else None
-            kept.setdefault(known.arch, []).append((known, (recording.name, recording.machine), file, seen))
+            kept.setdefault(known.arch, []).append(
+                (known, (recording.name, recording.machine), file, seen)
+            )
         if not kept:
-            raise problems[0][1] if problems else HostError(f"there are no recordings in {self.path}")
+            raise (
+                problems[0][1] if problems else HostError(f"there are no recordings in {self.path}")
+            )
         self.problems = tuple(
-            Problem(str(file), 0, 0, f"this recording is not replayed: {error}", ours=True) for file, error in problems
+            Problem(str(file), 0, 0, f"this recording is not replayed: {error}", ours=True)
+            for file, error in problems
         )
         self.facts = tuple(_chosen([known for known, *_ in found]) for found in kept.values())
         for known, of, file, seen in (one for found in kept.values() for one in found):
@@ -75,7 +84,9 @@ class ReplayHost:
         return self
 
     def execute(self, machine: Sealed) -> Observation:
-        """The recorded Observation of this machine. Raises NotRecorded; HostError where its version is another."""
+        """The recorded Observation of this machine. Raises NotRecorded; HostError where its version
+        is another.
+        """
         try:
             file, seen = self._found[machine.name, machine.digest]
         except KeyError:
@@ -85,13 +96,17 @@ class ReplayHost:
         try:
             return retraced(decode(Machine, json.loads(machine.text)), seen)
         except (ValueError, KeyError, TypeError, AttributeError, IndexError):
-            raise HostError(f"the recording of {machine.name} holds what no host writes: record it again") from None
+            raise HostError(
+                f"the recording of {machine.name} holds what no host writes: record it again"
+            ) from None
 
     def _missing(self, machine: Sealed) -> HostError:
         """Why there is no recording of a machine."""
         for file in self._damaged:
             if recordings.may_be_of(file, machine.name, machine.digest):
-                return HostError(f"{file}, which may be the recording of this case, is damaged: record it again")
+                return HostError(
+                    f"{file}, which may be the recording of this case, is damaged: record it again"
+                )
         if any(name == machine.name for name, _ in self._found):
             return HostError("this case was recorded from another version of it: record it again")
         return NotRecorded("this case was not recorded")

@@ -1,4 +1,6 @@
-"""A recorded run, gone along the script as it is now: what is expected may have changed since, what the host did may not."""
+"""A recorded run, gone along the script as it is now: what is expected may have changed since, what
+the host did may not.
+"""
 
 from __future__ import annotations
 
@@ -14,19 +16,27 @@ _AGAIN = "record it again"
 
 
 def retraced(machine: Machine, seen: Observation) -> Observation:
-    """The Observation with each event at the step that it takes now. Raises HostError where the host would have done otherwise.
+    """The Observation with each event at the step that it takes now. Raises HostError where the
+    host would have done otherwise.
 
-    It would have, where another reply was due at an event, where it looked at other registers or memory, or where it stopped
-    because a story was over that goes on now.
+    It would have, where another reply was due at an event, where it looked at other registers or
+    memory, or where it stopped because a story was over that goes on now.
     """
     if machine.measure is not None:
         return seen
     trace = _Trace(machine, seen.stopped)
-    events = tuple(trace.take(event.single(nth)) for event in seen.events for nth in range(event.times))
-    if (seen.stopped in ("end", "expected") and trace.goes_on()) or (seen.stopped == "error" and trace.goes_on_behind_error):
+    events = tuple(
+        trace.take(event.single(nth)) for event in seen.events for nth in range(event.times)
+    )
+    if (seen.stopped in ("end", "expected") and trace.goes_on()) or (
+        seen.stopped == "error" and trace.goes_on_behind_error
+    ):
         raise HostError(f"this case was recorded up to the end of a shorter story: {_AGAIN}")
     if seen.stopped == "extra" and trace.extras < EXTRA_LIMIT:
-        raise HostError(f"this case was recorded up to the exits that no step took then, and steps take them now: {_AGAIN}")
+        raise HostError(
+            f"this case was recorded up to the exits that no step took then, and steps take them "
+            f"now: {_AGAIN}"
+        )
     if seen.regs and not set(machine.observe_regs) <= set(seen.regs):
         raise HostError(f"the recording lacks registers that `final` names now: {_AGAIN}")
     if not _covers(seen.memory, machine.observe_memory):
@@ -42,7 +52,8 @@ class _Trace:
         # How an Event.op named a step then, and how it does now.
         self.names: dict[tuple[int, str], str] = {}
         self.now: dict[tuple[int, str], Step] = {}
-        # vCPUs that stopped, and of these the ones whose exit leaves nothing to complete: nothing more can come of them.
+        # vCPUs that stopped, and of these the ones whose exit leaves nothing to complete: nothing
+        # more can come of them.
         self.ended: set[int] = set()
         self.left: set[int] = set()
         # Whether the last event ended the run, or failed and does not end it.
@@ -50,7 +61,9 @@ class _Trace:
 
     def goes_on(self) -> bool:
         """Whether a vCPU would be entered again behind the last event."""
-        return any(vcpu not in self.ended and not script.over() for vcpu, script in self.scripts.items())
+        return any(
+            vcpu not in self.ended and not script.over() for vcpu, script in self.scripts.items()
+        )
 
     @property
     def extras(self) -> int:
@@ -60,19 +73,28 @@ class _Trace:
         event = event._replace(op=self._op(event))
         script = self.scripts.get(event.vcpu)
         if script is None:
-            raise HostError(f"the recording has an event of vCPU {event.vcpu}, which the case has not: {_AGAIN}")
+            raise HostError(
+                f"the recording has an event of vCPU {event.vcpu}, which the case has not: {_AGAIN}"
+            )
         if event.kind == "succeeded" or (event.op is not None and self._errno(event) == event.name):
             return event
         # Behind the last step there is at most what completing its exit yielded.
-        if script.over() and (event.at is not None or (event.op is None and (self.stopped != "end" or not script.steps))):
+        if script.over() and (
+            event.at is not None
+            or (event.op is None and (self.stopped != "end" or not script.steps))
+        ):
             raise HostError(f"this case was recorded with a longer story: {_AGAIN}")
         if event.vcpu in self.left or self.failed:
-            raise HostError(f"this case was recorded with a `then` at an exit that ends its vCPU now: {_AGAIN}")
+            raise HostError(
+                f"this case was recorded with a `then` at an exit that ends its vCPU now: {_AGAIN}"
+            )
         verdict = script.take(event.kind, event.name, event.fields)
         if verdict.stop in ("expected", "error") and event.name != "arm_nisv":
             self.left.add(event.vcpu)
         self.failed = verdict.stop == "error"
-        self.goes_on_behind_error = event.kind == "error" and event.op is None and verdict.stop is None
+        self.goes_on_behind_error = (
+            event.kind == "error" and event.op is None and verdict.stop is None
+        )
         self._same(event, verdict)
         if verdict.stop is not None:
             self.ended.add(event.vcpu)
@@ -91,8 +113,12 @@ class _Trace:
             raise HostError(f"this case was recorded with its actions at other exits: {_AGAIN}")
         if step is None:
             return
-        if not set(step.observe_regs) <= set(event.regs or {}) or not _covers(event.memory or {}, step.observe_memory):
-            raise HostError(f"the recording lacks registers or memory that a step names now: {_AGAIN}")
+        if not set(step.observe_regs) <= set(event.regs or {}) or not _covers(
+            event.memory or {}, step.observe_memory
+        ):
+            raise HostError(
+                f"the recording lacks registers or memory that a step names now: {_AGAIN}"
+            )
 
     def _op(self, event: Event) -> str | None:
         name, then, number = (event.op or "").rpartition("/then/")
@@ -111,7 +137,9 @@ class _Trace:
 
 def _covers(memory: Mapping[int, bytes], ranges: Iterable[tuple[int, int]]) -> bool:
     """Whether these ranges were looked at; one where there was no memory was kept as nothing."""
-    return all(gpa in memory and (not memory[gpa] or len(memory[gpa]) >= size) for gpa, size in ranges)
+    return all(
+        gpa in memory and (not memory[gpa] or len(memory[gpa]) >= size) for gpa, size in ranges
+    )
 
 
 def _folded(events: Iterable[Event]) -> list[Event]:

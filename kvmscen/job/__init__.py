@@ -1,1 +1,3 @@
-"""What goes round the host: a Job, with what must be seen of it and what its addresses mean. Frozen values."""
+"""What goes round the host: a Job, with what must be seen of it and what its addresses mean. Frozen
+values.
+"""

@@ -1,4 +1,6 @@
-"""What must be seen, with every name resolved to its number. It goes round the host to diff, as JSON where it must."""
+"""What must be seen, with every name resolved to its number. It goes round the host to diff, as
+JSON where it must.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ Json = dict[str, Any]
 class Deed(NamedTuple):
     """What the host is told to do, as it is written: `text` is YAML of it, in file line `line`.
 
-    With `errno` it must fail so. An action is carried out as `parts` actions of the Machine, of which each must end so.
+    With `errno` it must fail so. An action is carried out as `parts` actions of the Machine, of
+    which each must end so.
     """
 
     text: str
@@ -28,7 +31,9 @@ def parts(deeds: Iterable[Deed]) -> list[Deed]:
 
 
 class MemoryExpected(NamedTuple):
-    """What memory holds at `gpa`: with a unit u8 to u64 a list of matchers, with `hex` the bytes' hex."""
+    """What memory holds at `gpa`: with a unit u8 to u64 a list of matchers, with `hex` the bytes'
+    hex.
+    """
 
     gpa: int
     unit: str
@@ -36,10 +41,12 @@ class MemoryExpected(NamedTuple):
 
 
 class Expected(NamedTuple):
-    """One step. `kind`: exit name, `error`, `timeout`, `group`. `fields`, `regs`: name to matcher (plain JSON data).
+    """One step. `kind`: exit name, `error`, `timeout`, `group`. `fields`, `regs`: name to matcher
+    (plain JSON data).
 
-    `where` names the fields that decide whether an exit is this step at all. `reply` are the members that user space must have
-    written back (None: none of the step's own), `answer` is YAML of them. `then` are the actions (None: not written).
+    `where` names the fields that decide whether an exit is this step at all. `reply` are the
+    members that user space must have written back (None: none of the step's own), `answer` is YAML
+    of them. `then` are the actions (None: not written).
     """
 
     kind: str
@@ -59,9 +66,11 @@ class Expected(NamedTuple):
 
 
 class Story(NamedTuple):
-    """The steps in order (None: nothing is compared but the end), exits to ignore, and the final state.
+    """The steps in order (None: nothing is compared but the end), exits to ignore, and the final
+    state.
 
-    `built` are capabilities, slots and vCPUs by the name that an Event's `op` gives them, `setup` the actions before the guest.
+    `built` are capabilities, slots and vCPUs by the name that an Event's `op` gives them, `setup`
+    the actions before the guest.
     """
 
     steps: tuple[Expected, ...] | None

@@ -1,4 +1,6 @@
-"""What goes between the engine and its prepare children: Targets there, Jobs back, each Job with the Legend to read it by."""
+"""What goes between the engine and its prepare children: Targets there, Jobs back, each Job with
+the Legend to read it by.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ _BY_GPA = attrgetter("gpa")
 
 
 class Line(NamedTuple):
-    """A line of the program, by its number in its file, and where its bytes lie: `size` of them at `gpa`."""
+    """A line of the program, by its number in its file, and where its bytes lie: `size` of them at
+    `gpa`.
+    """
 
     gpa: int
     size: int
@@ -34,11 +38,13 @@ class Span(NamedTuple):
 
 
 class Legend(NamedTuple):
-    """What a reader needs to read an event: the symbols, the sections, and the source lines, by gpa.
+    """What a reader needs to read an event: the symbols, the sections, and the source lines, by
+    gpa.
 
-    `file` is the file of the source lines as the scenario names it, empty for the scenario itself. Of a linked program the lines
-    are what stands between two symbols, with 0 as number and the first symbol's name as text; its source lines, with the name of
-    their file as text, are in `debug`. `note` is what to know of the program, or empty.
+    `file` is the file of the source lines as the scenario names it, empty for the scenario itself.
+    Of a linked program the lines are what stands between two symbols, with 0 as number and the
+    first symbol's name as text; its source lines, with the name of their file as text, are in
+    `debug`. `note` is what to know of the program, or empty.
     """
 
     symbols: Mapping[str, int]
@@ -50,14 +56,18 @@ class Legend(NamedTuple):
 
     @property
     def best(self) -> frozenset[str]:
-        """Of a linked program the names of functions and objects, rather than the linker's own for the same addresses."""
+        """Of a linked program the names of functions and objects, rather than the linker's own for
+        the same addresses.
+        """
         return frozenset(line.text for line in self.lines if not line.number)
 
     def source(self, pc: int | None, advanced: bool | None) -> str | None:
-        """`LINE: TEXT` or `FILE:LINE: TEXT` of the instruction at `pc`, or of the one before where pc has advanced already.
+        """`LINE: TEXT` or `FILE:LINE: TEXT` of the instruction at `pc`, or of the one before where
+        pc has advanced already.
 
-        Of a linked program it is `SYMBOL + OFFSET` of pc, with `(FILE:LINE)` of that instruction behind it where that is known.
-        `advanced` None (it cannot be told) takes what pc points at. None where the program has nothing there.
+        Of a linked program it is `SYMBOL + OFFSET` of pc, with `(FILE:LINE)` of that instruction
+        behind it where that is known. `advanced` None (it cannot be told) takes what pc points at.
+        None where the program has nothing there.
         """
         found = self.row(pc, advanced)
         if found is None or pc is None:
@@ -92,7 +102,9 @@ def _row(rows: Sequence[Line], at: int) -> Line | None:
 
 
 class Target(NamedTuple):
-    """A host as the prepare child sees it: its name, and its facts for each architecture that it runs."""
+    """A host as the prepare child sees it: its name, and its facts for each architecture that it
+    runs.
+    """
 
     name: str
     facts: tuple[Facts, ...]
@@ -108,10 +120,11 @@ def elsewhere(arch: str, runs: Sequence[str]) -> str:
 
 
 class Job(NamedTuple):
-    """One case for one host. `skip` is why it will not run there; else `machine` and `expectation` are set.
+    """One case for one host. `skip` is why it will not run there; else `machine` and `expectation`
+    are set.
 
-    `host` is the text given to --on. `legend` names addresses and source lines in reports. `wanted` is what is timed: then
-    there is no expectation.
+    `host` is the text given to --on. `legend` names addresses and source lines in reports. `wanted`
+    is what is timed: then there is no expectation.
     """
 
     file: str

@@ -1,4 +1,6 @@
-"""Steps and events in the scenario's own notation, so that what was expected and what was seen can be read side by side."""
+"""Steps and events in the scenario's own notation, so that what was expected and what was seen can
+be read side by side.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ _DECIMAL = ("len", "size", "count", "ndata", "suberror", "cpu", "slot")
 _NEAR = 0x1000
 _BEHIND = 64
 # What a scenario can write as a symbol; these words are something else in YAML.
-_SYMBOL = re.compile(r"(?!(?:~|null|true|false|\.inf|\.nan)$)[a-z_.$][\w.$]*", re.IGNORECASE | re.ASCII)
+_SYMBOL = re.compile(
+    r"(?!(?:~|null|true|false|\.inf|\.nan)$)[a-z_.$][\w.$]*", re.IGNORECASE | re.ASCII
+)
 
 
 class Notation:
@@ -31,7 +35,11 @@ class Notation:
         self.legend = legend
         self.arch = arch
         best = legend.best
-        usable = ((name, at) for name, at in legend.symbols.items() if not name.startswith("__") and _SYMBOL.fullmatch(name))
+        usable = (
+            (name, at)
+            for name, at in legend.symbols.items()
+            if not name.startswith("__") and _SYMBOL.fullmatch(name)
+        )
         # Of several at one address what a compiler has made up for itself comes last.
         named = sorted((at, name not in best, name.startswith("."), name) for name, at in usable)
         self._at = [at for at, _, _, _ in named]
@@ -40,19 +48,28 @@ class Notation:
     def address(self, value: int) -> str:
         """`counter + 8`, or a hex number where no symbol is near."""
         index = bisect_right(self._at, value) - 1
-        # Of several symbols at one address the first written name is as good as any: take the first by alphabet.
+        # Of several symbols at one address the first written name is as good as any: take the first
+        # by alphabet.
         while index > 0 and self._at[index - 1] == self._at[index]:
             index -= 1
-        if index < 0 or value - self._at[index] >= _NEAR or not self._together(self._at[index], value):
+        if (
+            index < 0
+            or value - self._at[index] >= _NEAR
+            or not self._together(self._at[index], value)
+        ):
             return _hex(value)
         offset = value - self._at[index]
         return self._names[index] + (f" + {offset}" if offset else "")
 
     def _together(self, symbol: int, value: int) -> bool:
-        """Whether an address lies in the section of a symbol, or just behind it; where no sections are known it may."""
+        """Whether an address lies in the section of a symbol, or just behind it; where no sections
+        are known it may.
+        """
         spans = [(one.gpa, one.gpa + one.size) for one in self.legend.sections if one.size]
         # At its end too: a label may stand behind all that is in a section.
-        within = [end for at, end in spans if at <= symbol < end] or [end for at, end in spans if symbol == end]
+        within = [end for at, end in spans if at <= symbol < end] or [
+            end for at, end in spans if symbol == end
+        ]
         if not within or value == symbol or value < within[0]:
             return True
         return value < within[0] + _BEHIND and not any(at <= value < end for at, end in spans)
@@ -68,7 +85,9 @@ class Notation:
         if key == "accesses" and isinstance(value, Mapping):
             return self._members("mmio", value)
         if isinstance(value, Mapping):
-            inner = ", ".join(f"{k}: {self.value(exit_name, key, v)}" for k, v in value.items() if k != "bits")
+            inner = ", ".join(
+                f"{k}: {self.value(exit_name, key, v)}" for k, v in value.items() if k != "bits"
+            )
             return "{" + inner + "}"
         if isinstance(value, list | tuple):
             return "[" + ", ".join(self.value(exit_name, key, v) for v in value) + "]"
@@ -83,7 +102,9 @@ class Notation:
         return str(value) if key in _DECIMAL else _hex(value)
 
     def expected(self, step: Expected, nth: int | None = None) -> str:
-        """A step, what stands beside its exit key behind it; of a series the value in round `nth`, where that is given."""
+        """A step, what stands beside its exit key behind it; of a series the value in round `nth`,
+        where that is given.
+        """
         regs, memory, fields = step.regs, step.memory, step.fields
         if nth is not None:
             regs, fields = _in_round(regs, nth), _in_round(fields, nth)
@@ -95,7 +116,9 @@ class Notation:
         return self._exit(step.kind, fields) + self._beside(regs, memory)
 
     def event(self, event: Event, like: Expected | None = None) -> str:
-        """An event; with the members, registers and memory that the step `like` has where it is given."""
+        """An event; with the members, registers and memory that the step `like` has where it is
+        given.
+        """
         if event.kind == "timeout":
             text = f"timeout: {seconds(event.fields['timeout'])}"
         elif event.kind == "succeeded":
@@ -112,7 +135,11 @@ class Notation:
                 shown = [key for key in like.fields if key in fields]
                 if len(shown) < len(like.fields):
                     # A member that is not there is mostly the data of a read.
-                    shown += [key for key in ("is_write", "direction") if key in fields and key not in shown]
+                    shown += [
+                        key
+                        for key in ("is_write", "direction")
+                        if key in fields and key not in shown
+                    ]
                 fields = {key: fields[key] for key in shown}
             elif like is not None and like.kind == event.name:
                 fields = {}
@@ -120,19 +147,29 @@ class Notation:
         if like is None:
             return text
         regs = {name: value for name, value in (event.regs or {}).items() if name in like.regs}
-        memory = [] if event.memory is None else [seen(check, event.memory) for check in like.memory]
+        memory = (
+            [] if event.memory is None else [seen(check, event.memory) for check in like.memory]
+        )
         return text + self._beside(regs, memory)
 
     def _exit(self, name: str, fields: Mapping[str, Any]) -> str:
         return f"{name}: {self._members(name, fields)}"
 
     def _members(self, name: str, fields: Mapping[str, Any]) -> str:
-        return "{" + ", ".join(f"{key}: {self.value(name, key, value)}" for key, value in fields.items()) + "}"
+        return (
+            "{"
+            + ", ".join(f"{key}: {self.value(name, key, value)}" for key, value in fields.items())
+            + "}"
+        )
 
     def _beside(self, regs: Mapping[str, Any], memory: Iterable[MemoryExpected]) -> str:
         out = ""
         if regs:
-            out += ", regs: {" + ", ".join(f"{k}: {self.value('', k, v)}" for k, v in regs.items()) + "}"
+            out += (
+                ", regs: {"
+                + ", ".join(f"{k}: {self.value('', k, v)}" for k, v in regs.items())
+                + "}"
+            )
         for check in memory:
             out += f", memory: {{{self.memory(check)}}}"
         return out
@@ -149,7 +186,9 @@ class Notation:
 
 
 def seen(check: MemoryExpected, memory: Mapping[int, bytes]) -> MemoryExpected:
-    """What memory held where a check looked, in the check's own unit; an empty list where there is no memory."""
+    """What memory held where a check looked, in the check's own unit; an empty list where there is
+    no memory.
+    """
     at, unit, values = check
     size = 1 if unit == "hex" else int(unit[1:]) // 8
     # Another check at this address may have asked for more.
@@ -174,7 +213,11 @@ def _repeat(repeat: tuple[int, int]) -> str:
 def _in_round(value: Any, nth: int) -> Any:
     """What a series in it, or in a map or list of it, stands for in round `nth`."""
     if isinstance(value, Mapping):
-        return series(value, nth) if "from" in value else {key: _in_round(member, nth) for key, member in value.items()}
+        return (
+            series(value, nth)
+            if "from" in value
+            else {key: _in_round(member, nth) for key, member in value.items()}
+        )
     return [_in_round(member, nth) for member in value] if isinstance(value, list) else value
 
 

@@ -1,4 +1,6 @@
-"""How often a guest accessed what: its MMIO exits, and what was carried out for it, by section, symbol, size and kind. Pure."""
+"""How often a guest accessed what: its MMIO exits, and what was carried out for it, by section,
+symbol, size and kind. Pure.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ class _Place(NamedTuple):
 
 
 def tally(observation: Observation, legend: Legend) -> tuple[Tally, ...]:
-    """The accesses of a run, those to one place of one kind as one, in the order of their places."""
+    """The accesses of a run, those to one place of one kind as one, in the order of their
+    places.
+    """
     known = _Places(legend)
     counts: Counter[tuple[_Place, bool, int, bool]] = Counter()
     places: dict[tuple[int, int], _Place] = {}
@@ -32,14 +36,22 @@ def tally(observation: Observation, legend: Legend) -> tuple[Tally, ...]:
         counts[places[at, size], is_write, size, emulated] += count
     return tuple(
         Tally(place.section, place.symbol, "write" if is_write else "read", size, emulated, count)
-        for (place, is_write, size, emulated), count in sorted(counts.items(), key=lambda one: (one[0][0][:2], one[0][1:]))
+        for (place, is_write, size, emulated), count in sorted(
+            counts.items(), key=lambda one: (one[0][0][:2], one[0][1:])
+        )
     )
 
 
 def _accesses(events: Iterable[Event]) -> Iterator[tuple[int, int, bool, bool, int]]:
     for event in events:
         if event.kind == "exit" and event.name == "mmio":
-            yield event.fields["phys_addr"], event.fields["len"], event.fields["is_write"], False, event.times
+            yield (
+                event.fields["phys_addr"],
+                event.fields["len"],
+                event.fields["is_write"],
+                False,
+                event.times,
+            )
         for part in event.fields.get("accesses", ()):
             yield part["phys_addr"], part["len"], part["is_write"], True, event.times
 
@@ -49,14 +61,22 @@ class _Places:
 
     def __init__(self, legend: Legend) -> None:
         self._sections = sorted((one.gpa, one.size, one.name) for one in legend.sections)
-        mine = {name: at for name, at in legend.symbols.items() if not name.startswith(("__", ".L", "$"))}
+        mine = {
+            name: at
+            for name, at in legend.symbols.items()
+            if not name.startswith(("__", ".L", "$"))
+        }
         named = sorted((at, name not in legend.best, name) for name, at in mine.items())
         self._at = [at for at, _, _ in named]
         self._names = [name for _, _, name in named]
 
     def of(self, address: int, size: int) -> _Place:
-        """The first section that an access touches, and the last symbol of it at or before the access."""
-        section = next((s for s in self._sections if s[0] < address + size and address < s[0] + s[1]), None)
+        """The first section that an access touches, and the last symbol of it at or before the
+        access.
+        """
+        section = next(
+            (s for s in self._sections if s[0] < address + size and address < s[0] + s[1]), None
+        )
         if section is None:
             return _Place()
         start, _, name = section

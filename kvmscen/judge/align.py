@@ -1,6 +1,8 @@
-"""For reports only: expected and observed laid side by side at the least cost, so that one extra exit is one difference.
+"""For reports only: expected and observed laid side by side at the least cost, so that one extra
+exit is one difference.
 
-The verdict does not go by this: what a host replied and did depends on which step it took, and `trial` goes by that.
+The verdict does not go by this: what a host replied and did depends on which step it took, and
+`trial` goes by that.
 """
 
 from __future__ import annotations
@@ -16,12 +18,14 @@ from kvmscen.sent.machine import Step
 from kvmscen.sent.observation import Event
 from kvmscen.sent.script.interpreter import fits
 
-# After so many states the cheapest alignment is given up, and the rest of a story is paired in order.
+# After so many states the cheapest alignment is given up, and the rest of a story is paired in
+# order.
 _STATES = 150_000
 # With more events, or steps that may come, nothing is aligned.
 _LONGEST = 200_000
-# What an alignment costs: a step or an event alone 1, the same exit with other values, the same exit elsewhere, another exit
-# or errno. All are below 2, so that a difference in one place is one difference.
+# What an alignment costs: a step or an event alone 1, the same exit with other values, the same
+# exit elsewhere, another exit or errno. All are below 2, so that a difference in one place is one
+# difference.
 _ALONE, _HELD, _ELSEWHERE, _OTHER, _LATE = 1.0, 1.0, 1.5, 1.75, 1e-6
 _NEVER = 3.0
 
@@ -34,7 +38,9 @@ class _TooLong(Exception):
 
 
 class _Line:
-    """All that may come on one vCPU, in order. `jumps`: from where to where one may go on, as what is between need not come."""
+    """All that may come on one vCPU, in order. `jumps`: from where to where one may go on, as what
+    is between need not come.
+    """
 
     def __init__(self) -> None:
         self.slots: list[Occurrence] = []
@@ -42,10 +48,16 @@ class _Line:
 
 
 def aligned(course: Course, taken: Sequence[Taken], differs: Differs) -> list[Pair] | None:
-    """Steps and events side by side, in order; an event that is not compared stands alone. None: there are too many."""
+    """Steps and events side by side, in order; an event that is not compared stands alone. None:
+    there are too many.
+    """
     placed: dict[int, list[Pair]] = {}
     rest: list[Pair] = []
-    compared = [n for n, one in enumerate(taken) if not one.ignored and one.event.kind != "succeeded" and not one.written]
+    compared = [
+        n
+        for n, one in enumerate(taken)
+        if not one.ignored and one.event.kind != "succeeded" and not one.written
+    ]
     vcpus = sorted({*course.vcpus, *(taken[n].event.vcpu for n in compared)})
     try:
         for vcpu in vcpus:
@@ -72,7 +84,12 @@ def _align(course: Course, vcpu: int, taken: Sequence[Taken], differs: Differs) 
 
 
 def _lay(
-    course: Course, line: _Line, vcpu: int, steps: Sequence[Expected], outer: tuple[tuple[int, int], ...], events: int
+    course: Course,
+    line: _Line,
+    vcpu: int,
+    steps: Sequence[Expected],
+    outer: tuple[tuple[int, int], ...],
+    events: int,
 ) -> None:
     """Every occurrence that may come; of those above a minimum no more than there are events."""
     for index, step in enumerate(steps):
@@ -102,7 +119,8 @@ def _cost(slot: Occurrence, one: Taken, differs: Differs) -> float:
     if not differing:
         return 0.0
     if event.op is not None and step.kind != "error":
-        # It is told at the line of the slot, capability or action, not at that of an exit that had yet to come.
+        # It is told at the line of the slot, capability or action, not at that of an exit that had
+        # yet to come.
         return _NEVER
     if differing == ("exit",):
         return _OTHER
@@ -113,7 +131,9 @@ def _cost(slot: Occurrence, one: Taken, differs: Differs) -> float:
 
 
 def _cheapest(line: _Line, taken: Sequence[Taken], differs: Differs) -> list[Pair]:
-    """Least-cost alignment, by Dijkstra's search over (slots passed, events passed): few differences are found soon."""
+    """Least-cost alignment, by Dijkstra's search over (slots passed, events passed): few
+    differences are found soon.
+    """
     end = (len(line.slots), len(taken))
     came: dict[tuple[int, int], tuple[int, int]] = {}
     done: set[tuple[int, int]] = set()
@@ -151,7 +171,8 @@ def _ways(
             return
     for there in jumps:
         yield 0.0, (there, j)
-    # Of equal alignments the one that pairs first: what came instead stands where something else should have been.
+    # Of equal alignments the one that pairs first: what came instead stands where something else
+    # should have been.
     if i < len(line.slots):
         yield _ALONE + _LATE * (1 - j / (len(taken) + 1)), (i + 1, j)
     if j < len(taken):
@@ -171,7 +192,10 @@ def _in_order(line: _Line, taken: Sequence[Taken], at: tuple[int, int]) -> list[
 
 
 def _read_off(
-    line: _Line, taken: Sequence[Taken], came: Mapping[tuple[int, int], tuple[int, int]], at: tuple[int, int]
+    line: _Line,
+    taken: Sequence[Taken],
+    came: Mapping[tuple[int, int], tuple[int, int]],
+    at: tuple[int, int],
 ) -> list[Pair]:
     """The pairs on the way to a state; what is jumped over is not there."""
     out: list[Pair] = []

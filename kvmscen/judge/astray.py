@@ -1,4 +1,6 @@
-"""Whether what a host tells of a run can be: of a damaged recording nothing can be said, and of a host that is wrong neither."""
+"""Whether what a host tells of a run can be: of a damaged recording nothing can be said, and of a
+host that is wrong neither.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,11 @@ _STOPPED_BY = {"error": ("error", "succeeded"), "timeout": ("timeout",)}
 
 
 def astray(course: Course, walk: Sequence[Taken], seen: Observation) -> bool:
-    """Whether events took other steps than the host's script takes, or they contradict each other or why the run stopped.
+    """Whether events took other steps than the host's script takes, or they contradict each other
+    or why the run stopped.
 
-    `course` is the story that the script was made of, `walk` the events along it as the host tells them.
+    `course` is the story that the script was made of, `walk` the events along it as the host tells
+    them.
     """
     # What a model does not predict leaves off anywhere.
     stopped = "" if seen.unpredicted is not None else seen.stopped
@@ -26,10 +30,12 @@ def astray(course: Course, walk: Sequence[Taken], seen: Observation) -> bool:
 
 
 def _apart(course: Course, walk: Sequence[Taken], stopped: str) -> bool:
-    """Whether the script goes otherwise, or is not where it ends though the run stopped for that."""
+    """Whether the script goes otherwise, or is not where it ends though the run stopped for
+    that.
+    """
     scripts: dict[int, Script] = {vcpu: course.script(vcpu) for vcpu in {0, *course.vcpus}}
-    # vCPUs that stopped, and of these the ones whose exit leaves nothing to complete: nothing more can come of them.
-    # What became of an arm_nisv that was to be emulated shows only behind it.
+    # vCPUs that stopped, and of these the ones whose exit leaves nothing to complete: nothing more
+    # can come of them. What became of an arm_nisv that was to be emulated shows only behind it.
     ended: set[int] = set()
     left: set[int] = set()
     for one in walk:
@@ -44,9 +50,15 @@ def _apart(course: Course, walk: Sequence[Taken], stopped: str) -> bool:
             # Nobody waits for it any more.
             return True
         verdict = scripts[event.vcpu].take(event.kind, event.name, event.fields)
-        if (one.at, event.at is None, event.ignored) != (verdict.at, verdict.at is None, verdict.ignored):
+        if (one.at, event.at is None, event.ignored) != (
+            verdict.at,
+            verdict.at is None,
+            verdict.ignored,
+        ):
             return True
-        entered = event.op is None and (event.kind != "error" or event.fields.get("ioctl") == "KVM_RUN")
+        entered = event.op is None and (
+            event.kind != "error" or event.fields.get("ioctl") == "KVM_RUN"
+        )
         if entered and course.story.steps and not course.steps(event.vcpu):
             # A vCPU without steps is not entered.
             return True
@@ -56,11 +68,15 @@ def _apart(course: Course, walk: Sequence[Taken], stopped: str) -> bool:
             left.add(event.vcpu)
         if verdict.stop is not None:
             ended.add(event.vcpu)
-    return stopped in ("end", "expected") and not all(vcpu in ended or script.over() for vcpu, script in scripts.items())
+    return stopped in ("end", "expected") and not all(
+        vcpu in ended or script.over() for vcpu, script in scripts.items()
+    )
 
 
 def _contradicted(course: Course, events: Sequence[Event], stopped: str) -> bool:
-    """An event without a step has no reply and no actions; and what failed as an action says is an event, no more and no less."""
+    """An event without a step has no reply and no actions; and what failed as an action says is an
+    event, no more and no less.
+    """
     kinds = _STOPPED_BY.get(stopped)
     if kinds is not None and not any(event.kind in kinds for event in events):
         return True

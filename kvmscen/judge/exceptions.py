@@ -12,7 +12,8 @@ _VECTORS, _VECTOR = 0x800, 0x80
 _CLASSES = {
     0x00: "an undefined instruction",
     0x01: "a trapped wfi or wfe",
-    0x07: "a SIMD&FP instruction, which CPACR_EL1.FPEN traps: it is 0 at the start (`regs: {cpacr_el1: 0x300000}`)",
+    0x07: "a SIMD&FP instruction, which CPACR_EL1.FPEN traps: it is 0 at the start (`regs: "
+    "{cpacr_el1: 0x300000}`)",
     0x0D: "a branch target that is no bti",
     0x0E: "an illegal execution state",
     0x15: "svc",
@@ -30,7 +31,12 @@ _CLASSES = {
 }
 _SVC = 0x15
 _FETCH, _ABORTS = (0x20, 0x21), (0x20, 0x21, 0x24, 0x25)
-_STATUS = {0x00: "address size fault", 0x04: "translation fault", 0x08: "access flag fault", 0x0C: "permission fault"}
+_STATUS = {
+    0x00: "address size fault",
+    0x04: "translation fault",
+    0x08: "access flag fault",
+    0x0C: "permission fault",
+}
 _ALIGNMENT = 0x21
 # scause (RISC-V privileged ISA, "Supervisor Cause Register").
 _CAUSES = {
@@ -54,7 +60,8 @@ _FLOATING = (0x07, 0x27, 0x43, 0x47, 0x4B, 0x4F, 0x53)
 
 
 class TakenException(NamedTuple):
-    """`what` it was, `at` which pc (None: that is lost), the `registers` that say so, and `then` where the guest is now.
+    """`what` it was, `at` which pc (None: that is lost), the `registers` that say so, and `then`
+    where the guest is now.
 
     `address` is that of the access, where there was one.
     """
@@ -69,23 +76,39 @@ class TakenException(NamedTuple):
 
     def text(self, where: str) -> str:
         """One sentence; `where` is ` at line ...`, or empty."""
-        second = "; a second run, with `b .` in that vector, told so, since the first one overwrites it" if self.again else ""
-        return f"the guest took an exception{where}: {self.what} ({self.registers}){second}. {self.then}"
+        second = (
+            "; a second run, with `b .` in that vector, told so, since the first one overwrites it"
+            if self.again
+            else ""
+        )
+        return (
+            f"the guest took an exception{where}: {self.what} ({self.registers}){second}. "
+            f"{self.then}"
+        )
 
 
 def taken(arch: str, seen: Observation) -> TakenException | None:
-    """The exception of a guest that did not come to its end, None where it took none, or is elsewhere by now."""
+    """The exception of a guest that did not come to its end, None where it took none, or is
+    elsewhere by now.
+    """
     regs = seen.exception
     if regs is None:
         return None
     if arch == "riscv64":
-        # Where KVM_RUN failed, the exception counts only if its handler is what could not be fetched.
-        return _riscv64(regs) if seen.stopped == "timeout" or regs["pc"] == regs["stvec"] & ~3 else None
+        # Where KVM_RUN failed, the exception counts only if its handler is what could not be
+        # fetched.
+        return (
+            _riscv64(regs)
+            if seen.stopped == "timeout" or regs["pc"] == regs["stvec"] & ~3
+            else None
+        )
     return _arm64(regs) if arch == "arm64" else None
 
 
 def _arm64(regs: Mapping[str, int]) -> TakenException | None:
-    pc, base, esr, elr, far = (regs[name] for name in ("pc", "vbar_el1", "esr_el1", "elr_el1", "far_el1"))
+    pc, base, esr, elr, far = (
+        regs[name] for name in ("pc", "vbar_el1", "esr_el1", "elr_el1", "far_el1")
+    )
     if not base <= pc < base + _VECTORS:
         return None
     entry = base + ((pc - base) & ~(_VECTOR - 1))
@@ -102,7 +125,9 @@ def _arm64(regs: Mapping[str, int]) -> TakenException | None:
     if ec == _SVC:
         # Where it returns to is behind it.
         elr -= 4
-    return TakenException(what, elr, told, then, ec in _FETCH, bool(regs.get("again")), far if ec in _ABORTS else None)
+    return TakenException(
+        what, elr, told, then, ec in _FETCH, bool(regs.get("again")), far if ec in _ABORTS else None
+    )
 
 
 def _status(code: int) -> str:
@@ -122,5 +147,8 @@ def _riscv64(regs: Mapping[str, int]) -> TakenException | None:
     if cause == _ILLEGAL and regs["stval"] & 0x7F in _FLOATING:
         what += ": floating point is off at the start (`sstatus: 0x2000` sets FS)"
     told = f"scause {cause}, sepc {regs['sepc']:#x}, stval {regs['stval']:#x}"
-    then = f"It went on at stvec ({regs['stvec'] & ~3:#x}): give it a handler there, or avoid the exception"
+    then = (
+        f"It went on at stvec ({regs['stvec'] & ~3:#x}): give it a handler there, or avoid the "
+        f"exception"
+    )
     return TakenException(what, regs["sepc"], told, then, cause in _FETCHES)

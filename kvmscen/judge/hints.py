@@ -1,4 +1,6 @@
-"""What is known of an outcome: cause and remedy, for the outcomes that puzzle people. A hint says no more than was seen."""
+"""What is known of an outcome: cause and remedy, for the outcomes that puzzle people. A hint says
+no more than was seen.
+"""
 
 from __future__ import annotations
 
@@ -18,52 +20,80 @@ from kvmscen.sent.machine import Action, Machine, Memslot, Step
 from kvmscen.sent.observation import Event, Observation
 
 _NO_SYNDROME = (
-    "KVM could not decode this access: its data abort carries no valid syndrome (ESR_EL2.ISV = 0), as pre- and post-indexed, "
-    "pair, SIMD&FP, exclusive and atomic accesses outside the memslots have none. KVM_RUN fails with ENOSYS and exit_reason "
-    "keeps its initial 0. Enable KVM_CAP_ARM_NISV_TO_USER to get it as arm_nisv, write `undecoded: emulate` to have it carried "
+    "KVM could not decode this access: its data abort carries no valid syndrome (ESR_EL2.ISV = 0), "
+    "as pre- and post-indexed, "
+    "pair, SIMD&FP, exclusive and atomic accesses outside the memslots have none. KVM_RUN fails "
+    "with ENOSYS and exit_reason "
+    "keeps its initial 0. Enable KVM_CAP_ARM_NISV_TO_USER to get it as arm_nisv, write `undecoded: "
+    "emulate` to have it carried "
     "out, or access the address with a single register and no write-back"
 )
 _EMPTY_IDT = (
-    "a triple fault: kvmscen's IDT is empty in long and protected mode, so any exception ends like this. Usual causes: an "
-    "address above 4 GiB outside every slot and section, an instruction that this CPU or KVM does not have, an MSR that KVM "
+    "a triple fault: kvmscen's IDT is empty in long and protected mode, so any exception ends like "
+    "this. Usual causes: an "
+    "address above 4 GiB outside every slot and section, an instruction that this CPU or KVM does "
+    "not have, an MSR that KVM "
     "refuses"
 )
 _OWN_IDT = (
-    "a triple fault: an exception whose handler could not be entered. The IDT is the scenario's own: look at the limit of `idt`, "
+    "a triple fault: an exception whose handler could not be entered. The IDT is the scenario's "
+    "own: look at the limit of `idt`, "
     "its gate for that exception, the code segment that the gate names, and the stack"
 )
-_REAL_IDT = "a triple fault: in real mode an exception whose vector could not be read, or whose handler raised another"
-_RESET = "SVM has reset the vCPU by then, so pc and the registers are those of a reset, not of the fault"
+_REAL_IDT = (
+    "a triple fault: in real mode an exception whose vector could not be read, or whose "
+    "handler raised another"
+)
+_RESET = (
+    "SVM has reset the vCPU by then, so pc and the registers are those of a reset, not of the fault"
+)
 _EMULATION = (
-    "KVM's emulator does not know the instruction, or there is none: it fetches from outside the memslots, or this KVM "
+    "KVM's emulator does not know the instruction, or there is none: it fetches from outside the "
+    "memslots, or this KVM "
     "(pvm emulates all code at CPL 0) lacks it"
 )
 _RISCV_UNDECODED = (
-    "KVM on riscv64 decodes loads and stores of one integer register outside the memslots, and nothing else: not atomic, "
+    "KVM on riscv64 decodes loads and stores of one integer register outside the memslots, and "
+    "nothing else: not atomic, "
     "floating-point or vector accesses"
 )
 _RISCV_MISALIGNED = "KVM on riscv64 takes no misaligned access outside the memslots"
 _NO_SLOT = "the VM has no memslot that the guest can run from"
-_FAULT = "host memory behind a memslot could not be had, or a guest_memfd range is of the other kind"
-_LOOP = "the guest was still running: an endless loop, or an instruction that waits (wfi, hlt with an irqchip)"
+_FAULT = (
+    "host memory behind a memslot could not be had, or a guest_memfd range is of the other kind"
+)
+_LOOP = (
+    "the guest was still running: an endless loop, or an instruction that waits (wfi, hlt "
+    "with an irqchip)"
+)
 _NISV_REPEATS = (
-    "an arm_nisv that nothing acts upon repeats for ever: write `emulate` in its then, add 4 to pc there, or let it end the run"
+    "an arm_nisv that nothing acts upon repeats for ever: write `emulate` in its "
+    "then, add 4 to pc there, or let it end the run"
 )
 _ENDS = {
-    "arm64": "end it with PSCI SYSTEM_OFF (`ldr w0, =0x84000008`, `hvc #0`), which is the exit system_event",
+    "arm64": "end it with PSCI SYSTEM_OFF (`ldr w0, =0x84000008`, `hvc #0`), which is the exit "
+    "system_event",
     "riscv64": (
-        "end it with SBI's system reset (`li a7, 0x53525354`, `li a6, 0`, `li a0, 0`, `ecall`), which is the exit system_event"
+        "end it with SBI's system reset (`li a7, 0x53525354`, `li a6, 0`, `li a0, 0`, `ecall`), "
+        "which is the exit system_event"
     ),
     "x86_64": "end it with `hlt`",
 }
 # Instructions that use the stack, as they are written in a source line `LINE: TEXT`.
-_STACK = re.compile(r"\s*(?:\w+:\s*)*(push\w*|pop\w*|call\w*|ret\w*|enter\w*|leave\w*|int|iret\w*)\b", re.IGNORECASE)
+_STACK = re.compile(
+    r"\s*(?:\w+:\s*)*(push\w*|pop\w*|call\w*|ret\w*|enter\w*|leave\w*|int|iret\w*)\b", re.IGNORECASE
+)
 # The atomics of LSE, and the syndrome of a write (WnR) that a translation fault refused.
-_ATOMIC = re.compile(r"\s*(?:\w+:\s*)*(?:ld|st)?(?:add|clr|eor|set|[su]max|[su]min|swp|casp?)(?:a|l|al)?[bh]?\s", re.IGNORECASE)
+_ATOMIC = re.compile(
+    r"\s*(?:\w+:\s*)*(?:ld|st)?(?:add|clr|eor|set|[su]max|[su]min|swp|casp?)(?:a|l|al)?[bh]?\s",
+    re.IGNORECASE,
+)
 _WRITE_OF_NOTHING, _WNR_AND_KIND = 0x44, 0x7C
 _PROBED = (
-    "a CPU reports an atomic access to what is mapped nowhere as a read, since it reads first (Arm ARM, ESR_ELx, WnR). QEMU with "
-    "several CPUs tries the write first: if the machine is one that QEMU emulates, boot it with `-smp 1`"
+    "a CPU reports an atomic access to what is mapped nowhere as a read, since it reads first (Arm "
+    "ARM, ESR_ELx, WnR). QEMU with "
+    "several CPUs tries the write first: if the machine is one that QEMU emulates, boot it with "
+    "`-smp 1`"
 )
 # Where a stack pointer that began as 0 has gone down to, at most.
 _BELOW = 0x1000
@@ -71,7 +101,9 @@ _SVM_RESET_PC = 0xFFF0
 
 
 class Case:
-    """One outcome that is not as it should be: the Job, what was seen, and what of it was not expected."""
+    """One outcome that is not as it should be: the Job, what was seen, and what of it was not
+    expected.
+    """
 
     def __init__(
         self,
@@ -92,7 +124,9 @@ class Case:
     @cached_property
     def machine(self) -> Machine | None:
         """What the host was told."""
-        return None if self.job.machine is None else decode(Machine, json.loads(self.job.machine.text))
+        return (
+            None if self.job.machine is None else decode(Machine, json.loads(self.job.machine.text))
+        )
 
     @property
     def legend(self) -> Legend:
@@ -131,7 +165,9 @@ def _actions(steps: Sequence[Step]) -> Iterator[Action]:
 
 
 def hint(case: Case) -> str | None:
-    """The hint for what is missing, else for the first event that was not expected; None where no cause is known."""
+    """The hint for what is missing, else for the first event that was not expected; None where no
+    cause is known.
+    """
     found = (
         _in_a_slot(case)
         or _probed(case)
@@ -156,12 +192,17 @@ def _of(case: Case, event: Event) -> str | None:
     return _NISV_REPEATS if event.name == "arm_nisv" and _again(event, case.seen) else None
 
 
-# --- events that were not expected ----------------------------------------------------------------------------------
+# --- events that were not expected ----------------------------------------------------------------
 
 
 def _error(case: Case, event: Event) -> str | None:
     arch, ioctl = case.job.arch, event.fields.get("ioctl")
-    if ioctl == "KVM_SET_SREGS" and event.name == "EINVAL" and arch == "x86_64" and case.machine is not None:
+    if (
+        ioctl == "KVM_SET_SREGS"
+        and event.name == "EINVAL"
+        and arch == "x86_64"
+        and case.machine is not None
+    ):
         return sregs.refused(case.machine, event.op, _written(case, event.op))
     if ioctl != "KVM_RUN":
         return None
@@ -187,7 +228,8 @@ def _written(case: Case, op: str | None) -> Mapping[str, int]:
         steps: Sequence[Step] = machine.vcpus[0].script or ()
         for index in map(int, path[1:]):
             actions, steps = steps[index].then or (), steps[index].steps
-    # An action of several parts (write_memory) is several of the Machine's: look for the registers from there on.
+    # An action of several parts (write_memory) is several of the Machine's: look for the registers
+    # from there on.
     later = [action.args for action in actions[int(number) :] if action.name == "set_regs"]
     return later[0] if later else {}
 
@@ -199,7 +241,10 @@ def _shutdown(case: Case, event: Event) -> str:
     mode = plan.mode if plan is not None else "long"
     reset = case.job.flavour == "svm" and event.pc == _SVM_RESET_PC
     own = any(name.startswith("idt") for name in regs) or any(
-        name.startswith("idt") for action in case.actions() if action.name == "set_regs" for name in action.args
+        name.startswith("idt")
+        for action in case.actions()
+        if action.name == "set_regs"
+        for name in action.args
     )
     say = _REAL_IDT if mode == "real" else _OWN_IDT if own else _EMPTY_IDT
     stack = None if mode == "real" else _no_stack(case, event, regs, reset)
@@ -220,14 +265,29 @@ def _no_stack(case: Case, event: Event, regs: Mapping[str, int], reset: bool) ->
         line, _, text = told.partition(": ")
         used = _STACK.match(text)
         if used:
-            return f"line {line} ({text.strip()}) needs a stack, and rsp is {rsp:#x}: write `regs: {{rsp: ...}}`"
+            return (
+                f"line {line} ({text.strip()}) needs a stack, and rsp is {rsp:#x}: write "
+                f"`regs: {{rsp: ...}}`"
+            )
         # Where the instruction is not known it may be one.
         known = bool(text) and line.rpartition(":")[2].isdigit()
-        return None if known else f"or a push, call or ret without a stack: rsp is {rsp:#x}, set it with `regs: {{rsp: ...}}`"
-    using = [(line.number, line.text.strip()) for line in case.legend.lines if line.number and _STACK.match(line.text)]
+        return (
+            None
+            if known
+            else f"or a push, call or ret without a stack: rsp is {rsp:#x}, set it with `regs: "
+            f"{{rsp: ...}}`"
+        )
+    using = [
+        (line.number, line.text.strip())
+        for line in case.legend.lines
+        if line.number and _STACK.match(line.text)
+    ]
     if not using:
         return None
-    return "or that of line {} ({}), which needs a stack: rsp is 0 at the start, write `regs: {{rsp: ...}}`".format(*min(using))
+    return (
+        "or that of line {} ({}), which needs a stack: rsp is 0 at the start, write `regs: "
+        "{{rsp: ...}}`"
+    ).format(*min(using))
 
 
 def _ran_off(case: Case, pc: int | None) -> str | None:
@@ -237,9 +297,12 @@ def _ran_off(case: Case, pc: int | None) -> str | None:
         return None
     ended = next((slot for slot in slots if slot.gpa + slot.size == pc), None)
     if ended is not None:
-        return f"the guest ran off the end of slot {ended.slot} (at {pc:#x}): {_ENDS[case.job.arch]}"
+        return (
+            f"the guest ran off the end of slot {ended.slot} (at {pc:#x}): {_ENDS[case.job.arch]}"
+        )
     return (
-        f"the guest went to {pc:#x}, where no memslot is and nothing can be fetched: look at the jump, call or ret that led there"
+        f"the guest went to {pc:#x}, where no memslot is and nothing can be fetched: look at "
+        f"the jump, call or ret that led there"
     )
 
 
@@ -249,7 +312,9 @@ _TOPS = {"real": 1 << 16, "protected": 1 << 32}
 
 
 def _pushed(case: Case, at: int | None, told: str) -> str | None:
-    """An access just below 0, by a stack pointer that is 0 at the start; `told` is the source line that made it."""
+    """An access just below 0, by a stack pointer that is 0 at the start; `told` is the source line
+    that made it.
+    """
     arch = case.job.arch
     plan = case.machine.vcpus[0] if case.machine is not None and case.machine.vcpus else None
     if plan is None or at is None or any(name in plan.regs for name in _POINTERS[arch]):
@@ -258,19 +323,28 @@ def _pushed(case: Case, at: int | None, told: str) -> str | None:
     if not top - _BELOW <= at < top:
         return None
     if arch == "x86_64":
-        using = [(line.number, line.text.strip()) for line in case.legend.lines if line.number and _STACK.match(line.text)]
+        using = [
+            (line.number, line.text.strip())
+            for line in case.legend.lines
+            if line.number and _STACK.match(line.text)
+        ]
         told = "{}: {}".format(*min(using)) if using else ""
     line, _, text = told.partition(": ")
     if not text or (arch != "x86_64" and not re.search(r"\bsp\b", text)):
         return None
-    return f"there is no stack: its pointer is 0 at the start, and line {line} ({text.strip()}) goes below it: write " + (
-        f"`regs: {{{_POINTERS[arch][0]}: ...}}`"
+    return (
+        f"there is no stack: its pointer is 0 at the start, and line {line} ({text.strip()}) goes "
+        f"below it: write " + (f"`regs: {{{_POINTERS[arch][0]}: ...}}`")
     )
 
 
 def _again(event: Event, observation: Observation) -> bool:
     """Whether the same exit came at the same instruction more than once."""
-    same = (one for one in observation.events if one.name == event.name and one.fields == event.fields and one.pc == event.pc)
+    same = (
+        one
+        for one in observation.events
+        if one.name == event.name and one.fields == event.fields and one.pc == event.pc
+    )
     return sum(one.times for one in same) > 1
 
 
@@ -284,23 +358,45 @@ def _exception(case: Case) -> str | None:
     if found is None:
         return None
     told = None if found.at is None else case.legend.source(found.at, False)
-    where = f" at line {told}" if told and told[:1].isdigit() else f" at {told}" if told else f" at pc {found.at:#x}"
-    off = _ran_off(case, found.at) if found.fetch else _pushed(case, found.address, told or "") or _no_end(case, found.at, told)
-    return found.text(where if found.at is not None else "") + (f". {off[0].upper()}{off[1:]}" if off else "")
+    where = (
+        f" at line {told}"
+        if told and told[:1].isdigit()
+        else f" at {told}"
+        if told
+        else f" at pc {found.at:#x}"
+    )
+    off = (
+        _ran_off(case, found.at)
+        if found.fetch
+        else _pushed(case, found.address, told or "") or _no_end(case, found.at, told)
+    )
+    return found.text(where if found.at is not None else "") + (
+        f". {off[0].upper()}{off[1:]}" if off else ""
+    )
 
 
 def _no_end(case: Case, at: int | None, told: str | None) -> str | None:
-    """The guest has run on behind its last instruction, or was to end by arm64's hlt, which is for a debugger."""
+    """The guest has run on behind its last instruction, or was to end by arm64's hlt, which is for
+    a debugger.
+    """
     if at is None:
         return None
     if told is not None:
         word = told.partition(":")[2].split(":")[-1].split()[:1]
-        return f"arm64's hlt is for a debugger: {_ENDS['arm64']}" if word == ["hlt"] and case.job.arch == "arm64" else None
+        return (
+            f"arm64's hlt is for a debugger: {_ENDS['arm64']}"
+            if word == ["hlt"] and case.job.arch == "arm64"
+            else None
+        )
     before = case.legend.source(at - 1, False)
-    return f"it ran on behind line {before}: {_ENDS[case.job.arch]}" if before is not None and before[:1].isdigit() else None
+    return (
+        f"it ran on behind line {before}: {_ENDS[case.job.arch]}"
+        if before is not None and before[:1].isdigit()
+        else None
+    )
 
 
-# --- what is missing ------------------------------------------------------------------------------------------------
+# --- what is missing ------------------------------------------------------------------------------
 
 
 def _in_a_slot(case: Case) -> str | None:
@@ -308,7 +404,11 @@ def _in_a_slot(case: Case) -> str | None:
     missing = {row.line for row in case.rows if row.mark in "!-" and row.expected}
     for step in _steps(case.story.steps or ()):
         at = step.fields.get("phys_addr", step.fields.get("fault_ipa"))
-        if step.line not in missing or step.kind not in ("mmio", "arm_nisv") or not isinstance(at, int):
+        if (
+            step.line not in missing
+            or step.kind not in ("mmio", "arm_nisv")
+            or not isinstance(at, int)
+        ):
             continue
         slot = case.slot(at)
         # A write to a read-only slot exits.
@@ -327,9 +427,20 @@ def _probed(case: Case) -> str | None:
     """An atomic whose fault is that of a write, and differs by nothing else."""
     if case.job.arch != "arm64":
         return None
-    alone = any(row.differs == ("esr_iss",) and _ATOMIC.match(row.source.partition(":")[2]) for row in case.rows)
-    writes = (event.fields["esr_iss"] for event in case.seen.events if event.kind == "exit" and event.name == "arm_nisv")
-    return _PROBED if alone and any(iss & _WNR_AND_KIND == _WRITE_OF_NOTHING for iss in writes) else None
+    alone = any(
+        row.differs == ("esr_iss",) and _ATOMIC.match(row.source.partition(":")[2])
+        for row in case.rows
+    )
+    writes = (
+        event.fields["esr_iss"]
+        for event in case.seen.events
+        if event.kind == "exit" and event.name == "arm_nisv"
+    )
+    return (
+        _PROBED
+        if alone and any(iss & _WNR_AND_KIND == _WRITE_OF_NOTHING for iss in writes)
+        else None
+    )
 
 
 def _steps(steps: Sequence[Expected]) -> Iterator[Expected]:
@@ -342,9 +453,17 @@ def _inherited(case: Case) -> str | None:
     """A final state that a case has from the scenario."""
     first = next(iter(case.mismatches), None)
     above = first is not None and first.step == 0 and 0 < first.line < case.job.line
-    if first is None or case.job.case == "default" or not above or not (first.expected or "").startswith("final"):
+    if (
+        first is None
+        or case.job.case == "default"
+        or not above
+        or not (first.expected or "").startswith("final")
+    ):
         return None
-    return f"`final` is the scenario's (line {first.line}), and the case has none: write its own, or `final: null`"
+    return (
+        f"`final` is the scenario's (line {first.line}), and the case has none: write its own, "
+        f"or `final: null`"
+    )
 
 
 def _other_steps(case: Case) -> str | None:
@@ -355,6 +474,7 @@ def _other_steps(case: Case) -> str | None:
         return None
     if max(lines) < case.job.line < min(program):
         return (
-            f"the steps are the scenario's (line {lines[0]}), and the case has a program of its own: write its own `expect` too"
+            f"the steps are the scenario's (line {lines[0]}), and the case has a program of "
+            f"its own: write its own `expect` too"
         )
     return None

@@ -1,4 +1,6 @@
-"""Why KVM_SET_SREGS refuses what was written: kvm_is_valid_sregs and kvm_set_apic_base of arch/x86/kvm as rules. Pure."""
+"""Why KVM_SET_SREGS refuses what was written: kvm_is_valid_sregs and kvm_set_apic_base of
+arch/x86/kvm as rules. Pure.
+"""
 
 from __future__ import annotations
 
@@ -42,15 +44,23 @@ def complaints(regs: Mapping[str, int]) -> Iterator[str]:
         if not cr4 & _PAE:
             yield f"EFER.LME and CR0.PG are set, so CR4.PAE (bit 5) must be: cr4 {cr4:#x} lacks it"
         if not efer & _LMA:
-            yield f"EFER.LME and CR0.PG are set, so EFER.LMA (bit 10) must be: efer {efer:#x} lacks it"
+            yield (
+                f"EFER.LME and CR0.PG are set, so EFER.LMA (bit 10) must be: efer {efer:#x} "
+                f"lacks it"
+            )
         if cr3 >> 52:
             yield f"cr3 {cr3:#x} has bits above the physical addresses of any CPU (52 bits)"
     else:
-        lacks = " and ".join(["EFER.LME (bit 8)"] * (not efer & _LME) + ["CR0.PG (bit 31)"] * (not cr0 & _PG))
+        lacks = " and ".join(
+            ["EFER.LME (bit 8)"] * (not efer & _LME) + ["CR0.PG (bit 31)"] * (not cr0 & _PG)
+        )
         if efer & _LMA:
             yield f"EFER.LMA (bit 10) is set, so {lacks} must be: cr0 is {cr0:#x}, efer {efer:#x}"
         if regs.get("cs.l"):
-            yield f"cs.l is set, so the vCPU must be in long mode, and {lacks} is not set: cr0 is {cr0:#x}, efer {efer:#x}"
+            yield (
+                f"cs.l is set, so the vCPU must be in long mode, and {lacks} is not set: cr0 is "
+                f"{cr0:#x}, efer {efer:#x}"
+            )
     if cr0 & _PG and not cr0 & _PE:
         yield f"CR0.PG (bit 31) is set without CR0.PE (bit 0): cr0 is {cr0:#x}"
     if cr0 & _NW and not cr0 & _CD:
@@ -76,7 +86,9 @@ def doubts(regs: Mapping[str, int]) -> list[str]:
 
 
 def refused(machine: Machine, op: str | None, written: Mapping[str, int]) -> str | None:
-    """The hint for a KVM_SET_SREGS that failed with EINVAL: of the vCPU's start, or of set_regs with these registers."""
+    """The hint for a KVM_SET_SREGS that failed with EINVAL: of the vCPU's start, or of set_regs
+    with these registers.
+    """
     plan = machine.vcpus[0]
     state = x86_64.boot(plan.mode, machine.tables.at if machine.tables is not None else None)
     if plan.mode == "real":
@@ -88,7 +100,13 @@ def refused(machine: Machine, op: str | None, written: Mapping[str, int]) -> str
         for name, value in written.items():
             put(x86_64.REGISTERS, state, name, value)
     named = {base(x86_64.REGISTERS, name) for name in (plan.regs if start else written)}
-    found = list(complaints(state if start or "apic_base" in named else {k: v for k, v in state.items() if k != "apic_base"}))
+    found = list(
+        complaints(
+            state
+            if start or "apic_base" in named
+            else {k: v for k, v in state.items() if k != "apic_base"}
+        )
+    )
     if not start and not (op or "").startswith("setup/"):
         found = [f"{say}, if the guest has not changed the others since its start" for say in found]
     if found:
@@ -97,5 +115,8 @@ def refused(machine: Machine, op: str | None, written: Mapping[str, int]) -> str
     if maybe:
         real = " (in real mode it has none)" if plan.mode == "real" else ""
         are = ", ".join(maybe)
-        return f"KVM takes {are} only where the CPU and the vCPU's CPUID have the feature{real}: leave out what this host lacks"
+        return (
+            f"KVM takes {are} only where the CPU and the vCPU's CPUID have the feature{real}: "
+            f"leave out what this host lacks"
+        )
     return "a bit of the registers written is reserved on this CPU"

@@ -1,8 +1,9 @@
-"""One observation held against one story, along the way that the host went: whether it holds, and if not, what differs.
+"""One observation held against one story, along the way that the host went: whether it holds, and
+if not, what differs.
 
-It holds if every event took a step and is all that the step says, got that step's reply and actions, every ioctl ended as
-written, nothing must still have come, and the final state is as written. What an alignment could make of the same events is for
-reports alone (`align`).
+It holds if every event took a step and is all that the step says, got that step's reply and
+actions, every ioctl ended as written, nothing must still have come, and the final state is as
+written. What an alignment could make of the same events is for reports alone (`align`).
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from kvmscen.sent.script.recorder import op_of
 
 # Missing steps that are listed.
 _OWED = 1000
-# Exits at which a run without `expect` may end: the guest halts, or asks to be powered off or reset.
+# Exits at which a run without `expect` may end: the guest halts, or asks to be powered off or
+# reset.
 _WANTED_ENDS = ("hlt", "system_event")
 _CRASHES = (3, 6, 7)  # KVM_SYSTEM_EVENT_CRASH, _SEV_TERM, _TDX_FATAL
 
@@ -38,7 +40,13 @@ class Trial:
     """
 
     def __init__(
-        self, story: Story, observation: Observation, legend: Legend, arch: str, flavour: str | None, other: Story | None = None
+        self,
+        story: Story,
+        observation: Observation,
+        legend: Legend,
+        arch: str,
+        flavour: str | None,
+        other: Story | None = None,
     ) -> None:
         self.story = story
         self.observation = observation
@@ -50,7 +58,8 @@ class Trial:
         self.host = Course(other) if other is not None else self.course
         self.walk = list(self.host.walk(observation.events))
         self.taken = self.walk if other is None else list(self.course.retrace(self.walk))
-        # Whether the host went otherwise than its script goes, or what it tells cannot be; then nothing can be said.
+        # Whether the host went otherwise than its script goes, or what it tells cannot be; then
+        # nothing can be said.
         self.astray = astray(self.host, self.walk, observation)
         self._last_failed = _last_action_failed(self.taken)
         self._numbers: list[int] = []
@@ -71,17 +80,23 @@ class Trial:
         return not any(map(self.wrong, self.taken))
 
     def begun(self) -> bool:
-        """As `begins`, of a run that was left where it stood: actions of the last exits may be undone."""
+        """As `begins`, of a run that was left where it stood: actions of the last exits may be
+        undone.
+        """
         last = len(self.taken)
         while last and self.wrong(self.taken[last - 1]) == ("then",):
             last -= 1
         return not any(map(self.wrong, self.taken[:last]))
 
     def untried(self) -> int | None:
-        """The line at which the host, by another story, did not go as this one says, before anything else differed."""
-        return untried(self.course, self.host, self.taken, self.walk, self.wrong, self.observation.stopped)
+        """The line at which the host, by another story, did not go as this one says, before
+        anything else differed.
+        """
+        return untried(
+            self.course, self.host, self.taken, self.walk, self.wrong, self.observation.stopped
+        )
 
-    # --- one event --------------------------------------------------------------------------------------------------
+    # --- one event --------------------------------------------------------------------------------
 
     def wrong(self, one: Taken) -> tuple[str, ...]:
         """What is not as written of one event, as names; `extra` where no step is."""
@@ -99,7 +114,8 @@ class Trial:
 
     def differences(self, slot: Occurrence, event: Event) -> tuple[str, ...]:
         """What of a step an event does not hold, with addresses in the scenario's own words."""
-        # Steps and events live as long as this does, so their ids name them; without a series every round is the same.
+        # Steps and events live as long as this does, so their ids name them; without a series every
+        # round is the same.
         step = slot.step
         if id(step) not in self._counting:
             self._counting[id(step)] = counts_rounds(step)
@@ -118,15 +134,20 @@ class Trial:
         failed = one.event is self._last_failed
         if given is step:
             return ("then",) if undone(step, one.event, failed) else ()
-        return ("then",) * (_texts(step) != _texts(given) or (given is not None and undone(given, one.event, failed)))
+        return ("then",) * (
+            _texts(step) != _texts(given)
+            or (given is not None and undone(given, one.event, failed))
+        )
 
-    # --- the end ----------------------------------------------------------------------------------------------------
+    # --- the end ----------------------------------------------------------------------------------
 
     def _owed(self) -> Iterator[tuple[int, Occurrence]]:
         return iter(()) if self.story.steps is None else self.course.owed(self.taken)
 
     def _ending(self) -> Iterator[Mismatch]:
-        """What ended the run where that is a difference by itself, and ioctls that should have failed and were not called."""
+        """What ended the run where that is a difference by itself, and ioctls that should have
+        failed and were not called.
+        """
         stopped = self.observation.stopped
         if stopped == "exits":
             yield self._ends("the limit of exits was reached")
@@ -151,7 +172,9 @@ class Trial:
         last = self.taken[-1].event if self.taken else None
         if last is None or self.taken[-1].told:
             return "no exit"
-        if last.kind == "exit" and (last.name in _WANTED_ENDS and last.fields.get("type") not in _CRASHES):
+        if last.kind == "exit" and (
+            last.name in _WANTED_ENDS and last.fields.get("type") not in _CRASHES
+        ):
             return None
         if stopped in ("expected", "error", "extra"):
             where = source(last, self.legend, self.arch, self.flavour)
@@ -161,7 +184,11 @@ class Trial:
     def _told(self) -> Iterator[tuple[str, Deed]]:
         """The ioctls before the first entry that are written to fail."""
         yield from ((op, deed) for op, deed in self.story.built.items() if deed.errno is not None)
-        yield from ((f"setup/{n}", deed) for n, deed in enumerate(self.course.setup) if deed.errno is not None)
+        yield from (
+            (f"setup/{n}", deed)
+            for n, deed in enumerate(self.course.setup)
+            if deed.errno is not None
+        )
 
     def _final(self) -> Iterator[Mismatch]:
         notation, seen_regs = self.notation, self.observation.regs
@@ -169,31 +196,50 @@ class Trial:
             value = seen_regs.get(name)
             if not matches(matcher, value):
                 observed = "nothing" if value is None else notation.register(value)
-                yield Mismatch(0, self.story.line, f"final {name}: {notation.register(matcher)}", f"final {name}: {observed}")
+                yield Mismatch(
+                    0,
+                    self.story.line,
+                    f"final {name}: {notation.register(matcher)}",
+                    f"final {name}: {observed}",
+                )
         for check in self.story.memory:
             if not memory_holds(check, self.observation.memory, 0):
                 observed = notation.memory(seen(check, self.observation.memory))
                 if not self.observation.memory.get(check.gpa):
                     observed = f"{notation.address(check.gpa)}: no memory there"
-                yield Mismatch(0, self.story.line, f"final {notation.memory(check)}", f"final {observed}")
+                yield Mismatch(
+                    0, self.story.line, f"final {notation.memory(check)}", f"final {observed}"
+                )
 
-    # --- for reports ------------------------------------------------------------------------------------------------
+    # --- for reports ------------------------------------------------------------------------------
 
     def rows(self) -> tuple[StoryRow, ...]:
-        """The whole story side by side, in order: aligned so that what differs is seen at its place.
+        """The whole story side by side, in order: aligned so that what differs is seen at its
+        place.
 
-        Where the alignment shows no difference, though there is one along the host's way, that way is shown.
+        Where the alignment shows no difference, though there is one along the host's way, that way
+        is shown.
         """
-        side = aligned(self.course, self.taken, self.differences) if self.story.steps is not None else None
+        side = (
+            aligned(self.course, self.taken, self.differences)
+            if self.story.steps is not None
+            else None
+        )
         if side is not None:
             rows = self._rows(side)
-            if any(row.mark in "!-+" for row in rows) or (self.begins() and not any(True for _ in self._owed())):
+            if any(row.mark in "!-+" for row in rows) or (
+                self.begins() and not any(True for _ in self._owed())
+            ):
                 return rows
-        pairs: list[tuple[Occurrence | None, Taken | None]] = [(one.slot, one) for one in self.taken]
+        pairs: list[tuple[Occurrence | None, Taken | None]] = [
+            (one.slot, one) for one in self.taken
+        ]
         pairs += [(slot, None) for _, slot in islice(self._owed(), _OWED)]
         return self._rows(pairs)
 
-    def _rows(self, pairs: Sequence[tuple[Occurrence | None, Taken | None]]) -> tuple[StoryRow, ...]:
+    def _rows(
+        self, pairs: Sequence[tuple[Occurrence | None, Taken | None]]
+    ) -> tuple[StoryRow, ...]:
         self._numbers = [0 if slot is None else slot.number for slot, _ in pairs]
         self._shown = [None if one is None else one.event for _, one in pairs]
         return tuple(self._row(slot, one) for slot, one in pairs)
@@ -208,7 +254,11 @@ class Trial:
 
     def unexpected(self, rows: Sequence[StoryRow]) -> list[Event]:
         """The events in the rows that `rows` gave which were not expected there."""
-        return [event for event, row in zip(self._shown, rows, strict=True) if event is not None and row.mark in "!+"]
+        return [
+            event
+            for event, row in zip(self._shown, rows, strict=True)
+            if event is not None and row.mark in "!+"
+        ]
 
     def _row(self, slot: Occurrence | None, one: Taken | None) -> StoryRow:
         if one is None:
@@ -218,20 +268,36 @@ class Trial:
         if event.kind == "succeeded" or one.written:
             return self._deed_row(one)
         if slot is None:
-            mark = " " if self.story.steps is None else "+" if self.wrong(one) or not one.ignored else "~"
+            mark = (
+                " "
+                if self.story.steps is None
+                else "+"
+                if self.wrong(one) or not one.ignored
+                else "~"
+            )
             line = 0 if deed is None else deed.line
             return StoryRow(mark, line, "", self.notation.event(event), (), self._at(event, deed))
         counting = self._counting.get(id(slot.step), True)
         told = self._told_behind(one)
-        key = (id(slot.step), id(event), slot.nth if counting else 0, id(one.given and one.given.step), told)
+        key = (
+            id(slot.step),
+            id(event),
+            slot.nth if counting else 0,
+            id(one.given and one.given.step),
+            told,
+        )
         if key not in self._made:
             self._made[key] = self._pair(slot, one, told)
         return self._made[key]
 
     def _told_behind(self, one: Taken) -> bool:
-        """Whether the action of its step that did not end as written has a row of its own right behind."""
+        """Whether the action of its step that did not end as written has a row of its own right
+        behind.
+        """
         if not self._behind:
-            self._behind = {id(this): then for this, then in zip(self.taken, self.taken[1:], strict=False)}
+            self._behind = {
+                id(this): then for this, then in zip(self.taken, self.taken[1:], strict=False)
+            }
         then = self._behind.get(id(one))
         return then is not None and then.event.op is not None and bool(self.wrong(then))
 
@@ -256,14 +322,27 @@ class Trial:
         event, deed = one.event, one.deed
         expected = "" if deed is None or deed.errno is None else f"error: {{errno: {deed.errno}}}"
         line = 0 if deed is None else deed.line
-        return StoryRow(" " if one.told else "!", line, expected, self.notation.event(event), (), self._at(event, deed))
+        return StoryRow(
+            " " if one.told else "!",
+            line,
+            expected,
+            self.notation.event(event),
+            (),
+            self._at(event, deed),
+        )
 
     def _note(self, slot: Occurrence, one: Taken, differs: Sequence[str]) -> str:
         """What was not replied or done, and why, in words."""
         step, given = slot.step, one.given
         out: list[str] = []
-        if "reply" in differs and one.event.reply and not answered(one.event.name, one.event.fields, one.event.reply):
-            out.append("the reply could not be given: this exit is a write, or narrower than the reply")
+        if (
+            "reply" in differs
+            and one.event.reply
+            and not answered(one.event.name, one.event.fields, one.event.reply)
+        ):
+            out.append(
+                "the reply could not be given: this exit is a write, or narrower than the reply"
+            )
         elif "reply" in differs and step.answer:
             out.append(f"the reply {step.answer} was not given")
         elif "reply" in differs and given is not None:
@@ -274,7 +353,9 @@ class Trial:
             out.append(f"of its `then` {one.event.done} of {len(step.then or ())} ended as written")
         if out and (given is None or given.step is not step):
             stood = (
-                "no step took this exit" if given is None else f"the host took this exit as the step of line {given.step.line}"
+                "no step took this exit"
+                if given is None
+                else f"the host took this exit as the step of line {given.step.line}"
             )
             out.append(f"when it came, {stood}")
         return "; ".join(out)
@@ -289,7 +370,9 @@ class Trial:
 
 
 def _last_action_failed(taken: Sequence[Taken]) -> Event | None:
-    """The event whose last action failed, where a step `error` took that failure. The run ended with it."""
+    """The event whose last action failed, where a step `error` took that failure. The run ended
+    with it.
+    """
     if not taken or taken[-1].event.op is None or taken[-1].slot is None or taken[-1].deed is None:
         return None
     name, _, number = (taken[-1].event.op or "").rpartition("/then/")

@@ -1,4 +1,6 @@
-"""Whether the case itself was tried where the host went by a known wrong outcome: only then does that outcome say anything."""
+"""Whether the case itself was tried where the host went by a known wrong outcome: only then does
+that outcome say anything.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +15,20 @@ Wrong = Callable[[Taken], tuple[str, ...]]
 
 
 def untried(
-    course: Course, host: Course, taken: Sequence[Taken], walk: Sequence[Taken], wrong: Wrong, stopped: str
+    course: Course,
+    host: Course,
+    taken: Sequence[Taken],
+    walk: Sequence[Taken],
+    wrong: Wrong,
+    stopped: str,
 ) -> int | None:
-    """The line at which the host went otherwise than a story says, before anything else differed; None: nowhere.
+    """The line at which the host went otherwise than a story says, before anything else differed;
+    None: nowhere.
 
-    `course` and `taken` are the story and the events along it, `host` and `walk` those that the host went by, `wrong` says
-    what of an event is not as the story has it. What came behind such a place says nothing about the story: its guest was not
-    given what it was to get, was left too soon, or was entered again though the story ends there.
+    `course` and `taken` are the story and the events along it, `host` and `walk` those that the
+    host went by, `wrong` says what of an event is not as the story has it. What came behind such a
+    place says nothing about the story: its guest was not given what it was to get, was left too
+    soon, or was entered again though the story ends there.
     """
     ours: dict[int, Script] = {}
     theirs: dict[int, Script] = {}
@@ -32,7 +41,9 @@ def untried(
         if event.op is None:
             mine = ours.setdefault(event.vcpu, course.script(event.vcpu))
             other = theirs.setdefault(event.vcpu, host.script(event.vcpu))
-            if differs and _otherwise_waited(event.kind, event.fields, mine.timeout(), other.timeout()):
+            if differs and _otherwise_waited(
+                event.kind, event.fields, mine.timeout(), other.timeout()
+            ):
                 return line
             last = event.vcpu, line, mine.take(event.kind, event.name, event.fields)
             other.take(event.kind, event.name, event.fields)
@@ -51,8 +62,12 @@ def untried(
     return None if ended or all(script.over() for script in scripts) else line
 
 
-def _otherwise_waited(kind: str, fields: Mapping[str, Any], mine: float | None, other: float | None) -> bool:
-    """Whether the story waits for nothing to happen, and the host waited for another time, so that it cannot be told."""
+def _otherwise_waited(
+    kind: str, fields: Mapping[str, Any], mine: float | None, other: float | None
+) -> bool:
+    """Whether the story waits for nothing to happen, and the host waited for another time, so that
+    it cannot be told.
+    """
     if mine is None:
         return False
     if kind == "timeout":

@@ -29,22 +29,42 @@ def judge(job: Job, observation: Observation) -> Result:
     story, known = expectation.story, expectation.xfail
     # The host goes by the known wrong outcome, where there is one.
     base = Trial(story, observation, job.legend, job.arch, job.flavour, known)
-    overlay = None if known is None else Trial(known, observation, job.legend, job.arch, job.flavour)
+    overlay = (
+        None if known is None else Trial(known, observation, job.legend, job.arch, job.flavour)
+    )
     if base.astray:
-        reason = "the host took other steps than its script takes: the recording is damaged, or kvmscen is wrong"
+        reason = (
+            "the host took other steps than its script takes: the recording is damaged, or "
+            "kvmscen is wrong"
+        )
         return result(job, "ERROR", reason, observation=observation)
-    if observation.unpredicted is not None and any(trial is not None and trial.begun() for trial in (base, overlay)):
-        return result(job, "SKIP", f"the model does not predict this: {observation.unpredicted}", observation=observation)
+    if observation.unpredicted is not None and any(
+        trial is not None and trial.begun() for trial in (base, overlay)
+    ):
+        return result(
+            job,
+            "SKIP",
+            f"the model does not predict this: {observation.unpredicted}",
+            observation=observation,
+        )
     if base.holds():
         if known is None:
             return _judged(job, "PASS", None, observation, base)
-        return _judged(job, "XPASS", f"the known wrong outcome is gone: {expectation.reason}", observation, base)
+        return _judged(
+            job,
+            "XPASS",
+            f"the known wrong outcome is gone: {expectation.reason}",
+            observation,
+            base,
+        )
     if overlay is not None and overlay.holds():
         untried = base.untried()
         if untried is not None:
             reason = (
-                f"whether the known wrong outcome is gone was not tried: up to line {untried} nothing else differs, and there "
-                "the host replied, acted, waited or ended as the entry says and the case itself does not: write the same in "
+                f"whether the known wrong outcome is gone was not tried: up to line {untried} "
+                f"nothing else differs, and there "
+                "the host replied, acted, waited or ended as the entry says and the case itself "
+                "does not: write the same in "
                 "both, up to where the outcomes part"
             )
             return result(job, "ERROR", reason, observation=observation)
@@ -57,13 +77,19 @@ def told(job: Job, result: Result) -> Result:
     if result.observation is None or result.rows or job.expectation is None or job.legend is None:
         return result
     known = job.expectation.xfail if result.status == "XFAIL" else None
-    trial = Trial(known or job.expectation.story, result.observation, job.legend, job.arch, job.flavour)
+    trial = Trial(
+        known or job.expectation.story, result.observation, job.legend, job.arch, job.flavour
+    )
     return result._replace(rows=trial.rows())
 
 
-def _judged(job: Job, status: str, reason: str | None, observation: Observation, trial: Trial) -> Result:
+def _judged(
+    job: Job, status: str, reason: str | None, observation: Observation, trial: Trial
+) -> Result:
     if status != "FAIL":
-        return result(job, status, reason, observation=observation, memory=_memory(trial.story, observation))
+        return result(
+            job, status, reason, observation=observation, memory=_memory(trial.story, observation)
+        )
     rows = trial.rows()
     mismatches = trial.mismatches(rows)
     return result(
@@ -91,7 +117,10 @@ def result(job: Job, status: str, reason: str | None, **more: Any) -> Result:
     observation: Observation | None = more.get("observation")
     sources: tuple[str, ...] = ()
     if observation is not None and job.legend is not None:
-        sources = tuple(source(event, job.legend, job.arch, job.flavour) for event in observation.events[:_SOURCES])
+        sources = tuple(
+            source(event, job.legend, job.arch, job.flavour)
+            for event in observation.events[:_SOURCES]
+        )
     return Result(
         file=job.file,
         scenario=job.scenario,
@@ -106,10 +135,14 @@ def result(job: Job, status: str, reason: str | None, **more: Any) -> Result:
         status=status,
         reason=reason,
         elapsed=0.0 if observation is None else observation.elapsed,
-        accesses=() if observation is None or job.legend is None else tally(observation, job.legend),
+        accesses=()
+        if observation is None or job.legend is None
+        else tally(observation, job.legend),
         machine=None if job.machine is None else job.machine.digest,
         verb="measure" if job.wanted else "run",
         sources=sources,
-        notes=(job.legend.note,) if observation is not None and job.legend is not None and job.legend.note else (),
+        notes=(job.legend.note,)
+        if observation is not None and job.legend is not None and job.legend.note
+        else (),
         **more,
     )

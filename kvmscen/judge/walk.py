@@ -1,7 +1,8 @@
-"""The way that a host went along a story: which step each event took, and what must still have come.
+"""The way that a host went along a story: which step each event took, and what must still have
+come.
 
-The host says in each Event which step it took (`at`), and what it replied and did there; the verdict goes by that. `retrace`
-says how a host would have gone whose script was another story.
+The host says in each Event which step it took (`at`), and what it replied and did there; the
+verdict goes by that. `retrace` says how a host would have gone whose script was another story.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from kvmscen.sent.script.interpreter import Position, Script, iteration
 
 
 class Occurrence(NamedTuple):
-    """One expected occurrence: the step, its round from 0, and the step's number from 1 as it is written."""
+    """One expected occurrence: the step, its round from 0, and the step's number from 1 as it is
+    written.
+    """
 
     step: Expected
     nth: int
@@ -24,10 +27,11 @@ class Occurrence(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """One event (its `count` is 1, and those of one Event are one object), and the step that it took at `at`; None: it took none.
+    """One event (its `count` is 1, and those of one Event are one object), and the step that it
+    took at `at`; None: it took none.
 
-    `deed` is the slot, capability or action whose ioctl it is of. `given` is the step of another story for which the host
-    replied and acted, where it went by that.
+    `deed` is the slot, capability or action whose ioctl it is of. `given` is the step of another
+    story for which the host replied and acted, where it went by that.
     """
 
     event: Event
@@ -49,7 +53,11 @@ class Taken(NamedTuple):
     @property
     def told(self) -> bool:
         """Whether it is a failure that is written at the slot, capability or action itself."""
-        return self.deed is not None and self.event.kind == "error" and self.deed.errno == self.event.name
+        return (
+            self.deed is not None
+            and self.event.kind == "error"
+            and self.deed.errno == self.event.name
+        )
 
 
 class Course:
@@ -125,7 +133,9 @@ class Course:
                 yield Taken(event, None if slot is None else at, slot, deed, event.ignored, slot)
 
     def retrace(self, given: Iterable[Taken]) -> Iterator[Taken]:
-        """The same events, as a host takes them whose script is this story, as far as it would have gone."""
+        """The same events, as a host takes them whose script is this story, as far as it would have
+        gone.
+        """
         scripts: dict[int, Script] = {}
         left: set[int] = set()
         for one in given:
@@ -135,7 +145,9 @@ class Course:
             if event.kind == "succeeded" or (deed is not None and deed.errno == event.name):
                 yield Taken(event, deed=deed)
                 continue
-            if (script.over() or event.vcpu in left) and (event.kind != "error" or event.fields.get("ioctl") == "KVM_RUN"):
+            if (script.over() or event.vcpu in left) and (
+                event.kind != "error" or event.fields.get("ioctl") == "KVM_RUN"
+            ):
                 # It would not have entered the guest again.
                 return
             verdict = script.take(event.kind, event.name, event.fields)
@@ -166,11 +178,15 @@ class Course:
             yield from self._rounds(vcpu, at[:depth], index, step, nth + 1)
             yield from self._must(vcpu, at[:depth], steps[depth], index + 1)
 
-    def _must(self, vcpu: int, outer: Position, steps: Sequence[Expected], first: int) -> Iterator[Occurrence]:
+    def _must(
+        self, vcpu: int, outer: Position, steps: Sequence[Expected], first: int
+    ) -> Iterator[Occurrence]:
         for index in range(first, len(steps)):
             yield from self._rounds(vcpu, outer, index, steps[index], 0)
 
-    def _rounds(self, vcpu: int, outer: Position, index: int, step: Expected, first: int) -> Iterator[Occurrence]:
+    def _rounds(
+        self, vcpu: int, outer: Position, index: int, step: Expected, first: int
+    ) -> Iterator[Occurrence]:
         if _may_be_missing(step):
             return
         for nth in range(first, step.repeat[0]):
@@ -189,7 +205,14 @@ class Course:
 def _mirror(step: Expected) -> Step:
     where: Mapping[str, Any] = {key: step.fields[key] for key in step.where}
     then: tuple[Action, ...] | None = None if step.then is None else ()
-    return Step(step.kind, where, step.repeat, then=then, timeout=step.timeout, steps=tuple(map(_mirror, step.steps)))
+    return Step(
+        step.kind,
+        where,
+        step.repeat,
+        then=then,
+        timeout=step.timeout,
+        steps=tuple(map(_mirror, step.steps)),
+    )
 
 
 def _may_be_missing(step: Expected) -> bool:
@@ -197,8 +220,13 @@ def _may_be_missing(step: Expected) -> bool:
 
 
 def _of(steps: Sequence[Expected], vcpu: int) -> tuple[Expected, ...]:
-    own = (step._replace(steps=_of(step.steps, vcpu)) if step.kind == "group" else step for step in steps)
-    return tuple(step for step in own if (step.steps if step.kind == "group" else step.vcpu == vcpu))
+    own = (
+        step._replace(steps=_of(step.steps, vcpu)) if step.kind == "group" else step
+        for step in steps
+    )
+    return tuple(
+        step for step in own if (step.steps if step.kind == "group" else step.vcpu == vcpu)
+    )
 
 
 def _vcpus(steps: Sequence[Expected]) -> set[int]:

@@ -1,8 +1,8 @@
 """load: a scenario file to a Scenario, or a ScenarioError with everything that is wrong in it.
 
-compose (document.py) gives positioned data, check (check.py) holds it against the JSON Schema that editors use too, and the
-conversion (cases.py and what it calls) makes the values and checks what a schema cannot say. What needs the layout or the
-assembler is build's.
+compose (document.py) gives positioned data, check (check.py) holds it against the JSON Schema that
+editors use too, and the conversion (cases.py and what it calls) makes the values and checks what a
+schema cannot say. What needs the layout or the assembler is build's.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ PROBLEMS_MAX = 100
 class Loaded(NamedTuple):
     """A file as far as it could be read.
 
-    `scenario` has the cases that nothing is wrong with, `wrong` the others that could be read all the same; `problems` say what
-    is wrong, each with the cases that it keeps from running. `names` are those of all cases, as far as they are known.
+    `scenario` has the cases that nothing is wrong with, `wrong` the others that could be read all
+    the same; `problems` say what is wrong, each with the cases that it keeps from running. `names`
+    are those of all cases, as far as they are known.
     """
 
     scenario: Scenario
@@ -45,7 +46,9 @@ def load(path: str) -> Scenario:
 
 
 def load_text(text: str, file: str) -> Scenario:
-    """The scenario in a text; `file` is what places name. Raises ScenarioError with all problems of the text."""
+    """The scenario in a text; `file` is what places name. Raises ScenarioError with all problems of
+    the text.
+    """
     return _all_right(read_text(text, file))
 
 
@@ -77,7 +80,9 @@ def read_text(text: str, file: str) -> Loaded:
         return Loaded(Scenario(file, ()), tuple(problems or [_no_map(doc)]))
     silent = {(line + 1, column + 1) for line, column in doc.poisoned}
     if not fits()(doc.root):
-        from kvmscen.load.check import check  # here, since importing jsonschema takes longer than the rest of load
+        from kvmscen.load.check import (
+            check,
+        )  # here, since importing jsonschema takes longer than the rest of load
 
         _later(problems, check(doc), silent)
     written = len(problems)
@@ -89,19 +94,26 @@ def read_text(text: str, file: str) -> Loaded:
         return Loaded(Scenario(file, tuple(found.cases.values())), (), (), names)
     owners = Owners(doc, found)
     noted, nobody = owners.noted(), frozenset[str]()
-    hits = {problem: owners.at((problem.line - 1, problem.column - 1)) for problem in problems[:written]}
+    hits = {
+        problem: owners.at((problem.line - 1, problem.column - 1)) for problem in problems[:written]
+    }
     hits |= {problem: noted.get(problem, nobody) for problem in problems[written:]}
     bad = frozenset().union(*set(hits.values()), owners.of(doc.poisoned))
     good = tuple(case for name, case in found.cases.items() if name not in bad)
     wrong = tuple(case for name, case in found.cases.items() if name in bad)
     # What hits none is wrong all the same, and what hits all is the file's.
-    some = {hit: tuple(name for name in names if name in hit) if len(hit) < len(names) else () for hit in set(hits.values())}
+    some = {
+        hit: tuple(name for name in names if name in hit) if len(hit) < len(names) else ()
+        for hit in set(hits.values())
+    }
     told = _few([problem._replace(cases=some[hit]) for problem, hit in hits.items()])
     return Loaded(Scenario(file, good), tuple(sorted(told)), wrong, names)
 
 
 def _later(problems: list[Problem], more: Iterable[Problem], silent: set[tuple[int, int]]) -> None:
-    """Add what a later stage found, but for the places where an earlier one has something to say already."""
+    """Add what a later stage found, but for the places where an earlier one has something to say
+    already.
+    """
     taken = {(p.line, p.column) for p in problems} | silent
     problems.extend(p for p in more if (p.line, p.column) not in taken)
 
@@ -114,13 +126,28 @@ def _few(problems: list[Problem]) -> list[Problem]:
     last = first[-1]
     return [
         *first,
-        Problem(last.file, last.line, last.column + 1, f"and {len(problems) - PROBLEMS_MAX:,} more problems below"),
+        Problem(
+            last.file,
+            last.line,
+            last.column + 1,
+            f"and {len(problems) - PROBLEMS_MAX:,} more problems below",
+        ),
     ]
 
 
 def _no_map(doc: Document) -> Problem:
     keys = names.either(f"arch: {arch}" for arch in ARCHES)
     if doc.empty:
-        return Problem(doc.file, 1, 1, f"the file is empty: a scenario begins with {keys}, and has `asm` and `expect`")
+        return Problem(
+            doc.file,
+            1,
+            1,
+            f"the file is empty: a scenario begins with {keys}, and has `asm` and `expect`",
+        )
     what = "a list" if isinstance(doc.root, List) else "a single value"
-    return Problem(doc.file, doc.place.line, doc.place.column, f"a scenario is a map that has {keys}: this is {what}")
+    return Problem(
+        doc.file,
+        doc.place.line,
+        doc.place.column,
+        f"a scenario is a map that has {keys}: this is {what}",
+    )

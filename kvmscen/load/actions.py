@@ -7,7 +7,18 @@ from typing import Any, NamedTuple
 
 from kvmscen.load import guest, names
 from kvmscen.load.document import List, Map
-from kvmscen.load.values import NOWHERE, Notes, as_int, as_list, as_map, as_text, expression, memory, registers, texts
+from kvmscen.load.values import (
+    NOWHERE,
+    Notes,
+    as_int,
+    as_list,
+    as_map,
+    as_text,
+    expression,
+    memory,
+    registers,
+    texts,
+)
 from kvmscen.load.written import item
 from kvmscen.scenario import Action, Expr, Memslot, Place
 from kvmscen.sent.header import actions as actions_table
@@ -24,7 +35,11 @@ def actions(notes: Notes, value: Any, arch: str, kind: str = "") -> tuple[Action
     out: list[Action] = []
     for n, one_of in enumerate(held):
         bare = one_of == EMULATE
-        one = Action(EMULATE, {}, held.at(n), text=EMULATE) if bare else _action(notes, as_map(one_of), held.at(n), arch)
+        one = (
+            Action(EMULATE, {}, held.at(n), text=EMULATE)
+            if bare
+            else _action(notes, as_map(one_of), held.at(n), arch)
+        )
         if one is not None:
             out.append(one)
             if one.name == EMULATE:
@@ -34,9 +49,17 @@ def actions(notes: Notes, value: Any, arch: str, kind: str = "") -> tuple[Action
 
 def _emulate(notes: Notes, place: Place, arch: str, kind: str) -> None:
     if arch != "arm64":
-        notes.add(place, f"`emulate` carries out what arm64's KVM cannot decode: {arch} has no such exit, leave it out")
+        notes.add(
+            place,
+            f"`emulate` carries out what arm64's KVM cannot decode: {arch} has no such exit, leave "
+            f"it out",
+        )
     elif kind != "arm_nisv":
-        notes.add(place, "`emulate` carries out the access of an arm_nisv: write it in the `then` of such a step")
+        notes.add(
+            place,
+            "`emulate` carries out the access of an arm_nisv: write it in the `then` of such a "
+            "step",
+        )
 
 
 def _action(notes: Notes, held: Map, place: Place, arch: str) -> Action | None:
@@ -48,7 +71,8 @@ def _action(notes: Notes, held: Map, place: Place, arch: str) -> Action | None:
     for extra in named[1:]:
         notes.add(
             held.at_key(extra),
-            f"one action is meant here, `{named[0]}` stands before: begin a new item with `- {extra}:`",
+            f"one action is meant here, `{named[0]}` stands before: begin a new item with `- "
+            f"{extra}:`",
         )
     name = named[0]
     errno = as_text(held.get("errno")) or None
@@ -72,7 +96,7 @@ class Written(NamedTuple):
     waived: bool
 
 
-# --- actions that fill a struct -------------------------------------------------------------------------------------
+# --- actions that fill a struct -------------------------------------------------------------------
 
 
 def _members(one: Written) -> dict[str, Any]:
@@ -80,7 +104,10 @@ def _members(one: Written) -> dict[str, Any]:
     notes, row, arch = one.notes, one.row, one.arch
     table = row.of(arch)
     if table is None:
-        notes.add(one.at, f"{arch} has no {row.ioctl}: write it in a scenario of {names.either(row.members)}")
+        notes.add(
+            one.at,
+            f"{arch} has no {row.ioctl}: write it in a scenario of {names.either(row.members)}",
+        )
         return {}
     here = {member.name: member for member in table}
     if row.alone:
@@ -93,14 +120,19 @@ def _members(one: Written) -> dict[str, Any]:
             outer, inner = key.partition(".")[::2]
             beside = {name: None for name in here if inner and name.startswith(outer + ".")}
             known = beside or {name.partition(".")[0]: None for name in here}
-            notes.add(key_at, f"`{key}` is no member of `{row.name}` on {arch}: write {names.either(known)}")
+            notes.add(
+                key_at,
+                f"`{key}` is no member of `{row.name}` on {arch}: write {names.either(known)}",
+            )
     if row.name in CHECKS and not one.waived:
         CHECKS[row.name](one, args)
     return args
 
 
 def _flat(held: Map, known: Mapping[str, Any]) -> Iterator[tuple[str, Any, Place, Place]]:
-    """The members that are written, each with its place and that of its name; those of a map in the map as `outer.inner`."""
+    """The members that are written, each with its place and that of its name; those of a map in the
+    map as `outer.inner`.
+    """
     for key, value in held.items():
         if key in known:
             yield key, value, held.at(key), held.at_key(key)
@@ -116,26 +148,32 @@ def _member(one: Written, member: Member, value: Any, at: Place) -> Any:
         for n, flag in enumerate(as_list(value) if isinstance(value, List) else (value,)):
             if isinstance(flag, str) and flag in everywhere and flag not in (member.names or {}):
                 where = as_list(value).at(n) if isinstance(value, List) else at
-                notes.add(where, f"{one.arch} has no {flag}: write {names.either(member.names or {})}")
+                notes.add(
+                    where, f"{one.arch} has no {flag}: write {names.either(member.names or {})}"
+                )
         return texts(value)
     if isinstance(value, str) and value in member.words:
         return Expr(None, member.words[value], at)
     if member.length > 1:
         values = as_list(value)
-        return tuple(expression(notes, number, values.at(n), member.bits) for n, number in enumerate(values))
+        return tuple(
+            expression(notes, number, values.at(n), member.bits) for n, number in enumerate(values)
+        )
     if member.yes_no or member.least is not None:
         return Expr(None, int(value) if isinstance(value, (bool, int)) else 0, at)
     return expression(notes, value, at, _bits(member, as_map(one.value)))
 
 
 def _bits(member: Member, beside: Map) -> int:
-    """The width of a member, where another one says it. What is wrong with that one is told there."""
+    """The width of a member, where another one says it. What is wrong with that one is told
+    there.
+    """
     if member.fmt == VALUE:
         return reg_bits(max(as_int(beside.get("id")), 0)) if "id" in beside else VALUE_BITS
     return 8 * max(as_int(beside.get(member.width)), 0) or member.bits
 
 
-# --- actions with code of their own ---------------------------------------------------------------------------------
+# --- actions with code of their own ---------------------------------------------------------------
 
 
 def _slot(notes: Notes, held: Map, place: Place, waived: bool) -> Memslot:
@@ -151,9 +189,14 @@ def _ioeventfd(one: Written, args: Mapping[str, Any]) -> None:
     held = as_map(one.value)
     length = as_int(held.get("len"))
     if length not in (0, 1, 2, 4, 8):
-        one.notes.add(held.at("len"), f"no write has {length} bytes: write 1, 2, 4 or 8, or 0 for any")
+        one.notes.add(
+            held.at("len"), f"no write has {length} bytes: write 1, 2, 4 or 8, or 0 for any"
+        )
     if "datamatch" in args and not length:
-        one.notes.add(held.at_key("datamatch"), "`datamatch` needs the width of the write: write `len` 1, 2, 4 or 8")
+        one.notes.add(
+            held.at_key("datamatch"),
+            "`datamatch` needs the width of the write: write `len` 1, 2, 4 or 8",
+        )
 
 
 FORMS: dict[str, Callable[[Written], dict[str, Any]]] = {

@@ -12,8 +12,18 @@ from kvmscen.load.document import Map
 from kvmscen.load.measure import measure
 from kvmscen.load.program import linked, macros, program
 from kvmscen.load.steps import ignored, steps
-from kvmscen.load.values import NOWHERE, Notes, Seen, as_list, as_map, as_text, memory, registers, texts
-from kvmscen.scenario import Case, Conditions, Final, Overlay, Place, Step
+from kvmscen.load.values import (
+    NOWHERE,
+    Notes,
+    Seen,
+    as_list,
+    as_map,
+    as_text,
+    memory,
+    registers,
+    texts,
+)
+from kvmscen.scenario import Case, Conditions, Final, Overlay, Place, Step, Vcpu
 from kvmscen.sent.arch import ARCHES
 
 T = TypeVar("T")
@@ -26,7 +36,8 @@ _ADDED = ("requires", "tags")
 class Found:
     """What was made of a file: its cases, also those with something wrong in them.
 
-    `hits` are the problems of each case's values, `uses` the keys of the top level that it has from there.
+    `hits` are the problems of each case's values, `uses` the keys of the top level that it has from
+    there.
     """
 
     def __init__(self) -> None:
@@ -43,7 +54,12 @@ def scenario(notes: Notes, root: Map) -> Found:
     found = Found()
     with notes.watching() as seen:
         alone = maker.case(DEFAULT, top, notes.doc.place)
-        if not cases and "cases" not in root and alone is not None and not (_program(top) and _story(top)):
+        if (
+            not cases
+            and "cases" not in root
+            and alone is not None
+            and not (_program(top) and _story(top))
+        ):
             _lacking(notes, top, notes.doc.place, "the scenario")
     if _program(top) and _story(top):
         found.hits[DEFAULT], found.uses[DEFAULT] = seen, frozenset(top)
@@ -66,7 +82,10 @@ def scenario(notes: Notes, root: Map) -> Found:
 def _case(notes: Notes, maker: _Maker, top: Keys, name: str, cases: Map) -> Case | None:
     value = cases[name]
     if name == DEFAULT:
-        say = "a case may not be called `default`: the top level itself is that case, give this one another name"
+        say = (
+            "a case may not be called `default`: the top level itself is that case, give this "
+            "one another name"
+        )
         notes.add(cases.at_key(name), say)
     if not isinstance(value, Map):
         return None
@@ -90,7 +109,9 @@ def _story(keys: Keys) -> bool:
 
 def _lacking(notes: Notes, keys: Keys, place: Place, what: str) -> None:
     if not _program(keys):
-        notes.add(place, f"{what} has no program: write `asm: |`, or `elf` with the name of an executable")
+        notes.add(
+            place, f"{what} has no program: write `asm: |`, or `elf` with the name of an executable"
+        )
     if not _story(keys):
         notes.add(place, f"{what} has nothing to check: write `expect`, `final` or `measure`")
 
@@ -138,13 +159,9 @@ class _Maker:
     def case(self, name: str, keys: Keys, place: Place) -> Case | None:
         """One case, None where its architecture is not known."""
         notes = self.notes
-        arch = as_text(keys["arch"][0]) if "arch" in keys else ""
-        if "arch" not in keys and name != DEFAULT:
-            notes.add(place, f"the case `{name}` has no `arch`: it cannot be removed, only replaced")
-        if arch not in ARCHES:
+        arch = self._arch(name, keys, place)
+        if arch is None:
             return None
-        if "asm" in keys and "elf" in keys:
-            notes.add(keys["elf"][1], "`asm` and `elf` are both the program: keep one of them, the other can be that of a case")
 
         def get(key: str, make: Callable[[Any, Place], T], default: T) -> T:
             if key not in keys:
@@ -155,14 +172,11 @@ class _Maker:
         def tags(key: str) -> tuple[str, ...]:
             return texts(keys[key][0]) if key in keys else ()
 
-        vcpu_keys = [keys[key][1] for key in ("vcpus", "mode", "features", "regs", "mmu") if key in keys]
         timeout, exits = get("limits", lambda v, _: limits(v), limits(None))
         how = get("undecoded", lambda v, at: undecoded(notes, v, at, arch), None)
-        ignore: tuple[Step, ...] = ()
-        if "ignore" in keys:
-            value, at = keys["ignore"]
-            ignore = self.once(f"ignore {how}", arch, (at,), lambda: ignored(notes, value, arch, how == EMULATE))
-        expect: tuple[Step, ...] | None = get("expect", lambda v, at: story(notes, v, at, arch), None)
+        expect: tuple[Step, ...] | None = get(
+            "expect", lambda v, at: story(notes, v, at, arch), None
+        )
         if how == EMULATE and arch == "arm64":
             once_more(notes, expect or ())
         made = Case(
@@ -175,13 +189,18 @@ class _Maker:
             asm=get("asm", lambda v, at: program(notes, v, at), None),
             elf=get("elf", lambda v, at: linked(notes, v, at), None),
             macros=get("macros", lambda v, _: macros(notes, v), ()),
-            vcpus=self.once("vcpus", arch, vcpu_keys, lambda: guest.vcpus(notes, keys, arch, notes.doc.place)),
+            vcpus=self._vcpus(keys, arch),
             enable=get("enable", lambda v, _: guest.enables(notes, v), ()),
             setup=get("setup", lambda v, _: actions(notes, v, arch), ()),
             expect=expect,
             final=get("final", lambda v, at: final(notes, v, at, arch), None),
-            ignore=ignore,
-            requires=added(*(get(k, lambda v, _: conditions(notes, as_map(v)), Conditions()) for k in ("requires+", "requires"))),
+            ignore=self._ignored(keys, arch, how),
+            requires=added(
+                *(
+                    get(k, lambda v, _: conditions(notes, as_map(v)), Conditions())
+                    for k in ("requires+", "requires")
+                )
+            ),
             when=get("when", lambda v, _: overlays(notes, v, arch), ()),
             tags=tuple(dict.fromkeys((*tags("tags+"), *tags("tags")))),
             timeout=timeout,
@@ -195,6 +214,40 @@ class _Maker:
             _errno_names(notes, keys["when"][0], made)
         return made
 
+    def _arch(self, name: str, keys: Keys, place: Place) -> str | None:
+        """The architecture of a case, None where it is not known."""
+        notes = self.notes
+        if "arch" not in keys and name != DEFAULT:
+            notes.add(
+                place, f"the case `{name}` has no `arch`: it cannot be removed, only replaced"
+            )
+        arch = as_text(keys["arch"][0]) if "arch" in keys else ""
+        if arch not in ARCHES:
+            return None
+        if "asm" in keys and "elf" in keys:
+            notes.add(
+                keys["elf"][1],
+                "`asm` and `elf` are both the program: keep one of them, the other can be that of "
+                "a case",
+            )
+        return arch
+
+    def _vcpus(self, keys: Keys, arch: str) -> tuple[Vcpu, ...]:
+        notes = self.notes
+        written = ("vcpus", "mode", "features", "regs", "mmu")
+        places = [keys[key][1] for key in written if key in keys]
+        return self.once(
+            "vcpus", arch, places, lambda: guest.vcpus(notes, keys, arch, notes.doc.place)
+        )
+
+    def _ignored(self, keys: Keys, arch: str, how: str | None) -> tuple[Step, ...]:
+        if "ignore" not in keys:
+            return ()
+        value, at = keys["ignore"]
+        return self.once(
+            f"ignore {how}", arch, (at,), lambda: ignored(self.notes, value, arch, how == EMULATE)
+        )
+
 
 def story(notes: Notes, value: Any, place: Place, arch: str) -> tuple[Step, ...]:
     """The steps of an `expect`."""
@@ -207,7 +260,11 @@ def story(notes: Notes, value: Any, place: Place, arch: str) -> tuple[Step, ...]
 def undecoded(notes: Notes, value: Any, place: Place, arch: str) -> str | None:
     """What becomes of an access that KVM cannot decode: `emulate`."""
     if arch != "arm64":
-        notes.add(place, f"`undecoded` is about arm64's KVM, which cannot decode each access: on {arch} leave it out")
+        notes.add(
+            place,
+            f"`undecoded` is about arm64's KVM, which cannot decode each access: on {arch} leave "
+            f"it out",
+        )
     return as_text(value) or None
 
 
@@ -217,7 +274,11 @@ def once_more(notes: Notes, listed: Iterable[Step]) -> None:
         once_more(notes, step.steps)
         for action in step.then or ():
             if action.name == EMULATE and step.kind == "arm_nisv":
-                notes.add(action.place, "`undecoded: emulate` has carried this access out already: leave the action out")
+                notes.add(
+                    action.place,
+                    "`undecoded: emulate` has carried this access out already: leave the action "
+                    "out",
+                )
 
 
 def final(notes: Notes, value: Any, place: Place, arch: str) -> Final:
@@ -243,21 +304,32 @@ def _overlay(notes: Notes, held: Map, place: Place, arch: str) -> Overlay:
     xfail = held.get("xfail") is True
     reason = as_text(held.get("reason"))
     if xfail and "reason" not in held:
-        notes.add(held.at("xfail"), "`xfail: true` needs a `reason`: write why the outcome is known to be wrong")
+        notes.add(
+            held.at("xfail"),
+            "`xfail: true` needs a `reason`: write why the outcome is known to be wrong",
+        )
     if not {"expect", "final", "errno"} & set(held) and place != NOWHERE:
         say = ("`xfail: true`" if xfail else "this entry") + " says nothing that holds there"
-        notes.add(held.at("xfail") if xfail else place, f"{say}: write `expect`, `final` or `errno`")
+        notes.add(
+            held.at("xfail") if xfail else place, f"{say}: write `expect`, `final` or `errno`"
+        )
     asked = conditions(notes, held)
     # What the schema refuses is there, though it asks nothing.
     if asked == Conditions() and place != NOWHERE and not any(held.get(key) for key in _CONDITIONS):
         say = "an entry of `when` without a condition would hold everywhere"
-        notes.add(place, f"{say}: write one, as `kvm: pvm`, or write what holds into the case itself")
+        notes.add(
+            place, f"{say}: write one, as `kvm: pvm`, or write what holds into the case itself"
+        )
     errno = as_map(held.get("errno"))
     return Overlay(
         asked,
         reason,
-        story(notes, held["expect"], held.at("expect"), arch) if isinstance(held.get("expect"), list) else None,
-        final(notes, held["final"], held.at("final"), arch) if isinstance(held.get("final"), Map) else None,
+        story(notes, held["expect"], held.at("expect"), arch)
+        if isinstance(held.get("expect"), list)
+        else None,
+        final(notes, held["final"], held.at("final"), arch)
+        if isinstance(held.get("final"), Map)
+        else None,
         xfail,
         place,
         tuple(key for key in ("expect", "final") if key in held and held[key] is None),
@@ -266,7 +338,9 @@ def _overlay(notes: Notes, held: Map, place: Place, arch: str) -> Overlay:
 
 
 def _errno_names(notes: Notes, entries: Any, case: Case) -> None:
-    """The names under `errno` in the entries of `when`: each is that of something that the case has."""
+    """The names under `errno` in the entries of `when`: each is that of something that the case
+    has.
+    """
     there = {"memslots": len(case.memslots), "enable": len(case.enable), "setup": len(case.setup)}
     known = {f"{key}/{n}" for key, count in there.items() for n in range(count)}
     for entry in as_list(entries):
@@ -274,5 +348,10 @@ def _errno_names(notes: Notes, entries: Any, case: Case) -> None:
         for name in errno:
             if name not in known:
                 has = ", ".join(f"{count} of `{key}`" for key, count in there.items() if count)
-                say = f"`{name}` is nothing that can fail here: the case has {has or 'none of these'}"
-                notes.add(errno.at_key(name), f"{say}; write `memslots/N`, `enable/N` or `setup/N`, N from 0")
+                say = (
+                    f"`{name}` is nothing that can fail here: the case has {has or 'none of these'}"
+                )
+                notes.add(
+                    errno.at_key(name),
+                    f"{say}; write `memslots/N`, `enable/N` or `setup/N`, N from 0",
+                )

@@ -1,7 +1,8 @@
 """A document against the JSON Schema, and each of its complaints as a plain message at its place.
 
-Editors load the same schema from `schema/`; what it cannot say (exactly one exit key, what exists on which architecture) is
-checked in the conversion. This module is imported only for a document that does not fit: jsonschema takes 45 ms to import.
+Editors load the same schema from `schema/`; what it cannot say (exactly one exit key, what exists
+on which architecture) is checked in the conversion. This module is imported only for a document
+that does not fit: jsonschema takes 45 ms to import.
 """
 
 from __future__ import annotations
@@ -124,7 +125,11 @@ class _Teller:
         """Whether an exit is empty since its members are indented no deeper than its name."""
         comment = error.schema.get("$comment", "") if isinstance(error.schema, dict) else ""
         held = self.parent(error)
-        return comment.startswith("exit ") and isinstance(held, Map) and any(self.member_of(key, held) for key in held)
+        return (
+            comment.startswith("exit ")
+            and isinstance(held, Map)
+            and any(self.member_of(key, held) for key in held)
+        )
 
     def member_of(self, key: str, held: Map) -> str | None:
         """The empty exit of a step that has this key as a member."""
@@ -132,9 +137,11 @@ class _Teller:
             return None
         archs = ARCHES if self.arch is None else (self.arch,)
         empty = [name for name in held if held[name] is None and name in exits.BY_NAME]
-        return next((name for name in empty for arch in archs if key in names.members(name, arch)), None)
+        return next(
+            (name for name in empty for arch in archs if key in names.members(name, arch)), None
+        )
 
-    # --- keys -------------------------------------------------------------------------------------------------------
+    # --- keys -------------------------------------------------------------------------------------
 
     def unknown(self, error: ValidationError) -> None:
         held, schema = error.instance, error.schema
@@ -146,7 +153,10 @@ class _Teller:
         for key in extra[:UNKNOWN_MAX]:
             self.add(held.at_key(key), self.unknown_key(key, schema, error))
         if len(extra) > UNKNOWN_MAX:
-            self.add(held.at_key(extra[UNKNOWN_MAX]), f"and {len(extra) - UNKNOWN_MAX:,} more unknown keys in this map")
+            self.add(
+                held.at_key(extra[UNKNOWN_MAX]),
+                f"and {len(extra) - UNKNOWN_MAX:,} more unknown keys in this map",
+            )
 
     def unknown_key(self, key: str, schema: dict[str, Any], error: ValidationError) -> str:
         comment = schema.get("$comment", "")
@@ -157,8 +167,15 @@ class _Teller:
         joined = spaced(key, known)
         if joined:
             return joined
-        if comment == "top" and _after_program(self.doc, key, error.instance) and not names.closest(key, known):
-            return f"`{shown}` is not a key of a scenario: if it is a label of the program, indent it as the lines above"
+        if (
+            comment == "top"
+            and _after_program(self.doc, key, error.instance)
+            and not names.closest(key, known)
+        ):
+            return (
+                f"`{shown}` is not a key of a scenario: if it is a label of the program, "
+                f"indent it as the lines above"
+            )
         if comment in ("top", "case"):
             return _unknown_top(key, shown, known, comment)
         if comment == "step":
@@ -178,9 +195,15 @@ class _Teller:
         if comment == "registers":
             return names.unknown_register(key, self.arch)
         if comment == "section name":
-            return f"`{shown}` is no name of a section: write letters, digits, `_`, `.`, `$` and `-`, no digit or `-` first"
+            return (
+                f"`{shown}` is no name of a section: write letters, digits, `_`, `.`, `$` and "
+                f"`-`, no digit or `-` first"
+            )
         if comment == "measure name":
-            return f"`{shown}` is no name of what is timed: write letters, digits, `_`, `.`, `+` and `-`"
+            return (
+                f"`{shown}` is no name of what is timed: write letters, digits, `_`, `.`, `+` "
+                f"and `-`"
+            )
         if comment == "macro name":
             return f"`{shown}` is no name of a macro: write letters, digits, `_`, `.` and `$`"
         if comment == "case name":
@@ -195,14 +218,17 @@ class _Teller:
         held: Any = error.instance
         missing = [key for key in schema["required"] if key not in held]
         if missing == ["arch"] and schema.get("$comment") == "top":
-            return f"the key `arch` is missing: write {names.either('arch: ' + arch for arch in ARCHES)}"
+            return (
+                f"the key `arch` is missing: write "
+                f"{names.either('arch: ' + arch for arch in ARCHES)}"
+            )
         needed = [f"`{key}`" for key in schema["required"]]
         listed = needed[0] if len(needed) == 1 else ", ".join(needed[:-1]) + " and " + needed[-1]
         keys = names.either(missing).replace(" or ", " and ")
         is_missing = f"the key {keys} is" if len(missing) == 1 else f"the keys {keys} are"
         return f"{is_missing} missing: {schema.get('title', 'this map')} needs {listed}"
 
-    # --- values -----------------------------------------------------------------------------------------------------
+    # --- values -----------------------------------------------------------------------------------
 
     def _type(self, error: ValidationError, place: Place) -> str:
         schema = error.schema
@@ -254,13 +280,22 @@ class _Teller:
         return f"`{shorten(value)}` is not {title}: {meant(value, choices)}"
 
     def _minimum(self, error: ValidationError, place: Place) -> str:
-        return f"{article(error.instance, self.doc, place)} is too small: write {error.validator_value} or more"
+        return (
+            f"{article(error.instance, self.doc, place)} is too small: write "
+            f"{error.validator_value} or more"
+        )
 
     def _maximum(self, error: ValidationError, place: Place) -> str:
-        return f"{article(error.instance, self.doc, place)} is too large: {error.validator_value:,} is the limit"
+        return (
+            f"{article(error.instance, self.doc, place)} is too large: "
+            f"{error.validator_value:,} is the limit"
+        )
 
     def _exclusiveminimum(self, error: ValidationError, place: Place) -> str:
-        return f"{article(error.instance, self.doc, place)} is too small: write more than {error.validator_value}"
+        return (
+            f"{article(error.instance, self.doc, place)} is too small: write more than "
+            f"{error.validator_value}"
+        )
 
     def _pattern(self, error: ValidationError, place: Place) -> str:
         assert isinstance(error.schema, dict)
@@ -270,7 +305,9 @@ class _Teller:
 
     def _empty(self, error: ValidationError, place: Place) -> str:
         assert isinstance(error.schema, dict)
-        what = error.schema.get("title") or ("a text" if isinstance(error.instance, str) else "at least one item")
+        what = error.schema.get("title") or (
+            "a text" if isinstance(error.instance, str) else "at least one item"
+        )
         return f"this is empty: write {what}, or leave the key out"
 
     _minitems = _minlength = _minproperties = _empty
@@ -281,7 +318,9 @@ class _Teller:
 
 
 def _branch(error: ValidationError) -> Iterable[ValidationError]:
-    """The errors of the alternative that was meant: the first whose type is that of what was written."""
+    """The errors of the alternative that was meant: the first whose type is that of what was
+    written.
+    """
     branches: dict[Any, list[ValidationError]] = {}
     for inner in error.context:
         branches.setdefault(inner.schema_path[0], []).append(inner)
@@ -296,7 +335,9 @@ def _mistyped(error: ValidationError) -> bool:
         return False
     if error.validator == "anyOf":
         return all(_mistyped(e) for e in error.context if not e.path)
-    return error.validator == "type" or (error.validator == "enum" and not isinstance(error.instance, str))
+    return error.validator == "type" or (
+        error.validator == "enum" and not isinstance(error.instance, str)
+    )
 
 
 def _fits(key: str, patterned: dict[str, Any]) -> bool:
@@ -317,7 +358,10 @@ def _unknown_top(key: str, shown: str, known: list[str], where: str) -> str:
         return f"not yet: the key `{key}`"
     if where == "case" and key == "cases":
         return "a case has no cases of its own: write them side by side"
-    return f"`{shown}` is not a key of a {'scenario' if where == 'top' else 'case'}: {meant(key, known)}"
+    return (
+        f"`{shown}` is not a key of a {'scenario' if where == 'top' else 'case'}: "
+        f"{meant(key, known)}"
+    )
 
 
 def unknown_action(key: str) -> str:
@@ -326,7 +370,9 @@ def unknown_action(key: str) -> str:
     if told:
         return told
     close = names.closest(key, names.ACTIONS)
-    return f"`{shorten(key)}` is no action: " + (f"did you mean `{close}`" if close else f"write {names.either(names.ACTIONS)}")
+    return f"`{shorten(key)}` is no action: " + (
+        f"did you mean `{close}`" if close else f"write {names.either(names.ACTIONS)}"
+    )
 
 
 def unknown_exit(key: str, what: str, known: Iterable[str]) -> str:
@@ -335,11 +381,18 @@ def unknown_exit(key: str, what: str, known: Iterable[str]) -> str:
         return f"not yet: the key `{key}`"
     row = exits.BY_NAME.get(key)
     if key == "memory_fault":
-        return "`memory_fault` comes with a failing KVM_RUN: write `error: {errno: EFAULT, memory_fault: {...}}`"
+        return (
+            "`memory_fault` comes with a failing KVM_RUN: write `error: {errno: EFAULT, "
+            "memory_fault: {...}}`"
+        )
     if row is not None:
         return f"`{key}` is an exit of {names.either(row.archs)} only: not yet"
     close = names.closest(key, known)
-    say = f"did you mean `{close}`" if close else "an exit is named as its KVM_EXIT_ without the prefix, in lower case"
+    say = (
+        f"did you mean `{close}`"
+        if close
+        else "an exit is named as its KVM_EXIT_ without the prefix, in lower case"
+    )
     return f"`{shorten(key)}` is {what}: {say}"
 
 

@@ -16,7 +16,10 @@ def conditions(notes: Notes, held: Map) -> Conditions:
     kernel = as_map(held.get("kernel"))
     low, high = as_text(kernel.get("from")), as_text(kernel.get("before"))
     if low and high and _version(low) and _version(high) and _version(low) >= _version(high):
-        notes.add(kernel.at("before"), f"no kernel is from {low} on and before {high}: write a later `before`")
+        notes.add(
+            kernel.at("before"),
+            f"no kernel is from {low} on and before {high}: write a later `before`",
+        )
     return Conditions(
         texts(held.get("capabilities")) if "capabilities" in held else (),
         low or None,
@@ -29,11 +32,17 @@ def conditions(notes: Notes, held: Map) -> Conditions:
 
 def _version(text: str) -> tuple[int, ...]:
     parts = text.split(".")
-    return tuple(map(int, parts)) if all(p.isascii() and p.isdigit() and len(p) < 6 for p in parts) else ()
+    return (
+        tuple(map(int, parts))
+        if all(p.isascii() and p.isdigit() and len(p) < 6 for p in parts)
+        else ()
+    )
 
 
 def added(first: Conditions, second: Conditions) -> Conditions:
-    """Both: lists that must hold wholly are joined, and of the rest the second, where it says something, is the closer."""
+    """Both: lists that must hold wholly are joined, and of the rest the second, where it says
+    something, is the closer.
+    """
     return Conditions(
         tuple(dict.fromkeys((*first.capabilities, *second.capabilities))),
         second.kernel_from or first.kernel_from,
@@ -48,5 +57,9 @@ def limits(value: Any) -> tuple[float, int | None]:
     """`timeout` in seconds and `exits`; None: the script's sum decides."""
     held = as_map(value)
     timeout, exits = held.get("timeout"), held.get("exits")
-    seconds = float(timeout) if isinstance(timeout, (int, float)) and 0 < timeout <= 600 else TIMEOUT_DEFAULT
+    seconds = (
+        float(timeout)
+        if isinstance(timeout, (int, float)) and 0 < timeout <= 600
+        else TIMEOUT_DEFAULT
+    )
     return seconds, exits if isinstance(exits, int) else None

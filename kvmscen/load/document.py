@@ -1,7 +1,8 @@
 """YAML text to positioned data, from parse events with an own stack.
 
-The composer of libyaml recurses and dies of 100,000 `[`; its events do not, and are no slower. Anchors, aliases, tags and
-duplicate keys are refused here, by name; what is left is maps with text keys, lists and scalars, each with its position.
+The composer of libyaml recurses and dies of 100,000 `[`; its events do not, and are no slower.
+Anchors, aliases, tags and duplicate keys are refused here, by name; what is left is maps with text
+keys, lists and scalars, each with its position.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ SIZE_MAX = 1 << 20
 DEPTH_MAX = 64
 VALUES_MAX = 50_000
 _TOO_DEEP = f"this is nested more than {DEPTH_MAX} deep: a scenario needs no more than a dozen"
-# libyaml has a limit of its own from 0.2.6 on, of 1,000 levels. It reads ahead, so that it may speak before ours does.
+# libyaml has a limit of its own from 0.2.6 on, of 1,000 levels. It reads ahead, so that it may
+# speak before ours does.
 _LIBRARYS_LIMIT = "exceeded maximum nesting depth"
 START = Place(1, 1)
 PROBLEMS_MAX = 50
@@ -44,7 +46,9 @@ _LINE_END = re.compile("\r(?!\n)|[\x85\u2028\u2029\ufeff]")
 
 
 class Map(dict[str, Any]):
-    """A map in the order of the file. `marks`: key to (line, column) of the key and of its value, from 0."""
+    """A map in the order of the file. `marks`: key to (line, column) of the key and of its value,
+    from 0.
+    """
 
     __slots__ = ("mark", "marks")
     mark: tuple[int, int]
@@ -85,9 +89,9 @@ class List(list[Any]):
 class Document:
     """One file as data.
 
-    `styles` has the style character of each scalar that is not plain, by position from 0; `raw` is the scalar read last;
-    `poisoned` are the places of what was refused without a problem of its own; `repeated` are by the place of a map the keys that
-    are in it once more, and where.
+    `styles` has the style character of each scalar that is not plain, by position from 0; `raw` is
+    the scalar read last; `poisoned` are the places of what was refused without a problem of its
+    own; `repeated` are by the place of a map the keys that are in it once more, and where.
     """
 
     def __init__(self, file: str, text: str) -> None:
@@ -129,38 +133,63 @@ def decode(raw: bytes, file: str) -> str | Problem:
         before = raw[: error.start]
         column = error.start - (before.rfind(b"\n") + 1) + 1
         line = before.count(b"\n") + 1
-        return Problem(file, line, column, f"the byte 0x{raw[error.start]:02x} is not UTF-8: save the file as UTF-8")
+        return Problem(
+            file,
+            line,
+            column,
+            f"the byte 0x{raw[error.start]:02x} is not UTF-8: save the file as UTF-8",
+        )
     return text.removeprefix("\ufeff")
 
 
 def line_end(text: str) -> tuple[tuple[int, int], str] | None:
-    """The first line end that is neither LF nor CRLF, or byte order mark, as (line, column) from 0 and what to do about it.
+    """The first line end that is neither LF nor CRLF, or byte order mark, as (line, column) from 0
+    and what to do about it.
 
-    YAML ends a line there, editors and assemblers do not all: what is told at a line would be told at another one.
+    YAML ends a line there, editors and assemblers do not all: what is told at a line would be told
+    at another one.
     """
     found = _LINE_END.search(text)
     if found is None:
         return None
-    mark = (text.count("\n", 0, found.start()), found.start() - (text.rfind("\n", 0, found.start()) + 1))
+    mark = (
+        text.count("\n", 0, found.start()),
+        found.start() - (text.rfind("\n", 0, found.start()) + 1),
+    )
     if found[0] == "\r":
-        return mark, "a line ends with a carriage return (CR) alone: save the file with the line ends LF, or CRLF"
+        return (
+            mark,
+            "a line ends with a carriage return (CR) alone: save the file with the line ends LF, "
+            "or CRLF",
+        )
     if found[0] == "\ufeff":
         return (
             mark,
-            "here stands a byte order mark (U+FEFF), which nobody sees: take it out, it belongs at the start of a file only",
+            "here stands a byte order mark (U+FEFF), which nobody sees: take it out, it belongs at "
+            "the start of a file only",
         )
     code = f"{ord(found[0]):04x}"
-    return mark, f'the line end U+{code.upper()} is none that everybody sees: write a new line, or "\\u{code}" in quotes'
+    return (
+        mark,
+        f"the line end U+{code.upper()} is none that everybody sees: write a new line, or "
+        f'"\\u{code}" in quotes',
+    )
 
 
 def compose(text: str, file: str) -> Document:
-    """The data of a text with all problems of its form; `broken` where the rest of it could not be read."""
+    """The data of a text with all problems of its form; `broken` where the rest of it could not be
+    read.
+    """
     doc = Document(file, text)
     bad = _FORBIDDEN.search(text)
     if bad:
         before = text[: bad.start()]
         mark = (before.count("\n"), bad.start() - (before.rfind("\n") + 1))
-        doc.add(mark, f'the character U+{ord(bad[0]):04X} is not allowed in YAML: write "\\x{ord(bad[0]):02x}" in quotes')
+        doc.add(
+            mark,
+            f"the character U+{ord(bad[0]):04X} is not allowed in YAML: write "
+            f'"\\x{ord(bad[0]):02x}" in quotes',
+        )
         doc.broken = True
         return doc
     other = line_end(text)
@@ -182,9 +211,11 @@ def compose(text: str, file: str) -> Document:
 
 
 def _too_deep(text: str, file: str, mark: yaml.Mark) -> Document:
-    """The problems of a text that has too many levels for libyaml itself, which says so at `mark`, before it gives the events.
+    """The problems of a text that has too many levels for libyaml itself, which says so at `mark`,
+    before it gives the events.
 
-    Up to there it has all the levels that libyaml takes, more than ours: read alone, that gives the events.
+    Up to there it has all the levels that libyaml takes, more than ours: read alone, that gives the
+    events.
     """
     doc = Document(file, text[: mark.index])
     try:
@@ -204,7 +235,8 @@ def _mark(event: Event) -> tuple[int, int]:
 
 
 class _Frame:
-    """A container being filled; `key` is the map's pending key, `drop` whether its value is to be thrown away.
+    """A container being filled; `key` is the map's pending key, `drop` whether its value is to be
+    thrown away.
 
     `mute`: this is inside something that is thrown away.
     """
@@ -245,10 +277,18 @@ def _build(doc: Document, events: Iterator[Event]) -> None:
         elif kind is DocumentStartEvent:
             documents += 1
             if documents > 1:
-                doc.add(_mark(event), "a second document starts here: a file holds one scenario, its variants are `cases`")
+                doc.add(
+                    _mark(event),
+                    "a second document starts here: a file holds one scenario, its variants are "
+                    "`cases`",
+                )
                 return
         if len(doc.problems) >= PROBLEMS_MAX or count > VALUES_MAX:
-            why = "too many problems" if count <= VALUES_MAX else f"a scenario has {VALUES_MAX:,} values at most"
+            why = (
+                "too many problems"
+                if count <= VALUES_MAX
+                else f"a scenario has {VALUES_MAX:,} values at most"
+            )
             doc.add(_mark(event), f"{why}: the rest of the file was not read")
             doc.broken = True
             return
@@ -256,7 +296,11 @@ def _build(doc: Document, events: Iterator[Event]) -> None:
 
 def _refuse_marks(doc: Document, event: Any, mark: tuple[int, int]) -> None:
     if event.anchor is not None:
-        doc.add(mark, f"the anchor `&{shorten(event.anchor)}` is not supported: write the value out where it is needed")
+        doc.add(
+            mark,
+            f"the anchor `&{shorten(event.anchor)}` is not supported: write the value out where it "
+            f"is needed",
+        )
     if event.tag is not None and event.tag != "!":
         tag = event.tag.replace("tag:yaml.org,2002:", "!!")
         doc.add(mark, f"the tag `{shorten(tag)}` is not supported: write the value without it")
@@ -309,7 +353,8 @@ def _put_key(doc: Document, frame: _Frame, held: Map, value: Any, mark: tuple[in
             doc.add(mark, "a key is a name or a number: this one is a map or a list")
         frame.key, frame.drop = "", True
         return
-    # Keys stay as they are written: `on` is a name, and `0x5000` an address for whoever reads that map.
+    # Keys stay as they are written: `on` is a name, and `0x5000` an address for whoever reads that
+    # map.
     if isinstance(value, str):
         key = value
     elif isinstance(value, Float):
@@ -319,6 +364,10 @@ def _put_key(doc: Document, frame: _Frame, held: Map, value: Any, mark: tuple[in
     frame.key, frame.key_mark = key, mark
     if key in held:
         line = held.marks[key][0] + 1
-        doc.add(mark, f"the key `{shorten(key)}` is there twice: the first one is in line {line}, keep one of them")
+        doc.add(
+            mark,
+            f"the key `{shorten(key)}` is there twice: the first one is in line {line}, keep one "
+            f"of them",
+        )
         doc.repeated.setdefault(held.mark, []).append((key, mark))
         frame.drop = True

@@ -11,8 +11,14 @@ from kvmscen.load.slips import dashed
 from kvmscen.load.written import flow
 from kvmscen.sent.arch import ARCHES
 
-# Lists whose items are maps of several keys: a map in place of such a list is mostly one item of it.
-_ITEMS_WITH_KEYS = ("a list of memslots", "a list of conditions", "a list of capabilities", "a list of accesses")
+# Lists whose items are maps of several keys: a map in place of such a list is mostly one item of
+# it.
+_ITEMS_WITH_KEYS = (
+    "a list of memslots",
+    "a list of conditions",
+    "a list of capabilities",
+    "a list of accesses",
+)
 _EXAMPLES = {
     "a map of sections": "{.data: 0x5000}",
     "a map of addresses": "{counter: 5}",
@@ -25,22 +31,38 @@ _EXAMPLES = {
 
 
 def otherwise(value: Any, types: list[str], what: str, arch: str | None) -> str:
-    """How a list is written as the map that is meant, or a map or word as the list; with a colon before it, or empty."""
+    """How a list is written as the map that is meant, or a map or word as the list; with a colon
+    before it, or empty.
+    """
     if "array" in types and isinstance(value, Map):
         numbered = what == "a list of memslots" and value and all(key.isdigit() for key in value)
         if numbered:
-            return ": each slot is an item, as `- {slot: " + next(iter(value)) + ", gpa: ..., size: ...}`"
-        item = flow(value) if what in _ITEMS_WITH_KEYS else "".join(f"{key}: {flow(value[key])}" for key in list(value)[:1])
+            return (
+                ": each slot is an item, as `- {slot: "
+                + next(iter(value))
+                + ", gpa: ..., size: ...}`"
+            )
+        item = (
+            flow(value)
+            if what in _ITEMS_WITH_KEYS
+            else "".join(f"{key}: {flow(value[key])}" for key in list(value)[:1])
+        )
         return f": each item begins with `- `, as `- {shorten(item)}`" if value else ""
     if "array" in types and isinstance(value, str):
         dash = dashed(value)
         return ": " + (dash or f"write `[{shorten(value)}]`")
     if "object" not in types or "array" in types:
         return ""
-    example = _EXAMPLES.get(what) or (f"{{{ARCHES[arch or 'x86_64'].GENERAL[0]}: 1}}" if what == "a map of registers" else "")
+    example = _EXAMPLES.get(what) or (
+        f"{{{ARCHES[arch or 'x86_64'].GENERAL[0]}: 1}}" if what == "a map of registers" else ""
+    )
     if isinstance(value, str) and (pair := re.fullmatch(r"([\w.]+)\s*=\s*(\w+)", value)):
         example = f"{{{pair[1]}: {pair[2]}}}"
-    elif isinstance(value, List) and value and all(isinstance(one, Map) and len(one) == 1 for one in value):
+    elif (
+        isinstance(value, List)
+        and value
+        and all(isinstance(one, Map) and len(one) == 1 for one in value)
+    ):
         inner = ", ".join(f"{key}: {flow(one[key])}" for one in value for key in one)
         example = f"{{{inner}}}" if len(inner) < 60 and _distinct(value) else example
     dashes = "its keys without dashes, as " if isinstance(value, List) else ""

@@ -13,13 +13,19 @@ _BLOCK = re.compile(r"^(\s*)(?:- )?[^#]*?:\s*[|>][+-]?\s*(?:#.*)?$")
 _BARE_STEP = re.compile(r"^\s*- +([A-Za-z_]\w*)\s*(?:#.*)?$")
 
 _PLAIN = {
-    "did not find expected ',' or ']'": "this list is not closed: write `]`, or a comma between its items",
-    "did not find expected ',' or '}'": "this map is not closed: write `}`, or a comma between its keys",
-    "found unexpected end of stream": "the text that opens here is not closed: write the closing quote",
+    "did not find expected ',' or ']'": "this list is not closed: write `]`, or a comma between "
+    "its items",
+    "did not find expected ',' or '}'": "this map is not closed: write `}`, or a comma between its "
+    "keys",
+    "found unexpected end of stream": "the text that opens here is not closed: write the closing "
+    "quote",
     "could not find expected ':'": "a key without a value: write `key: value`",
-    "did not find expected '-' indicator": "an item of a list is meant here: indent it as the others and begin with `- `",
-    "found unknown escape character": "an unknown escape in double quotes: write `\\\\` for a backslash, or single quotes",
-    "did not find expected alphabetic or numeric character": "`*` and `&` begin an alias or an anchor: write the text in quotes",
+    "did not find expected '-' indicator": "an item of a list is meant here: indent it as the "
+    "others and begin with `- `",
+    "found unknown escape character": "an unknown escape in double quotes: write `\\\\` for a "
+    "backslash, or single quotes",
+    "did not find expected alphabetic or numeric character": "`*` and `&` begin an alias or an "
+    "anchor: write the text in quotes",
 }
 
 
@@ -30,11 +36,18 @@ def syntax(error: yaml.MarkedYAMLError, text: str, file: str) -> Problem:
     line, column = (mark.line, mark.column) if mark is not None else (0, 0)
     lines = text.split("\n")
     block = _block_before(lines, line)
-    if block is not None and problem in ("did not find expected key", "could not find expected ':'"):
+    if block is not None and problem in (
+        "did not find expected key",
+        "could not find expected ':'",
+    ):
         number, say = block
         return Problem(file, number + 1, len(lines[number].rstrip()), say)
     # Of a key without its colon the parser tells where it begins, and where it gave up.
-    begun = error.context_mark.line if error.context_mark is not None and problem.startswith("could not") else line
+    begun = (
+        error.context_mark.line
+        if error.context_mark is not None and problem.startswith("could not")
+        else line
+    )
     slipped = None if problem.startswith("found") else slip(lines, begun) or slip(lines, line)
     if slipped is not None:
         return Problem(file, slipped.line + 1, slipped.column + 1, slipped.message)
@@ -45,17 +58,26 @@ def syntax(error: yaml.MarkedYAMLError, text: str, file: str) -> Problem:
     if problem in _PLAIN:
         # What was left open is where it opens, not where libyaml gave up.
         opening = error.context_mark
-        if opening is not None and ("not closed" in _PLAIN[problem] or problem.startswith("could not")):
+        if opening is not None and (
+            "not closed" in _PLAIN[problem] or problem.startswith("could not")
+        ):
             line, column = opening.line, opening.column
         return Problem(file, line + 1, column + 1, _PLAIN[problem])
     if problem == "did not find expected key":
-        say = "this is no `key: value` of the map around it: look at its indentation, or at a bracket or quote before it"
+        say = (
+            "this is no `key: value` of the map around it: look at its indentation, or at a "
+            "bracket or quote before it"
+        )
         return Problem(file, line + 1, column + 1, say)
-    return Problem(file, line + 1, column + 1, "this is not YAML: " + problem.replace("did not find", "no"))
+    return Problem(
+        file, line + 1, column + 1, "this is not YAML: " + problem.replace("did not find", "no")
+    )
 
 
 def _block_before(lines: list[str], line: int) -> tuple[int, str] | None:
-    """The block text that ends at `line` because its first line is indented deeper, and what to write."""
+    """The block text that ends at `line` because its first line is indented deeper, and what to
+    write.
+    """
     if line >= len(lines):
         return None
     here = _indent(lines[line])
@@ -72,7 +94,8 @@ def _block_before(lines: list[str], line: int) -> tuple[int, str] | None:
         key = lines[number].strip().split(":")[0].removeprefix("- ")
         return (
             number,
-            f"the first line of `{key}` is indented deeper than line {line + 1}: write `{key}: |{here - outer}`",
+            f"the first line of `{key}` is indented deeper than line {line + 1}: write `{key}: "
+            f"|{here - outer}`",
         )
     return None
 
@@ -86,8 +109,16 @@ def _mapping(lines: list[str], line: int) -> str:
         step = _BARE_STEP.match(lines[line - 1])
         if step and _indent(lines[line]) > _indent(lines[line - 1]):
             return f"`- {step[1]}` takes no further keys: write `- {step[1]}: {{}}`"
-    if line > 0 and lines[line].lstrip() and _indent(lines[line]) > _indent(lines[line - 1]) and lines[line - 1].strip():
-        return "this line is indented deeper than the keys it belongs to: indent it as the line above, or quote a text with `: `"
+    if (
+        line > 0
+        and lines[line].lstrip()
+        and _indent(lines[line]) > _indent(lines[line - 1])
+        and lines[line - 1].strip()
+    ):
+        return (
+            "this line is indented deeper than the keys it belongs to: indent it as the line "
+            "above, or quote a text with `: `"
+        )
     return "a second `: ` in one line: write the text in quotes, or the inner map in braces"
 
 

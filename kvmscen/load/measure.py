@@ -1,4 +1,6 @@
-"""`measure`: which exits `kvmscen measure` times, and between which exits it times what does not exit."""
+"""`measure`: which exits `kvmscen measure` times, and between which exits it times what does not
+exit.
+"""
 
 from __future__ import annotations
 
@@ -20,15 +22,32 @@ def measure(notes: Notes, value: Any, arch: str) -> tuple[Timed, ...]:
     """What is timed, by name."""
     held = as_map(value)
     for name in list(held)[KINDS_MAX : KINDS_MAX + 1]:
-        notes.add(held.at_key(name), f"more than {KINDS_MAX} kinds are too many for one run: write several cases")
-    out = tuple(one for name in held if (one := _timed(notes, name, as_map(held[name]), held.at_key(name), arch)))
+        notes.add(
+            held.at_key(name),
+            f"more than {KINDS_MAX} kinds are too many for one run: write several cases",
+        )
+    out = tuple(
+        one
+        for name in held
+        if (one := _timed(notes, name, as_map(held[name]), held.at_key(name), arch))
+    )
     plain = [one.name for one in out if one.since is None]
     for one in out:
         if one.less is not None and (one.less not in plain or one.less == one.name):
             others = [name for name in plain if name != one.name]
-            say = f"write {names.either(others)}" if others else "time the exit `to` by itself too, and write that name"
-            what = "is itself" if one.less == one.name else "is not the name of an exit that is timed here"
-            notes.add(as_map(held[one.name]).at("less"), f"`{names.shorten(one.less)}` {what}: {say}")
+            say = (
+                f"write {names.either(others)}"
+                if others
+                else "time the exit `to` by itself too, and write that name"
+            )
+            what = (
+                "is itself"
+                if one.less == one.name
+                else "is not the name of an exit that is timed here"
+            )
+            notes.add(
+                as_map(held[one.name]).at("less"), f"`{names.shorten(one.less)}` {what}: {say}"
+            )
     return out
 
 
@@ -36,22 +55,37 @@ def _timed(notes: Notes, name: str, held: Map, place: Place, arch: str) -> Timed
     between = [key for key in ("from", "to") if key in held]
     exits = [key for key in held if key not in _BESIDE]
     if exits and between:
-        say = f"`{between[0]}` and an exit beside it are two things to time: write `{exits[0]}` in a name of its own"
+        say = (
+            f"`{between[0]}` and an exit beside it are two things to time: write `{exits[0]}` "
+            f"in a name of its own"
+        )
         notes.add(held.at_key(between[0]), say)
         return None
     if len(exits) > 1:
         notes.add(
-            held.at_key(exits[1]), f"one exit is meant here, `{exits[0]}` stands before: write this one in a name of its own"
+            held.at_key(exits[1]),
+            f"one exit is meant here, `{exits[0]}` stands before: write this one in a name of its "
+            f"own",
         )
         return None
     if "per" in held and not between:
-        notes.add(held.at_key("per"), "`per` divides what lies between `from` and `to`: write both, or leave it out")
+        notes.add(
+            held.at_key("per"),
+            "`per` divides what lies between `from` and `to`: write both, or leave it out",
+        )
     if len(between) == 1:
         missing = "to" if between == ["from"] else "from"
-        notes.add(held.at_key(between[0]), f"`{between[0]}` alone is no span of time: write the exit `{missing}` too")
+        notes.add(
+            held.at_key(between[0]),
+            f"`{between[0]}` alone is no span of time: write the exit `{missing}` too",
+        )
         return None
     if between and "reply" in held:
-        notes.add(held.at_key("reply"), "`reply` belongs to an exit: write that exit in a name of its own, and `reply` beside it")
+        notes.add(
+            held.at_key("reply"),
+            "`reply` belongs to an exit: write that exit in a name of its own, and `reply` beside "
+            "it",
+        )
     since = None
     if between:
         since = exit_of(notes, held["from"], held.at("from"), arch)

@@ -12,7 +12,18 @@ from kvmscen.sent.arch import ARCHES
 from kvmscen.sent.header import actions, exits
 
 # Keys of the language that a later version brings.
-LATER_TOP = ("catch", "cpuid", "runs", "ioctl", "console", "irqchip", "pit", "devices", "each", "for")
+LATER_TOP = (
+    "catch",
+    "cpuid",
+    "runs",
+    "ioctl",
+    "console",
+    "irqchip",
+    "pit",
+    "devices",
+    "each",
+    "for",
+)
 LATER_STEP = ("meet", "follows", "exception", "keep", "meanwhile", "save", "restore", "console")
 _LATER_ACTIONS = (
     "interrupt",
@@ -100,15 +111,24 @@ IOCTLS = tuple(dict.fromkeys((*_IOCTLS, *(row.ioctl for row in actions.ACTIONS))
 
 # <asm-generic/errno-base.h> and <asm-generic/errno.h>: Linux's, whatever this machine runs.
 _ERRNOS = """
-EPERM ENOENT ESRCH EINTR EIO ENXIO E2BIG ENOEXEC EBADF ECHILD EAGAIN ENOMEM EACCES EFAULT ENOTBLK EBUSY EEXIST EXDEV ENODEV
-ENOTDIR EISDIR EINVAL ENFILE EMFILE ENOTTY ETXTBSY EFBIG ENOSPC ESPIPE EROFS EMLINK EPIPE EDOM ERANGE EDEADLK ENAMETOOLONG
-ENOLCK ENOSYS ENOTEMPTY ELOOP ENOMSG EIDRM ECHRNG EL2NSYNC EL3HLT EL3RST ELNRNG EUNATCH ENOCSI EL2HLT EBADE EBADR EXFULL
-ENOANO EBADRQC EBADSLT EBFONT ENOSTR ENODATA ETIME ENOSR ENONET ENOPKG EREMOTE ENOLINK EADV ESRMNT ECOMM EPROTO EMULTIHOP
-EDOTDOT EBADMSG EOVERFLOW ENOTUNIQ EBADFD EREMCHG ELIBACC ELIBBAD ELIBSCN ELIBMAX ELIBEXEC EILSEQ ERESTART ESTRPIPE EUSERS
-ENOTSOCK EDESTADDRREQ EMSGSIZE EPROTOTYPE ENOPROTOOPT EPROTONOSUPPORT ESOCKTNOSUPPORT EOPNOTSUPP EPFNOSUPPORT EAFNOSUPPORT
-EADDRINUSE EADDRNOTAVAIL ENETDOWN ENETUNREACH ENETRESET ECONNABORTED ECONNRESET ENOBUFS EISCONN ENOTCONN ESHUTDOWN
-ETOOMANYREFS ETIMEDOUT ECONNREFUSED EHOSTDOWN EHOSTUNREACH EALREADY EINPROGRESS ESTALE EUCLEAN ENOTNAM ENAVAIL EISNAM
-EREMOTEIO EDQUOT ENOMEDIUM EMEDIUMTYPE ECANCELED ENOKEY EKEYEXPIRED EKEYREVOKED EKEYREJECTED EOWNERDEAD ENOTRECOVERABLE
+EPERM ENOENT ESRCH EINTR EIO ENXIO E2BIG ENOEXEC EBADF ECHILD EAGAIN ENOMEM EACCES EFAULT ENOTBLK
+EBUSY EEXIST EXDEV ENODEV
+ENOTDIR EISDIR EINVAL ENFILE EMFILE ENOTTY ETXTBSY EFBIG ENOSPC ESPIPE EROFS EMLINK EPIPE EDOM
+ERANGE EDEADLK ENAMETOOLONG
+ENOLCK ENOSYS ENOTEMPTY ELOOP ENOMSG EIDRM ECHRNG EL2NSYNC EL3HLT EL3RST ELNRNG EUNATCH ENOCSI
+EL2HLT EBADE EBADR EXFULL
+ENOANO EBADRQC EBADSLT EBFONT ENOSTR ENODATA ETIME ENOSR ENONET ENOPKG EREMOTE ENOLINK EADV ESRMNT
+ECOMM EPROTO EMULTIHOP
+EDOTDOT EBADMSG EOVERFLOW ENOTUNIQ EBADFD EREMCHG ELIBACC ELIBBAD ELIBSCN ELIBMAX ELIBEXEC EILSEQ
+ERESTART ESTRPIPE EUSERS
+ENOTSOCK EDESTADDRREQ EMSGSIZE EPROTOTYPE ENOPROTOOPT EPROTONOSUPPORT ESOCKTNOSUPPORT EOPNOTSUPP
+EPFNOSUPPORT EAFNOSUPPORT
+EADDRINUSE EADDRNOTAVAIL ENETDOWN ENETUNREACH ENETRESET ECONNABORTED ECONNRESET ENOBUFS EISCONN
+ENOTCONN ESHUTDOWN
+ETOOMANYREFS ETIMEDOUT ECONNREFUSED EHOSTDOWN EHOSTUNREACH EALREADY EINPROGRESS ESTALE EUCLEAN
+ENOTNAM ENAVAIL EISNAM
+EREMOTEIO EDQUOT ENOMEDIUM EMEDIUMTYPE ECANCELED ENOKEY EKEYEXPIRED EKEYREVOKED EKEYREJECTED
+EOWNERDEAD ENOTRECOVERABLE
 ERFKILL EHWPOISON
 """
 ERRNOS = tuple(_ERRNOS.split())
@@ -123,7 +143,11 @@ _BITS = {"B": 8, "H": 16, "I": 32, "Q": 64, "8s": 64}
 def offered(arch: str | None = None) -> tuple[exits.Exit, ...]:
     """The exits that a step may name, on one architecture or on any that kvmscen knows."""
     wanted = set(ARCHES) if arch is None else {arch}
-    return tuple(e for e in exits.EXITS if (not e.archs or wanted & set(e.archs)) and e.name not in _WITH_ERRNO)
+    return tuple(
+        e
+        for e in exits.EXITS
+        if (not e.archs or wanted & set(e.archs)) and e.name not in _WITH_ERRNO
+    )
 
 
 @lru_cache(maxsize=256)
@@ -143,7 +167,10 @@ def numbers_of(exit_name: str, field_name: str) -> dict[str, int]:
     for field in exits.BY_NAME[exit_name].fields:
         if field.name == field_name and field.names:
             prefix = _prefix(exit_name, field)
-            return {**field.names, **{prefix + key.upper(): number for key, number in field.names.items()}}
+            return {
+                **field.names,
+                **{prefix + key.upper(): number for key, number in field.names.items()},
+            }
     return {}
 
 
@@ -162,7 +189,11 @@ def closest(word: str, known: Iterable[str]) -> str | None:
     for name in names:
         if name.lower() in (folded, folded + "s", folded.removesuffix("s")):
             return name
-        if name.lower() in ("kvm_cap_" + folded, "kvm_mem_" + folded, folded.removeprefix("kvm_exit_")):
+        if name.lower() in (
+            "kvm_cap_" + folded,
+            "kvm_mem_" + folded,
+            folded.removeprefix("kvm_exit_"),
+        ):
             return name
     folded = _bare(folded)
     bare = {_bare(name.lower()): name for name in names}
@@ -184,7 +215,9 @@ def either(names: Iterable[str], most: int = 14) -> str:
     all_names = [f"`{name}`" for name in names] or ["nothing"]
     if len(all_names) > most:
         return ", ".join(all_names[:most]) + f" and {len(all_names) - most} more"
-    return all_names[0] if len(all_names) == 1 else ", ".join(all_names[:-1]) + " or " + all_names[-1]
+    return (
+        all_names[0] if len(all_names) == 1 else ", ".join(all_names[:-1]) + " or " + all_names[-1]
+    )
 
 
 def unknown_register(key: str, arch: str | None) -> str:
@@ -199,10 +232,17 @@ def unknown_register(key: str, arch: str | None) -> str:
     known = other_names.register(key, arch)
     if known:
         later = known.startswith("not yet")
-        return f"`{shown}` {'cannot be written or compared' if later else f'is no register of {arch} here'}: {known}"
+        return (
+            f"`{shown}` "
+            f"{'cannot be written or compared' if later else f'is no register of {arch} here'}: "
+            f"{known}"
+        )
     others = [name for name, other in ARCHES.items() if _has_register(other.REGISTERS, key)]
     if others:
-        return f"`{shown}` is a register of {others[0]}, not of {arch}: write {either(module.GENERAL, 4)}"
+        return (
+            f"`{shown}` is a register of {others[0]}, not of {arch}: write "
+            f"{either(module.GENERAL, 4)}"
+        )
     close = _closest_register(key, module.REGISTERS)
     return f"`{shown}` is no register of {arch}: " + (
         f"did you mean `{close}`" if close else f"write {either(module.GENERAL, 4)}"
@@ -216,7 +256,12 @@ def _closest_register(key: str, table: Mapping[str, object]) -> str | None:
     close = closest(key, table)
     # `cr1` is not like `r15`: of short names all letters but one must be right.
     alike = close is not None and difflib.SequenceMatcher(None, folded, close).ratio() >= 0.75
-    return close if alike or (close is not None and len(folded) >= 4 and (folded in close or close in folded)) else None
+    return (
+        close
+        if alike
+        or (close is not None and len(folded) >= 4 and (folded in close or close in folded))
+        else None
+    )
 
 
 def _has_register(table: Mapping[str, object], name: str) -> bool:

@@ -1,17 +1,37 @@
-"""Names that people know from elsewhere: what each is called here, or that it is not there, so that no near name is offered."""
+"""Names that people know from elsewhere: what each is called here, or that it is not there, so that
+no near name is offered.
+"""
 
 from __future__ import annotations
 
 import re
 
 _ARCHES = {
-    "x86_64": ("amd64", "x64", "x86-64", "x86", "x8664", "i386", "i486", "i586", "i686", "ia32", "x86_32", "intel", "em64t"),
+    "x86_64": (
+        "amd64",
+        "x64",
+        "x86-64",
+        "x86",
+        "x8664",
+        "i386",
+        "i486",
+        "i586",
+        "i686",
+        "ia32",
+        "x86_32",
+        "intel",
+        "em64t",
+    ),
     "arm64": ("aarch64", "arm", "armv8", "armv8-a", "aarch32", "arm32", "armv7", "a64", "armv9"),
     "riscv64": ("riscv", "risc-v", "rv64", "rv64gc", "riscv32", "rv32", "rv64i"),
 }
 _NARROW = {
-    **dict.fromkeys(("i386", "i486", "i586", "i686", "ia32", "x86_32"), "with `mode: protected` for 32-bit code"),
-    **dict.fromkeys(("aarch32", "arm32", "armv7", "riscv32", "rv32"), "32-bit guests are not offered"),
+    **dict.fromkeys(
+        ("i386", "i486", "i586", "i686", "ia32", "x86_32"), "with `mode: protected` for 32-bit code"
+    ),
+    **dict.fromkeys(
+        ("aarch32", "arm32", "armv7", "riscv32", "rv32"), "32-bit guests are not offered"
+    ),
 }
 
 
@@ -26,12 +46,14 @@ def arch(word: str) -> str | None:
     return None
 
 
-# --- how a guest ends -----------------------------------------------------------------------------------------------
+# --- how a guest ends -----------------------------------------------------------------------------
 
 ENDS = {
-    "arm64": "an arm64 guest ends by PSCI SYSTEM_OFF (`ldr w0, =0x84000008`, `hvc #0`): write `system_event: {type: shutdown}`",
+    "arm64": "an arm64 guest ends by PSCI SYSTEM_OFF (`ldr w0, =0x84000008`, `hvc #0`): write "
+    "`system_event: {type: shutdown}`",
     "riscv64": (
-        "a riscv64 guest ends by SBI's system reset (`li a7, 0x53525354`, `li a6, 0`, `li a0, 0`, `li a1, 0`, `ecall`): "
+        "a riscv64 guest ends by SBI's system reset (`li a7, 0x53525354`, `li a6, 0`, `li a0, 0`, "
+        "`li a1, 0`, `ecall`): "
         "write `system_event: {type: shutdown}`"
     ),
     "x86_64": "an x86_64 guest ends by `hlt`: write `hlt`",
@@ -40,7 +62,7 @@ ENDS = {
 ENDING = ("hlt", "shutdown")
 
 
-# --- registers ------------------------------------------------------------------------------------------------------
+# --- registers ------------------------------------------------------------------------------------
 
 _SYSREG = re.compile(
     r"(?:actlr|afsr[01]|amair2?|mair2|apia\w+|apib\w+|apd\w+|apga\w+|ccsidr2?|clidr|csselr|ctr|dczid|midr|mpidr|revidr|mdscr|mdccsr|mdrar"
@@ -49,12 +71,25 @@ _SYSREG = re.compile(
     r")_el[0-3]|[a-z][a-z0-9_]*_el(?:2|3|12)|spsr_(?:abt|und|irq|fiq)|rndr(?:rs)?|currentel"
 )
 _SVE = re.compile(r"(?:z(?:[12]?\d|3[01])|p(?:\d|1[0-5])|ffr|vg|zcr_el1|smcr_el1|svcr)")
-_PART_OF_PSTATE = ("nzcv", "daif", "currentel", "cpsr", "spsel", "pan", "uao", "dit", "ssbs", "apsr")
+_PART_OF_PSTATE = (
+    "nzcv",
+    "daif",
+    "currentel",
+    "cpsr",
+    "spsel",
+    "pan",
+    "uao",
+    "dit",
+    "ssbs",
+    "apsr",
+)
 _DEBUG_REGISTER = re.compile(r"(?:dr[0-7]|db[0-7])")
 _MSR = re.compile(
     r"(?:msr_?\w+|l?star|cstar|sfmask|fmask|tsc(?:_aux)?|kernel_gs_?base|sysenter_\w+|pat|mtrr\w*|spec_ctrl|xss|misc_enable)"
 )
-_WIDE = re.compile(r"(?:[yz]mm(?:[12]?\d|3[01])|xmm(?:1[6-9]|2\d|3[01])|k[0-7]|tmm[0-7]|bnd[0-3]|r(?:1[6-9]|2\d|3[01]))")
+_WIDE = re.compile(
+    r"(?:[yz]mm(?:[12]?\d|3[01])|xmm(?:1[6-9]|2\d|3[01])|k[0-7]|tmm[0-7]|bnd[0-3]|r(?:1[6-9]|2\d|3[01]))"
+)
 _X87 = re.compile(r"(?:st\(?\d\)?|mm[0-7]|mxcsr|fcw|fsw|ftw|fop|fip|fdp)")
 _CSR = re.compile(
     r"m(?:status|isa|edeleg|ideleg|ie|tvec|scratch|epc|cause|tval|ip|hartid|vendorid|archid|impid|envcfg|counteren)"
@@ -79,13 +114,18 @@ _SAME = {
         **{f"r{n}l": f"write `r{n}b`" for n in range(8, 16)},
         "fsbase": "write `fs: {base: ...}`",
         "gsbase": "write `gs: {base: ...}`",
-        **{f"{name}_base": f"write `{name}: {{base: ...}}`" for name in ("cs", "ds", "es", "fs", "gs", "ss")},
+        **{
+            f"{name}_base": f"write `{name}: {{base: ...}}`"
+            for name in ("cs", "ds", "es", "fs", "gs", "ss")
+        },
     },
 }
 
 
 def register(key: str, arch: str) -> str | None:
-    """What to say of a register that the architecture has, and kvmscen has not, or calls otherwise; None for any other."""
+    """What to say of a register that the architecture has, and kvmscen has not, or calls otherwise;
+    None for any other.
+    """
     name = key.lower()
     if name in _SAME[arch]:
         return _SAME[arch][name]
@@ -99,7 +139,10 @@ def register(key: str, arch: str) -> str | None:
         return "not yet: this system register" if _SYSREG.fullmatch(name) else None
     if arch == "x86_64":
         if _DEBUG_REGISTER.fullmatch(name):
-            return "of the guest not yet; for breakpoints of the host write `set_guest_debug` with `debugreg`"
+            return (
+                "of the guest not yet; for breakpoints of the host write `set_guest_debug` "
+                "with `debugreg`"
+            )
         if _MSR.fullmatch(name):
             return "not yet: MSRs, but for `efer` and `apic_base`; the guest can write it by wrmsr"
         if name == "xcr0" or _WIDE.fullmatch(name):
@@ -108,7 +151,7 @@ def register(key: str, arch: str) -> str | None:
     return "not yet: this CSR or register" if _CSR.fullmatch(name) else None
 
 
-# --- actions --------------------------------------------------------------------------------------------------------
+# --- actions --------------------------------------------------------------------------------------
 
 # Ioctls of KVM that are no action, and what is written for them.
 _INSTEAD = {
@@ -131,22 +174,33 @@ _INSTEAD = {
     "set_tss_addr": "kvmscen calls it itself where it is needed: leave it out",
 }
 _KVM = """
-get_regs get_sregs get_sregs2 set_sregs2 get_fpu get_xsave get_xsave2 get_xcrs get_msrs get_msr_index_list
-get_msr_feature_index_list get_one_reg get_reg_list get_vcpu_events get_debugregs get_lapic get_mp_state get_cpuid2
-get_supported_cpuid get_emulated_cpuid get_supported_hv_cpuid get_tsc_khz get_clock get_irqchip set_irqchip get_pit get_pit2
-set_pit set_pit2 get_device_attr has_device_attr get_nested_state set_nested_state get_stats_fd get_api_version
-set_user_memory_region set_user_memory_region2 set_tss_addr set_identity_map_addr set_boot_cpu_id set_cpuid set_signal_mask
-enable_cap check_extension create_vm create_vcpu run arm_preferred_target arm_vcpu_finalize arm_set_device_addr
-arm_set_counter_offset arm_mte_copy_tags memory_encrypt_op memory_encrypt_reg_region memory_encrypt_unreg_region
-xen_hvm_config xen_hvm_get_attr xen_hvm_set_attr xen_vcpu_get_attr xen_vcpu_set_attr hyperv_eventfd set_vapic_addr
-tpr_access_reporting x86_setup_mce x86_set_mce x86_get_mce_cap_supported set_pmu_event_filter assign_set_msix_nr
+get_regs get_sregs get_sregs2 set_sregs2 get_fpu get_xsave get_xsave2 get_xcrs get_msrs
+get_msr_index_list
+get_msr_feature_index_list get_one_reg get_reg_list get_vcpu_events get_debugregs get_lapic
+get_mp_state get_cpuid2
+get_supported_cpuid get_emulated_cpuid get_supported_hv_cpuid get_tsc_khz get_clock get_irqchip
+set_irqchip get_pit get_pit2
+set_pit set_pit2 get_device_attr has_device_attr get_nested_state set_nested_state get_stats_fd
+get_api_version
+set_user_memory_region set_user_memory_region2 set_tss_addr set_identity_map_addr set_boot_cpu_id
+set_cpuid set_signal_mask
+enable_cap check_extension create_vm create_vcpu run arm_preferred_target arm_vcpu_finalize
+arm_set_device_addr
+arm_set_counter_offset arm_mte_copy_tags memory_encrypt_op memory_encrypt_reg_region
+memory_encrypt_unreg_region
+xen_hvm_config xen_hvm_get_attr xen_hvm_set_attr xen_vcpu_get_attr xen_vcpu_set_attr hyperv_eventfd
+set_vapic_addr
+tpr_access_reporting x86_setup_mce x86_set_mce x86_get_mce_cap_supported set_pmu_event_filter
+assign_set_msix_nr
 get_stats
 """
 _IOCTLS = frozenset(_KVM.split())
 
 
 def action(word: str, later: tuple[str, ...], here: tuple[str, ...]) -> str | None:
-    """What to say of an ioctl of KVM that is no action: not yet, or what is written for it; None where it is no ioctl."""
+    """What to say of an ioctl of KVM that is no action: not yet, or what is written for it; None
+    where it is no ioctl.
+    """
     name = word.lower().removeprefix("kvm_")
     if name in here:
         return f"write `{name}`: an action is named as its ioctl without KVM_, in lower case"

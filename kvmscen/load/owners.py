@@ -18,14 +18,18 @@ class Owners:
 
     def __init__(self, doc: Document, found: Found) -> None:
         self._found = found
-        # (where it begins, key of the top level or None, name of a case or None); what stands before the first is everybody's.
+        # (where it begins, key of the top level or None, name of a case or None); what stands
+        # before the first is everybody's.
         begins: list[tuple[Mark, str | None, str | None]] = []
         root = doc.root
         for key in root:
             begins.append((root.marks[key][:2], None if key == "cases" else key, None))
         cases = root.get("cases")
         if isinstance(cases, Map):
-            begins += [(cases.marks[name][:2], None, f"{DEFAULT} " if name == DEFAULT else name) for name in cases]
+            begins += [
+                (cases.marks[name][:2], None, f"{DEFAULT} " if name == DEFAULT else name)
+                for name in cases
+            ]
             begins += [(mark, None, name) for name, mark in doc.repeated.get(cases.mark, ())]
         begins += [(mark, key, None) for key, mark in doc.repeated.get(root.mark, ())]
         self._begins = sorted(begins, key=lambda one: one[0])
@@ -42,7 +46,9 @@ class Owners:
         return frozenset(name for name, used in self._found.uses.items() if key in used)
 
     def noted(self) -> dict[Problem, frozenset[str]]:
-        """The cases that each problem of a value hits. Cases share values, so they are gone through by value."""
+        """The cases that each problem of a value hits. Cases share values, so they are gone through
+        by value.
+        """
         users: dict[int, tuple[Seen, set[str]]] = {}
         for name, seen in self._found.hits.items():
             for part in (seen, *seen.parts):

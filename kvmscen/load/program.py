@@ -1,4 +1,6 @@
-"""The program: its text in the scenario, or in a file beside it, and the macros that are defined for it."""
+"""The program: its text in the scenario, or in a file beside it, and the macros that are defined
+for it.
+"""
 
 from __future__ import annotations
 
@@ -40,16 +42,28 @@ def macros(notes: Notes, value: Any) -> tuple[Macro, ...]:
         place = held.at(name)
         same = first.setdefault(name.lower(), name)
         if same != name:
-            notes.add(held.at_key(name), f"`{name}` and `{same}` are one macro: case does not count, give this one another name")
+            notes.add(
+                held.at_key(name),
+                f"`{name}` and `{same}` are one macro: case does not count, give this one another "
+                f"name",
+            )
         if not text.strip():
-            notes.add(place, f"the macro `{name}` is empty: write the instructions that it stands for, or a comment")
+            notes.add(
+                place,
+                f"the macro `{name}` is empty: write the instructions that it stands for, or a "
+                f"comment",
+            )
         depth = 0
         for word in _NESTING.findall(text):
             depth += 1 if word.lower() == "macro" else -1
             if depth < 0:
                 break
         if depth:
-            notes.add(place, "`.macro` and `.endm` do not fit together here: `.endm` is put behind the text, leave it out")
+            notes.add(
+                place,
+                "`.macro` and `.endm` do not fit together here: `.endm` is put behind the text, "
+                "leave it out",
+            )
         made.append(Macro(name, text, *_start(notes, text, place, f"`{name}: |`")))
     return tuple(made)
 
@@ -87,7 +101,7 @@ def linked(notes: Notes, value: Any, place: Place) -> Elf | None:
     return None if found is None else Elf(value, found[1], place)
 
 
-# --- files beside the scenario --------------------------------------------------------------------------------------
+# --- files beside the scenario --------------------------------------------------------------------
 
 
 def _from_file(notes: Notes, held: Map) -> Asm | None:
@@ -109,31 +123,51 @@ def _from_file(notes: Notes, held: Map) -> Asm | None:
         return None
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
-        notes.add(place, f"`{shown}` is no text: there is a zero byte in its line {line}: name a source")
+        notes.add(
+            place, f"`{shown}` is no text: there is a zero byte in its line {line}: name a source"
+        )
         return None
     alone = text.replace("\r\n", "\n").find("\r")
     if alone >= 0:
         line = text.replace("\r\n", "\n").count("\n", 0, alone) + 1
-        notes.add(place, f"`{shown}` has a carriage return (CR) alone in its line {line}: save it with the line ends LF, or CRLF")
+        notes.add(
+            place,
+            f"`{shown}` has a carriage return (CR) alone in its line {line}: save it with the line "
+            f"ends LF, or CRLF",
+        )
         return None
     if not text.strip():
-        notes.add(place, f"the program in `{shown}` is empty: write its instructions there, or name another file")
+        notes.add(
+            place,
+            f"the program in `{shown}` is empty: write its instructions there, or name another "
+            f"file",
+        )
         return None
     return Asm(text.replace("\r\n", "\n"), 1, 1, place, name, path)
 
 
 def beside(notes: Notes, name: str, place: Place, most: int) -> tuple[str, bytes] | None:
-    """Path and bytes of a file in the scenario's folder or below it, of `most` bytes; None where something is wrong with it."""
+    """Path and bytes of a file in the scenario's folder or below it, of `most` bytes; None where
+    something is wrong with it.
+    """
     shown = shorten(name)
     folder = os.path.dirname(notes.doc.file)
     path = os.path.join(folder, name)
     try:
         if os.path.isabs(name) or ".." in PurePath(name).parts:
-            notes.add(place, f"`{shown}` leads out of the scenario's folder: write the name of a file in it or below it")
+            notes.add(
+                place,
+                f"`{shown}` leads out of the scenario's folder: write the name of a file in it or "
+                f"below it",
+            )
             return None
         real, root = os.path.realpath(path), os.path.realpath(folder or ".")
         if os.path.commonpath([real, root]) != root:
-            notes.add(place, f"`{shown}` is a link that leads out of the scenario's folder: put the file itself there")
+            notes.add(
+                place,
+                f"`{shown}` is a link that leads out of the scenario's folder: put the file itself "
+                f"there",
+            )
             return None
         # Not a pipe that never ends, nor a link that has just been put there.
         descriptor = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -146,7 +180,11 @@ def beside(notes: Notes, name: str, place: Place, most: int) -> tuple[str, bytes
             held = notes.files.get(real)
             total = sum(map(len, notes.files.values())) + status.st_size
             if held is None and status.st_size <= most and total > MAX_FILE:
-                notes.add(place, f"`{shown}` brings the files of this scenario to {total:,} bytes: 64 MiB in all is the limit")
+                notes.add(
+                    place,
+                    f"`{shown}` brings the files of this scenario to {total:,} bytes: 64 MiB in "
+                    f"all is the limit",
+                )
                 return None
             if held is None and status.st_size <= most:
                 with os.fdopen(descriptor, "rb", closefd=False) as stream:

@@ -1,7 +1,9 @@
-"""Plain scalars as YAML 1.2's core schema reads them, and by name those that YAML 1.1 reads differently.
+"""Plain scalars as YAML 1.2's core schema reads them, and by name those that YAML 1.1 reads
+differently.
 
-A scenario's integers are `0|[1-9][0-9]*` or `0x...`, with sign. Whatever else some YAML reader takes for a number or a date is
-refused, so that an editor, another tool and kvmscen never see three different scenarios in one file.
+A scenario's integers are `0|[1-9][0-9]*` or `0x...`, with sign. Whatever else some YAML reader
+takes for a number or a date is refused, so that an editor, another tool and kvmscen never see three
+different scenarios in one file.
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ _DIGITS_MAX = 100
 
 
 class Float(float):
-    """A number with a fraction, and as it was written. It is never an integer, not even `4096.0`."""
+    """A number with a fraction, and as it was written. It is never an integer, not even
+    `4096.0`.
+    """
 
     text: str
 
@@ -44,14 +48,20 @@ class Float(float):
 
 @lru_cache(maxsize=4096)
 def resolve(text: str) -> tuple[Scalar, str | None]:
-    """The value of a plain scalar, and what is wrong with it (then the value is the one most likely meant)."""
+    """The value of a plain scalar, and what is wrong with it (then the value is the one most likely
+    meant).
+    """
     if text in _WORDS:
         return _WORDS[text], None
     if not _NUMERIC.match(text):
         return text, None
     if len(text) > _DIGITS_MAX:
         digits = text.replace("_", "").isalnum()
-        return (0, f"a number of {len(text)} digits fits in no register: write a shorter one") if digits else (text, None)
+        return (
+            (0, f"a number of {len(text)} digits fits in no register: write a shorter one")
+            if digits
+            else (text, None)
+        )
     match = _INTEGER.fullmatch(text)
     if match:
         sign, hexadecimal, decimal = match.groups()
@@ -75,18 +85,29 @@ def _refused(text: str) -> tuple[Scalar, str | None]:
             octal = int(plain, 8)
             say = f"is {minus}{octal} in YAML 1.1 and {minus}{decimal} in YAML 1.2: "
             return sign * octal, f"`{text}` {say}write {minus}{octal:#x} or {minus}{decimal}"
-        return sign * decimal, f"`{text}` is text in YAML 1.1 and {decimal} in YAML 1.2: write {minus}{decimal}"
+        return (
+            sign * decimal,
+            f"`{text}` is text in YAML 1.1 and {decimal} in YAML 1.2: write {minus}{decimal}",
+        )
     if match := _OCTAL.fullmatch(text):
         octal = int(match[1], 8)
-        return sign * octal, f"`{text}` is text in YAML 1.1 and {octal} in YAML 1.2: write {minus}{octal:#x}"
+        return (
+            sign * octal,
+            f"`{text}` is text in YAML 1.1 and {octal} in YAML 1.2: write {minus}{octal:#x}",
+        )
     if (match := _BINARY.fullmatch(text)) and match[1].strip("_"):
         number = int(match[1].replace("_", ""), 2)
-        return sign * number, f"`{text}` is {number} in YAML 1.1 and text in YAML 1.2: write {minus}{number:#x}"
+        return (
+            sign * number,
+            f"`{text}` is {number} in YAML 1.1 and text in YAML 1.2: write {minus}{number:#x}",
+        )
     if (match := _HEX.fullmatch(text)) and match[1].strip("_"):
         right = minus + "0x" + match[1].replace("_", "")
         return int(right, 16), f"`{text}` is not a number to every YAML reader: write {right}"
     if _UNDERSCORED.fullmatch(text):
-        return sign * int(plain), f"`{text}` is {plain} in YAML 1.1 and text in YAML 1.2: write {minus}{int(plain)}"
+        return sign * int(
+            plain
+        ), f"`{text}` is {plain} in YAML 1.1 and text in YAML 1.2: write {minus}{int(plain)}"
     return _refused_others(text, sign, plain)
 
 
@@ -123,7 +144,9 @@ _D_PREFIX = re.compile(r"0[dD]([0-9]+)")
 
 
 def mistaken(text: str) -> str | None:
-    """How a number that is written another way is written here; None where the text is no such thing."""
+    """How a number that is written another way is written here; None where the text is no such
+    thing.
+    """
     text = text.strip().strip("'\"")
     if len(text) > 40:
         return None
@@ -171,7 +194,10 @@ def _sum(left: str, sign: str, right: str) -> str | None:
     a, b = (int(part, 16) if part[:2] in ("0x", "0X") else int(part) for part in (left, right))
     if sign == "<<":
         return f"nothing is reckoned here: write {a << b:#x}" if b < 64 else None
-    return f"nothing is reckoned here: write {a * b if sign == '*' else a + b if sign == '+' else a - b:#x}"
+    return (
+        f"nothing is reckoned here: write "
+        f"{a * b if sign == '*' else a + b if sign == '+' else a - b:#x}"
+    )
 
 
 def sized(text: str) -> str | None:

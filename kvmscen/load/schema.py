@@ -1,8 +1,8 @@
 """The scenario's JSON Schema, and a quick look whether a document fits it.
 
-`fits` knows just the keywords that the schema uses, and refuses to be made of others. It says yes or no; why not is for
-jsonschema (check.py), which is ten times slower and takes longer to import than all the rest of load. A test holds the two
-against each other.
+`fits` knows just the keywords that the schema uses, and refuses to be made of others. It says yes
+or no; why not is for jsonschema (check.py), which is ten times slower and takes longer to import
+than all the rest of load. A test holds the two against each other.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ def schema_file() -> Path:
 
 @lru_cache(maxsize=1)
 def schema() -> dict[str, Any]:
-    """The schema with each `$ref` replaced by the definition itself, which jsonschema is twice as quick with."""
+    """The schema with each `$ref` replaced by the definition itself, which jsonschema is twice as
+    quick with.
+    """
     text = json.loads(schema_file().read_text(encoding="utf-8"))
     made: dict[str, Any] = _inlined(text, text["definitions"], {})
     return made
@@ -58,7 +60,8 @@ def _inlined(node: Any, defs: dict[str, Any], made: dict[str, Any]) -> Any:
             made[name] = {}
             made[name].update(_inlined(defs[name], defs, made))
         return made[name]
-    # A map of properties may well have a key that is called `description`: only schemas lose theirs.
+    # A map of properties may well have a key that is called `description`: only schemas lose
+    # theirs.
     out = {}
     for key, value in node.items():
         if key in ("properties", "patternProperties"):
@@ -83,14 +86,22 @@ def _test(node: dict[str, Any], made: dict[int, list[Test]]) -> Test:
     if "properties" in node or "patternProperties" in node:
         tests.append(_object(node, made))
     for keyword, value in node.items():
-        if keyword not in ("properties", "patternProperties", "additionalProperties", *_SAYS_NOTHING):
+        if keyword not in (
+            "properties",
+            "patternProperties",
+            "additionalProperties",
+            *_SAYS_NOTHING,
+        ):
             tests.append(_KEYWORDS[keyword](value, node, made))
     return tests[0] if len(tests) == 1 else lambda data: all(test(data) for test in tests)
 
 
 def _object(node: dict[str, Any], made: dict[int, list[Test]]) -> Test:
     properties = {key: _test(child, made) for key, child in node.get("properties", {}).items()}
-    patterns = [(re.compile(p), _test(child, made)) for p, child in node.get("patternProperties", {}).items()]
+    patterns = [
+        (re.compile(p), _test(child, made))
+        for p, child in node.get("patternProperties", {}).items()
+    ]
     assert node["additionalProperties"] is False
 
     def test(data: Any) -> bool:
@@ -136,11 +147,15 @@ def _if(value: Any, node: dict[str, Any], made: dict[int, list[Test]]) -> Test:
 
 
 def _number(compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any, Any], Test]:
-    return lambda value, node, made: lambda data: type(data) not in (int, Float) or compare(data, value)
+    return lambda value, node, made: (
+        lambda data: type(data) not in (int, Float) or compare(data, value)
+    )
 
 
 def _size(kind: type[Any], compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any, Any], Test]:
-    return lambda value, node, made: lambda data: type(data) is not kind or compare(len(data), value)
+    return lambda value, node, made: (
+        lambda data: type(data) is not kind or compare(len(data), value)
+    )
 
 
 def _pattern(value: Any, node: dict[str, Any], made: Any) -> Test:
@@ -150,7 +165,9 @@ def _pattern(value: Any, node: dict[str, Any], made: Any) -> Test:
 
 _KEYWORDS: dict[str, Callable[[Any, Any, Any], Test]] = {
     "type": _type,
-    "required": lambda value, node, made: lambda data: type(data) is not Map or all(key in data for key in value),
+    "required": lambda value, node, made: (
+        lambda data: type(data) is not Map or all(key in data for key in value)
+    ),
     "items": _items,
     "enum": _enum,
     "anyOf": _any,

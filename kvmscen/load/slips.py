@@ -1,4 +1,6 @@
-"""Slips of layout, told by the lines as they are written: a bar, a dash, a space or an indentation that is not as meant."""
+"""Slips of layout, told by the lines as they are written: a bar, a dash, a space or an indentation
+that is not as meant.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +13,60 @@ from kvmscen.load import names
 # Keys whose value is a list: what stands below them begins with a dash.
 _LISTS = ("memslots", "enable", "setup", "expect", "ignore", "when", "then", "steps", "vcpus")
 _TOP = (
-    *("summary", "arch", "tags", "memslots", "sections", "asm", "elf", "macros", "mode", "features", "mmu", "regs", "vcpus"),
-    *("enable", "undecoded", "setup", "expect", "final", "ignore", "requires", "when", "measure", "limits", "assembler", "cases"),
+    *(
+        "summary",
+        "arch",
+        "tags",
+        "memslots",
+        "sections",
+        "asm",
+        "elf",
+        "macros",
+        "mode",
+        "features",
+        "mmu",
+        "regs",
+        "vcpus",
+    ),
+    *(
+        "enable",
+        "undecoded",
+        "setup",
+        "expect",
+        "final",
+        "ignore",
+        "requires",
+        "when",
+        "measure",
+        "limits",
+        "assembler",
+        "cases",
+    ),
 )
 # What begins an item of a list; any other key stands beside one of these.
-_FIRST = {row.name for row in names.offered()} | {"error", "timeout", "steps", "repeat", "emulate", *names.ACTIONS}
-_WORDS = {*_TOP, *_FIRST, *names.BESIDE, "slot", "gpa", "size", "flags", "errno", "file", "cap", "args", "reason", "xfail"}
+_FIRST = {row.name for row in names.offered()} | {
+    "error",
+    "timeout",
+    "steps",
+    "repeat",
+    "emulate",
+    *names.ACTIONS,
+}
+_WORDS = {
+    *_TOP,
+    *_FIRST,
+    *names.BESIDE,
+    "slot",
+    "gpa",
+    "size",
+    "flags",
+    "errno",
+    "file",
+    "cap",
+    "args",
+    "reason",
+    "xfail",
+}
 
 _TEXTS = ("summary", "reason")
 
@@ -48,11 +98,18 @@ def slip(lines: Sequence[str], line: int) -> Slip | None:
 
 def bar(column: int, line: int, key: str = "asm") -> Slip:
     """A program that is not written as a block."""
-    return Slip(line, column, f"the program is a block of text: write `{key}: |` here, and leave the lines below it as they are")
+    return Slip(
+        line,
+        column,
+        f"the program is a block of text: write `{key}: |` here, and leave the lines below it as "
+        f"they are",
+    )
 
 
 def spaced(key: str, known: Sequence[str] = ()) -> str | None:
-    """What to say of `port:0x10` or `port = 0x10`, which YAML reads as one word; None where it is no such thing."""
+    """What to say of `port:0x10` or `port = 0x10`, which YAML reads as one word; None where it is
+    no such thing.
+    """
     equals = _EQUALS.fullmatch(key)
     if equals and equals[1] in (known or _WORDS):
         return f"write `{equals[1]}: {equals[2]}`, with a colon"
@@ -66,7 +123,11 @@ def spaced(key: str, known: Sequence[str] = ()) -> str | None:
 def dashed(text: str) -> str | None:
     """What to say of `-hlt`, which YAML reads as one word; None where it is no such thing."""
     found = _NO_GAP.match(text)
-    return f"write `- {found[2]}`, with a space behind the dash" if found and found[2] in _WORDS else None
+    return (
+        f"write `- {found[2]}`, with a space behind the dash"
+        if found and found[2] in _WORDS
+        else None
+    )
 
 
 def _last(lines: Sequence[str], line: int) -> int | None:
@@ -114,7 +175,9 @@ def _no_space(lines: Sequence[str], line: int) -> Slip | None:
     bare = _NO_COLON.match(lines[line])
     if bare and bare[2] in _TOP:
         value = f" {bare[3]}" if bare[3] and len(bare[3]) < 40 else ""
-        return Slip(line, len(bare[1]), f"there is no colon behind `{bare[2]}`: write `{bare[2]}:{value}`")
+        return Slip(
+            line, len(bare[1]), f"there is no colon behind `{bare[2]}`: write `{bare[2]}:{value}`"
+        )
     return None
 
 
@@ -123,7 +186,11 @@ def _item(lines: Sequence[str], line: int) -> Slip | None:
     text, here = lines[line], _indent(lines[line])
     if text.lstrip().startswith("- "):
         before = next((n for n in _above(lines, line) if _indent(lines[n]) <= here), None)
-        if before is not None and _indent(lines[before]) == here and not lines[before].lstrip().startswith("-"):
+        if (
+            before is not None
+            and _indent(lines[before]) == here
+            and not lines[before].lstrip().startswith("-")
+        ):
             return _dash(lines, before) if _listed(lines, before) else None
         return None
     for n in _above(lines, line):
@@ -151,14 +218,22 @@ def _unlike(lines: Sequence[str], line: int) -> Slip | None:
         return Slip(first, 0, _alike(top[1], _indent(lines[first]), here, key[1], line))
     before = _KEY.match(lines[above[0]])
     # A text may go on in the next line; what may be one is not told here.
-    if before is None or before[1] in _TEXTS or here <= _indent(lines[above[0]]) or not lines[above[0]][before.end() :].strip():
+    if (
+        before is None
+        or before[1] in _TEXTS
+        or here <= _indent(lines[above[0]])
+        or not lines[above[0]][before.end() :].strip()
+    ):
         return None
     right = _indent(lines[above[0]])
     return Slip(line, here, _alike(key[1], here, right, before[1], above[0]))
 
 
 def _alike(key: str, here: int, right: int, other: str, line: int) -> str:
-    return f"`{key}` is indented by {here}: indent it by {right} spaces, as `{other}` in line {line + 1}"
+    return (
+        f"`{key}` is indented by {here}: indent it by {right} spaces, as `{other}` in line "
+        f"{line + 1}"
+    )
 
 
 def _unlike_items(lines: Sequence[str], line: int, here: int) -> Slip | None:
@@ -168,7 +243,12 @@ def _unlike_items(lines: Sequence[str], line: int, here: int) -> Slip | None:
             return None
         if item and len(item[1]) != here and abs(len(item[1]) - here) < 4:
             right = len(item[1])
-            return Slip(line, here, f"this item is indented by {here}: indent it by {right} spaces, as the one in line {n + 1}")
+            return Slip(
+                line,
+                here,
+                f"this item is indented by {here}: indent it by {right} spaces, as the one in line "
+                f"{n + 1}",
+            )
     return None
 
 
@@ -184,7 +264,11 @@ def _beside(lines: Sequence[str], line: int, item_line: int) -> Slip | None:
         return None
     if first is None:
         word = item[3].split("#")[0].strip()
-        return Slip(line, here, f"`- {word}` takes no further keys: write `- {word}: {{}}`") if word in _WORDS else None
+        return (
+            Slip(line, here, f"`- {word}` takes no further keys: write `- {word}: {{}}`")
+            if word in _WORDS
+            else None
+        )
     return Slip(line, here, _alike(key[1], here, right, first[1], item_line))
 
 
@@ -193,10 +277,17 @@ def _listed(lines: Sequence[str], line: int) -> bool:
     here = _indent(lines[line])
     above = next((n for n in _above(lines, line) if _indent(lines[n]) < here), None)
     key = _KEY.match(lines[above].replace("- ", "  ", 1)) if above is not None else None
-    return key is not None and key[1] in _LISTS and above is not None and not lines[above].split(":", 1)[1].split("#")[0].strip()
+    return (
+        key is not None
+        and key[1] in _LISTS
+        and above is not None
+        and not lines[above].split(":", 1)[1].split("#")[0].strip()
+    )
 
 
 def _dash(lines: Sequence[str], line: int) -> Slip:
     text = lines[line].strip()
     shown = text if len(text) <= 50 else text[:47] + "..."
-    return Slip(line, _indent(lines[line]), f"an item of a list begins with `- `: write `- {shown}`")
+    return Slip(
+        line, _indent(lines[line]), f"an item of a list begins with `- `: write `- {shown}`"
+    )

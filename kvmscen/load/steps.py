@@ -44,7 +44,11 @@ def steps(notes: Notes, value: Any, arch: str) -> tuple[Step, ...]:
 
 def _list(notes: Notes, value: Any, arch: str, repeats: bool) -> tuple[Step, ...]:
     held = as_list(value)
-    return tuple(step for n, item in enumerate(held) if (step := _step(notes, item, held.at(n), arch, repeats)))
+    return tuple(
+        step
+        for n, item in enumerate(held)
+        if (step := _step(notes, item, held.at(n), arch, repeats))
+    )
 
 
 def _count(notes: Notes, listed: tuple[Step, ...], factor: int, total: list[int]) -> None:
@@ -56,7 +60,10 @@ def _count(notes: Notes, listed: tuple[Step, ...], factor: int, total: list[int]
         before = total[0]
         total[0] += times
         if before <= REPEAT_MAX < total[0]:
-            notes.add(step.place, f"the steps up to here are more than {REPEAT_MAX:,} exits: repeat less often")
+            notes.add(
+                step.place,
+                f"the steps up to here are more than {REPEAT_MAX:,} exits: repeat less often",
+            )
 
 
 def _step(notes: Notes, value: Any, place: Place, arch: str, repeats: bool) -> Step | None:
@@ -107,7 +114,10 @@ def _key(notes: Notes, held: Map, place: Place) -> str | None:
             notes.add(place, "no exit is named here: write an exit, `error`, `timeout` or `steps`")
         return None
     for extra in found[1:]:
-        say = f"one exit key is meant in a step, `{found[0]}` stands before: begin a new step with `- {extra}:`"
+        say = (
+            f"one exit key is meant in a step, `{found[0]}` stands before: begin a new step "
+            f"with `- {extra}:`"
+        )
         notes.add(held.at_key(extra), say)
     return found[0]
 
@@ -121,7 +131,11 @@ def _exists(notes: Notes, name: str, place: Place, arch: str) -> bool:
         return False
     here = [one for one in names.offered(arch) if one.archs]
     close = names.closest(name, [one.name for one in here])
-    hint = f", did you mean `{close}`" if close else f": {arch} has {names.either(one.name for one in here)} of its own"
+    hint = (
+        f", did you mean `{close}`"
+        if close
+        else f": {arch} has {names.either(one.name for one in here)} of its own"
+    )
     notes.add(place, f"`{name}` is an exit of {names.either(row.archs)} only{hint}")
     return False
 
@@ -138,10 +152,15 @@ def _repeat(notes: Notes, held: Map) -> tuple[int, int]:
     return (number, number)
 
 
-def _group(notes: Notes, held: Map, place: Place, arch: str, repeat: tuple[int, int], repeats: bool) -> Step:
+def _group(
+    notes: Notes, held: Map, place: Place, arch: str, repeat: tuple[int, int], repeats: bool
+) -> Step:
     for key in held:
         if key in names.BESIDE and key != "repeat":
-            notes.add(held.at_key(key), f"a group has `repeat` and `steps` only: write `{key}` in a step of it")
+            notes.add(
+                held.at_key(key),
+                f"a group has `repeat` and `steps` only: write `{key}` in a step of it",
+            )
     return Step("group", {}, place, repeat=repeat, steps=_list(notes, held["steps"], arch, repeats))
 
 
@@ -154,7 +173,7 @@ def _timeout(notes: Notes, held: Map) -> float:
     return float(value) if isinstance(value, (int, float)) and 0 < value <= 600 else 0.0
 
 
-# --- members --------------------------------------------------------------------------------------------------------
+# --- members --------------------------------------------------------------------------------------
 
 
 def _members(notes: Notes, name: str, held: Map, arch: str, repeats: bool) -> dict[str, Value]:
@@ -168,7 +187,10 @@ def _members(notes: Notes, name: str, held: Map, arch: str, repeats: bool) -> di
             say = f"its members are {names.either(known)}" if known else "it has no members there"
             notes.add(held.at_key(key), f"`{name}` has no `{key}` on {arch}: {say}")
     if "data" in held and _reads(name, held):
-        notes.add(held.at_key("data"), "the value of a read is what user space answers: write `reply` beside the exit key")
+        notes.add(
+            held.at_key("data"),
+            "the value of a read is what user space answers: write `reply` beside the exit key",
+        )
     return out
 
 
@@ -185,7 +207,9 @@ def _member(notes: Notes, name: str, field: exits.Field, held: Map, repeats: boo
         count = held.get("count")
         most = count if isinstance(count, int) and count > 0 else 4096
         if isinstance(value, list) and isinstance(count, int) and count > len(value):
-            notes.add(place, f"`count` is {count}, but there are {len(value)} elements: write them all")
+            notes.add(
+                place, f"`count` is {count}, but there are {len(value)} elements: write them all"
+            )
     if most > 1:
         return checks(notes, value, place, bits, repeats, most)
     if isinstance(value, list) and name == "io":
@@ -195,7 +219,9 @@ def _member(notes: Notes, name: str, field: exits.Field, held: Map, repeats: boo
 
 
 def _accesses(notes: Notes, value: Any, repeats: bool) -> tuple[Value, ...]:
-    """The parts of an emulated access; `data` is as wide as `len` says, at most the 64 bytes of a dc zva."""
+    """The parts of an emulated access; `data` is as wide as `len` says, at most the 64 bytes of a
+    dc zva.
+    """
     held = as_list(value)
     out: list[Value] = []
     for item in map(as_map, held):
@@ -203,9 +229,18 @@ def _accesses(notes: Notes, value: Any, repeats: bool) -> tuple[Value, ...]:
         wide = 8 * size if isinstance(size, int) and 0 < size <= 64 else 128
         data = item.get("data")
         if isinstance(data, int) and data < 0 and "len" not in item:
-            notes.add(item.at("data"), "a negative `data` has no width without `len`: write `len` beside it")
+            notes.add(
+                item.at("data"),
+                "a negative `data` has no width without `len`: write `len` beside it",
+            )
         bits = {"phys_addr": 64, "len": 32, "is_write": 8, "data": wide}
-        out.append({key: check(notes, item[key], item.at(key), bits[key], repeats) for key in item if key in bits})
+        out.append(
+            {
+                key: check(notes, item[key], item.at(key), bits[key], repeats)
+                for key in item
+                if key in bits
+            }
+        )
     return tuple(out)
 
 
@@ -235,11 +270,19 @@ def _error(notes: Notes, held: Map, repeats: bool) -> dict[str, Value]:
     if "memory_fault" in held:
         fault = as_map(held["memory_fault"])
         errno = held.get("errno")
-        if isinstance(errno, str) and errno not in ("EFAULT", "EHWPOISON") and errno in names.ERRNOS:
+        if (
+            isinstance(errno, str)
+            and errno not in ("EFAULT", "EHWPOISON")
+            and errno in names.ERRNOS
+        ):
             say = f"memory_fault comes with EFAULT or EHWPOISON, not {errno}: leave it out"
             notes.add(held.at_key("memory_fault"), say)
         known = {f.name: f for f in exits.BY_NAME["memory_fault"].fields}
-        out["memory_fault"] = {key: _member(notes, "memory_fault", known[key], fault, repeats) for key in fault if key in known}
+        out["memory_fault"] = {
+            key: _member(notes, "memory_fault", known[key], fault, repeats)
+            for key in fault
+            if key in known
+        }
     return out
 
 
@@ -253,7 +296,10 @@ def _reply(notes: Notes, name: str, held: Map, arch: str) -> dict[str, Value] | 
         notes.add(held.at_key("reply"), f"`{name}` takes no reply: leave it out")
         return None
     if _writes(name, members):
-        notes.add(held.at_key("reply"), f"`{name}` is a write here and takes no reply: leave it out, or make it a read")
+        notes.add(
+            held.at_key("reply"),
+            f"`{name}` is a write here and takes no reply: leave it out, or make it a read",
+        )
         return None
     if not isinstance(value, Map):
         return {row.reply[0]: _answer(notes, name, row.reply[0], value, place, members, arch)}
@@ -262,19 +308,30 @@ def _reply(notes: Notes, name: str, held: Map, arch: str) -> dict[str, Value] | 
         if key in row.reply:
             out[key] = _answer(notes, name, key, value[key], value.at(key), members, arch)
         elif any(key in other.reply for other in names.offered()):
-            notes.add(value.at_key(key), f"`{name}` does not take `{key}` back: write {names.either(row.reply)}")
+            notes.add(
+                value.at_key(key),
+                f"`{name}` does not take `{key}` back: write {names.either(row.reply)}",
+            )
     if not value:
         notes.add(place, f"the reply is empty: write {names.either(row.reply)}, or leave it out")
     return out
 
 
-def _answer(notes: Notes, name: str, key: str, value: Any, place: Place, held: Map, arch: str) -> Value:
+def _answer(
+    notes: Notes, name: str, key: str, value: Any, place: Place, held: Map, arch: str
+) -> Value:
     field = names.members(name, arch)[key]
     bits = _bits(name, field, held)
     if not isinstance(value, list):
         return expression(notes, value, place, bits)
     count = held.get("count") if name == "io" else None
-    most = count if isinstance(count, int) and count > 0 else 4096 if name == "io" and count is None else field.length
+    most = (
+        count
+        if isinstance(count, int) and count > 0
+        else 4096
+        if name == "io" and count is None
+        else field.length
+    )
     if most == 1 or len(value) > most:
         notes.add(place, f"a list of {len(value)} is too long: {most} is what `{name}` takes")
     items = as_list(value)
@@ -282,20 +339,35 @@ def _answer(notes: Notes, name: str, key: str, value: Any, place: Place, held: M
 
 
 def ignored(notes: Notes, value: Any, arch: str, carried_out: bool) -> tuple[Step, ...]:
-    """Exits to answer and record, but not to compare; `carried_out`: an arm_nisv is done for the guest."""
+    """Exits to answer and record, but not to compare; `carried_out`: an arm_nisv is done for the
+    guest.
+    """
     held = as_list(value)
-    found = [step for n, item in enumerate(held) if (step := exit_of(notes, item, held.at(n), arch))]
+    found = [
+        step for n, item in enumerate(held) if (step := exit_of(notes, item, held.at(n), arch))
+    ]
     for step in found:
         if exits.BY_NAME[step.kind].ends:
-            say = "the vCPU ends at it: write it as a step, with `then: []` where the guest is to go on"
+            say = (
+                "the vCPU ends at it: write it as a step, with `then: []` where the guest is to "
+                "go on"
+            )
             notes.add(step.place, f"`{step.kind}` cannot be ignored, {say}")
         elif step.kind == "arm_nisv" and not carried_out:
-            notes.add(step.place, "`arm_nisv` would repeat for ever: write `undecoded: emulate` too, or a step with `then`")
+            notes.add(
+                step.place,
+                "`arm_nisv` would repeat for ever: write `undecoded: emulate` too, or a step with "
+                "`then`",
+            )
     return tuple(found)
 
 
-def exit_of(notes: Notes, item: Any, place: Place, arch: str, beside: Collection[str] = ()) -> Step | None:
-    """One exit with members that tell it, as a map or by its name alone; `beside` may stand beside it."""
+def exit_of(
+    notes: Notes, item: Any, place: Place, arch: str, beside: Collection[str] = ()
+) -> Step | None:
+    """One exit with members that tell it, as a map or by its name alone; `beside` may stand beside
+    it.
+    """
     if isinstance(item, str) and item in _OFFERED and _exists(notes, item, place, arch):
         return Step(item, {}, place)
     if not isinstance(item, Map):
@@ -304,7 +376,9 @@ def exit_of(notes: Notes, item: Any, place: Place, arch: str, beside: Collection
         notes.add(place, "no exit is named here: write an exit, as `mmio: {}`")
     found = [key for key in item if key in _OFFERED]
     for extra in found[1:]:
-        notes.add(item.at_key(extra), f"one exit is meant in an item: begin a new one with `- {extra}:`")
+        notes.add(
+            item.at_key(extra), f"one exit is meant in an item: begin a new one with `- {extra}:`"
+        )
     if not found or not _exists(notes, found[0], item.at_key(found[0]), arch):
         return None
     members = _members(notes, found[0], as_map(item[found[0]]), arch, False)

@@ -1,4 +1,6 @@
-"""What a run of a case may take in sum: host memory behind its slots, and memory that is looked at."""
+"""What a run of a case may take in sum: host memory behind its slots, and memory that is looked
+at.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ def check(notes: Notes, case: Case) -> None:
 
 
 def _slots(notes: Notes, case: Case, expect: Iterable[Step]) -> None:
-    """The bytes of a slot belong to its number and outlive its deletion, so each number counts once, with its largest size."""
+    """The bytes of a slot belong to its number and outlive its deletion, so each number counts
+    once, with its largest size.
+    """
     taken: dict[int, int] = {}
     total = 0
     for slot in _given(case, expect):
@@ -46,7 +50,11 @@ def _slots(notes: Notes, case: Case, expect: Iterable[Step]) -> None:
         taken[slot.number] = taken.get(slot.number, 0) + more
         if before <= SLOTS_MOST < total:
             if_not = " (one that must fail counts too, since it might not)" if slot.fails else ""
-            notes.add(slot.place, f"slot {slot.number} brings the slots to {total:,} bytes: 256 MiB in all is the limit{if_not}")
+            notes.add(
+                slot.place,
+                f"slot {slot.number} brings the slots to {total:,} bytes: 256 MiB in all is the "
+                f"limit{if_not}",
+            )
 
 
 def _given(case: Case, expect: Iterable[Step]) -> Iterator[_Slot]:
@@ -67,11 +75,17 @@ def _actions(steps: Iterable[Step]) -> Iterator[Action]:
 def _observed(notes: Notes, expect: Iterable[Step], final: Final | None) -> None:
     """What is looked at is kept for each exit at which it is looked at."""
     total = 0
-    checked = [*_looks(expect, 1), *(((1, check) for check in final.memory) if final is not None else ())]
+    checked = [
+        *_looks(expect, 1),
+        *(((1, check) for check in final.memory) if final is not None else ()),
+    ]
     for times, one in checked:
         before, total = total, total + times * _size(one)
         if before <= OBSERVED_MOST < total:
-            say = f"the memory to look at (`memory`, times its step's `repeat`) is {total:,} bytes up to here"
+            say = (
+                f"the memory to look at (`memory`, times its step's `repeat`) is {total:,} "
+                f"bytes up to here"
+            )
             notes.add(one.place, f"{say}: 16 MiB in all is the limit")
 
 

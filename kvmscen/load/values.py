@@ -1,7 +1,7 @@
 """Numbers, symbols, matchers, registers and memory, from data to the values of a Scenario.
 
-Every function takes any data: what the schema has refused already is passed over in silence, so that a file gives all of
-its problems at once.
+Every function takes any data: what the schema has refused already is passed over in silence, so
+that a file gives all of its problems at once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from kvmscen.scenario import Expr, Match, MemoryCheck, Place, Value
 from kvmscen.sent.arch import ARCHES
 from kvmscen.sent.arch.registers import Register
 
-_EXPRESSION = re.compile(r"([A-Za-z_.$][\w.$]*)(?:\s*([+-])\s*(0x[0-9a-fA-F]+|0|[1-9][0-9]*))?", re.ASCII)
+_EXPRESSION = re.compile(
+    r"([A-Za-z_.$][\w.$]*)(?:\s*([+-])\s*(0x[0-9a-fA-F]+|0|[1-9][0-9]*))?", re.ASCII
+)
 MATCHER_KEYS = ("mask", "value", "in", "min", "max", "from", "step")
 _KINDS = {
     frozenset(("mask", "value")): "mask",
@@ -133,18 +135,29 @@ def _no_expression(value: str) -> str:
     right = mistaken(value)
     if right:
         return f"`{shorten(value)}` is no number: {right}"
-    return f"`{shorten(value)}` is no number and no symbol: write `symbol`, `symbol + n` or `symbol - n` with a plain n"
+    return (
+        f"`{shorten(value)}` is no number and no symbol: write `symbol`, `symbol + n` or "
+        f"`symbol - n` with a plain n"
+    )
 
 
 def _fitted(notes: Notes, value: int, place: Place, bits: int) -> int:
     if value < 0 and bits == UNKNOWN_WIDTH:
-        notes.add(place, f"the width of `{notes.written(place, value)}` is not known: write the exit's `len` or `size` too")
+        notes.add(
+            place,
+            f"the width of `{notes.written(place, value)}` is not known: write the exit's `len` or "
+            f"`size` too",
+        )
         return 0
     width = bits or 64
     if value >> width if value >= 0 else -value > 1 << (width - 1):
         shown = notes.written(place, value)
         most = hex((1 << width) - 1) if value > 0 else f"-{1 << (width - 1):#x}"
-        notes.add(place, f"`{shown}` does not fit in {width} bits: write {most} or {'less' if value > 0 else 'more'}")
+        notes.add(
+            place,
+            f"`{shown}` does not fit in {width} bits: write {most} or "
+            f"{'less' if value > 0 else 'more'}",
+        )
         return 0
     return value if value >= 0 else value + (1 << width)
 
@@ -161,7 +174,11 @@ def _matcher(notes: Notes, value: Map, place: Place, bits: int, repeats: bool) -
     kind = _KINDS.get(frozenset(known))
     if kind is None:
         if len(known) == len(value):
-            notes.add(place, "this is no matcher: write `{mask, value}`, `{in: [...]}`, `{min, max}` or `{from, step}`")
+            notes.add(
+                place,
+                "this is no matcher: write `{mask, value}`, `{in: [...]}`, `{min, max}` or `{from, "
+                "step}`",
+            )
         kind = "in"
     if kind == "series" and not repeats:
         notes.add(place, "`{from, step}` counts repetitions: write it in a step with `repeat`")
@@ -170,7 +187,9 @@ def _matcher(notes: Notes, value: Map, place: Place, bits: int, repeats: bool) -
         item, at = value[key], value.at(key)
         if key == "in":
             items = as_list(item)
-            numbers[key] = tuple(expression(notes, one, items.at(n), bits) for n, one in enumerate(items))
+            numbers[key] = tuple(
+                expression(notes, one, items.at(n), bits) for n, one in enumerate(items)
+            )
         elif key == "step":
             numbers[key] = Expr(None, as_int(item), at)
         else:
@@ -190,11 +209,15 @@ def checks(notes: Notes, value: Any, place: Place, bits: int, repeats: bool, mos
     return tuple(check(notes, item, value.at(n), bits, repeats) for n, item in enumerate(value))
 
 
-# --- registers ------------------------------------------------------------------------------------------------------
+# --- registers ------------------------------------------------------------------------------------
 
 
-def registers(notes: Notes, value: Any, arch: str, check_them: bool, repeats: bool = False) -> dict[str, Value]:
-    """Registers by name; x86's maps of segments and tables become `cs.base`. `check_them`: matchers are allowed."""
+def registers(
+    notes: Notes, value: Any, arch: str, check_them: bool, repeats: bool = False
+) -> dict[str, Value]:
+    """Registers by name; x86's maps of segments and tables become `cs.base`. `check_them`: matchers
+    are allowed.
+    """
     held = as_map(value)
     module = ARCHES[arch]
     table: dict[str, Register] = module.REGISTERS
@@ -204,7 +227,16 @@ def registers(notes: Notes, value: Any, arch: str, check_them: bool, repeats: bo
         nested = isinstance(item, Map) and not (set(item) & set(MATCHER_KEYS) and key in table)
         if nested and any(name.startswith(key + ".") for name in table):
             for part, number in item.items():
-                _register(notes, out, table, f"{key}.{part}", number, item.at(part), check_them and repeats, check_them)
+                _register(
+                    notes,
+                    out,
+                    table,
+                    f"{key}.{part}",
+                    number,
+                    item.at(part),
+                    check_them and repeats,
+                    check_them,
+                )
         elif key in table:
             _register(notes, out, table, key, item, place, repeats, check_them)
         elif _any_arch(key) and not any(name.startswith(key + ".") for name in table):
@@ -214,7 +246,10 @@ def registers(notes: Notes, value: Any, arch: str, check_them: bool, repeats: bo
 
 def _any_arch(name: str) -> bool:
     # Whether the schema, which knows no architecture, has let this register pass.
-    return any(name in m.REGISTERS or any(r.startswith(name + ".") for r in m.REGISTERS) for m in ARCHES.values())
+    return any(
+        name in m.REGISTERS or any(r.startswith(name + ".") for r in m.REGISTERS)
+        for m in ARCHES.values()
+    )
 
 
 def _register(
@@ -235,14 +270,18 @@ def _register(
         out[name] = expression(notes, value, place, table[name].bits)
 
 
-# --- memory ---------------------------------------------------------------------------------------------------------
+# --- memory ---------------------------------------------------------------------------------------
 
 
-def memory(notes: Notes, value: Any, check_them: bool, repeats: bool = False) -> tuple[MemoryCheck, ...]:
+def memory(
+    notes: Notes, value: Any, check_them: bool, repeats: bool = False
+) -> tuple[MemoryCheck, ...]:
     """What memory holds, or is given, by address; a bare number is a u64."""
     held = as_map(value)
     return tuple(
-        _memory(notes, _address(notes, key, held.at_key(key)), item, held.at(key), check_them, repeats)
+        _memory(
+            notes, _address(notes, key, held.at_key(key)), item, held.at(key), check_them, repeats
+        )
         for key, item in held.items()
     )
 
@@ -259,16 +298,30 @@ def _address(notes: Notes, key: str, place: Place) -> Expr:
     return expression(notes, key, place)
 
 
-def _memory(notes: Notes, at: Expr, value: Any, place: Place, check_them: bool, repeats: bool) -> MemoryCheck:
-    units = [key for key in value if key in (*_UNITS, "hex", "text")] if isinstance(value, Map) else []
+def _memory(
+    notes: Notes, at: Expr, value: Any, place: Place, check_them: bool, repeats: bool
+) -> MemoryCheck:
+    units = (
+        [key for key in value if key in (*_UNITS, "hex", "text")] if isinstance(value, Map) else []
+    )
     if isinstance(value, Map) and not units and (not value or not set(value) <= set(MATCHER_KEYS)):
         if not value:
-            notes.add(place, "this is empty: write a number, or one of `u8`, `u16`, `u32`, `u64`, `hex` and `text`")
+            notes.add(
+                place,
+                "this is empty: write a number, or one of `u8`, `u16`, `u32`, `u64`, `hex` and "
+                "`text`",
+            )
         return MemoryCheck(at, "u64", (), at.place)
     if not units:
-        return MemoryCheck(at, "u64", (_number(notes, value, place, 64, check_them, repeats),), at.place)
+        return MemoryCheck(
+            at, "u64", (_number(notes, value, place, 64, check_them, repeats),), at.place
+        )
     if len(value) > 1:
-        notes.add(place, "one form of memory is meant here: write `u8`, `u16`, `u32`, `u64`, `hex` or `text` alone")
+        notes.add(
+            place,
+            "one form of memory is meant here: write `u8`, `u16`, `u32`, `u64`, `hex` or `text` "
+            "alone",
+        )
     unit = units[0]
     item, where = value[unit], value.at(unit)
     if unit == "text":
@@ -279,14 +332,20 @@ def _memory(notes: Notes, at: Expr, value: Any, place: Place, check_them: bool, 
         return MemoryCheck(at, unit, bytes.fromhex(digits) if ok else b"", at.place)
     bits = _UNITS[unit]
     if not isinstance(item, List):
-        return MemoryCheck(at, unit, (_number(notes, item, where, bits, check_them, repeats),), at.place)
+        return MemoryCheck(
+            at, unit, (_number(notes, item, where, bits, check_them, repeats),), at.place
+        )
     if not item:
         notes.add(where, f"`{unit}` is empty: write at least one number")
-    numbers = (_number(notes, one, item.at(n), bits, check_them, repeats) for n, one in enumerate(item))
+    numbers = (
+        _number(notes, one, item.at(n), bits, check_them, repeats) for n, one in enumerate(item)
+    )
     return MemoryCheck(at, unit, tuple(numbers), at.place)
 
 
-def _number(notes: Notes, value: Any, place: Place, bits: int, check_them: bool, repeats: bool) -> Value:
+def _number(
+    notes: Notes, value: Any, place: Place, bits: int, check_them: bool, repeats: bool
+) -> Value:
     if check_them:
         return check(notes, value, place, bits, repeats)
     if isinstance(value, Map):

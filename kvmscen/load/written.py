@@ -1,4 +1,6 @@
-"""Values of a document as one line of YAML again, so that what a scenario says can be shown and pasted."""
+"""Values of a document as one line of YAML again, so that what a scenario says can be shown and
+pasted.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,10 @@ def item(value: Map) -> str:
 
 def _members(held: Map) -> str:
     # A key is a text whatever it looks like; addresses are keys.
-    return ", ".join(f"{_text(key, not isinstance(resolve(key)[0], bool | None))}: {flow(one)}" for key, one in held.items())
+    return ", ".join(
+        f"{_text(key, not isinstance(resolve(key)[0], bool | None))}: {flow(one)}"
+        for key, one in held.items()
+    )
 
 
 def _text(text: str, plain: bool) -> str:
@@ -53,4 +58,10 @@ def _quoted(char: str) -> str:
     if char.isprintable():
         return char
     code = ord(char)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    return (
+        f"\\x{code:02x}"
+        if code < 0x100
+        else f"\\u{code:04x}"
+        if code < 0x10000
+        else f"\\U{code:08x}"
+    )

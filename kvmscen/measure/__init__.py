@@ -1,1 +1,3 @@
-"""`kvmscen measure`: rounds of Jobs come in, Results with figures go out; figures are kept, and compared with kept ones."""
+"""`kvmscen measure`: rounds of Jobs come in, Results with figures go out; figures are kept, and
+compared with kept ones.
+"""

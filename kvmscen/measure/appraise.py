@@ -14,11 +14,16 @@ from kvmscen.sent.observation import Observation
 
 
 def appraise(job: Job, seen: Sequence[Observation]) -> Result:
-    """PASS with the figures of all rounds, FAIL where the guest did not give every sample that was asked for."""
+    """PASS with the figures of all rounds, FAIL where the guest did not give every sample that was
+    asked for.
+    """
     wrong = next((bad for one in seen if (bad := lacking(job, one, len(seen)))), None)
     if wrong is not None:
         return wrong
-    measured = tuple(_measured(one, [part.timing for part in seen if part.timing is not None]) for one in job.wanted)
+    measured = tuple(
+        _measured(one, [part.timing for part in seen if part.timing is not None])
+        for one in job.wanted
+    )
     return result(job, "PASS", None, observation=seen[-1], measured=measured)
 
 
@@ -36,40 +41,62 @@ def lacking(job: Job, seen: Observation, rounds: int) -> Result | None:
     wrong = [(one, missing) for one in job.wanted if (missing := _missing(job, one, seen, rounds))]
     if not wrong:
         return None
-    mismatches = tuple(Mismatch(0, one.line, expected, observed) for one, (expected, observed) in wrong)
+    mismatches = tuple(
+        Mismatch(0, one.line, expected, observed) for one, (expected, observed) in wrong
+    )
     return result(job, "FAIL", None, observation=seen, mismatches=mismatches)
 
 
 def _missing(job: Job, one: Wanted, seen: Observation, rounds: int) -> tuple[str, str] | None:
-    """What was expected and what was seen of one kind that lacks samples; None where it has them."""
+    """What was expected and what was seen of one kind that lacks samples; None where it has
+    them.
+    """
     assert seen.timing is not None
     series = seen.timing.series[one.name]
     asked = -(-one.samples // rounds)
     if len(series.ticks) >= asked:
         return None
     each = " in each round" if rounds > 1 else ""
-    expected = f"measure {one.name}: {one.text} {asked + one.warmup:,} times{each} ({asked:,} samples after {one.warmup:,})"
-    return expected, f"{_came(series, one.is_span)} in {seen.timing.exits:,} exits: {_end(job, seen)}"
+    expected = (
+        f"measure {one.name}: {one.text} {asked + one.warmup:,} times{each} ({asked:,} "
+        f"samples after {one.warmup:,})"
+    )
+    return (
+        expected,
+        f"{_came(series, one.is_span)} in {seen.timing.exits:,} exits: {_end(job, seen)}",
+    )
 
 
 def _came(series: Series, is_span: bool) -> str:
-    """How often the exits of a kind came, and what became of the samples where they came often enough."""
+    """How often the exits of a kind came, and what became of the samples where they came often
+    enough.
+    """
     broken = f", {series.broken:,} broken off by a signal" * bool(series.broken)
     if is_span:
         if not series.begins or not series.ends:
-            first, second = (f"came {n:,} times" if n else "never came" for n in (series.begins, series.ends))
+            first, second = (
+                f"came {n:,} times" if n else "never came" for n in (series.begins, series.ends)
+            )
             return f"`from` {first}, `to` {second}{broken}"
-        return f"{series.came:,} times `to` came after `from` (`from` came {series.begins:,} times, `to` {series.ends:,}{broken})"
+        return (
+            f"{series.came:,} times `to` came after `from` (`from` came {series.begins:,} "
+            f"times, `to` {series.ends:,}{broken})"
+        )
     return f"it came {series.ends:,} times{broken}" if series.ends else "it came never"
 
 
 def _end(job: Job, seen: Observation) -> str:
     last = seen.events[-1] if seen.events else None
-    what = Notation(job.legend, job.arch).event(last).removesuffix(": {}") if last is not None and job.legend is not None else ""
+    what = (
+        Notation(job.legend, job.arch).event(last).removesuffix(": {}")
+        if last is not None and job.legend is not None
+        else ""
+    )
     return {
         "expected": f"the guest ended with {what}; let it go round for ever",
         "error": f"{what} ended it",
-        "timeout": "then no more came for as long as is waited (limits: {timeout: ...}); is it an exit that the guest makes?",
+        "timeout": "then no more came for as long as is waited (limits: {timeout: ...}); is it an "
+        "exit that the guest makes?",
     }.get(seen.stopped, seen.detail or seen.stopped)
 
 
@@ -83,9 +110,14 @@ def _measured(one: Wanted, rounds: Sequence[Timing]) -> Measured:
         left = one.samples - sum(map(len, ticks))
         ticks.append(tuple((sample - less) / one.per for sample in series.ticks[:left]))
         # An exit that nothing follows has no time behind it.
-        whole.append(tuple((sample - less) / one.per for sample in (series.whole or series.ticks)[:left]))
+        whole.append(
+            tuple((sample - less) / one.per for sample in (series.whole or series.ticks)[:left])
+        )
     hz = median([timing.hz for timing in rounds])
-    ticks, whole = [samples for samples in ticks if samples], [samples for samples in whole if samples]
+    ticks, whole = (
+        [samples for samples in ticks if samples],
+        [samples for samples in whole if samples],
+    )
     all_ticks = [sample for samples in ticks for sample in samples]
     figures = spread(all_ticks)
     kvm = median([timing.series[one.name].kvm for timing in rounds])

@@ -1,10 +1,11 @@
 """Baselines: the figures of one `kvmscen measure`, kept by name, and what has changed since.
 
-The test. What disturbs a machine makes it slower, never faster, and mostly for some of the rounds; so of the rounds' medians the
-lower quartile is compared. A change is told where the 99 % bootstrap interval of the ratio of both quartiles (rounds drawn
-with replacement on either side) lies wholly beyond the least change, 10 % up or down. Since a machine may be disturbed, or
-clocked otherwise, for longer than one measurement, it must be there in each of REPEATS measurements, one after another, in the
-same direction: the caller measures again as long as there is something to confirm.
+The test. What disturbs a machine makes it slower, never faster, and mostly for some of the rounds;
+so of the rounds' medians the lower quartile is compared. A change is told where the 99 % bootstrap
+interval of the ratio of both quartiles (rounds drawn with replacement on either side) lies wholly
+beyond the least change, 10 % up or down. Since a machine may be disturbed, or clocked otherwise,
+for longer than one measurement, it must be there in each of REPEATS measurements, one after
+another, in the same direction: the caller measures again as long as there is something to confirm.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ _LONGEST = 200
 
 
 class Kept(NamedTuple):
-    """One kind as it was kept: the medians of its rounds in nanoseconds, by which loop, and of which machine."""
+    """One kind as it was kept: the medians of its rounds in nanoseconds, by which loop, and of
+    which machine.
+    """
 
     medians: tuple[float, ...]
     loop: str
@@ -53,11 +56,17 @@ Baseline = Mapping[tuple[str, str, str], Kept]
 
 
 def path_of(name: str) -> Path:
-    """Where a baseline lies: $XDG_STATE_HOME/kvmscen/baselines/NAME.json. Raises UsageError for a name that is none."""
+    """Where a baseline lies: $XDG_STATE_HOME/kvmscen/baselines/NAME.json. Raises UsageError for a
+    name that is none.
+    """
     if len(name) > _LONGEST:
-        raise UsageError(f"the name of a baseline has {_LONGEST} characters at most, this one {len(name):,}")
+        raise UsageError(
+            f"the name of a baseline has {_LONGEST} characters at most, this one {len(name):,}"
+        )
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]*", name):
-        raise UsageError(f"{name!r} is no name of a baseline: write letters, digits, `_`, `.`, `+` and `-`")
+        raise UsageError(
+            f"{name!r} is no name of a baseline: write letters, digits, `_`, `.`, `+` and `-`"
+        )
     return homes.folder("XDG_STATE_HOME", ".local/state") / "baselines" / f"{name}.json"
 
 
@@ -67,7 +76,9 @@ def key(result: Result, one: Measured) -> tuple[str, str, str]:
 
 
 def save(name: str, results: Sequence[Result], started: str) -> Path:
-    """Keep the figures of results; a baseline of the same name is replaced. Raises HostError where it cannot be written."""
+    """Keep the figures of results; a baseline of the same name is replaced. Raises HostError where
+    it cannot be written.
+    """
     path = path_of(name)
     kinds = [
         {
@@ -88,7 +99,9 @@ def save(name: str, results: Sequence[Result], started: str) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         whole.write(path, json.dumps(data, indent=1) + "\n", lasting=True)
     except OSError as error:
-        raise HostError(f"the baseline {path} could not be written: {os.strerror(error.errno or 0)}") from None
+        raise HostError(
+            f"the baseline {path} could not be written: {os.strerror(error.errno or 0)}"
+        ) from None
     return path
 
 
@@ -104,11 +117,15 @@ def load(name: str) -> Baseline:
     except OSError as error:
         raise UsageError(f"the baseline {path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError):
-        raise UsageError(f"the baseline {path} cannot be read: it is damaged, save it again") from None
+        raise UsageError(
+            f"the baseline {path} cannot be read: it is damaged, save it again"
+        ) from None
     try:
         return _kinds(data)
     except (LookupError, TypeError, ValueError, OverflowError, AttributeError):
-        raise UsageError(f"{path} is no baseline made by kvmscen measure --save: save it again") from None
+        raise UsageError(
+            f"{path} is no baseline made by kvmscen measure --save: save it again"
+        ) from None
 
 
 def _kinds(data: Any) -> Baseline:
@@ -130,13 +147,16 @@ def change(kept: Sequence[float], medians: Sequence[float]) -> Interval:
     """The ratio of the lower quartiles of the rounds' medians, now to then, with its interval."""
     draw = random.Random(1)
     value = _quartile(medians) / _quartile(kept)
-    found = sorted(_quartile(_again(medians, draw)) / _quartile(_again(kept, draw)) for _ in range(_RESAMPLES))
+    found = sorted(
+        _quartile(_again(medians, draw)) / _quartile(_again(kept, draw)) for _ in range(_RESAMPLES)
+    )
     tail = (1 - _CONFIDENCE) / 2
     return Interval(value, quantile(found, tail), quantile(found, 1 - tail))
 
 
 def least(kept: Baseline, results: Sequence[Result]) -> dict[str, float]:
-    """For each kind that is in both, by name, the smallest slow-down that would have been told, as a share (0.12 is 12 %).
+    """For each kind that is in both, by name, the smallest slow-down that would have been told, as
+    a share (0.12 is 12 %).
 
     So much slower the interval of what was seen would lie beyond the least change.
     """
@@ -166,11 +186,13 @@ def _again(values: Sequence[float], draw: random.Random) -> list[float]:
     return draw.choices(values, k=len(values))
 
 
-# --- results --------------------------------------------------------------------------------------------------------
+# --- results --------------------------------------------------------------------------------------
 
 
 class Judged(NamedTuple):
-    """A result held against a baseline: FAIL where something `changed`, which maps names to whether they are slower now."""
+    """A result held against a baseline: FAIL where something `changed`, which maps names to whether
+    they are slower now.
+    """
 
     result: Result
     changed: Mapping[str, bool] = {}
@@ -179,8 +201,12 @@ class Judged(NamedTuple):
 def judge(name: str, kept: Baseline, results: Sequence[Result]) -> list[Judged]:
     """Results held against a baseline. Raises UsageError where nothing can be compared."""
     found = [(result, _compared(name, kept, result)) for result in results]
-    if any(result.measured for result in results) and all(compared is None for _, compared in found):
-        raise UsageError(f"the baseline {name} has none of what was timed: keep it with --save {name} first")
+    if any(result.measured for result in results) and all(
+        compared is None for _, compared in found
+    ):
+        raise UsageError(
+            f"the baseline {name} has none of what was timed: keep it with --save {name} first"
+        )
     return [compared or Judged(result) for result, compared in found]
 
 
@@ -196,23 +222,35 @@ def _compared(name: str, kept: Baseline, result: Result) -> Judged | None:
         known = True
         if then.loop != one.loop:
             raise UsageError(
-                f"the baseline {name} is of the {then.loop} loop, this of the {one.loop} loop: measure with that one"
+                f"the baseline {name} is of the {then.loop} loop, this of the {one.loop} loop: "
+                f"measure with that one"
             )
         ratio = change(then.medians, one.medians_ns)
         if beyond(ratio):
-            expected = f"measure {one.name}: {number(_quartile(then.medians))} ns within {LEAST:.0%} (baseline {name})"
-            what = f"{number(_quartile(one.medians_ns))} ns, {ratio.value:.3f} times that ({ratio.low:.3f} to {ratio.high:.3f})"
+            expected = (
+                f"measure {one.name}: {number(_quartile(then.medians))} ns within "
+                f"{LEAST:.0%} (baseline {name})"
+            )
+            what = (
+                f"{number(_quartile(one.medians_ns))} ns, {ratio.value:.3f} times that "
+                f"({ratio.low:.3f} to {ratio.high:.3f})"
+            )
             mismatches.append(Mismatch(0, one.line, expected, what))
             changed[one.name] = ratio.value > 1
     if not known:
         return None
     if not mismatches:
         return Judged(result)
-    return Judged(result._replace(status="FAIL", mismatches=tuple(mismatches), options=("--against", name)), changed)
+    return Judged(
+        result._replace(status="FAIL", mismatches=tuple(mismatches), options=("--against", name)),
+        changed,
+    )
 
 
 def confirmed(before: Sequence[Judged], again: Sequence[Judged]) -> list[Judged]:
-    """What is still to be told after another measurement: changes that are in both, with the figures of the last."""
+    """What is still to be told after another measurement: changes that are in both, with the
+    figures of the last.
+    """
     later = {_case(judged.result): judged for judged in again}
     return [_confirmed(judged, later.get(_case(judged.result))) for judged in before]
 
@@ -225,7 +263,11 @@ def _confirmed(before: Judged, now: Judged | None) -> Judged:
     if not before.changed or now is None or not now.result.measured:
         # What was not timed again stands as it was; what could not be timed tells so itself.
         return before if not before.changed or now is None else now
-    changed = {name: slower for name, slower in now.changed.items() if before.changed.get(name) == slower}
+    changed = {
+        name: slower for name, slower in now.changed.items() if before.changed.get(name) == slower
+    }
     lines = {one.line for one in now.result.measured if one.name in changed}
     mismatches = tuple(mismatch for mismatch in now.result.mismatches if mismatch.line in lines)
-    return Judged(now.result._replace(status="FAIL" if changed else "PASS", mismatches=mismatches), changed)
+    return Judged(
+        now.result._replace(status="FAIL" if changed else "PASS", mismatches=mismatches), changed
+    )

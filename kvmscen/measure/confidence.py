@@ -1,9 +1,11 @@
-"""How far a figure can be trusted: confidence intervals by bootstrap of medians and of their ratios.
+"""How far a figure can be trusted: confidence intervals by bootstrap of medians and of their
+ratios.
 
-The unit is the round: what disturbs a machine lasts longer than one exit, so samples of one round are not independent of each
-other. A resample draws rounds with replacement, and of each round the median of a resample of its samples. That median
-needs no resampling: that of n draws with replacement from n ordered values is the value at place floor(n * B), where B, the
-median of n uniform numbers, has the distribution Beta((n + 1) / 2, (n + 1) / 2).
+The unit is the round: what disturbs a machine lasts longer than one exit, so samples of one round
+are not independent of each other. A resample draws rounds with replacement, and of each round the
+median of a resample of its samples. That median needs no resampling: that of n draws with
+replacement from n ordered values is the value at place floor(n * B), where B, the median of n
+uniform numbers, has the distribution Beta((n + 1) / 2, (n + 1) / 2).
 """
 
 from __future__ import annotations
@@ -29,8 +31,12 @@ class Interval(NamedTuple):
     high: float
 
 
-def ratio(ones: Rounds, others: Rounds, confidence: float = CONFIDENCE, resamples: int = RESAMPLES) -> Interval:
-    """What `ones` cost in `others`: the median over the rounds, taken in turn, of the ratio of the rounds' medians."""
+def ratio(
+    ones: Rounds, others: Rounds, confidence: float = CONFIDENCE, resamples: int = RESAMPLES
+) -> Interval:
+    """What `ones` cost in `others`: the median over the rounds, taken in turn, of the ratio of the
+    rounds' medians.
+    """
     draw = random.Random(1)
     pairs = [(sorted(a), sorted(b)) for a, b in zip(ones, others, strict=True)]
     value = median([_divided(median(a), median(b)) for a, b in pairs])

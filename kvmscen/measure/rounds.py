@@ -1,4 +1,6 @@
-"""Times cases: every job of the files once a round, in turn, one at a time, so that what drifts in a machine drifts for all."""
+"""Times cases: every job of the files once a round, in turn, one at a time, so that what drifts in
+a machine drifts for all.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ from kvmscen.sent.observation import Observation
 
 
 class Schedule(NamedTuple):
-    """How to time: the samples are spread over so many rounds; `loop` is native (Python where it cannot be) or python."""
+    """How to time: the samples are spread over so many rounds; `loop` is native (Python where it
+    cannot be) or python.
+    """
 
     rounds: int
     loop: str
@@ -62,7 +66,8 @@ def measure(
     on_step: Callable[[RoundDone], None],
     problems: Sequence[Problem] = (),
 ) -> Run:
-    """Time the cases of files that have `measure`. `each`, `selection`, `problems` as in work.run; closes the hosts.
+    """Time the cases of files that have `measure`. `each`, `selection`, `problems` as in work.run;
+    closes the hosts.
 
     `on_step` is called before each execution, and behind the last one.
     """
@@ -78,7 +83,9 @@ def measure(
         for problem in (*dead.values(), *(problem for host in usable for problem in host.problems)):
             found.append(problem)
             on_problem(problem)
-        for job in _jobs(child, files, hosts if each else usable, each, selection, plan, found, on_problem):
+        for job in _jobs(
+            child, files, hosts if each else usable, each, selection, plan, found, on_problem
+        ):
             timed.append(_Timed(job, _untimed(job, dead)))
         live = [one for one in timed if one.ended is None]
         of = plan.rounds * len(live)
@@ -96,9 +103,15 @@ def measure(
             executor.close()
         for host in hosts:
             host.close()
-    results = [one.ended or appraise(one.job, one.seen) for one in timed if one.ended or len(one.seen) == plan.rounds]
+    results = [
+        one.ended or appraise(one.job, one.seen)
+        for one in timed
+        if one.ended or len(one.seen) == plan.rounds
+    ]
     elapsed = time.monotonic() - clock
-    return Run(work.new_id(), started, __version__, tuple(results), tuple(found), elapsed, interrupted)
+    return Run(
+        work.new_id(), started, __version__, tuple(results), tuple(found), elapsed, interrupted
+    )
 
 
 def _step(one: _Timed, done: int, of: int, number: int, rounds: int) -> RoundDone:
@@ -132,13 +145,21 @@ def _jobs(
     for file in files:
         try:
             if told is None or told != child.process_id:
-                work.ask_prepare(child, targets=targets, each=each, assembler=selection.assembler, timing=encode(plan))
+                work.ask_prepare(
+                    child,
+                    targets=targets,
+                    each=each,
+                    assembler=selection.assembler,
+                    timing=encode(plan),
+                )
                 told = child.process_id
             request = {"run": file, "text": selection.text, "cases": selection.cases}
             reply = child.ask(json.dumps(request)[1:-1], work.PREPARE_SECONDS)
         except HostError as error:
             reply = {"broke": str(error)}
-        wrong = [work.unprepared(file, reply["broke"])] if "broke" in reply else work.problems_of(reply)
+        wrong = (
+            [work.unprepared(file, reply["broke"])] if "broke" in reply else work.problems_of(reply)
+        )
         names.update(reply.get("names") or [None])
         for problem in wrong:
             on_problem(problem)
@@ -150,7 +171,9 @@ def _jobs(
     return jobs
 
 
-def _round(one: _Timed, rounds: int, hosts: dict[str, Host], executors: dict[str, Executor]) -> None:
+def _round(
+    one: _Timed, rounds: int, hosts: dict[str, Host], executors: dict[str, Executor]
+) -> None:
     job = one.job
     assert job.machine is not None
     try:

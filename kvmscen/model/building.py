@@ -22,7 +22,9 @@ class Blocked(Exception):
 
 
 class Building:
-    """One VM with its slots, its vCPU and the capabilities that it has. The vCPU and its hooks are a subclass's."""
+    """One VM with its slots, its vCPU and the capabilities that it has. The vCPU and its hooks are
+    a subclass's.
+    """
 
     CAPABILITIES: Mapping[str, int] = {}
     ENABLED: tuple[str, ...] = ()  # capabilities that KVM_ENABLE_CAP takes here
@@ -36,7 +38,7 @@ class Building:
         self.booted = False
         self.enabled: set[str] = set()
 
-    # --- what a subclass gives --------------------------------------------------------------------------------------
+    # --- what a subclass gives --------------------------------------------------------------------
 
     def boot(self, plan: Vcpu) -> None:
         """Put the vCPU into the state in which kvmscen starts it."""
@@ -54,7 +56,7 @@ class Building:
         """Have the engine call when the guest does what is to be seen."""
         raise NotImplementedError
 
-    # --- what kvmscen.sent.executor.building asks for -------------------------------------------------------------------------
+    # --- what kvmscen.sent.executor.building asks for ---------------------------------------------
 
     def create_vm(self) -> None:
         """The hooks of the engine; the VM is this object."""

@@ -1,4 +1,6 @@
-"""What KVM_CHECK_EXTENSION says on the KVM that the model predicts; without Unicorn, so that anyone can ask."""
+"""What KVM_CHECK_EXTENSION says on the KVM that the model predicts; without Unicorn, so that anyone
+can ask.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,11 @@ X86_64: Mapping[str, int] = {
     "KVM_CAP_IMMEDIATE_EXIT": 1,
 }
 
-# Names of /proc/cpuinfo for what the model's CPU has and the rules know; conditions on `cpu` see them.
-CPU: Mapping[str, tuple[str, ...]] = {"arm64": ("fp", "asimd", "crc32", "atomics", "lrcpc", "ilrcpc"), "x86_64": ()}
+# Names of /proc/cpuinfo for what the model's CPU has and the rules know; conditions on `cpu` see
+# them.
+CPU: Mapping[str, tuple[str, ...]] = {
+    "arm64": ("fp", "asimd", "crc32", "atomics", "lrcpc", "ilrcpc"),
+    "x86_64": (),
+}
 
 CAPABILITIES = {"arm64": ARM64, "x86_64": X86_64}

@@ -26,7 +26,8 @@ def main() -> None:
     import tokenize  # noqa: F401
 
     for module in pkgutil.walk_packages(model.__path__, "kvmscen.model."):
-        # Afterwards it can open no file. Unicorn imports what it has of an architecture when an engine of it is made.
+        # Afterwards it can open no file. Unicorn imports what it has of an architecture when an
+        # engine of it is made.
         importlib.import_module(module.name)
     for engine in ((uc.UC_ARCH_ARM64, uc.UC_MODE_ARM), (uc.UC_ARCH_X86, uc.UC_MODE_64)):
         Uc(*engine)  # type: ignore[no-untyped-call]

@@ -1,8 +1,9 @@
 """One modelled run: Unicorn executes the guest, the rules say where it would leave for user space.
 
-Everything outside the slots stays unmapped in Unicorn, so that an access there stops before it has any effect, with pc exact.
-What Unicorn would execute but KVM would not (port I/O, values that only a real machine has) is found when a block is first
-executed: a hook on that one address then stops the guest in front of it.
+Everything outside the slots stays unmapped in Unicorn, so that an access there stops before it has
+any effect, with pc exact. What Unicorn would execute but KVM would not (port I/O, values that only
+a real machine has) is found when a block is first executed: a hook on that one address then stops
+the guest in front of it.
 
 The order of acting and stopping is that of kvmscen.sent.executor.runner.
 """
@@ -24,13 +25,17 @@ from kvmscen.sent.machine import Machine, Step
 from kvmscen.sent.observation import Observation
 from kvmscen.sent.script.interpreter import Verdict
 
-NOWHERE = (1 << 64) - 2  # an `until` that no guest reaches: code starts at an even or a mapped address
+NOWHERE = (
+    1 << 64
+) - 2  # an `until` that no guest reaches: code starts at an even or a mapped address
 FETCHES = (uc_const.UC_MEM_FETCH_UNMAPPED, uc_const.UC_MEM_FETCH_PROT)
 CLOCK = 0xFF  # the clock is looked at once in so many blocks
 
 
 class Guest(Building):
-    """What both architectures share. A subclass gives the registers, the boot state and what each stop of Unicorn means."""
+    """What both architectures share. A subclass gives the registers, the boot state and what each
+    stop of Unicorn means.
+    """
 
     NAME = ""
     REGISTERS: Registers = {}
@@ -58,7 +63,7 @@ class Guest(Building):
         self._seen: dict[int, bytes | None] = {}
         self._special: dict[int, int] = {}  # address: hook
 
-    # --- what a subclass gives --------------------------------------------------------------------------------------
+    # --- what a subclass gives --------------------------------------------------------------------
 
     def read_whole(self, name: str) -> int:
         """A whole register (no view)."""
@@ -73,7 +78,9 @@ class Guest(Building):
         raise NotImplementedError
 
     def specials(self, address: int, code: bytes) -> Iterable[int]:
-        """Addresses in a block, about to run for the first time, in front of which the guest must stop."""
+        """Addresses in a block, about to run for the first time, in front of which the guest must
+        stop.
+        """
         raise NotImplementedError
 
     def special(self, address: int) -> bool:
@@ -81,7 +88,9 @@ class Guest(Building):
         raise NotImplementedError
 
     def harmless(self, address: int) -> bool:
-        """Whether the guest need not stop at a special address after all, as its registers are now."""
+        """Whether the guest need not stop at a special address after all, as its registers are
+        now.
+        """
         return False
 
     def faulted(self, access: int, address: int, size: int, value: int, pc: int) -> None:
@@ -100,7 +109,7 @@ class Guest(Building):
         """Unicorn stopped by itself: hlt or wfi."""
         raise NotImplementedError
 
-    # --- the run ----------------------------------------------------------------------------------------------------
+    # --- the run ----------------------------------------------------------------------------------
 
     def observe(self) -> Observation:
         """Build, run, and give everything back."""
@@ -125,7 +134,9 @@ class Guest(Building):
         stopped = stopped or "end"
         detail = self.recorder.detail(stopped)
         notes = (*self.recorder.notes(), *self.notes())
-        return Observation(stopped, self.recorder.seen(), regs, memory, elapsed, detail, unpredicted, notes=notes)
+        return Observation(
+            stopped, self.recorder.seen(), regs, memory, elapsed, detail, unpredicted, notes=notes
+        )
 
     def notes(self) -> tuple[str, ...]:
         """What the reader of a prediction must know beside it, in words."""
@@ -145,41 +156,52 @@ class Guest(Building):
         if self.script.over():
             return "end"
         if not self.memory.slots:
-            raise Unpredicted("a VM without a memslot fails with ENOSPC or is an internal error, by KVM's flavour")
+            raise Unpredicted(
+                "a VM without a memslot fails with ENOSPC or is an internal error, by KVM's flavour"
+            )
         while True:
             self.verdicts.clear()
             if self.ended is not None:
                 raise Unpredicted(self.ended)
             self._enter()
-            stop = next((verdict.stop for verdict in self.verdicts if verdict.stop is not None), None)
+            stop = next(
+                (verdict.stop for verdict in self.verdicts if verdict.stop is not None), None
+            )
             if self.recorder.due[self.plan.id] and stop in (None, "end"):
                 stop = perform(self, self.plan.id) or stop
             if stop is not None:
                 return stop
 
-    # --- registers and memory ---------------------------------------------------------------------------------------
+    # --- registers and memory ---------------------------------------------------------------------
 
     def read(self, names: Iterable[str]) -> dict[str, int]:
         """Registers and views by name."""
         wanted = list(names)
         if wanted and self.stale is not None:
             raise Unpredicted(self.stale)
-        values = {name: self.read_whole(name) for name in {base(self.REGISTERS, name) for name in wanted}}
+        values = {
+            name: self.read_whole(name) for name in {base(self.REGISTERS, name) for name in wanted}
+        }
         return {name: get(self.REGISTERS, values, name) for name in wanted}
 
     def write(self, regs: Mapping[str, int]) -> None:
         """Set registers and views by name; what is not named keeps its value."""
         if self.stale is not None:
             raise Unpredicted(self.stale)
-        values = {name: self.read_whole(name) for name in {base(self.REGISTERS, name) for name in regs}}
+        values = {
+            name: self.read_whole(name) for name in {base(self.REGISTERS, name) for name in regs}
+        }
         for name, value in regs.items():
             put(self.REGISTERS, values, name, value)
         self.write_wholes(values)
 
     def _memory(self, ranges: Iterable[tuple[int, int]]) -> dict[int, bytes]:
-        return {gpa: self.recorder.devices.beside(self.memory.read, gpa, size) or b"" for gpa, size in ranges}
+        return {
+            gpa: self.recorder.devices.beside(self.memory.read, gpa, size) or b""
+            for gpa, size in ranges
+        }
 
-    # --- events -----------------------------------------------------------------------------------------------------
+    # --- events -----------------------------------------------------------------------------------
 
     def take(self, kind: str, name: str, fields: Mapping[str, Any], pc: int) -> Verdict:
         """An event; what it asks for is done when the instruction is complete."""
@@ -200,7 +222,7 @@ class Guest(Building):
         """Whether the limit of exits is reached: the pending instruction is then not completed."""
         return any(verdict.stop == "exits" for verdict in self.verdicts)
 
-    # --- running ----------------------------------------------------------------------------------------------------
+    # --- running ----------------------------------------------------------------------------------
 
     def _enter(self) -> None:
         """KVM_RUN until at least one event happened."""
@@ -215,7 +237,8 @@ class Guest(Building):
         except Blocked:
             # Nothing can happen before the alarm: there is no need to wait for it.
             late = self.alarm >= self.deadline
-            # Where the run's own limit came first, the step's time is what had passed of it: never a rounding error less.
+            # Where the run's own limit came first, the step's time is what had passed of it: never
+            # a rounding error less.
             whole = wait is not None and self.alarm == now + wait
             seconds = self.machine.timeout if wait is None else wait if whole else self.alarm - now
             if time.thread_time() < self.alarm:
@@ -230,7 +253,8 @@ class Guest(Building):
         self.expired = False
         failed = None
         try:
-            # No timeout of Unicorn's: its timer thread costs 0.5 ms of waiting each time. The block hook looks at the clock.
+            # No timeout of Unicorn's: its timer thread costs 0.5 ms of waiting each time. The block
+            # hook looks at the clock.
             self.engine.emu_start(pc, until, count=count)
         except UcError as error:
             failed = error
@@ -264,7 +288,7 @@ class Guest(Building):
         """Where Unicorn goes on: a linear address."""
         return self.pc()
 
-    # --- hooks ------------------------------------------------------------------------------------------------------
+    # --- hooks ------------------------------------------------------------------------------------
 
     _pending: tuple[int, int, tuple[int, ...]] | None = None
 
@@ -278,16 +302,26 @@ class Guest(Building):
         """Give up where the guest writes to memory that the model relies on."""
         self.engine.hook_add(uc_const.UC_HOOK_MEM_WRITE, self._on_guarded, None, at, at + size - 1)
 
-    def _on_guarded(self, engine: Any, access: int, address: int, size: int, value: int, data: Any) -> None:
+    def _on_guarded(
+        self, engine: Any, access: int, address: int, size: int, value: int, data: Any
+    ) -> None:
         if self.error is None:
             self.error = Unpredicted(f"the guest changes its own tables, at {address:#x}")
         engine.emu_stop()
 
-    def _on_fault(self, engine: Any, access: int, address: int, size: int, value: int, data: Any) -> bool:
+    def _on_fault(
+        self, engine: Any, access: int, address: int, size: int, value: int, data: Any
+    ) -> bool:
         if self.stepping(access, address):
             return True
         if self.fault is None:
-            self.fault = (access, address & (1 << 64) - 1, size, value & ((1 << 8 * size) - 1), self.pc())
+            self.fault = (
+                access,
+                address & (1 << 64) - 1,
+                size,
+                value & ((1 << 8 * size) - 1),
+                self.pc(),
+            )
         return False
 
     def stepping(self, access: int, address: int) -> bool:
@@ -325,13 +359,17 @@ class Guest(Building):
             engine.emu_stop()
 
     def _install(self) -> None:
-        """Put hooks on the special addresses that the block hook found; the block must be translated anew to have them."""
+        """Put hooks on the special addresses that the block hook found; the block must be
+        translated anew to have them.
+        """
         if self._pending is None:
             return
         _, _, found = self._pending
         self._pending = None
         for address in found:
-            self._special[address] = self.engine.hook_add(uc_const.UC_HOOK_CODE, self._on_special, None, address, address)
+            self._special[address] = self.engine.hook_add(
+                uc_const.UC_HOOK_CODE, self._on_special, None, address, address
+            )
         self.engine.ctl_flush_tb()
 
     def _forget(self, address: int) -> None:

@@ -1,7 +1,7 @@
 """The memslots of a modelled VM: KVM's rules for them, their bytes, and where Unicorn sees them.
 
-Rules of KVM_SET_USER_MEMORY_REGION (KVM API 4.35; `kvm_set_memory_region` in virt/kvm/kvm_main.c and
-`kvm_arch_prepare_memory_region` of each architecture).
+Rules of KVM_SET_USER_MEMORY_REGION (KVM API 4.35; `kvm_set_memory_region` in virt/kvm/kvm_main.c
+and `kvm_arch_prepare_memory_region` of each architecture).
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ _OURS = 16 << 20
 _IOCTL = "KVM_SET_USER_MEMORY_REGION"
 # mmap has a name for it from Python 3.13 on.
 _NORESERVE = 0x4000 if sys.platform == "linux" else 0
-# How far guest physical addresses reach (KVM_CREATE_VM type 0 on arm64; without TDP 52 bits on x86), and the errno beyond.
+# How far guest physical addresses reach (KVM_CREATE_VM type 0 on arm64; without TDP 52 bits on
+# x86), and the errno beyond.
 REACH = {"arm64": (40, errno.EFAULT), "x86_64": (52, errno.EINVAL)}
 
 
@@ -57,14 +58,21 @@ class Memory:
         self._held: dict[int, mmap.mmap] = {}
         self.slots: dict[int, Slot] = {}
         self.written: set[int] = set()  # numbers of the pages that host or guest have written to
-        self.changed: set[int] = set()  # those that the host has written to, for who looks at them and empties it
+        self.changed: set[int] = (
+            set()
+        )  # those that the host has written to, for who looks at them and empties it
         self.unmapped = 0  # how often a slot was moved, deleted, or got other flags
 
-    # --- the ioctl --------------------------------------------------------------------------------------------------
+    # --- the ioctl --------------------------------------------------------------------------------
 
     def set(self, number: int, gpa: int, size: int, flags: int) -> None:
         """KVM_SET_USER_MEMORY_REGION; raises IoctlError as KVM would."""
-        if flags & ~(LOG_DIRTY | READONLY) or (size | gpa) % PAGE or gpa + size > 1 << 64 or not 0 <= number < SLOTS_MAX:
+        if (
+            flags & ~(LOG_DIRTY | READONLY)
+            or (size | gpa) % PAGE
+            or gpa + size > 1 << 64
+            or not 0 <= number < SLOTS_MAX
+        ):
             raise IoctlError(_IOCTL, errno.EINVAL)
         old = self.slots.get(number)
         if size == 0:
@@ -100,7 +108,10 @@ class Memory:
         if held is None or len(held) < size:
             others = sum(len(behind) for of, behind in self._held.items() if of != number)
             if others + size > SLOTS_MOST + _OURS:
-                raise HostError(f"slot {number} would bring the slots to {others + size:,} bytes: 256 MiB in all is the limit")
+                raise HostError(
+                    f"slot {number} would bring the slots to {others + size:,} bytes: 256 MiB in "
+                    f"all is the limit"
+                )
             # A page that nobody touches takes no memory, as with KVM's.
             larger = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE)
             for at in range(0, len(held or b""), _PIECE):
@@ -114,14 +125,16 @@ class Memory:
     def _map(self, slot: Slot) -> None:
         at = ctypes.addressof(ctypes.c_char.from_buffer(slot.held))
         rights = uc_const.UC_PROT_READ | uc_const.UC_PROT_EXEC
-        self._engine.mem_map_ptr(slot.gpa, slot.size, rights if slot.readonly else uc_const.UC_PROT_ALL, at)
+        self._engine.mem_map_ptr(
+            slot.gpa, slot.size, rights if slot.readonly else uc_const.UC_PROT_ALL, at
+        )
 
     def _unmap(self, slot: Slot) -> None:
         self.unmapped += 1
         self._engine.mem_unmap(slot.gpa, slot.size)
         self.forget_code()
 
-    # --- bytes ------------------------------------------------------------------------------------------------------
+    # --- bytes ------------------------------------------------------------------------------------
 
     def at(self, gpa: int) -> Slot | None:
         """The slot that holds the byte at `gpa`."""
@@ -143,7 +156,9 @@ class Memory:
         return slot.held[gpa - slot.gpa : gpa - slot.gpa + size]
 
     def write(self, gpa: int, data: bytes) -> bool:
-        """Write as the host does, past read-only flags; False where the range does not lie wholly in one slot."""
+        """Write as the host does, past read-only flags; False where the range does not lie wholly
+        in one slot.
+        """
         slot = self.at(gpa)
         if slot is None or gpa + len(data) > slot.gpa + slot.size:
             return False
@@ -155,14 +170,18 @@ class Memory:
         return True
 
     def pristine(self, gpa: int) -> bool | None:
-        """Whether nobody has written to the host's page behind `gpa`, so that KVM maps it read-only first; None: unsure."""
+        """Whether nobody has written to the host's page behind `gpa`, so that KVM maps it read-only
+        first; None: unsure.
+        """
         slot = self.at(gpa)
         if gpa // PAGE in self.written and not (slot is not None and slot.flags & LOG_DIRTY):
             return False
         if self.unmapped or slot is None or slot.flags & LOG_DIRTY:
             return None
         # A host with larger pages takes no slots that are not multiples of them.
-        grain = next(g for g in GRAINS if not any(one.gpa % g or one.size % g for one in self.slots.values()))
+        grain = next(
+            g for g in GRAINS if not any(one.gpa % g or one.size % g for one in self.slots.values())
+        )
         first = gpa // grain * grain // PAGE
         return None if self.written & set(range(first, first + grain // PAGE)) else True
 

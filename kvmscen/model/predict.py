@@ -18,7 +18,9 @@ _runs = 0
 
 
 def execute(machine: Machine, kernel: str | None = None) -> Observation:
-    """The Observation that is predicted; `kernel` is the version whose KVM is meant, where versions differ."""
+    """The Observation that is predicted; `kernel` is the version whose KVM is meant, where versions
+    differ.
+    """
     global _runs
     if machine.arch not in GUESTS:
         raise HostError(f"the model does not run {machine.arch}")

@@ -1,7 +1,9 @@
-"""Reports: one module a format, each with `render(run) -> str`, the whole report ending in a newline.
+"""Reports: one module a format, each with `render(run) -> str`, the whole report ending in a
+newline.
 
-A new format is a module here and a line in FORMATS, with the function of kvmscen.reports.harmless that its whole text goes
-through. The modules are imported at first use, since most runs need one of them.
+A new format is a module here and a line in FORMATS, with the function of kvmscen.reports.harmless
+that its whole text goes through. The modules are imported at first use, since most runs need one of
+them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""What a run accessed, and what the host put right, as lines of text: the part that text and junit share."""
+"""What a run accessed, and what the host put right, as lines of text: the part that text and junit
+share.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +20,13 @@ def notes(result: Result) -> list[str]:
 
 
 def accesses(result: Result, asked: bool = False) -> list[str]:
-    """The table of accesses: where the host carried one out or put something right, or where it is `asked` for; else nothing."""
+    """The table of accesses: where the host carried one out or put something right, or where it is
+    `asked` for; else nothing.
+    """
     if not result.accesses or not (
-        asked or (result.observation and result.observation.notes) or any(one.emulated for one in result.accesses)
+        asked
+        or (result.observation and result.observation.notes)
+        or any(one.emulated for one in result.accesses)
     ):
         return []
     # Not at the top: the start of the program is measured, and most of a run has no table.
@@ -28,14 +34,28 @@ def accesses(result: Result, asked: bool = False) -> list[str]:
 
     kept = sorted(result.accesses, key=lambda one: -one.times)[:ROWS]
     rows = [_row(one) for one in result.accesses if one in kept]
-    lines = tabulate(rows, headers=_HEAD, tablefmt="simple", disable_numparse=True, colalign=_ALIGN).splitlines()
+    lines = tabulate(
+        rows, headers=_HEAD, tablefmt="simple", disable_numparse=True, colalign=_ALIGN
+    ).splitlines()
     if len(kept) < len(result.accesses):
         lines.append(f"... and {plural(len(result.accesses) - len(kept), 'more row')}")
-    total, ours = (sum(one.times for one in result.accesses if one.emulated or not only) for only in (False, True))
+    total, ours = (
+        sum(one.times for one in result.accesses if one.emulated or not only)
+        for only in (False, True)
+    )
     by = f", {ours:,} of them carried out for it" if ours else ""
-    return [line.rstrip() for line in lines] + [f"{total:,} {'access' if total == 1 else 'accesses'} left the guest{by}"]
+    return [line.rstrip() for line in lines] + [
+        f"{total:,} {'access' if total == 1 else 'accesses'} left the guest{by}"
+    ]
 
 
 def _row(one: Tally) -> tuple[str, ...]:
     by = "emulate" if one.emulated else "mmio"
-    return clean(one.section or "-"), clean(one.symbol or "-"), one.kind, str(one.len), f"{one.times:,}", by
+    return (
+        clean(one.section or "-"),
+        clean(one.symbol or "-"),
+        one.kind,
+        str(one.len),
+        f"{one.times:,}",
+        by,
+    )

@@ -1,6 +1,8 @@
-"""The JSON report, version 1: schema/report.schema.json is its reference. Within version 1 keys are only added.
+"""The JSON report, version 1: schema/report.schema.json is its reference. Within version 1 keys are
+only added.
 
-One result stands on one line: the C encoder does not indent, and a line-by-line diff of two reports shows which cases differ.
+One result stands on one line: the C encoder does not indent, and a line-by-line diff of two reports
+shows which cases differ.
 """
 
 from __future__ import annotations
@@ -24,7 +26,12 @@ def render(run: Run) -> str:
     head: Json = {
         "format": "kvmscen-report",
         "version": 1,
-        "run": {"id": run.id, "started": iso(run.started), "version": run.version, "elapsed_s": round(run.elapsed, 6)},
+        "run": {
+            "id": run.id,
+            "started": iso(run.started),
+            "version": run.version,
+            "elapsed_s": round(run.elapsed, 6),
+        },
     }
     if run.interrupted:
         head["interrupted"] = True
@@ -95,7 +102,9 @@ def _events(result: Result) -> list[Json]:
 
 
 def told(event: Event) -> Json:
-    """An event as the report has it: `{"vcpu", "exit": NAME, its members, "pc", ...}`: what is not there is left out."""
+    """An event as the report has it: `{"vcpu", "exit": NAME, its members, "pc", ...}`: what is not
+    there is left out.
+    """
     out: Json = {"vcpu": event.vcpu}
     if event.kind == "timeout":
         out["timeout"] = event.fields["timeout"]
@@ -165,7 +174,12 @@ def _mismatch(file: str, mismatch: Mismatch) -> Json:
 
 
 def _problem(problem: Problem) -> Json:
-    out: Json = {"file": problem.file, "line": problem.line, "column": problem.column, "message": problem.message}
+    out: Json = {
+        "file": problem.file,
+        "line": problem.line,
+        "column": problem.column,
+        "message": problem.message,
+    }
     if problem.cases:
         out["cases"] = list(problem.cases)
     return out

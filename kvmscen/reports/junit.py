@@ -1,7 +1,7 @@
 """JUnit XML as Jenkins reads it: a testsuite a file, a testcase a case and host.
 
-XFAIL is skipped and XPASS a failure, since JUnit has neither; a wrong file is an error. What a testcase ran on stands in its
-system-out, where every reader shows it.
+XFAIL is skipped and XPASS a failure, since JUnit has neither; a wrong file is an error. What a
+testcase ran on stands in its system-out, where every reader shows it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ def render(run: Run) -> str:
         # Else a run of which half is missing would be green.
         suite = ET.SubElement(root, "testsuite", name="kvmscen", timestamp=stamp)
         case = ET.SubElement(suite, "testcase", classname="kvmscen", name="run", time="0.000000")
-        ET.SubElement(case, "error", message="interrupted: the rest did not run", type="Interrupted")
+        ET.SubElement(
+            case, "error", message="interrupted: the rest did not run", type="Interrupted"
+        )
         _count(suite, [suite], 0.0)
     _count(root, list(root), run.elapsed)
     ET.indent(root)
@@ -55,15 +57,23 @@ def _wrong(suite: ET.Element, file: str, name: str, problems: list[Problem]) -> 
     first = problems[0]
     case = _testcase(suite, file, name, first.line, 0.0)
     more = f" (and {plural(len(problems) - 1, 'more problem')})" if len(problems) > 1 else ""
-    error = ET.SubElement(case, "error", message=_xml(one_line(str(first)) + more), type="ScenarioError")
+    error = ET.SubElement(
+        case, "error", message=_xml(one_line(str(first)) + more), type="ScenarioError"
+    )
     error.text = _xml("\n".join(map(str, problems)))
 
 
 def _case(suite: ET.Element, result: Result) -> None:
-    case = _testcase(suite, result.file, f"{result.case}@{result.host}", result.line, result.elapsed)
+    case = _testcase(
+        suite, result.file, f"{result.case}@{result.host}", result.line, result.elapsed
+    )
     reason = one_line(result.reason or "")
     if result.status in ("SKIP", "XFAIL"):
-        ET.SubElement(case, "skipped", message=_xml(f"XFAIL: {reason}" if result.status == "XFAIL" else reason))
+        ET.SubElement(
+            case,
+            "skipped",
+            message=_xml(f"XFAIL: {reason}" if result.status == "XFAIL" else reason),
+        )
     elif result.status != "PASS":
         tag = "error" if result.status == "ERROR" else "failure"
         element = ET.SubElement(case, tag, message=_xml(headline(result)), type=result.status)
@@ -74,7 +84,12 @@ def _case(suite: ET.Element, result: Result) -> None:
 
 def _testcase(suite: ET.Element, file: str, name: str, line: int, seconds: float) -> ET.Element:
     case = ET.SubElement(
-        suite, "testcase", classname=_xml(_dotted(file)), name=_xml(name), time=f"{seconds:.6f}", file=_xml(file)
+        suite,
+        "testcase",
+        classname=_xml(_dotted(file)),
+        name=_xml(name),
+        time=f"{seconds:.6f}",
+        file=_xml(file),
     )
     if line:
         case.set("line", str(line))
@@ -82,11 +97,17 @@ def _testcase(suite: ET.Element, file: str, name: str, line: int, seconds: float
 
 
 def _dotted(file: str) -> str:
-    """`scenarios/x86-hlt.yaml` as `scenarios.x86-hlt`: Jenkins takes what is before the last dot as the package."""
+    """`scenarios/x86-hlt.yaml` as `scenarios.x86-hlt`: Jenkins takes what is before the last dot as
+    the package.
+    """
     stem = re.sub(r"\.ya?ml$", "", file.replace("\\", "/"))
-    return ".".join(part.replace(".", "_") for part in stem.split("/") if part not in ("", ".", "..")) or "kvmscen"
+    return (
+        ".".join(part.replace(".", "_") for part in stem.split("/") if part not in ("", ".", ".."))
+        or "kvmscen"
+    )
 
 
 def _xml(text: str) -> str:
-    # Besides, XML 1.0 has no way to write control characters (its section 2.2), not even as a reference.
+    # Besides, XML 1.0 has no way to write control characters (its section 2.2), not even as a
+    # reference.
     return harmless.shown(text)

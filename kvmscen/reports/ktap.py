@@ -1,7 +1,8 @@
-"""KTAP version 1 (the kernel's Documentation/dev-tools/ktap.rst): a file is a subtest, a case of it a nested test.
+"""KTAP version 1 (the kernel's Documentation/dev-tools/ktap.rst): a file is a subtest, a case of it
+a nested test.
 
-Diagnostics stand before the result line that they explain. A subtest's `# Subtest:` line names it exactly as its result line
-does, since `kunit.py parse` pairs the two.
+Diagnostics stand before the result line that they explain. A subtest's `# Subtest:` line names it
+exactly as its result line does, since `kunit.py parse` pairs the two.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ def render(run: Run) -> str:
     return "\n".join(out) + "\n"
 
 
-def _subtest(file: str, results: Sequence[Result], wrong: Mapping[str, Sequence[Problem]], many: bool) -> list[str]:
+def _subtest(
+    file: str, results: Sequence[Result], wrong: Mapping[str, Sequence[Problem]], many: bool
+) -> list[str]:
     out = ["KTAP version 1", f"# Subtest: {_description(file)}", f"1..{len(results) + len(wrong)}"]
     for number, result in enumerate(results, 1):
         if result.status in BAD:
@@ -41,7 +44,11 @@ def _subtest(file: str, results: Sequence[Result], wrong: Mapping[str, Sequence[
         out.append(_line(number, result.status not in BAD, name, _directive(result)))
     for number, (name, problems) in enumerate(wrong.items(), len(results) + 1):
         out += [f"# {one_line(str(problem))}" for problem in problems]
-        out.append(_line(number, False, name, "ERROR " + plural(len(problems), "problem") + " in this case"))
+        out.append(
+            _line(
+                number, False, name, "ERROR " + plural(len(problems), "problem") + " in this case"
+            )
+        )
     return out
 
 

@@ -1,4 +1,6 @@
-"""What was timed, as an SVG: a bar for each kind, in multiples of the cheapest of its host, by matplotlib (the extra `plot`)."""
+"""What was timed, as an SVG: a bar for each kind, in multiples of the cheapest of its host, by
+matplotlib (the extra `plot`).
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ _ALONE, _USER = "#30638e", "#9dbad5"
 def check() -> None:
     """Raises UsageError where matplotlib is not installed, before anything is timed for it."""
     if find_spec("matplotlib") is None:
-        raise UsageError("an svg is drawn by matplotlib, which is not installed: pip install 'kvmscen[plot]'")
+        raise UsageError(
+            "an svg is drawn by matplotlib, which is not installed: pip install 'kvmscen[plot]'"
+        )
 
 
 def render(run: Run) -> str:
@@ -36,25 +40,40 @@ def render(run: Run) -> str:
         heights = [_HEAD + _BAR * len(result.measured) for result in results] or [_HEAD]
         figure = Figure(figsize=(9, sum(heights)), layout="constrained")
         if results:
-            panels = figure.subplots(len(results), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
-            bars = [_panel(axes, result, base(results, result.host)) for axes, result in zip(panels, results, strict=True)]
+            panels = figure.subplots(
+                len(results), 1, sharex=True, squeeze=False, height_ratios=heights
+            )[:, 0]
+            bars = [
+                _panel(axes, result, base(results, result.host))
+                for axes, result in zip(panels, results, strict=True)
+            ]
             _axis(panels[-1], [bar for some in bars for bar in some])
         else:
             figure.text(0.5, 0.5, "nothing was timed", ha="center")
         out = io.StringIO()
-        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": "kvmscen", "Title": "kvmscen measure"})
+        figure.savefig(
+            out,
+            format="svg",
+            metadata={"Date": None, "Creator": "kvmscen", "Title": "kvmscen measure"},
+        )
     return out.getvalue()
 
 
 def base(results: Sequence[Result], host: str) -> Measured:
-    """What the bars of a host are multiples of: the kind called `ram`, else the cheapest that costs something."""
+    """What the bars of a host are multiples of: the kind called `ram`, else the cheapest that costs
+    something.
+    """
     kinds = [one for result in results if result.host == host for one in result.measured]
     some = [one for one in kinds if one.whole_ns.median > 0] or kinds
-    return min([one for one in some if one.name == _RAM] or some, key=lambda one: one.whole_ns.median)
+    return min(
+        [one for one in some if one.name == _RAM] or some, key=lambda one: one.whole_ns.median
+    )
 
 
 def multiples(one: Measured, unit: float) -> tuple[float, float]:
-    """What was inside KVM_RUN, and with user space, in units; what is nothing or less is told as a hundredth."""
+    """What was inside KVM_RUN, and with user space, in units; what is nothing or less is told as a
+    hundredth.
+    """
     alone = one.ns.median * ((1 - one.user) if one.is_span else 1)
     return max(alone / unit, 0.01), max(one.whole_ns.median / unit, 0.01)
 
@@ -69,13 +88,16 @@ def _panel(axes: Any, result: Result, reference: Measured) -> list[float]:
         lengths.append(whole)
         axes.barh(row, whole, color=_USER, label="with user space" if not row else None)
         axes.barh(row, min(alone, whole), color=_ALONE, label="exit alone" if not row else None)
-        text = f"  {told(one.whole_ns.median)}" + ("" if one is reference else f", {number(whole)} times")
+        text = f"  {told(one.whole_ns.median)}" + (
+            "" if one is reference else f", {number(whole)} times"
+        )
         axes.text(whole, row, _plain(text), va="center", fontsize=8)
     axes.set_yticks(range(len(kinds)), [_plain(clean(one.name)) for one in kinds], fontsize=9)
     axes.set_xscale("log")
     loop = result.measured[0].loop
     title = (
-        f"{clean(result.name)} on {where(result)}, {loop} loop; 1 is {clean(reference.name)}, {told(reference.whole_ns.median)}"
+        f"{clean(result.name)} on {where(result)}, {loop} loop; 1 is {clean(reference.name)}, "
+        f"{told(reference.whole_ns.median)}"
     )
     axes.set_title(_plain(title), fontsize=10)
     axes.grid(True, axis="x", which="major", alpha=0.3)
@@ -87,7 +109,9 @@ def _axis(axes: Any, lengths: Sequence[float]) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axes.xaxis.set_major_locator(LogLocator(base=10, numticks=12))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}"))
+    axes.xaxis.set_major_formatter(
+        FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
+    )
     axes.xaxis.set_minor_formatter(NullFormatter())
     # Room for the words behind the longest bar.
     axes.set_xlim(min(lengths) / 3, max(lengths) * (max(lengths) / min(lengths) * 3) ** 0.35)

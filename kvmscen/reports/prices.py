@@ -1,7 +1,8 @@
-"""What was timed, as tables for people: the figures of each kind of access, and their ratios side by side.
+"""What was timed, as tables for people: the figures of each kind of access, and their ratios side
+by side.
 
-An exit has two prices: KVM_RUN alone, and with what user space does until it enters the guest again. What an access that KVM
-cannot decode costs is nearly all in the second.
+An exit has two prices: KVM_RUN alone, and with what user space does until it enters the guest
+again. What an access that KVM cannot decode costs is nearly all in the second.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ def figures(result: Result) -> str:
     """The table of one case on one host, in time and ticks, with what it was taken by."""
     rows = [_row(one) for one in result.measured]
     heads = ("kind", "count", *_FIGURES, "", "with user space", "what")
-    return "\n".join([f"{clean(result.name)} on {where(result)}", _table(rows, heads), *_notes(result.measured)])
+    return "\n".join(
+        [f"{clean(result.name)} on {where(result)}", _table(rows, heads), *_notes(result.measured)]
+    )
 
 
 def _row(one: Measured) -> tuple[str, ...]:
@@ -41,12 +44,17 @@ def _notes(measured: Sequence[Measured]) -> list[str]:
     loop = f"{first.loop} loop" + (f" ({first.why})" if first.why else "")
     return [
         f"{loop}, {count} round{'s' * (count != 1)}, counter {first.hz / 1e6:,.3f} MHz; "
-        f"with a no-op in place of KVM_RUN: {told(first.overhead_ns)}, {number(first.overhead_ticks)} ticks"
+        f"with a no-op in place of KVM_RUN: {told(first.overhead_ns)}, "
+        f"{number(first.overhead_ticks)} ticks"
     ]
 
 
-def ratios(title: str, base: str, rows: Sequence[tuple[str, Measured, Interval]], note: str = "") -> str:
-    """Kinds side by side, the cheapest first: each in multiples of the base, by what it costs with user space."""
+def ratios(
+    title: str, base: str, rows: Sequence[tuple[str, Measured, Interval]], note: str = ""
+) -> str:
+    """Kinds side by side, the cheapest first: each in multiples of the base, by what it costs with
+    user space.
+    """
     ranked = sorted(rows, key=lambda row: row[1].whole_ns.median)
     cells = [
         (

@@ -1,6 +1,7 @@
 """What went wrong with one result, as lines of text: the part that text, junit and ktap share.
 
-Everything is ASCII but for what the user wrote, and control characters of any origin are shown escaped.
+Everything is ASCII but for what the user wrote, and control characters of any origin are shown
+escaped.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from kvmscen.results.result import Result, StoryRow
 BAD = ("FAIL", "ERROR", "XPASS")
 PREDICTED = "predicted by the model, not run on KVM"
 
-# Equal steps shown on either side of a difference, and how many rows of one other kind are shown before they are folded.
+# Equal steps shown on either side of a difference, and how many rows of one other kind are shown
+# before they are folded.
 CONTEXT = 3
 LONGEST = 12
 # Equal steps shown at either end of a story that is told though nothing differs.
@@ -32,12 +34,20 @@ _COLOURS = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "bold": "1
 
 
 def painter(color: bool) -> Paint:
-    """A function of text and colour's name: with `color` it puts round the text what becomes ANSI codes where it is printed."""
-    return (lambda text, name: harmless.colour(text, _COLOURS[name]) if text else text) if color else (lambda text, name: text)
+    """A function of text and colour's name: with `color` it puts round the text what becomes ANSI
+    codes where it is printed.
+    """
+    return (
+        (lambda text, name: harmless.colour(text, _COLOURS[name]) if text else text)
+        if color
+        else (lambda text, name: text)
+    )
 
 
 def clean(text: str) -> str:
-    """One line of it, as wide as it will be shown (kvmscen.reports.harmless): what is laid out in columns has to know."""
+    """One line of it, as wide as it will be shown (kvmscen.reports.harmless): what is laid out in
+    columns has to know.
+    """
     return harmless.shown(text.replace("\t", "    ")).replace("\n", "\\n")
 
 
@@ -47,7 +57,9 @@ def one_line(text: str) -> str:
 
 
 def brief(result: Result) -> str:
-    """The reason in one line; of an ERROR's, which may hold the end of a console, the first line."""
+    """The reason in one line; of an ERROR's, which may hold the end of a console, the first
+    line.
+    """
     lines = (result.reason or "").strip().splitlines()
     return one_line(lines[0] if result.status == "ERROR" and lines else " ".join(lines))
 
@@ -60,7 +72,9 @@ def plural(count: int, noun: str) -> str:
 def where(result: Result) -> str:
     """The host and what it is: `kvm, kernel 6.1.0, svm`, `model, predicted`."""
     if result.predicted:
-        return f"{clean(result.host)}, predicted" + (f" for kernel {clean(result.kernel)}" if result.kernel else "")
+        return f"{clean(result.host)}, predicted" + (
+            f" for kernel {clean(result.kernel)}" if result.kernel else ""
+        )
     kernel = f", kernel {clean(result.kernel)}" if result.kernel else ""
     return clean(result.host) + kernel + (f", {clean(result.flavour)}" if result.flavour else "")
 
@@ -69,14 +83,25 @@ def ran_on(result: Result) -> str:
     """As `where`, and in plain words when no KVM ran."""
     if not result.predicted:
         return where(result)
-    return f"{clean(result.host)}, {PREDICTED}" + (f" (for kernel {clean(result.kernel)})" if result.kernel else "")
+    return f"{clean(result.host)}, {PREDICTED}" + (
+        f" (for kernel {clean(result.kernel)})" if result.kernel else ""
+    )
 
 
 def command(result: Result) -> str:
     """The shell command that repeats this case alone, on the same host."""
     # A path may look like an option.
     file = f"./{result.file}" if result.file.startswith("-") else result.file
-    words = ("kvmscen", result.verb, file, "--case", result.case, "--on", result.host, *result.options)
+    words = (
+        "kvmscen",
+        result.verb,
+        file,
+        "--case",
+        result.case,
+        "--on",
+        result.host,
+        *result.options,
+    )
     return " ".join(map(_quoted, words))
 
 
@@ -86,11 +111,17 @@ def _quoted(word: str) -> str:
     # What cannot be shown is written as the bytes that it is, as bash and zsh read them.
     named = not re.search("[\ud800-\udc7f\udd00-\udfff]", word)
     raw = word.encode("utf-8", "surrogateescape" if named else "backslashreplace")
-    return "$'" + "".join(chr(b) if 0x20 <= b < 0x7F and b not in b"'\\" else f"\\x{b:02x}" for b in raw) + "'"
+    return (
+        "$'"
+        + "".join(chr(b) if 0x20 <= b < 0x7F and b not in b"'\\" else f"\\x{b:02x}" for b in raw)
+        + "'"
+    )
 
 
 def rows(result: Result) -> list[StoryRow]:
-    """The result's rows, and one for each mismatch that is not of a step: the final state, a limit that was reached."""
+    """The result's rows, and one for each mismatch that is not of a step: the final state, a limit
+    that was reached.
+    """
     told = {(row.line, row.expected, row.observed) for row in result.rows if row.mark in "!-+"}
     out = list(result.rows)
     for m in result.mismatches:
@@ -103,7 +134,8 @@ def rows(result: Result) -> list[StoryRow]:
 def place(result: Result) -> tuple[str, int]:
     """File and line to look at first: those of the first difference, else the case's own.
 
-    What was observed and not expected has no line: it is looked for behind the step before it, else before the step behind it.
+    What was observed and not expected has no line: it is looked for behind the step before it, else
+    before the step behind it.
     """
     story = rows(result)
     first = next((number for number, row in enumerate(story) if row.mark in "!-+"), None)
@@ -112,7 +144,9 @@ def place(result: Result) -> tuple[str, int]:
 
 
 def what(result: Result, full: bool = True) -> str:
-    """What is wrong, in one line: the first difference, or the reason. `full`: what was expected and observed too."""
+    """What is wrong, in one line: the first difference, or the reason. `full`: what was expected
+    and observed too.
+    """
     reason = brief(result)
     if result.status == "ERROR":
         return "error: " + (reason or "no reason was given")
@@ -145,19 +179,32 @@ def _names(row: StoryRow) -> str:
     return one_line(", ".join(row.differs))
 
 
-def differences(result: Result, width: int | None, paint: Paint, context: int = CONTEXT) -> list[str]:
-    """Expected against observed, side by side where `width` columns have room, else (or with None) one above the other."""
+def differences(
+    result: Result, width: int | None, paint: Paint, context: int = CONTEXT
+) -> list[str]:
+    """Expected against observed, side by side where `width` columns have room, else (or with None)
+    one above the other.
+    """
     story = rows(result)
     if not any(row.expected or row.observed for row in story):
         return []
     folded = fold(story, context)
-    return _side_by_side(folded, width, paint) if width and width >= SIDE_BY_SIDE else _unified(folded, width, paint)
+    return (
+        _side_by_side(folded, width, paint)
+        if width and width >= SIDE_BY_SIDE
+        else _unified(folded, width, paint)
+    )
 
 
 def fold(story: Sequence[StoryRow], context: int = CONTEXT) -> list[StoryRow | str]:
-    """The rows, with long stretches of one kind replaced by a note that says how many are left out."""
+    """The rows, with long stretches of one kind replaced by a note that says how many are left
+    out.
+    """
     out: list[StoryRow | str] = []
-    groups = [(kind, list(group)) for kind, group in groupby(story, lambda row: "=" if row.mark in " ~" else row.mark)]
+    groups = [
+        (kind, list(group))
+        for kind, group in groupby(story, lambda row: "=" if row.mark in " ~" else row.mark)
+    ]
     for number, (kind, group) in enumerate(groups):
         if kind == "=":
             head = context if number else 0
@@ -195,7 +242,9 @@ def _folded(kind: str, folded: Sequence[StoryRow]) -> str:
     ignored = sum(row.mark == "~" for row in folded)
     equal = len(folded) - ignored
     if kind == "=":
-        counts = [plural(equal, "equal step")] * bool(equal) + [plural(ignored, "ignored exit")] * bool(ignored)
+        counts = [plural(equal, "equal step")] * bool(equal) + [
+            plural(ignored, "ignored exit")
+        ] * bool(ignored)
         return f"... {', '.join(counts)} ..."
     kinds = {"!": "that differ", "-": "that are missing", "+": "that were not expected"}
     return f"... {len(folded):,} more {kinds.get(kind, '')} ..."
@@ -211,7 +260,9 @@ def _unified(folded: Iterable[StoryRow | str], width: int | None, paint: Paint) 
     def put(mark: str, line: int, text: str, colour: str) -> None:
         for number, part in enumerate(_wrap(text, room)):
             first = f"  {mark} {line or '':>{digits}} " if number == 0 else blank
-            out.append(paint((first + part).rstrip(), colour) if colour else (first + part).rstrip())
+            out.append(
+                paint((first + part).rstrip(), colour) if colour else (first + part).rstrip()
+            )
 
     for row in folded:
         if isinstance(row, str):
@@ -238,7 +289,10 @@ def _side_by_side(folded: Iterable[StoryRow | str], width: int, paint: Paint) ->
     blank = " " * (digits + 6)
     real = [row for row in folded if isinstance(row, StoryRow)]
     left = max(len("expected"), *(len(clean(row.expected)) for row in real))
-    right = max(len("observed"), *(max(len(clean(row.observed)), len(clean(row.source)) + 5) for row in real))
+    right = max(
+        len("observed"),
+        *(max(len(clean(row.observed)), len(clean(row.source)) + 5) for row in real),
+    )
     room = width - len(blank) - 3
     if left + right > room:
         left = min(left, max(room // 2, room - right))
@@ -251,11 +305,15 @@ def _side_by_side(folded: Iterable[StoryRow | str], width: int, paint: Paint) ->
         expected, observed = _wrap(row.expected, left), _wrap(row.observed, right)
         notes = [(part, "dim") for part in _wrap("  at " + row.source, right)] if row.source else []
         notes += (
-            [(part, "yellow") for part in _wrap("  differs: " + _names(row), right)] if row.differs not in ((), ("exit",)) else []
+            [(part, "yellow") for part in _wrap("  differs: " + _names(row), right)]
+            if row.differs not in ((), ("exit",))
+            else []
         )
         notes += [(part, "yellow") for part in _wrap("  " + row.note, right)] if row.note else []
         changed = row.mark in "!-+"
-        cells = [(part, "green" if changed else "") for part in observed if part or row.observed] + notes
+        cells = [
+            (part, "green" if changed else "") for part in observed if part or row.observed
+        ] + notes
         for number in range(max(len(expected), len(cells))):
             first = f"  {row.mark} {row.line or '':>{digits}}  " if number == 0 else blank
             a = expected[number] if number < len(expected) else ""
@@ -288,21 +346,29 @@ def paragraphs(label: str, text: str, width: int | None) -> list[str]:
         first = f"  {label}: " if number == 0 else later
         # Long words stay whole: one may be a path with its line.
         room = max(width or 0, 40) - len(later)
-        parts = textwrap.wrap(clean(line), room, break_long_words=False, break_on_hyphens=False) if width else [clean(line)]
+        parts = (
+            textwrap.wrap(clean(line), room, break_long_words=False, break_on_hyphens=False)
+            if width
+            else [clean(line)]
+        )
         out.append((first + (parts[0] if parts else "")).rstrip())
         out += [later + part for part in parts[1:]]
     return out
 
 
 def explanation(result: Result, width: int | None, paint: Paint) -> list[str]:
-    """Everything about a result that is not as it should be: headline, rows, hint, and the command that repeats it."""
+    """Everything about a result that is not as it should be: headline, rows, hint, and the command
+    that repeats it.
+    """
     lines = [paint(headline(result, full=False), "bold")]
     if result.summary.strip():
         lines += paragraphs("summary", one_line(result.summary), width)
     lines += differences(result, width, paint)
     reason = (result.reason or "").strip()
     if result.status == "ERROR":
-        lines += paragraphs("more", "\n".join(reason.splitlines()[1:]), width) if "\n" in reason else []
+        lines += (
+            paragraphs("more", "\n".join(reason.splitlines()[1:]), width) if "\n" in reason else []
+        )
     elif reason and result.status != "XPASS" and one_line(reason) not in lines[0]:
         lines += paragraphs("reason", reason, width)
     detail = result.observation.detail if result.observation else None
@@ -313,7 +379,9 @@ def explanation(result: Result, width: int | None, paint: Paint) -> list[str]:
     if result.hint:
         lines += [paint(line, "cyan") for line in paragraphs("hint", result.hint, width)]
     if result.status == "XPASS":
-        lines += paragraphs("hint", "take the entry with `xfail` out of `when`, or narrow its conditions", width)
+        lines += paragraphs(
+            "hint", "take the entry with `xfail` out of `when`, or narrow its conditions", width
+        )
     return [*lines, again(result)]
 
 
@@ -323,7 +391,9 @@ def again(result: Result) -> str:
 
 
 def whole(result: Result, width: int | None, paint: Paint) -> list[str]:
-    """A result that is as it should be: its place, every step beside what was seen, and the command that repeats it."""
+    """A result that is as it should be: its place, every step beside what was seen, and the command
+    that repeats it.
+    """
     lines = [paint(f"{clean(result.file)}:{result.line}: as expected", "bold")]
     if result.summary.strip():
         lines += paragraphs("summary", one_line(result.summary), width)

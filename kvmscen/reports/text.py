@@ -1,6 +1,8 @@
-"""The report that people read: a line a case while it runs, what each failure was, and a table with totals.
+"""The report that people read: a line a case while it runs, what each failure was, and a table with
+totals.
 
-ASCII but for what the user wrote. No function here ends its text in a newline but `render`. Colour is the caller's decision.
+ASCII but for what the user wrote. No function here ends its text in a newline but `render`. Colour
+is the caller's decision.
 """
 
 # No `from __future__ import annotations` here: a function has that name.
@@ -35,12 +37,27 @@ PAGE = 120
 # (file, case) to host to result.
 Cases = dict[tuple[str, str], dict[str, Result]]
 
-_COLOUR = {"PASS": "green", "FAIL": "red", "ERROR": "red", "SKIP": "yellow", "XFAIL": "yellow", "XPASS": "red"}
-_WORDS = {"PASS": "passed", "FAIL": "failed", "SKIP": "skipped", "XFAIL": "xfailed", "XPASS": "xpassed"}
+_COLOUR = {
+    "PASS": "green",
+    "FAIL": "red",
+    "ERROR": "red",
+    "SKIP": "yellow",
+    "XFAIL": "yellow",
+    "XPASS": "red",
+}
+_WORDS = {
+    "PASS": "passed",
+    "FAIL": "failed",
+    "SKIP": "skipped",
+    "XFAIL": "xfailed",
+    "XPASS": "xpassed",
+}
 
 
 def line(result: Result, color: bool) -> str:
-    """One line for a case that is done: status, name, host, time, and the reason if there is one."""
+    """One line for a case that is done: status, name, host, time, and the reason if there is
+    one.
+    """
     paint = painter(color)
     status = paint(f"{result.status:5}", _COLOUR.get(result.status, "bold"))
     time = "" if result.status == "SKIP" else f" ({_seconds(result.elapsed)})"
@@ -49,24 +66,31 @@ def line(result: Result, color: bool) -> str:
 
 
 def beneath(result: Result, asked: bool) -> list[str]:
-    """What stands under a case's line: notes, and the accesses where the host carried some out, or where they are `asked` for."""
+    """What stands under a case's line: notes, and the accesses where the host carried some out, or
+    where they are `asked` for.
+    """
     return ["  " + line for line in (*notes(result), *accesses(result, asked))]
 
 
 def problem(problem: Problem) -> str:
-    """`file:line:column: message` in one line, however long: editors and people follow it to its place."""
+    """`file:line:column: message` in one line, however long: editors and people follow it to its
+    place.
+    """
     return one_line(str(problem))
 
 
 def failure(result: Result, color: bool, width: int, before: Result | None = None) -> str:
-    """What was wrong with a FAIL, an ERROR or an XPASS, and how to repeat it; empty for any other status.
+    """What was wrong with a FAIL, an ERROR or an XPASS, and how to repeat it; empty for any other
+    status.
 
     Where it is the same as that of `before`, on another host, just that is said.
     """
     if result.status not in BAD:
         return ""
     paint = painter(color)
-    title = f"{paint(result.status, _COLOUR[result.status])} {clean(result.name)} on {where(result)}"
+    title = (
+        f"{paint(result.status, _COLOUR[result.status])} {clean(result.name)} on {where(result)}"
+    )
     if before is not None and alike(before, result):
         told = paint(headline(result, full=False), "bold")
         return "\n".join([title, told, f"  the same as on {where(before)}", again(result)])
@@ -80,18 +104,29 @@ def alike(one: Result, other: Result) -> bool:
 
 
 def passed(result: Result, color: bool, width: int) -> str:
-    """A case that is as it should be with its whole story, to be pasted into a mail: exits, source lines, what it ran on."""
+    """A case that is as it should be with its whole story, to be pasted into a mail: exits, source
+    lines, what it ran on.
+    """
     paint = painter(color)
-    title = f"{paint(result.status, _COLOUR.get(result.status, 'bold'))} {clean(result.name)} on {where(result)}"
+    title = (
+        f"{paint(result.status, _COLOUR.get(result.status, 'bold'))} {clean(result.name)} on "
+        f"{where(result)}"
+    )
     return "\n".join([title, *whole(result, width, paint)])
 
 
 def end(run: Run, width: int) -> str:
-    """The end of a run whose cases have had a line each: where the hosts differ or something failed, and the summary."""
+    """The end of a run whose cases have had a line each: where the hosts differ or something
+    failed, and the summary.
+    """
     cases = _by_case(run.results)
     parts: list[str] = []
     if any(len(hosts) > 1 for hosts in cases.values()):
-        marked = {case: hosts for case, hosts in cases.items() if {r.status for r in hosts.values()} != {"PASS"}}
+        marked = {
+            case: hosts
+            for case, hosts in cases.items()
+            if {r.status for r in hosts.values()} != {"PASS"}
+        }
         shown = dict(list(marked.items())[:LISTED])
         if shown:
             parts.append(_matrix(shown, width))
@@ -131,8 +166,15 @@ def table(run: Run, width: int) -> str:
 def summary(run: Run, width: int = 0) -> str:
     """`12 passed, 1 failed, 2 skipped in 0.8 s`, and how many of these no KVM has run."""
     counts = run.summary
-    words = [f"{counts[s]:,} {_WORDS[s]}" if s in _WORDS else plural(counts[s], "error") for s in STATUSES if counts[s]]
-    files, cases = {p.file for p in run.problems if not p.cases}, {(p.file, name) for p in run.problems for name in p.cases}
+    words = [
+        f"{counts[s]:,} {_WORDS[s]}" if s in _WORDS else plural(counts[s], "error")
+        for s in STATUSES
+        if counts[s]
+    ]
+    files, cases = (
+        {p.file for p in run.problems if not p.cases},
+        {(p.file, name) for p in run.problems for name in p.cases},
+    )
     told = (
         (len({one for one in cases if one[0] not in files}), "wrong case"),
         (len(files - {HOST, OPTIONS}), "wrong file"),
@@ -150,7 +192,10 @@ def summary(run: Run, width: int = 0) -> str:
     if not predicted:
         return out
     if predicted < len(ran):
-        note = f"{predicted:,} of the {len(ran):,} that ran {'was' if predicted == 1 else 'were'} {PREDICTED}"
+        note = (
+            f"{predicted:,} of the {len(ran):,} that ran {'was' if predicted == 1 else 'were'} "
+            f"{PREDICTED}"
+        )
     else:
         note = PREDICTED if predicted == 1 else f"all {PREDICTED}"
     # The counts stay the last line.
@@ -176,7 +221,9 @@ def render(run: Run) -> str:
 
 
 def annotations(run: Run) -> str:
-    """GitHub's workflow commands, one a line: an error at the place of each failure and of each wrong line; may be empty."""
+    """GitHub's workflow commands, one a line: an error at the place of each failure and of each
+    wrong line; may be empty.
+    """
     out = [_annotation(p.file, p.line, p.message) for p in run.problems]
     for result in run.results:
         if result.status in BAD:
@@ -186,7 +233,9 @@ def annotations(run: Run) -> str:
 
 
 def _annotation(file: str, number: int, text: str) -> str:
-    at = f"file={_escape(file).replace(':', '%3A').replace(',', '%2C')}" + (f",line={number}" if number else "")
+    at = f"file={_escape(file).replace(':', '%3A').replace(',', '%2C')}" + (
+        f",line={number}" if number else ""
+    )
     return harmless.command(f"::error {at}::{_escape(text)}")
 
 
@@ -206,10 +255,15 @@ def _by_case(results: Iterable[Result]) -> Cases:
 
 
 def _names(cases: Cases) -> list[str]:
-    """What each case is called: by its scenario, or by its file where two files have the same stem."""
+    """What each case is called: by its scenario, or by its file where two files have the same
+    stem.
+    """
     names = [next(iter(hosts.values())).name for hosts in cases.values()]
     twice = {name for name in names if names.count(name) > 1}
-    return [clean(f"{file}:{case}" if name in twice else name) for name, (file, case) in zip(names, cases, strict=True)]
+    return [
+        clean(f"{file}:{case}" if name in twice else name)
+        for name, (file, case) in zip(names, cases, strict=True)
+    ]
 
 
 def _list(cases: Cases, width: int) -> str:
@@ -235,7 +289,9 @@ def _kernel(result: Result) -> str:
 
 
 def _matrix(cases: Cases, width: int) -> str:
-    """Several hosts a case: a column for each, in as many tables one below the other as the width asks for."""
+    """Several hosts a case: a column for each, in as many tables one below the other as the width
+    asks for.
+    """
     hosts: dict[str, list[str]] = {}
     for row, results in enumerate(cases.values()):
         for host, result in results.items():
@@ -243,7 +299,9 @@ def _matrix(cases: Cases, width: int) -> str:
                 hosts[host] = [""] * len(cases)
             hosts[host][row] = result.status
     headed = {_head(host, cases.values()): column for host, column in hosts.items()}
-    return "\n\n".join(_grid(part, width) for part in _split_columns({"case": _names(cases)}, headed, width))
+    return "\n\n".join(
+        _grid(part, width) for part in _split_columns({"case": _names(cases)}, headed, width)
+    )
 
 
 def _head(host: str, cases: Iterable[dict[str, Result]]) -> str:
@@ -252,7 +310,9 @@ def _head(host: str, cases: Iterable[dict[str, Result]]) -> str:
     return f"{host}\n{' '.join(sorted(below))}" if below else host
 
 
-def _split_columns(first: dict[str, list[str]], rest: dict[str, list[str]], width: int) -> list[dict[str, list[str]]]:
+def _split_columns(
+    first: dict[str, list[str]], rest: dict[str, list[str]], width: int
+) -> list[dict[str, list[str]]]:
     parts = [dict(first)]
     for head, column in rest.items():
         if len(parts[-1]) > 1 and _wide({**parts[-1], head: column}) > width:
@@ -269,7 +329,9 @@ def _totals(results: Sequence[Result], width: int) -> str:
         counts[result.status] = counts.get(result.status, 0) + 1
     statuses = [s for s in STATUSES if any(counts[s] for counts in hosts.values())]
     columns = {host: [f"{counts[s]:,}" for s in statuses] for host, counts in hosts.items()}
-    return "\n\n".join(_grid(part, width) for part in _split_columns({"status": statuses}, columns, width))
+    return "\n\n".join(
+        _grid(part, width) for part in _split_columns({"status": statuses}, columns, width)
+    )
 
 
 def _column(head: str, cells: Sequence[str]) -> int:
@@ -281,7 +343,9 @@ def _wide(columns: dict[str, list[str]]) -> int:
 
 
 def _grid(columns: dict[str, list[str]], width: int) -> str:
-    """The columns as a table; where they are too wide for the terminal, the first one is wrapped."""
+    """The columns as a table; where they are too wide for the terminal, the first one is
+    wrapped.
+    """
     # Not at the top: the start of the program is measured, and most of a run has no table.
     from tabulate import tabulate
 
@@ -290,11 +354,15 @@ def _grid(columns: dict[str, list[str]], width: int) -> str:
     first = max(_column(head, cells) - over, 16) if over > 0 else None
     rows = list(zip(*columns.values(), strict=True))
     limits = [first] + [None] * (len(columns) - 1) if first else None
-    return tabulate(rows, headers=list(columns), tablefmt="simple", disable_numparse=True, maxcolwidths=limits)
+    return tabulate(
+        rows, headers=list(columns), tablefmt="simple", disable_numparse=True, maxcolwidths=limits
+    )
 
 
 def _reasons(results: Iterable[Result]) -> list[str]:
-    """Why cases were skipped or are known to be wrong: a line a reason, however many cases have it."""
+    """Why cases were skipped or are known to be wrong: a line a reason, however many cases have
+    it.
+    """
     groups: dict[tuple[str, str, str], list[str]] = {}
     for result in results:
         if result.status in ("SKIP", "XFAIL"):

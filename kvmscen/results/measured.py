@@ -9,7 +9,9 @@ Json = dict[str, Any]
 
 
 class Wanted(NamedTuple):
-    """One entry of `measure`, as the main process needs it: its place, what it is in words, and what is made of samples."""
+    """One entry of `measure`, as the main process needs it: its place, what it is in words, and
+    what is made of samples.
+    """
 
     name: str
     line: int
@@ -23,7 +25,9 @@ class Wanted(NamedTuple):
 
 
 class Spread(NamedTuple):
-    """The figures of a distribution. `mad` is the median absolute deviation from the median, not scaled."""
+    """The figures of a distribution. `mad` is the median absolute deviation from the median, not
+    scaled.
+    """
 
     min: float
     median: float
@@ -33,7 +37,9 @@ class Spread(NamedTuple):
 
     def times(self, factor: float) -> Spread:
         """In another unit."""
-        return Spread(*(getattr(self, name) * factor for name in ("min", "median", "p95", "p99", "mad")))
+        return Spread(
+            *(getattr(self, name) * factor for name in ("min", "median", "p95", "p99", "mad"))
+        )
 
 
 def number(value: float) -> str:
@@ -46,7 +52,9 @@ _UNITS = (("ns", 1.0), ("us", 1e3), ("ms", 1e6), ("s", 1e9))
 
 
 def unit(ns: float) -> tuple[str, float]:
-    """The unit in which a time of so many nanoseconds is told, and how many nanoseconds that has."""
+    """The unit in which a time of so many nanoseconds is told, and how many nanoseconds that
+    has.
+    """
     return next((one for one in _UNITS if abs(ns) < 9999.5 * one[1]), _UNITS[-1])
 
 
@@ -57,7 +65,9 @@ def told(ns: float) -> str:
 
 
 def quantile(ordered: Sequence[float], q: float) -> float:
-    """The smallest value that at least a share `q` of the ordered values does not exceed (nearest rank)."""
+    """The smallest value that at least a share `q` of the ordered values does not exceed (nearest
+    rank).
+    """
     rank = -(-q * len(ordered) // 1)
     return ordered[max(int(rank), 1) - 1]
 
@@ -74,17 +84,22 @@ def spread(values: Sequence[float]) -> Spread:
     ordered = sorted(values)
     middle = median(ordered)
     return Spread(
-        ordered[0], middle, quantile(ordered, 0.95), quantile(ordered, 0.99), median([abs(v - middle) for v in ordered])
+        ordered[0],
+        middle,
+        quantile(ordered, 0.95),
+        quantile(ordered, 0.99),
+        median([abs(v - middle) for v in ordered]),
     )
 
 
 class Measured(NamedTuple):
     """One kind of access on one host.
 
-    `loop` is native or python. `overhead_ns` is the median with a no-op ioctl in place of KVM_RUN, `user` the share of the
-    time that was spent in user space, by medians. `rounds` are the samples of each round in ticks, after `per` and `less`, and
-    `whole` the same with what user space did up to the next KVM_RUN; `hz` is the rate of the counter. A span has no such two
-    prices: all that lies in it is in both.
+    `loop` is native or python. `overhead_ns` is the median with a no-op ioctl in place of KVM_RUN,
+    `user` the share of the time that was spent in user space, by medians. `rounds` are the samples
+    of each round in ticks, after `per` and `less`, and `whole` the same with what user space did up
+    to the next KVM_RUN; `hz` is the rate of the counter. A span has no such two prices: all that
+    lies in it is in both.
     """
 
     name: str
@@ -116,7 +131,9 @@ class Measured(NamedTuple):
     @property
     def whole_rounds_ns(self) -> list[list[float]]:
         """The samples of each round with what user space did, in nanoseconds."""
-        return [[sample * 1e9 / self.hz for sample in samples] for samples in self.whole or self.rounds]
+        return [
+            [sample * 1e9 / self.hz for sample in samples] for samples in self.whole or self.rounds
+        ]
 
     @property
     def whole_ns(self) -> Spread:

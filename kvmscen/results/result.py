@@ -1,4 +1,6 @@
-"""What was judged: one Result a case and host, and the Run that holds them all. Reports are made from these alone."""
+"""What was judged: one Result a case and host, and the Run that holds them all. Reports are made
+from these alone.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +12,20 @@ from kvmscen.errors import Problem
 from kvmscen.results.measured import Measured
 from kvmscen.sent.observation import Observation
 
-# ERROR: we or the host broke. XFAIL: exactly the known wrong outcome was seen. XPASS: the known wrong outcome is gone.
+# ERROR: we or the host broke. XFAIL: exactly the known wrong outcome was seen. XPASS: the known
+# wrong outcome is gone.
 STATUSES = ("PASS", "FAIL", "ERROR", "SKIP", "XFAIL", "XPASS")
 
 
 class StoryRow(NamedTuple):
     """One line of expected beside observed.
 
-    `mark`: ` ` the same, `!` both there and different, `-` expected and missing, `+` observed and not expected, `~` observed
-    and ignored. `line` is the file line of the step (0: none). `expected` and `observed` are in the scenario's own notation,
-    empty where there is none. `differs` names what differs (`data`, `regs.x2`). `source` is the guest's source line at the
-    exit's pc as `LINE: TEXT` or `FILE:LINE: TEXT`, of a linked program as `SYMBOL + OFFSET (FILE:LINE)`, or empty. `note` says
-    which reply was not given, or which action not done.
+    `mark`: ` ` the same, `!` both there and different, `-` expected and missing, `+` observed and
+    not expected, `~` observed and ignored. `line` is the file line of the step (0: none).
+    `expected` and `observed` are in the scenario's own notation, empty where there is none.
+    `differs` names what differs (`data`, `regs.x2`). `source` is the guest's source line at the
+    exit's pc as `LINE: TEXT` or `FILE:LINE: TEXT`, of a linked program as `SYMBOL + OFFSET
+    (FILE:LINE)`, or empty. `note` says which reply was not given, or which action not done.
     """
 
     mark: str
@@ -34,7 +38,9 @@ class StoryRow(NamedTuple):
 
 
 class Mismatch(NamedTuple):
-    """One difference. `step` counts the written steps from 1 (0: `final` or behind the last step)."""
+    """One difference. `step` counts the written steps from 1 (0: `final` or behind the last
+    step).
+    """
 
     step: int
     line: int
@@ -43,7 +49,8 @@ class Mismatch(NamedTuple):
 
 
 class Tally(NamedTuple):
-    """How often a guest accessed one place in one way: `kind` read or write, `len` bytes; `emulated`: carried out for it.
+    """How often a guest accessed one place in one way: `kind` read or write, `len` bytes;
+    `emulated`: carried out for it.
 
     `section` and `symbol` are None for what lies in none.
     """
@@ -59,12 +66,13 @@ class Tally(NamedTuple):
 class Result(NamedTuple):
     """How one case went on one host.
 
-    `host` is exactly the text given to --on. `reason` says why for SKIP, ERROR, XFAIL and XPASS. `rows` is the whole story side
-    by side, where something differs. `hint` is there where the outcome has a known cause. `elapsed` in seconds. `memory` is the
-    final memory that was asked for, as `{gpa: {unit: values}}`. `measured` are the figures where exits were timed,
-    by the `verb` measure. `accesses` are those that left the guest, `notes` are on the program. `sources` says where in the
-    program each of the first thousand events comes from, as `source` of a StoryRow. `flavour` is that of KVM
-    (pvm, svm, vmx, vhe, nvhe), None where it cannot be told.
+    `host` is exactly the text given to --on. `reason` says why for SKIP, ERROR, XFAIL and XPASS.
+    `rows` is the whole story side by side, where something differs. `hint` is there where the
+    outcome has a known cause. `elapsed` in seconds. `memory` is the final memory that was asked
+    for, as `{gpa: {unit: values}}`. `measured` are the figures where exits were timed, by the
+    `verb` measure. `accesses` are those that left the guest, `notes` are on the program. `sources`
+    says where in the program each of the first thousand events comes from, as `source` of a
+    StoryRow. `flavour` is that of KVM (pvm, svm, vmx, vhe, nvhe), None where it cannot be told.
     """
 
     file: str
@@ -112,9 +120,11 @@ def wrong_cases(problems: Iterable[Problem]) -> tuple[list[Problem], dict[str, l
 
 
 class Run(NamedTuple):
-    """One run of the program. `started` is seconds since the epoch; `problems` are those of the files that were wrong.
+    """One run of the program. `started` is seconds since the epoch; `problems` are those of the
+    files that were wrong.
 
-    `interrupted`: the user stopped it, so what did not run is not there. `broken`: a host that was asked for cannot run here.
+    `interrupted`: the user stopped it, so what did not run is not there. `broken`: a host that was
+    asked for cannot run here.
     """
 
     id: str
@@ -144,7 +154,9 @@ class Run(NamedTuple):
 
     @property
     def exit_status(self) -> int:
-        """0 all that ran passed, 1 a mismatch, 2 a wrong file, 3 a host or harness error, 4 nothing ran; 3 over 2 over 1."""
+        """0 all that ran passed, 1 a mismatch, 2 a wrong file, 3 a host or harness error, 4 nothing
+        ran; 3 over 2 over 1.
+        """
         counts = self.summary
         if counts["ERROR"] or self.broken or any(problem.ours for problem in self.problems):
             return 3

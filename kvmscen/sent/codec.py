@@ -1,9 +1,12 @@
-"""Values to JSON data and back: `decode(kind, encode(value)) == value`, also with JSON text in between.
+"""Values to JSON data and back: `decode(kind, encode(value)) == value`, also with JSON text in
+between.
 
 A value is a NamedTuple, and its annotations say how its members cross a border:
 
-* a NamedTuple is an object; a member that equals its default is left out of it, and comes back as the default;
-* `tuple[X, ...]` and `tuple[X, Y]` are lists, `Rows[X]` a list of lists: the members of each X, by their order in X;
+* a NamedTuple is an object; a member that equals its default is left out of it, and comes back as
+  the default;
+* `tuple[X, ...]` and `tuple[X, Y]` are lists, `Rows[X]` a list of lists: the members of each X, by
+  their order in X;
 * `bytes` are hex; the keys of a `Mapping[int, X]` are decimal;
 * `X | None` is null or X; everything else is JSON data already, and is passed on as it is.
 
@@ -19,7 +22,8 @@ from operator import itemgetter
 from typing import Any, Callable, TypeVar
 
 T = TypeVar("T")
-# In an annotation: a tuple of NamedTuples that come in hundreds, whose members need no names of their own in JSON.
+# In an annotation: a tuple of NamedTuples that come in hundreds, whose members need no names of
+# their own in JSON.
 Rows = tuple[T, ...]
 Turn = Callable[[Any], Any]
 # In place of the default of a member that has none.
@@ -35,8 +39,9 @@ def encode(value: Any) -> dict[str, Any]:
 def decode(kind: type[T], data: Any) -> T:
     """The NamedTuple of this class in JSON data.
 
-    Raises LookupError, TypeError, ValueError, AttributeError or OverflowError where the data is no such value. The kinds of
-    numbers and texts are not looked at: for what comes from strangers see kvmscen.hosts.process.shapes.
+    Raises LookupError, TypeError, ValueError, AttributeError or OverflowError where the data is no
+    such value. The kinds of numbers and texts are not looked at: for what comes from strangers see
+    kvmscen.hosts.process.shapes.
     """
     of: Any = kind
     return _decoder(of)(data)  # type: ignore[no-any-return]
@@ -53,9 +58,14 @@ class _Kind:
         if self.encode is None and (other is None or other.encode is None):
             return self
         if other is not None or self.encode is None or self.decode is None:
-            raise TypeError("of several kinds that may stand in a place JSON data does not tell which it is")
+            raise TypeError(
+                "of several kinds that may stand in a place JSON data does not tell which it is"
+            )
         there, back = self.encode, self.decode
-        return _Kind(lambda one: None if one is None else there(one), lambda one: None if one is None else back(one))
+        return _Kind(
+            lambda one: None if one is None else there(one),
+            lambda one: None if one is None else back(one),
+        )
 
     def __getitem__(self, of: Any) -> _Kind:
         return self
@@ -67,7 +77,10 @@ class _TupleKind(_Kind):
             there, back = of[0].encode, of[0].decode
             if there is None:
                 return _Kind(list, _items)
-            return _Kind(lambda many: [there(one) for one in many], lambda many: tuple([back(one) for one in _items(many)]))
+            return _Kind(
+                lambda many: [there(one) for one in many],
+                lambda many: tuple([back(one) for one in _items(many)]),
+            )
         if any(kind.encode is not None for kind in of):
             raise TypeError("a tuple of several kinds with values in it is a NamedTuple")
         count = len(of)
@@ -101,12 +114,18 @@ class _RowsKind(_Kind):
     def __getitem__(self, of: Any) -> _Kind:
         make = of.row._make
         if any(kind.encode is not None for kind in _kinds(of.row).values()):
-            raise TypeError(f"the members of {of.row.__name__}, which stand in a row, are not all JSON data")
-        return _Kind(lambda rows: list(map(list, rows)), lambda rows: tuple(map(make, _items(rows))))
+            raise TypeError(
+                f"the members of {of.row.__name__}, which stand in a row, are not all JSON data"
+            )
+        return _Kind(
+            lambda rows: list(map(list, rows)), lambda rows: tuple(map(make, _items(rows)))
+        )
 
 
 class _ValueKind(_Kind):
-    """A NamedTuple, which is read when the first one comes by: it may hold others of its own kind."""
+    """A NamedTuple, which is read when the first one comes by: it may hold others of its own
+    kind.
+    """
 
     def __init__(self, row: Any) -> None:
         super().__init__(_late(_encoder, row), _late(_decoder, row))
@@ -148,7 +167,9 @@ _KNOWN = {
 
 
 class _Names(dict[str, Any]):
-    """The names in the annotations of a module: `X | None` cannot be evaluated by Python 3.9 itself."""
+    """The names in the annotations of a module: `X | None` cannot be evaluated by Python 3.9
+    itself.
+    """
 
     def __init__(self, module: str) -> None:
         super().__init__(_KNOWN)
@@ -164,13 +185,19 @@ class _Names(dict[str, Any]):
 def _kinds(value: Any) -> Mapping[str, _Kind]:
     """How each member of a NamedTuple is turned."""
     names = _Names(value.__module__)
-    notes = ((name, getattr(note, "__forward_arg__", note)) for name, note in value.__annotations__.items())
+    notes = (
+        (name, getattr(note, "__forward_arg__", note))
+        for name, note in value.__annotations__.items()
+    )
     return {name: eval(note, {}, names) for name, note in notes}
 
 
 @cache
 def _encoder(value: Any) -> Turn:
-    members = [(name, value._field_defaults.get(name, _REQUIRED), kind.encode) for name, kind in _kinds(value).items()]
+    members = [
+        (name, value._field_defaults.get(name, _REQUIRED), kind.encode)
+        for name, kind in _kinds(value).items()
+    ]
 
     def encode(one: Any) -> dict[str, Any]:
         out = {}
@@ -186,10 +213,16 @@ def _encoder(value: Any) -> Turn:
 def _decoder(value: Any) -> Turn:
     kinds, defaults = _kinds(value), value._field_defaults
     required = [name for name in kinds if name not in defaults]
-    turned = [(place, turn) for place, name in enumerate(required) if (turn := kinds[name].decode) is not None]
+    turned = [
+        (place, turn)
+        for place, name in enumerate(required)
+        if (turn := kinds[name].decode) is not None
+    ]
     # None: its place is known.
     places: dict[str, Any] = dict.fromkeys(required)
-    places.update((name, (len(required) + place, kinds[name].decode)) for place, name in enumerate(defaults))
+    places.update(
+        (name, (len(required) + place, kinds[name].decode)) for place, name in enumerate(defaults)
+    )
     first, template, count = _members(required), tuple(defaults.values()), len(required)
 
     def decode(data: Any) -> Any:

@@ -18,9 +18,11 @@ _SPELT = {getattr(errno, name): name for name in ("EOPNOTSUPP", "EDEADLK", "EAGA
 
 
 class IoctlError(KvmscenError):
-    """An ioctl failed. `ioctl` is its name in <linux/kvm.h>, `errno` the symbolic name of the errno.
+    """An ioctl failed. `ioctl` is its name in <linux/kvm.h>, `errno` the symbolic name of the
+    errno.
 
-    `write_memory` and `emulate` are the engine's own and fail in the same way; `reason` says more where there is more to say.
+    `write_memory` and `emulate` are the engine's own and fail in the same way; `reason` says more
+    where there is more to say.
     """
 
     def __init__(self, ioctl: str, number: int, reason: str = "") -> None:

@@ -1,4 +1,6 @@
-"""What is to be timed, as a host is told, and what the host saw of it; frozen, to JSON and back, as a Machine is."""
+"""What is to be timed, as a host is told, and what the host saw of it; frozen, to JSON and back, as
+a Machine is.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,9 @@ Json = dict[str, Any]
 
 
 class TimedExit(NamedTuple):
-    """An exit by its name and by matchers of its members; `reply` are the members that user space writes back."""
+    """An exit by its name and by matchers of its members; `reply` are the members that user space
+    writes back.
+    """
 
     exit: str
     where: Mapping[str, Any]
@@ -17,7 +21,8 @@ class TimedExit(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """One kind of access. A sample is the KVM_RUN that returns with `to`, or all from `since` (an exit) to `to`.
+    """One kind of access. A sample is the KVM_RUN that returns with `to`, or all from `since` (an
+    exit) to `to`.
 
     `samples` are wanted, behind the first `warmup`.
     """
@@ -30,7 +35,9 @@ class Kind(NamedTuple):
 
 
 class Measure(NamedTuple):
-    """What one run times. `loop` is `native` (Python where that cannot be) or `python`; `stall`: seconds without a sample."""
+    """What one run times. `loop` is `native` (Python where that cannot be) or `python`; `stall`:
+    seconds without a sample.
+    """
 
     kinds: tuple[Kind, ...]
     loop: str = "native"
@@ -40,12 +47,14 @@ class Measure(NamedTuple):
 class Series(NamedTuple):
     """The samples of one kind, in ticks of the counter.
 
-    `kvm` and `user` are the medians of the ticks that a sample took inside KVM_RUN, and in user space: of an exit from its
-    return to the next KVM_RUN, of a span all that lies inside it. `whole` are the samples with that time; the last exit may be
-    missing there, since nothing follows it.
+    `kvm` and `user` are the medians of the ticks that a sample took inside KVM_RUN, and in user
+    space: of an exit from its return to the next KVM_RUN, of a span all that lies inside it.
+    `whole` are the samples with that time; the last exit may be missing there, since nothing
+    follows it.
 
-    `came` counts the samples, with those of the warm-up; `ends` and `begins` count the exits at which samples end and spans
-    begin, whatever became of them, `broken` the samples that a signal broke off.
+    `came` counts the samples, with those of the warm-up; `ends` and `begins` count the exits at
+    which samples end and spans begin, whatever became of them, `broken` the samples that a signal
+    broke off.
     """
 
     ticks: tuple[int, ...]
@@ -59,9 +68,11 @@ class Series(NamedTuple):
 
 
 class Timing(NamedTuple):
-    """What was timed: `loop` is native or python (then `why`), `hz` the counter's measured rate in ticks a second.
+    """What was timed: `loop` is native or python (then `why`), `hz` the counter's measured rate in
+    ticks a second.
 
-    `overhead` are samples, in ticks, with a no-op ioctl in place of KVM_RUN; `exits` counts all exits.
+    `overhead` are samples, in ticks, with a no-op ioctl in place of KVM_RUN; `exits` counts all
+    exits.
     """
 
     loop: str

@@ -8,28 +8,33 @@ from typing import Any, NamedTuple
 from kvmscen.sent.measure import Timing
 
 Json = dict[str, Any]
-# Exits of one run are at most 100,000, and an action of each may fail; whoever says more is not to be believed.
+# Exits of one run are at most 100,000, and an action of each may fail; whoever says more is not to
+# be believed.
 EVENTS_MOST = 250_000
 
-# Why a run stopped. `end`: the story was over (the last step was reached, or the script's vCPU ended where it should).
-# `expected`: an exit that ends its vCPU; `error`: an ioctl failed, or did not fail though it should.
+# Why a run stopped. `end`: the story was over (the last step was reached, or the script's vCPU
+# ended where it should). `expected`: an exit that ends its vCPU; `error`: an ioctl failed, or did
+# not fail though it should.
 STOPPED = ("end", "expected", "error", "timeout", "exits", "extra", "crash")
 
 
 class Event(NamedTuple):
     """One thing that happened on a vCPU.
 
-    `kind` is `exit` (then `name` is the exit's and `fields` its members), `error` (`name` the errno's, `fields` has `ioctl`
-    and maybe `memory_fault` or `reason`), `succeeded` (what `name` says should have failed and did not) or `timeout` (`fields`
-    has `timeout`, seconds). `pc` is raw, as KVM returns it. `regs` and `memory` (gpa to bytes) are there where the step asked
-    for them, `reply` where the step gave one.
+    `kind` is `exit` (then `name` is the exit's and `fields` its members), `error` (`name` the
+    errno's, `fields` has `ioctl` and maybe `memory_fault` or `reason`), `succeeded` (what `name`
+    says should have failed and did not) or `timeout` (`fields` has `timeout`, seconds). `pc` is
+    raw, as KVM returns it. `regs` and `memory` (gpa to bytes) are there where the step asked for
+    them, `reply` where the step gave one.
 
-    `at` is the step that it took: (index, round) in each list of steps from the outermost in, both from 0. None: it took none,
-    since it was `ignored`, or extra, or no steps are written. `done` of the step's actions ended as written. `count` equal
-    events in a row are one; each took the innermost step in the round after that of the one before.
+    `at` is the step that it took: (index, round) in each list of steps from the outermost in, both
+    from 0. None: it took none, since it was `ignored`, or extra, or no steps are written. `done` of
+    the step's actions ended as written. `count` equal events in a row are one; each took the
+    innermost step in the round after that of the one before.
 
-    `op` names the ioctl of a slot, capability, vCPU or action that failed or succeeded: `enable/N`, `memslots/N`, `vcpus/N`,
-    `setup/N`, or `steps/2/0/then/N` for an action of the step at these indices; N from 0.
+    `op` names the ioctl of a slot, capability, vCPU or action that failed or succeeded: `enable/N`,
+    `memslots/N`, `vcpus/N`, `setup/N`, or `steps/2/0/then/N` for an action of the step at these
+    indices; N from 0.
     """
 
     vcpu: int
@@ -53,7 +58,9 @@ class Event(NamedTuple):
         return self._replace(times=1, at=behind(self.at, nth))
 
 
-def behind(at: tuple[tuple[int, int], ...] | None, rounds: int) -> tuple[tuple[int, int], ...] | None:
+def behind(
+    at: tuple[tuple[int, int], ...] | None, rounds: int
+) -> tuple[tuple[int, int], ...] | None:
     """The position of the same step so many rounds later."""
     return (*at[:-1], (at[-1][0], at[-1][1] + rounds)) if at else at
 
@@ -73,12 +80,14 @@ def weight(event: Event) -> int:
 
 
 class Observation(NamedTuple):
-    """Everything that happened: events in order, why it stopped (one of STOPPED), final state, time taken in seconds.
+    """Everything that happened: events in order, why it stopped (one of STOPPED), final state, time
+    taken in seconds.
 
-    `regs` holds all general registers of vCPU 0 and those asked for; `memory` maps gpa to bytes, none where no memory is.
-    `detail` says more where the run did not end by itself; `unpredicted` is why a model has no prediction; `timing` is there
-    where exits were timed. `notes` say what the host put right. `exception` are the registers that tell of the last exception
-    that the guest took, where it hangs; with `again` they are of a second run (kvmscen.sent.executor.vectors).
+    `regs` holds all general registers of vCPU 0 and those asked for; `memory` maps gpa to bytes,
+    none where no memory is. `detail` says more where the run did not end by itself; `unpredicted`
+    is why a model has no prediction; `timing` is there where exits were timed. `notes` say what the
+    host put right. `exception` are the registers that tell of the last exception that the guest
+    took, where it hangs; with `again` they are of a second run (kvmscen.sent.executor.vectors).
     """
 
     stopped: str

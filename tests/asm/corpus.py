@@ -1,11 +1,12 @@
-# ruff: noqa: E501 (messages)
-"""The corpus: programs that both assemblers must make the same bytes, symbols and lines of, or whose difference has a reason here.
+"""The corpus: programs that both assemblers must make the same bytes, symbols and lines of, or
+whose difference has a reason here.
 
     python tests/asm/corpus.py                  every program: a minute
     python tests/asm/corpus.py --seed 7         others
     python tests/asm/corpus.py --show NAME      one program, by each assembler
 
-A part of it runs in the tests (test_corpus.py). Programs are drawn with a seed; those of scenarios/ stand beside them.
+A part of it runs in the tests (test_corpus.py). Programs are drawn with a seed; those of scenarios/
+stand beside them.
 """
 
 from __future__ import annotations
@@ -52,14 +53,22 @@ REASONS = (
     (
         "gnu",
         r"^(1:\s*)?ldr \w+, =\w+ - _start",
-        "GNU as wants a literal that is known when it reads it; kvmscen's front end learns the difference of two labels later",
+        "GNU as wants a literal that is known when it reads it; kvmscen's front end learns the "
+        "difference of two labels later",
     ),
     (
         "keystone",
-        r"^(1:\s*)?(ldr|str)\w* [wx](\d+|29(?=.*fp)|30(?=.*lr)), (\[(x\3|fp|lr)\], |\[(x\3|fp|lr), .*\]!)",
-        "Keystone refuses a write-back to the register that is transferred, of which GNU as warns: the program goes to GNU as",
+        r"^(1:\s*)?(ldr|str)\w* [wx](\d+|29(?=.*fp)|30(?=.*lr)), (\[(x\3|fp|lr)\], |\[(x\3|fp|lr), "
+        r".*\]!)",
+        "Keystone refuses a write-back to the register that is transferred, of which GNU as warns: "
+        "the program goes to GNU as",
     ),
-    ("keystone", r"jmp short ", "GNU as takes the long form where `short` does not reach; kvmscen takes `short` at its word"),
+    (
+        "keystone",
+        r"jmp short ",
+        "GNU as takes the long form where `short` does not reach; kvmscen takes `short` at its "
+        "word",
+    ),
 )
 BOTH = "a branch behind its limit is refused by both"
 
@@ -97,7 +106,11 @@ def places(r: random.Random, arch: str) -> tuple[Placement, ...]:
     bss = 0x1004 if arch == "x86_64" else 0x1008
     ways: list[list[dict[str, Any]]] = [
         [],
-        [{"name": ".text", "at": 0x2000}, {"name": ".data", "at": 0x8000}, {"name": ".bss", "at": 0xA000}],
+        [
+            {"name": ".text", "at": 0x2000},
+            {"name": ".data", "at": 0x8000},
+            {"name": ".bss", "at": 0xA000},
+        ],
         [{"name": ".data", "at": 0x5008}, {"name": ".bss", "after": ".data", "align": 16}],
         [{"name": ".data", "at": 0x3000, "load": 0x7000}],
         [{"name": ".bss", "at": bss}, {"name": ".text", "after": ".bss"}],
@@ -121,10 +134,20 @@ def of_scenarios() -> Iterator[Sample]:
             if (case.arch, case.asm.text, case.sections, macros) in seen:
                 continue
             seen.add((case.arch, case.asm.text, case.sections, macros))
-            placements = tuple(Placement(s.name, s.at, s.after, s.align, s.load, 1, 1) for s in case.sections)
+            placements = tuple(
+                Placement(s.name, s.at, s.after, s.align, s.load, 1, 1) for s in case.sections
+            )
             origin = case.memslots[0].gpa.offset if case.memslots else 0
             bits = ARCHES[case.arch].BITS[mode_of(case)]
-            yield Sample(f"{file.stem}:{case.name}", case.arch, bits, case.asm.text, placements, origin, macros)
+            yield Sample(
+                f"{file.stem}:{case.name}",
+                case.arch,
+                bits,
+                case.asm.text,
+                placements,
+                origin,
+                macros,
+            )
 
 
 def made(sample: Sample, assembler: str) -> Program | list[str]:
@@ -164,7 +187,9 @@ def compare(sample: Sample) -> list[Difference]:
         for message in said if isinstance(said, list) else ():
             number, _, text = message.partition(": ")
             statement = sample.text.split("\n")[int(number) - 1].strip()
-            out.append(Difference(sample.name, statement, f"{who} refuses: {text}", reason(who, statement)))
+            out.append(
+                Difference(sample.name, statement, f"{who} refuses: {text}", reason(who, statement))
+            )
     return out
 
 
@@ -178,12 +203,18 @@ def _bytes(sample: Sample, one: Program, other: Program) -> list[Difference]:
     moved = [key for key in mine if len(mine[key]) != len(theirs.get(key, b""))]
     if moved:
         # Whatever else differs may have moved only.
-        out = [(key[1], f"keystone {mine[key].hex()}, gnu {theirs.get(key, b'').hex()}") for key in moved]
+        out = [
+            (key[1], f"keystone {mine[key].hex()}, gnu {theirs.get(key, b'').hex()}")
+            for key in moved
+        ]
     if not out:
         for what in ("sections", "symbols", "lines"):
             if getattr(one, what) != getattr(other, what):
                 out.append((what, f"{getattr(one, what)} {getattr(other, what)}"))
-    return [Difference(sample.name, statement, what, reason("bytes", statement)) for statement, what in out]
+    return [
+        Difference(sample.name, statement, what, reason("bytes", statement))
+        for statement, what in out
+    ]
 
 
 def _statements(program: Program) -> dict[tuple[int, str, int], bytes]:
@@ -206,11 +237,15 @@ def _data(program: Program, at: int, size: int) -> bytes:
 
 def reason(who: str, statement: str) -> str:
     """Why a difference is well, empty where nobody knows."""
-    return next((why for whom, pattern, why in REASONS if whom == who and re.search(pattern, statement)), "")
+    return next(
+        (why for whom, pattern, why in REASONS if whom == who and re.search(pattern, statement)), ""
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--part", type=int, default=1, help="every so many programs only")
     parser.add_argument("--show", metavar="NAME", help="one program, by each assembler")
@@ -220,14 +255,21 @@ def main() -> None:
         show(next(sample for sample in everything if sample.name == options.show))
         return
     with ProcessPoolExecutor(max_workers=os.cpu_count(), mp_context=SPAWN) as pool:
-        found = [difference for many in pool.map(compare, everything, chunksize=20) for difference in many]
+        found = [
+            difference
+            for many in pool.map(compare, everything, chunksize=20)
+            for difference in many
+        ]
     unknown = [difference for difference in found if not difference.reason]
     for difference in unknown:
         print(f"{difference.sample}: {difference.statement}\n    {difference.what[:300]}")
-    for why, count in Counter(difference.reason for difference in found if difference.reason).most_common():
+    for why, count in Counter(
+        difference.reason for difference in found if difference.reason
+    ).most_common():
         print(f"{count} statements differ: {why}")
     print(
-        f"{len(everything)} programs, {len({d.sample for d in found})} with a known difference or an unknown, {len(unknown)} unknown"
+        f"{len(everything)} programs, {len({d.sample for d in found})} with a known difference or "
+        f"an unknown, {len(unknown)} unknown"
     )
     raise SystemExit(bool(unknown))
 
@@ -241,7 +283,10 @@ def show(sample: Sample) -> None:
             print("\n".join(result))
         else:
             for line in result.lines:
-                print(f"{line.gpa:#8x} {_data(result, line.gpa, line.size).hex():24} {line.line:4} {line.text}")
+                print(
+                    f"{line.gpa:#8x} {_data(result, line.gpa, line.size).hex():24} {line.line:4} "
+                    f"{line.text}"
+                )
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 # ruff: noqa: SIM905, E501 (lists as text)
-"""arm64 statements for the corpus: each function draws one, with all addressing modes of loads and stores."""
+"""arm64 statements for the corpus: each function draws one, with all addressing modes of loads and
+stores.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,11 @@ _CONDITIONS = "eq ne cs hs cc lo mi pl vs vc hi ls ge lt gt le".split(" ")
 
 
 def _x(r: random.Random) -> str:
-    return r.choice(["x", "X"] if r.random() < 0.02 else ["x"]) + str(r.randrange(31)) if r.random() < 0.93 else "xzr"
+    return (
+        r.choice(["x", "X"] if r.random() < 0.02 else ["x"]) + str(r.randrange(31))
+        if r.random() < 0.93
+        else "xzr"
+    )
 
 
 def _w(r: random.Random) -> str:
@@ -20,7 +26,11 @@ def _w(r: random.Random) -> str:
 
 
 def _base(r: random.Random) -> str:
-    return r.choice(["sp", f"x{r.randrange(31)}", "fp", "lr"]) if r.random() < 0.3 else f"x{r.randrange(31)}"
+    return (
+        r.choice(["sp", f"x{r.randrange(31)}", "fp", "lr"])
+        if r.random() < 0.3
+        else f"x{r.randrange(31)}"
+    )
 
 
 def _number(r: random.Random, value: int) -> str:
@@ -71,8 +81,13 @@ def _memory(r: random.Random, shift: int, index: bool = True) -> str:
     if mode == 6:
         return f"[{base}, x{r.randrange(31)}]"
     if mode == 7:
-        return f"[{base}, x{r.randrange(31)}, {r.choice(['lsl', 'sxtx'])} #{r.choice([0, shift]) if shift else 0}]"
-    return f"[{base}, w{r.randrange(31)}, {r.choice(['uxtw', 'sxtw'])}{r.choice(['', f' #{shift}'])}]"
+        return (
+            f"[{base}, x{r.randrange(31)}, {r.choice(['lsl', 'sxtx'])} "
+            f"#{r.choice([0, shift]) if shift else 0}]"
+        )
+    return (
+        f"[{base}, w{r.randrange(31)}, {r.choice(['uxtw', 'sxtw'])}{r.choice(['', f' #{shift}'])}]"
+    )
 
 
 def single(r: random.Random) -> str:
@@ -92,14 +107,32 @@ def unscaled(r: random.Random) -> str:
             for verb in ("ld", "st")
             for kind, x in (("ur", _x), ("ur", _w), ("urb", _w), ("urh", _w), ("tr", _x))
         ]
-        + [("ldursb", _x), ("ldursh", _w), ("ldursw", _x), ("ldtrsw", _x), ("sttrb", _w), ("ldtrh", _w)]
+        + [
+            ("ldursb", _x),
+            ("ldursh", _w),
+            ("ldursw", _x),
+            ("ldtrsw", _x),
+            ("sttrb", _w),
+            ("ldtrh", _w),
+        ]
     )
-    return f"{name} {register(r)}, [{_base(r)}{r.choice(['', ', ' + _number(r, r.randrange(-256, 256))])}]"
+    return (
+        f"{name} {register(r)}, "
+        f"[{_base(r)}{r.choice(['', ', ' + _number(r, r.randrange(-256, 256))])}]"
+    )
 
 
 def pair(r: random.Random) -> str:
     name, register, shift = r.choice(
-        [("ldp", _x, 3), ("stp", _x, 3), ("ldp", _w, 2), ("stp", _w, 2), ("ldpsw", _x, 2), ("ldnp", _x, 3), ("stnp", _w, 2)]
+        [
+            ("ldp", _x, 3),
+            ("stp", _x, 3),
+            ("ldp", _w, 2),
+            ("stp", _w, 2),
+            ("ldpsw", _x, 2),
+            ("ldnp", _x, 3),
+            ("stnp", _w, 2),
+        ]
     )
     base, offset = _base(r), r.choice([-64, -1, 0, 1, 63, r.randrange(-64, 64)]) << shift
     one, two = r.sample(range(29), 2)
@@ -118,7 +151,9 @@ def vector_pair(r: random.Random) -> str:
     one, two = r.sample(range(32), 2)
     offset = r.randrange(-64, 64) << shift
     base = _base(r)
-    mode = r.choice([f"[{base}]", f"[{base}, #{offset}]", f"[{base}, #{offset}]!", f"[{base}], #{offset}"])
+    mode = r.choice(
+        [f"[{base}]", f"[{base}, #{offset}]", f"[{base}, #{offset}]!", f"[{base}], #{offset}"]
+    )
     return f"{r.choice(['ldp', 'stp'])} {letter}{one}, {letter}{two}, {mode}"
 
 
@@ -138,7 +173,10 @@ def exclusive(r: random.Random) -> str:
     if kind == 3:
         return f"{r.choice(['stxp', 'stlxp'])} {status}, x11, x12, [{base}]"
     order = r.choice(["", "a", "l", "al"])
-    return f"{r.choice(['ldadd', 'ldset', 'ldclr', 'ldeor', 'swp', 'ldsmax', 'ldumin', 'cas'])}{order}{size} {rest}, {rest}, [{base}]"
+    return (
+        f"{r.choice(['ldadd', 'ldset', 'ldclr', 'ldeor', 'swp', 'ldsmax', 'ldumin', 'cas'])}{order}{size} "
+        f"{rest}, {rest}, [{base}]"
+    )
 
 
 def structure(r: random.Random) -> str:
@@ -155,9 +193,24 @@ def literal(r: random.Random) -> str:
     register = r.choice([_x, _w])(r)
     label = r.choice(LABELS)
     if register[0] in "wW" or r.random() < 0.5:
-        value = r.choice(["0", "5", "0x12345678", "-1", "0xffffffff", "here - _start", "'a'", "1 << 20", "~7", "N * 4"])
+        value = r.choice(
+            [
+                "0",
+                "5",
+                "0x12345678",
+                "-1",
+                "0xffffffff",
+                "here - _start",
+                "'a'",
+                "1 << 20",
+                "~7",
+                "N * 4",
+            ]
+        )
     else:
-        value = r.choice([label, f"{label} + 8", f"{label} - 4", "0x1122334455667788", "-2", "_start", "end"])
+        value = r.choice(
+            [label, f"{label} + 8", f"{label} - 4", "0x1122334455667788", "-2", "_start", "end"]
+        )
     return f"ldr {register}, ={value}"
 
 
@@ -167,12 +220,25 @@ def literal_vector(r: random.Random) -> str:
 
 def near_label(r: random.Random) -> str:
     label = r.choice(("here", "there", "end"))
-    name = r.choice(["b", "bl", "b." + r.choice(_CONDITIONS), "b" + r.choice(_CONDITIONS), "cbz", "cbnz", "tbz", "tbnz", "adr"])
+    name = r.choice(
+        [
+            "b",
+            "bl",
+            "b." + r.choice(_CONDITIONS),
+            "b" + r.choice(_CONDITIONS),
+            "cbz",
+            "cbnz",
+            "tbz",
+            "tbnz",
+            "adr",
+        ]
+    )
     if name in ("cbz", "cbnz"):
         return f"{name} {r.choice([_x, _w])(r)}, {label}"
     if name in ("tbz", "tbnz"):
         return (
-            f"{name} {r.choice([f'x{r.randrange(31)}, #{r.randrange(64)}', f'w{r.randrange(31)}, #{r.randrange(32)}'])}, {label}"
+            f"{name} {r.choice([f'x{r.randrange(31)}, #{r.randrange(64)}', f'w{r.randrange(31)}, #{r.randrange(32)}'])}, "
+            f"{label}"
         )
     if name == "adr":
         return f"adr x{r.randrange(31)}, {label}{r.choice(['', ' + 1', ' - 3'])}"
@@ -184,7 +250,11 @@ def page(r: random.Random) -> str:
     n, size = r.randrange(31), r.choice(["", "8", "0x10"])
     sum_ = f"{label} + {size}" if size else label
     return f"adrp x{n}, {sum_}; " + r.choice(
-        [f"add x{n}, x{n}, :lo12:{sum_}", f"add x{n}, x{n}, #:lo12:{sum_}", f"ldrb w{n}, [x{n}, #:lo12:{sum_}]"]
+        [
+            f"add x{n}, x{n}, :lo12:{sum_}",
+            f"add x{n}, x{n}, #:lo12:{sum_}",
+            f"ldrb w{n}, [x{n}, #:lo12:{sum_}]",
+        ]
     )
 
 
@@ -195,12 +265,18 @@ def arithmetic(r: random.Random) -> str:
     letter = "x" if register is _x else "w"
     one, two = f"{letter}{r.randrange(31)}", f"{letter}{r.randrange(31)}"
     if kind == 0:
-        return f"{name} {one}, {two}, {_number(r, r.choice([0, 1, 4095, r.randrange(4096), r.randrange(4096) << 12]))}"
+        return (
+            f"{name} {one}, {two}, "
+            f"{_number(r, r.choice([0, 1, 4095, r.randrange(4096), r.randrange(4096) << 12]))}"
+        )
     if kind == 1:
         return f"{name} {one}, {two}, {register(r)}{_shifted(r, 'lsl lsr asr')}"
     if kind == 2 and letter == "x":
         extend = r.choice(_EXTENDS)
-        return f"{name} {one}, {r.choice([two, 'sp'])}, {'x' if extend[3] == 'x' else 'w'}{r.randrange(31)}, {extend} #{r.randrange(5)}"
+        return (
+            f"{name} {one}, {r.choice([two, 'sp'])}, "
+            f"{'x' if extend[3] == 'x' else 'w'}{r.randrange(31)}, {extend} #{r.randrange(5)}"
+        )
     if kind == 3:
         return f"{r.choice(['cmp', 'cmn'])} {one}, {_number(r, r.randrange(4096))}"
     return f"{name} {one}, {two}, {letter}{r.randrange(31)}"
@@ -234,7 +310,10 @@ def move(r: random.Random) -> str:
         return f"mov {register}, #-{r.randrange(1, 65536)}"
     if kind == 2:
         shift = r.choice([0, 16] if bits == 32 else [0, 16, 32, 48])
-        return f"{r.choice(['movz', 'movk', 'movn'])} {register}, #{r.randrange(65536):#x}, lsl #{shift}"
+        return (
+            f"{r.choice(['movz', 'movk', 'movn'])} {register}, #{r.randrange(65536):#x}, lsl "
+            f"#{shift}"
+        )
     return f"mov {register}, {letter}{r.randrange(31)}"
 
 
@@ -245,12 +324,17 @@ def field(r: random.Random) -> str:
     width = r.randrange(1, bits - low + 1)
     return r.choice(
         [
-            f"{r.choice(['ubfx', 'sbfx', 'bfi', 'bfxil', 'ubfiz', 'sbfiz'])} {one}, {two}, #{low}, #{width}",
+            f"{r.choice(['ubfx', 'sbfx', 'bfi', 'bfxil', 'ubfiz', 'sbfiz'])} {one}, {two}, #{low}, "
+            f"#{width}",
             f"{r.choice(['lsl', 'lsr', 'asr', 'ror'])} {one}, {two}, #{low}",
-            f"{r.choice(['lsl', 'lsr', 'asr', 'ror', 'udiv', 'sdiv', 'mul', 'mneg'])} {one}, {two}, {three}",
-            f"{r.choice(['clz', 'cls', 'rbit', 'rev', 'rev16', 'mvn', 'neg', 'negs'])} {one}, {two}",
-            f"{r.choice(['csel', 'csinc', 'csinv', 'csneg'])} {one}, {two}, {three}, {r.choice(_CONDITIONS)}",
-            f"{r.choice(['ccmp', 'ccmn'])} {one}, {r.choice([two, f'#{r.randrange(32)}'])}, #{r.randrange(16)}, {r.choice(_CONDITIONS)}",
+            f"{r.choice(['lsl', 'lsr', 'asr', 'ror', 'udiv', 'sdiv', 'mul', 'mneg'])} {one}, "
+            f"{two}, {three}",
+            f"{r.choice(['clz', 'cls', 'rbit', 'rev', 'rev16', 'mvn', 'neg', 'negs'])} {one}, "
+            f"{two}",
+            f"{r.choice(['csel', 'csinc', 'csinv', 'csneg'])} {one}, {two}, {three}, "
+            f"{r.choice(_CONDITIONS)}",
+            f"{r.choice(['ccmp', 'ccmn'])} {one}, {r.choice([two, f'#{r.randrange(32)}'])}, "
+            f"#{r.randrange(16)}, {r.choice(_CONDITIONS)}",
             f"{r.choice(['madd', 'msub'])} {one}, {two}, {three}, {one}",
             f"extr {one}, {two}, {three}, #{low}",
             f"{r.choice(['cset', 'csetm'])} {one}, {r.choice(_CONDITIONS)}",
@@ -260,9 +344,12 @@ def field(r: random.Random) -> str:
 
 def system(r: random.Random) -> str:
     return r.choice(
-        "nop|wfi|wfe|sev|yield|isb|dsb sy|dsb ishst|dmb ish|dmb oshld|svc #0|hvc #3|smc #0xffff|brk #1|eret|ret|ret x5|br x9|blr x17|"
-        "mrs x0, sctlr_el1|msr vbar_el1, x3|msr daifset, #15|mrs x4, mpidr_el1|dc civac, x0|tlbi vmalle1|ic iallu|at s1e1w, x2|clrex|"
-        "hint #6|mrs x1, cntvct_el0|msr spsel, #0|msr tpidr_el0, xzr|mrs x3, s3_3_c13_c0_2|dc zva, x9|hlt #7".split("|")
+        "nop|wfi|wfe|sev|yield|isb|dsb sy|dsb ishst|dmb ish|dmb oshld|svc #0|hvc #3|smc "
+        "#0xffff|brk #1|eret|ret|ret x5|br x9|blr x17|"
+        "mrs x0, sctlr_el1|msr vbar_el1, x3|msr daifset, #15|mrs x4, mpidr_el1|dc civac, x0|tlbi "
+        "vmalle1|ic iallu|at s1e1w, x2|clrex|"
+        "hint #6|mrs x1, cntvct_el0|msr spsel, #0|msr tpidr_el0, xzr|mrs x3, s3_3_c13_c0_2|dc zva, "
+        "x9|hlt #7".split("|")
     )
 
 
@@ -283,7 +370,8 @@ def data(r: random.Random) -> str:
             f".zero {r.randrange(9)}",
             f".skip {r.randrange(9)}, {r.randrange(256)}",
             f".fill {r.randrange(5)}, {r.choice([1, 2, 4, 8])}, {r.randrange(1 << 31):#x}",
-            f".quad ({r.randrange(99)} << {r.randrange(60)}) | 1, {r.randrange(99)} * 3 % 7 - 2, 1 + 2 | 4 ^ 1",
+            f".quad ({r.randrange(99)} << {r.randrange(60)}) | 1, {r.randrange(99)} * 3 % 7 - 2, 1 "
+            f"+ 2 | 4 ^ 1",
             ".rept 3\n.byte 1, 2\n.endr",
             f".equ K{r.randrange(9)}, {r.randrange(99)}",
             ".byte N, N == 3, N < 2, !N, N && 2",
@@ -310,11 +398,20 @@ def program(r: random.Random) -> str:
         if index == count // 3:
             lines.append("here:")
         if index == 2 * count // 3:
-            lines += r.choice([["there: nop"], ["there:"], ["    b 1f", "    .ltorg", "1:", "there:"]])
+            lines += r.choice(
+                [["there: nop"], ["there:"], ["    b 1f", "    .ltorg", "1:", "there:"]]
+            )
         if r.random() < 0.12:
-            lines += ["1: " + r.choice(INSTRUCTIONS)(r), f"    {r.choice(['b', 'cbz x1,', 'b.ne', 'tbz w2, #3,'])} 1b"]
+            lines += [
+                "1: " + r.choice(INSTRUCTIONS)(r),
+                f"    {r.choice(['b', 'cbz x1,', 'b.ne', 'tbz w2, #3,'])} 1b",
+            ]
         elif r.random() < 0.06:
-            lines += [f"    {r.choice(['b', 'cbnz w1,', 'b.lt'])} 2f", "    " + r.choice(INSTRUCTIONS)(r), "2:"]
+            lines += [
+                f"    {r.choice(['b', 'cbnz w1,', 'b.lt'])} 2f",
+                "    " + r.choice(INSTRUCTIONS)(r),
+                "2:",
+            ]
         elif r.random() < 0.05:
             lines += [
                 "    b 3f",
@@ -328,10 +425,14 @@ def program(r: random.Random) -> str:
     lines += ["end: ret"]
     if r.random() < 0.3:
         lines.append("    .ltorg")
-    lines += [".data", "cell: .quad 1", "array:"] + ["    " + data(r) for _ in range(r.randrange(1, 5))]
+    lines += [".data", "cell: .quad 1", "array:"] + [
+        "    " + data(r) for _ in range(r.randrange(1, 5))
+    ]
     lines += [r.choice([".bss", '.section .bss, "aw", %nobits']), "far_away: .skip 24"]
     if r.random() < 0.4:
-        lines += [".section .rodata", f".balign {r.choice([1, 4, 16, 64])}"] + [data(r) for _ in range(r.randrange(1, 4))]
+        lines += [".section .rodata", f".balign {r.choice([1, 4, 16, 64])}"] + [
+            data(r) for _ in range(r.randrange(1, 4))
+        ]
     if r.random() < 0.2:
         lines += [_section(r), data(r), "more: .byte 1", ".text", "    nop"]
     return "\n".join(lines) + "\n"
@@ -348,9 +449,19 @@ def limits() -> list[tuple[str, str]]:
         ("ldr x1,", 1 << 20),
     ):
         for distance in (reach - 4, reach):
-            out.append((f"{name} forward {distance:#x}", f"_start: {name} x\n.skip {distance - 4}\nx: nop\n"))
+            out.append(
+                (
+                    f"{name} forward {distance:#x}",
+                    f"_start: {name} x\n.skip {distance - 4}\nx: nop\n",
+                )
+            )
         for distance in (reach, reach + 4):
-            out.append((f"{name} back {distance:#x}", f"_start: nop\n.skip {distance - 4}\n{name} _start\n"))
+            out.append(
+                (
+                    f"{name} back {distance:#x}",
+                    f"_start: nop\n.skip {distance - 4}\n{name} _start\n",
+                )
+            )
     for distance in ((1 << 20) - 1, 1 << 20):
         out.append((f"adr {distance:#x}", f"_start: adr x0, x\n.skip {distance - 4}\nx: .byte 0\n"))
     return out

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 LABELS = ("cell", "array", "far_away")
 _ALU = "add or adc sbb and sub xor cmp".split(" ")
 _JCC = "jo jno jb jae je jne jbe ja js jns jp jnp jl jge jle jg jc jnc jz jnz".split(" ")
-_REGISTER = re.compile(r"([re]?(ax|[bcd]x|[sb]p|[sd]i)|[abcd][lh]|[sd]il|r\d+[bwd]?|[cd]r\d|[c-gs]s|xmm\d+)\Z")
+_REGISTER = re.compile(
+    r"([re]?(ax|[bcd]x|[sb]p|[sd]i)|[abcd][lh]|[sd]il|r\d+[bwd]?|[cd]r\d|[c-gs]s|xmm\d+)\Z"
+)
 _BYTES = ["al", "cl", "dl", "bl", "ah", "ch", "dh", "bh"]
 _NAMES = ["ax", "cx", "dx", "bx", "sp", "bp", "si", "di"]
 _SUFFIX = {8: "b", 16: "w", 32: "l", 64: "q"}
@@ -40,36 +42,70 @@ class Writer:
     def register(self, size: int) -> str:
         r = self.r
         if size == 8:
-            return r.choice([*_BYTES[:4], "sil", "dil", "r8b", "r13b"] if self.bits == 64 else _BYTES)
+            return r.choice(
+                [*_BYTES[:4], "sil", "dil", "r8b", "r13b"] if self.bits == 64 else _BYTES
+            )
         number = r.randrange(16 if self.bits == 64 else 8)
         if number >= 8:
             return f"r{number}" + {16: "w", 32: "d", 64: ""}[size]
         return {16: "", 32: "e", 64: "r"}[size] + _NAMES[number]
 
     def size(self, least: int = 8) -> int:
-        return self.r.choice([size for size in (8, 16, 32, 64) if least <= size <= max(self.bits, 32)])
+        return self.r.choice(
+            [size for size in (8, 16, 32, 64) if least <= size <= max(self.bits, 32)]
+        )
 
     def number(self, size: int) -> int:
         r = self.r
         most = 1 << min(size, 32) - 1
-        return r.choice([0, 1, -1, 127, -128, 3, r.randrange(-128, 128), r.randrange(-most, most), most - 1, -most])
+        return r.choice(
+            [
+                0,
+                1,
+                -1,
+                127,
+                -128,
+                3,
+                r.randrange(-128, 128),
+                r.randrange(-most, most),
+                most - 1,
+                -most,
+            ]
+        )
 
     def place(self) -> Memory:
         """A memory operand of every mode of addressing."""
         r = self.r
-        width = r.choice([16, 32] if self.bits == 16 else [32] if self.bits == 32 else [64, 64, 64, 32])
-        segment = r.choice(["fs", "gs", "es", "cs", "ss", "ds"] if self.bits < 64 else ["fs", "gs"]) if r.random() < 0.1 else ""
+        width = r.choice(
+            [16, 32] if self.bits == 16 else [32] if self.bits == 32 else [64, 64, 64, 32]
+        )
+        segment = (
+            r.choice(["fs", "gs", "es", "cs", "ss", "ds"] if self.bits < 64 else ["fs", "gs"])
+            if r.random() < 0.1
+            else ""
+        )
         small = r.choice(["8", "-4", "0x7f", "-0x80", "0x80", "0x1000", "-129", "N"])
         label = r.choice([*LABELS, "cell + 8", "array - 4", "cell + N"])
         displacement = r.choice(["", small, small, label])
         if width == 16:
             base, index = r.choice(
-                [("bx", "si"), ("bx", "di"), ("bp", "si"), ("bp", "di"), ("si", ""), ("di", ""), ("bp", ""), ("bx", "")]
+                [
+                    ("bx", "si"),
+                    ("bx", "di"),
+                    ("bp", "si"),
+                    ("bp", "di"),
+                    ("si", ""),
+                    ("di", ""),
+                    ("bp", ""),
+                    ("bx", ""),
+                ]
             )
             return Memory(base, index, 1, displacement, segment)
         kind = r.randrange(6)
         if kind == 0 and self.bits != 16:
-            return Memory(displacement=r.choice([label, "0x5000", "0x12345", label]), segment=segment)
+            return Memory(
+                displacement=r.choice([label, "0x5000", "0x12345", label]), segment=segment
+            )
         if kind == 1 and self.bits == 64:
             return Memory("rip", displacement=label, segment=segment)
         base = self.register(width)
@@ -92,7 +128,9 @@ class Writer:
             return f"{segment}{place.displacement}({'%' + place.base if place.base else ''}{index})"
         terms = [place.base] if place.base else []
         if place.index:
-            terms.append(place.index if place.scale == 1 and place.base else f"{place.index}*{place.scale}")
+            terms.append(
+                place.index if place.scale == 1 and place.base else f"{place.index}*{place.scale}"
+            )
         inside = " + ".join(terms)
         if place.displacement:
             negative = place.displacement.startswith("-")
@@ -164,17 +202,37 @@ def wide(w: Writer) -> str:
     if kind == 1:
         return w.line("imul", one, two, f"#{w.number(size)}", size=size)
     if kind == 2:
-        return w.line(w.r.choice(["bt", "bts", "btr", "btc"]), two, w.r.choice([one, f"#{w.r.randrange(16)}"]), size=size)
+        return w.line(
+            w.r.choice(["bt", "bts", "btr", "btc"]),
+            two,
+            w.r.choice([one, f"#{w.r.randrange(16)}"]),
+            size=size,
+        )
     if kind == 3:
-        return w.line(w.r.choice(["bsf", "bsr", "popcnt"]), one, w.r.choice([two, w.memory(w.place())]), size=size)
+        return w.line(
+            w.r.choice(["bsf", "bsr", "popcnt"]),
+            one,
+            w.r.choice([two, w.memory(w.place())]),
+            size=size,
+        )
     if kind == 4:
-        return w.line("cmov" + w.r.choice(_JCC)[1:], one, w.r.choice([two, w.memory(w.place())]), size=size)
+        return w.line(
+            "cmov" + w.r.choice(_JCC)[1:], one, w.r.choice([two, w.memory(w.place())]), size=size
+        )
     if kind == 5:
-        return w.line(w.r.choice(["shld", "shrd"]), one, two, w.r.choice(["cl", f"#{w.r.randrange(1, 31)}"]), size=size)
+        return w.line(
+            w.r.choice(["shld", "shrd"]),
+            one,
+            two,
+            w.r.choice(["cl", f"#{w.r.randrange(1, 31)}"]),
+            size=size,
+        )
     if kind == 6:
         return w.line(w.r.choice(["xchg", "xadd", "cmpxchg"]), w.memory(w.place()), two, size=size)
     return (
-        w.line("mov", one, "=" + w.r.choice([*LABELS, "cell + 4"]), size=size) if size >= 32 else w.line("bswap", w.register(32))
+        w.line("mov", one, "=" + w.r.choice([*LABELS, "cell + 4"]), size=size)
+        if size >= 32
+        else w.line("bswap", w.register(32))
     )
 
 
@@ -183,7 +241,9 @@ def extend(w: Writer) -> str:
     small = 8 if size == 16 else w.r.choice([8, 16])
     operand = w.register(small) if w.r.random() < 0.5 else w.memory(w.place(), small)
     if w.att:
-        return w.line(w.r.choice(["movz", "movs"]) + _SUFFIX[small] + _SUFFIX[size], w.register(size), operand)
+        return w.line(
+            w.r.choice(["movz", "movs"]) + _SUFFIX[small] + _SUFFIX[size], w.register(size), operand
+        )
     return w.line(w.r.choice(["movzx", "movsx"]), w.register(size), operand)
 
 
@@ -218,14 +278,30 @@ def branch(w: Writer) -> str:
     name = w.r.choice([*_JCC, "jmp", "jmp", "call", "call"])
     if w.r.random() < 0.15:
         return f"{name if name == 'call' else 'jmp'} {'*' if w.att else ''}" + (
-            ("%" if w.att else "") + w.register(w.bits) if w.r.random() < 0.5 else w.memory(w.place(), 0 if w.att else w.bits)
+            ("%" if w.att else "") + w.register(w.bits)
+            if w.r.random() < 0.5
+            else w.memory(w.place(), 0 if w.att else w.bits)
         )
     return f"{name} {label}{w.r.choice(['', '', '', ' + 2', ' - 1'])}"
 
 
 def vector(w: Writer) -> str:
     one, two = f"xmm{w.r.randrange(8)}", f"xmm{w.r.randrange(8)}"
-    name = w.r.choice(["movups", "movaps", "movdqu", "addps", "xorps", "paddd", "pxor", "mulsd", "addsd", "cvtdq2ps", "unpcklps"])
+    name = w.r.choice(
+        [
+            "movups",
+            "movaps",
+            "movdqu",
+            "addps",
+            "xorps",
+            "paddd",
+            "pxor",
+            "mulsd",
+            "addsd",
+            "cvtdq2ps",
+            "unpcklps",
+        ]
+    )
     if w.r.random() < 0.5:
         return w.line(name, one, two)
     if name.startswith("mov") and w.r.random() < 0.5:
@@ -245,7 +321,10 @@ def system(w: Writer) -> str:
             w.line("mov", w.r.choice(["cr0", "cr3", "cr4", "dr6"]), wide_name),
             w.line("mov", w.r.choice(["ds", "es", "ss", "fs", "gs"]), "ax"),
             w.line("int", f"#{w.r.randrange(256):#x}"),
-            w.line("set" + w.r.choice(_JCC)[1:], w.r.choice(["al", w.memory(w.place(), 0 if w.att else 8)])),
+            w.line(
+                "set" + w.r.choice(_JCC)[1:],
+                w.r.choice(["al", w.memory(w.place(), 0 if w.att else 8)]),
+            ),
             w.line(w.r.choice(["lgdt", "lidt", "sgdt", "sidt", "invlpg"]), w.memory(w.place())),
             "lock " + w.line("inc", w.memory(w.place(), 32), size=32),
         ]
@@ -255,7 +334,16 @@ def system(w: Writer) -> str:
 def move_wide(w: Writer) -> str:
     if w.bits < 64:
         return w.line("mov", w.register(32), f"#{w.r.randrange(1 << 32):#x}", size=32)
-    value = w.r.choice([w.r.randrange(1 << 64), w.r.randrange(1 << 32), 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF80000000, -5])
+    value = w.r.choice(
+        [
+            w.r.randrange(1 << 64),
+            w.r.randrange(1 << 32),
+            0x7FFFFFFF,
+            0x80000000,
+            0xFFFFFFFF80000000,
+            -5,
+        ]
+    )
     name = "movabs" if w.r.random() < 0.3 else "mov"
     return w.line(name, w.register(64), f"#{value:#x}")
 
@@ -276,7 +364,8 @@ def data(w: Writer) -> str:
             f".zero {r.randrange(9)}; .hword 5",
             f".skip {r.randrange(9)}, {r.randrange(256)}",
             f".fill {r.randrange(5)}, {r.choice([1, 2, 4, 8])}, {r.randrange(1 << 31):#x}",
-            f".quad ({r.randrange(99)} << {r.randrange(60)}) | 1, {r.randrange(99)} * 3 % 7 - 2, 1 + 2 | 4 ^ 1",
+            f".quad ({r.randrange(99)} << {r.randrange(60)}) | 1, {r.randrange(99)} * 3 % 7 - 2, 1 "
+            f"+ 2 | 4 ^ 1",
             ".rept 3\n.byte 1, 2\n.endr",
             f".equ C{r.randrange(9)}, {r.randrange(99)}",
             ".byte N, N == 3, N < 2, !N, N && 2",
@@ -296,7 +385,9 @@ def _section(r: random.Random) -> str:
 
 
 def program(r: random.Random, bits: int, att: bool) -> str:
-    """A whole program: code with labels and branches over a distance near 128 bytes, data in three sections."""
+    """A whole program: code with labels and branches over a distance near 128 bytes, data in three
+    sections.
+    """
     w = Writer(r, bits, att)
     lines = [".att_syntax"] if att else []
     lines += [".globl _start", ".equ N, 3", "_start:"]
@@ -305,21 +396,44 @@ def program(r: random.Random, bits: int, att: bool) -> str:
         if index == count // 3:
             lines.append("here:")
         if index == 2 * count // 3:
-            lines += r.choice([["there: nop"], ["there:"], [f"    .balign {r.choice([2, 4, 16, 32])}", "there:"]])
+            lines += r.choice(
+                [["there: nop"], ["there:"], [f"    .balign {r.choice([2, 4, 16, 32])}", "there:"]]
+            )
         if r.random() < 0.12:
-            lines += ["1: " + r.choice(INSTRUCTIONS)(w), f"    {r.choice(['jmp', 'jne', 'loop', 'call'])} 1b"]
+            lines += [
+                "1: " + r.choice(INSTRUCTIONS)(w),
+                f"    {r.choice(['jmp', 'jne', 'loop', 'call'])} 1b",
+            ]
         elif r.random() < 0.08:
             skip = f"    .skip {r.randrange(110, 132)}, 0x90"
-            lines += [f"    {r.choice(['jmp', 'jc', 'jg'])} 2f", skip, "    " + r.choice(INSTRUCTIONS)(w), "2:"]
+            lines += [
+                f"    {r.choice(['jmp', 'jc', 'jg'])} 2f",
+                skip,
+                "    " + r.choice(INSTRUCTIONS)(w),
+                "2:",
+            ]
         elif r.random() < 0.05:
-            lines += ["    jmp 3f", "    " + data(w), r.choice(["    .align 2", "    .balign 8", "    .p2align 4"]), "3:"]
+            lines += [
+                "    jmp 3f",
+                "    " + data(w),
+                r.choice(["    .align 2", "    .balign 8", "    .p2align 4"]),
+                "3:",
+            ]
         else:
-            lines.append("    " + r.choice(INSTRUCTIONS)(w) + r.choice(["", "", "", "  # a comment", "  /* here */"]))
+            lines.append(
+                "    "
+                + r.choice(INSTRUCTIONS)(w)
+                + r.choice(["", "", "", "  # a comment", "  /* here */"])
+            )
     lines += ["end: ret"]
-    lines += [".data", "cell: .quad 1", "array:"] + ["    " + data(w) for _ in range(r.randrange(1, 5))]
+    lines += [".data", "cell: .quad 1", "array:"] + [
+        "    " + data(w) for _ in range(r.randrange(1, 5))
+    ]
     lines += [r.choice([".bss", '.section .bss, "aw", @nobits']), "far_away: .skip 24"]
     if r.random() < 0.4:
-        lines += [".section .rodata", f".balign {r.choice([1, 4, 16, 64])}"] + [data(w) for _ in range(r.randrange(1, 4))]
+        lines += [".section .rodata", f".balign {r.choice([1, 4, 16, 64])}"] + [
+            data(w) for _ in range(r.randrange(1, 4))
+        ]
     if r.random() < 0.2:
         lines += [_section(r), data(w), "more: .byte 1", ".text", "    nop"]
     return "\n".join(lines) + "\n"
@@ -330,10 +444,18 @@ def limits() -> list[tuple[str, str]]:
     out = []
     for name in ("jmp", "je", "loop", "jmp short"):
         for distance in (126, 127, 128, 129):
-            out.append((f"{name} forward {distance}", f"_start: {name} x\n.skip {distance}\nx: nop\n"))
-            out.append((f"{name} back {distance}", f"_start: nop\n.skip {distance - 3}\n{name} _start\n"))
+            out.append(
+                (f"{name} forward {distance}", f"_start: {name} x\n.skip {distance}\nx: nop\n")
+            )
+            out.append(
+                (f"{name} back {distance}", f"_start: nop\n.skip {distance - 3}\n{name} _start\n")
+            )
     # A branch that grows pushes another out of reach, and so on.
     out.append(
-        ("chain", "".join(f"a{n}: jmp a{n + 12}\n.skip 9\n" for n in range(30)) + "".join(f"a{n}: nop\n" for n in range(30, 42)))
+        (
+            "chain",
+            "".join(f"a{n}: jmp a{n + 12}\n.skip 9\n" for n in range(30))
+            + "".join(f"a{n}: nop\n" for n in range(30, 42)),
+        )
     )
     return out

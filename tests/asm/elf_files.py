@@ -10,7 +10,9 @@ EM = {"x86_64": 62, "arm64": 183, "i386": 3, "riscv64": 243}
 
 @dataclass(frozen=True)
 class Part:
-    """A section, in a segment of its own where it is allocated: flags 2 are SHF_ALLOC, kind 8 is SHT_NOBITS."""
+    """A section, in a segment of its own where it is allocated: flags 2 are SHF_ALLOC, kind 8 is
+    SHT_NOBITS.
+    """
 
     name: str
     at: int = 0
@@ -52,10 +54,15 @@ class File:
                 table += struct.pack("<IIIBBH", len(strings), value, 0, info, 0, index)
             strings += name.encode() + b"\0"
         if self.symbols:
-            parts += [Part(".symtab", data=table, kind=2, flags=0), Part(".strtab", data=strings, kind=3, flags=0)]
+            parts += [
+                Part(".symtab", data=table, kind=2, flags=0),
+                Part(".strtab", data=strings, kind=3, flags=0),
+            ]
         parts.append(Part(".shstrtab", kind=3, flags=0))
         loads = [part for part in self.parts if part.flags & 2 and self.loaded]
-        offset = (64 if self.wide else 52) + (56 if self.wide else 32) * (len(loads) + len(self.segments))
+        offset = (64 if self.wide else 52) + (56 if self.wide else 32) * (
+            len(loads) + len(self.segments)
+        )
         body, headers, programs = b"", bytes(64 if self.wide else 40), b""
         for part in parts:
             start, label = offset + len(body), len(names)
@@ -66,18 +73,36 @@ class File:
             link = len(parts) - 1 if part.kind == 2 else 0
             entry = (24 if self.wide else 16) if part.kind == 2 else 0
             form = "<IIQQQQIIQQ" if self.wide else "<IIIIIIIIII"
-            headers += struct.pack(form, label, part.kind, part.flags, part.at, start, size, link, 0, 1, entry)
+            headers += struct.pack(
+                form, label, part.kind, part.flags, part.at, start, size, link, 0, 1, entry
+            )
             if part in loads:
                 load = part.at if part.load is None else part.load
-                programs += self._segment(1, start, part.at, load, len(data) if part.kind != 8 else 0, size)
+                programs += self._segment(
+                    1, start, part.at, load, len(data) if part.kind != 8 else 0, size
+                )
         programs += b"".join(self._segment(kind, 0, 0, 0, 0, 1) for kind in self.segments)
         head = b"\x7fELF" + bytes([2 if self.wide else 1, self.order, 1]) + bytes(9)
         count = len(parts) + 1 if self.sections else 0
         tables = (offset + len(body) if count else 0, 0)
         segments = len(loads) + len(self.segments)
-        sizes = (64, 56, segments, 64, count, len(parts)) if self.wide else (52, 32, segments, 40, count, len(parts))
+        sizes = (
+            (64, 56, segments, 64, count, len(parts))
+            if self.wide
+            else (52, 32, segments, 40, count, len(parts))
+        )
         form = "<HHIQQQIHHHHHH" if self.wide else "<HHIIIIIHHHHHH"
-        head += struct.pack(form, self.kind, self.machine, 1, self.entry, sizes[0], *tables, *sizes[:5], sizes[5] if count else 0)
+        head += struct.pack(
+            form,
+            self.kind,
+            self.machine,
+            1,
+            self.entry,
+            sizes[0],
+            *tables,
+            *sizes[:5],
+            sizes[5] if count else 0,
+        )
         raw = bytearray(head + programs + body + (headers if count else b""))
         for at, data in self.header.items():
             raw[at : at + len(data)] = data
@@ -92,5 +117,10 @@ class File:
 TEXT = Part(".text", 0x1000, bytes.fromhex("1f2003d5") * 4)
 DATA = Part(".data", 0x5000, b"\1\2\3\4")
 BSS = Part(".bss", 0x5004, kind=8, size=16)
-SYMBOLS = (("main", 0x1000, 0x12, 1), ("twice", 0x5000, 0, 2), ("twice", 0x5002, 0, 2), ("counter", 0x5000, 0x11, 2))
+SYMBOLS = (
+    ("main", 0x1000, 0x12, 1),
+    ("twice", 0x5000, 0, 2),
+    ("twice", 0x5002, 0, 2),
+    ("counter", 0x5000, 0x11, 2),
+)
 GOOD = File((TEXT, DATA, BSS), SYMBOLS)

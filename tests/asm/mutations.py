@@ -1,14 +1,16 @@
 # ruff: noqa: E501 (lists as text)
-"""Programs and scenarios that somebody has damaged: each assembles or is refused at a line, soon, and nothing breaks.
+"""Programs and scenarios that somebody has damaged: each assembles or is refused at a line, soon,
+and nothing breaks.
 
     python tests/asm/mutations.py                              10,000 through Keystone, about a minute
     python tests/asm/mutations.py --assembler gnu --count 2000
     python tests/asm/mutations.py --assembler both             as without a choice: what Keystone lacks goes to GNU as
     python tests/asm/mutations.py --assembler gnu --count 200000 --files 100 --workers 1
 
-One in five is a whole scenario file (`--files 5`), each of whose cases is a program: for GNU as, which is started for each, fewer of
-them take less time. The kernel's SIGPROF ends one that takes too much CPU; what is left in the folders of as and ld, and descriptors
-that stay open, are faults too.
+One in five is a whole scenario file (`--files 5`), each of whose cases is a program: for GNU as,
+which is started for each, fewer of them take less time. The kernel's SIGPROF ends one that takes
+too much CPU; what is left in the folders of as and ld, and descriptors that stay open, are faults
+too.
 
 A part of it runs in the tests (test_corpus.py).
 """
@@ -72,7 +74,17 @@ _LINES = r"""
 .section .text, "awx", @nobits
 .rept 60000
 """
-TOKENS = [*_WORDS.split(), *_LINES.strip().split("\n"), "\n", "\n\n", "\t", "\n.macro m\nm\n.endm\nm\n", "\0", "\r", "\f"]
+TOKENS = [
+    *_WORDS.split(),
+    *_LINES.strip().split("\n"),
+    "\n",
+    "\n\n",
+    "\t",
+    "\n.macro m\nm\n.endm\nm\n",
+    "\0",
+    "\r",
+    "\f",
+]
 
 
 @dataclass(frozen=True)
@@ -115,7 +127,11 @@ def mutate(r: random.Random, text: str) -> str:
     if kind in (1, 2):
         return text[:at] + r.choice(TOKENS) + text[at:]
     if kind == 3:
-        return text[:at] + chr(r.choice([r.randrange(32, 127), r.randrange(256), 0x2603, 0x1F600])) + text[at + 1 :]
+        return (
+            text[:at]
+            + chr(r.choice([r.randrange(32, 127), r.randrange(256), 0x2603, 0x1F600]))
+            + text[at + 1 :]
+        )
     if kind == 4:
         lines.insert(line, f"    {r.choice(TOKENS)} {r.choice(TOKENS)}")
     elif kind == 5:
@@ -182,12 +198,19 @@ def _refused(error: ScenarioError, one: Damaged) -> str:
     lines = one.sample.text.count("\n") + 2
     for problem in error.problems:
         # A file as a whole has line 0, such as one that is not UTF-8.
-        if not 0 < problem.line <= lines or not problem.message or "\n" in problem.message or "1987654321" in problem.message:
+        if (
+            not 0 < problem.line <= lines
+            or not problem.message
+            or "\n" in problem.message
+            or "1987654321" in problem.message
+        ):
             return f"a refusal without a place or a text: {problem}"
     return "refused" if error.problems else "a refusal without a problem"
 
 
-def run(seed: int, count: int, assembler: str | None, files: int = 5, workers: int | None = None) -> list[Outcome]:
+def run(
+    seed: int, count: int, assembler: str | None, files: int = 5, workers: int | None = None
+) -> list[Outcome]:
     """The outcomes of so many; a process that dies is an outcome too."""
     todo = ((one, assembler) for one in damaged(seed, count, files))
     out: list[Outcome] = []
@@ -198,10 +221,19 @@ def run(seed: int, count: int, assembler: str | None, files: int = 5, workers: i
 
 
 def _leaks(outcomes: list[Outcome]) -> list[Outcome]:
-    """Whether the second half had more descriptors open than the first, which is when as and ld are made ready."""
+    """Whether the second half had more descriptors open than the first, which is when as and ld are
+    made ready.
+    """
     half = len(outcomes) // 2
-    before, after = (max((one.descriptors for one in part), default=0) for part in (outcomes[:half], outcomes[half:]))
-    return [Outcome("descriptors", f"{before} before, {after} after", 0)] if after > before and half >= BATCH else []
+    before, after = (
+        max((one.descriptors for one in part), default=0)
+        for part in (outcomes[:half], outcomes[half:])
+    )
+    return (
+        [Outcome("descriptors", f"{before} before, {after} after", 0)]
+        if after > before and half >= BATCH
+        else []
+    )
 
 
 def _outcomes(jobs: list[tuple[Damaged, str | None]], workers: int) -> list[Outcome]:
@@ -213,21 +245,35 @@ def _outcomes(jobs: list[tuple[Damaged, str | None]], workers: int) -> list[Outc
         if len(jobs) == 1:
             return [Outcome(jobs[0][0].name, "the process died", 0)]
         step = -(-len(jobs) // 10)
-        return [one for at in range(0, len(jobs), step) for one in _outcomes(jobs[at : at + step], workers)]
+        return [
+            one
+            for at in range(0, len(jobs), step)
+            for one in _outcomes(jobs[at : at + step], workers)
+        ]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--count", type=int, default=10000)
     parser.add_argument("--assembler", choices=("keystone", "gnu", "both"), default="keystone")
-    parser.add_argument("--files", type=int, default=5, metavar="N", help="one in N is a whole file (5)")
-    parser.add_argument("--workers", type=int, metavar="N", help="processes at a time, as many as CPUs if not given")
-    parser.add_argument("--show", type=int, metavar="NUMBER", help="print the text of one and what comes of it")
+    parser.add_argument(
+        "--files", type=int, default=5, metavar="N", help="one in N is a whole file (5)"
+    )
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="processes at a time, as many as CPUs if not given"
+    )
+    parser.add_argument(
+        "--show", type=int, metavar="NUMBER", help="print the text of one and what comes of it"
+    )
     options = parser.parse_args()
     assembler = None if options.assembler == "both" else options.assembler
     if options.show is not None:
-        (one,) = itertools.islice(damaged(options.seed, options.show + 1, options.files), options.show, None)
+        (one,) = itertools.islice(
+            damaged(options.seed, options.show + 1, options.files), options.show, None
+        )
         print(one.sample.text, one.sample.arch, one.sample.bits, one.sample.placements)
         print(outcome((one, assembler)))
         return
@@ -239,9 +285,11 @@ def main() -> None:
     slowest = max(outcomes, key=lambda one: one.seconds)
     counts = Counter(one.what for one in outcomes)
     print(
-        f"{len(outcomes)} through {options.assembler}: {counts['made']} assembled, {counts['refused']} refused, {len(wrong)} wrong; "
+        f"{len(outcomes)} through {options.assembler}: {counts['made']} assembled, "
+        f"{counts['refused']} refused, {len(wrong)} wrong; "
         f"the slowest, {slowest.name}, took {slowest.seconds:.2f} s of CPU; "
-        f"{time.monotonic() - start:.0f} s in all, {max(one.descriptors for one in outcomes)} descriptors open at most"
+        f"{time.monotonic() - start:.0f} s in all, {max(one.descriptors for one in outcomes)} "
+        f"descriptors open at most"
     )
     raise SystemExit(bool(wrong))
 

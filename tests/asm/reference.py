@@ -32,13 +32,17 @@ def link(arch: str, bits: int, text: str, places: dict[str, int]) -> dict[str, b
         text = ".intel_syntax noprefix\n" + text
     if bits == 16:
         text = ".code16\n" + text
-    flags = ["-march=armv8.6-a+memtag+sb"] if arch == "arm64" else ["--64" if bits == 64 else "--32"]
+    flags = (
+        ["-march=armv8.6-a+memtag+sb"] if arch == "arm64" else ["--64" if bits == 64 else "--32"]
+    )
     emulation = [] if arch == "arm64" else ["-m", "elf_x86_64" if bits == 64 else "elf_i386"]
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
         (base / "a.s").write_text(text + "\n")
         script = "".join(f"{name} {at:#x} : {{ *({name}) }}\n" for name, at in places.items())
-        (base / "a.ld").write_text("SECTIONS {\n" + script + "/DISCARD/ : { *(.note.gnu.property) }\n}\n")
+        (base / "a.ld").write_text(
+            "SECTIONS {\n" + script + "/DISCARD/ : { *(.note.gnu.property) }\n}\n"
+        )
         _run([prefix + "as", *flags, "-o", base / "a.o", base / "a.s"])
         _run([prefix + "ld", *emulation, "-T", base / "a.ld", "-o", base / "a.elf", base / "a.o"])
         result = {}
@@ -56,10 +60,19 @@ def each(bits: int, lines: list[str]) -> list[bytes | None]:
     head = ".intel_syntax noprefix" + f"; .code{bits}" * (bits != 64) + "\n"
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
-        command = [prefix + "as", "--64", *(["-mtune=generic32"] * (bits != 64)), "-o", str(base / "a.o"), str(base / "a.s")]
+        command = [
+            prefix + "as",
+            "--64",
+            *(["-mtune=generic32"] * (bits != 64)),
+            "-o",
+            str(base / "a.o"),
+            str(base / "a.s"),
+        ]
 
         def run(chosen: list[int]) -> str:
-            body = "".join(f'.ascii "<<"; .long {index}; .ascii ">>"\n{lines[index]}\n' for index in chosen)
+            body = "".join(
+                f'.ascii "<<"; .long {index}; .ascii ">>"\n{lines[index]}\n' for index in chosen
+            )
             (base / "a.s").write_text(head + body)
             return subprocess.run(command, capture_output=True, text=True, check=False).stderr
 
@@ -75,5 +88,7 @@ def each(bits: int, lines: list[str]) -> list[bytes | None]:
 
 
 def _run(command: list[object]) -> None:
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr

@@ -26,7 +26,10 @@ _SETTINGS = settings(max_examples=250, deadline=2000, suppress_health_check=[Hea
 
 
 @_SETTINGS
-@given(st.sampled_from([("arm64", 64), ("x86_64", 64), ("x86_64", 32), ("x86_64", 16)]), _PIECES | st.text(max_size=80))
+@given(
+    st.sampled_from([("arm64", 64), ("x86_64", 64), ("x86_64", 32), ("x86_64", 16)]),
+    _PIECES | st.text(max_size=80),
+)
 def test_text(machine: tuple[str, int], text: str) -> None:
     try:
         program = assemble(*machine, Source("s", text), [], 0x1000)
@@ -38,8 +41,16 @@ def test_text(machine: tuple[str, int], text: str) -> None:
 
 _LINES = st.lists(
     st.tuples(
-        st.sampled_from("mov add jmp jne call push ldr str .quad .space .align .org .set .byte b cbz adr lea loop".split()),
-        st.lists(st.sampled_from("x0 eax rax a b . 1 5 300 -1 [a] [x1] [rbx+a] a-b b-a .-a #a #4 =a 1<<40".split()), max_size=3),
+        st.sampled_from(
+            "mov add jmp jne call push ldr str .quad .space .align .org .set .byte b cbz adr lea "
+            "loop".split()
+        ),
+        st.lists(
+            st.sampled_from(
+                "x0 eax rax a b . 1 5 300 -1 [a] [x1] [rbx+a] a-b b-a .-a #a #4 =a 1<<40".split()
+            ),
+            max_size=3,
+        ),
         st.sampled_from(["", "a: ", "b: ", "1: "]),
     ),
     max_size=12,
@@ -48,7 +59,9 @@ _LINES = st.lists(
 
 @_SETTINGS
 @given(st.sampled_from([("arm64", 64), ("x86_64", 64), ("x86_64", 32), ("x86_64", 16)]), _LINES)
-def test_lines_that_are_nearly_right(machine: tuple[str, int], lines: list[tuple[str, list[str], str]]) -> None:
+def test_lines_that_are_nearly_right(
+    machine: tuple[str, int], lines: list[tuple[str, list[str], str]]
+) -> None:
     text = "\n".join(f"{label}{word} {', '.join(operands)}" for word, operands, label in lines)
     try:
         assemble(*machine, Source("s", text), [Placement(".text", 0x1000)], 0)

@@ -1,4 +1,6 @@
-"""Parts of the corpus by both assemblers, and of the damaged sources; the whole: `python tests/asm/corpus.py`, mutations.py."""
+"""Parts of the corpus by both assemblers, and of the damaged sources; the whole: `python
+tests/asm/corpus.py`, mutations.py.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +14,18 @@ from kvmscen.asm import Program
 SAMPLES = list(corpus.samples(part=15))
 
 
-@pytest.mark.parametrize("kind", ["arm64", "x64", "x32", "x16", ":"], ids=["arm64", "x64", "x32", "x16", "scenarios"])
+@pytest.mark.parametrize(
+    "kind", ["arm64", "x64", "x32", "x16", ":"], ids=["arm64", "x64", "x32", "x16", "scenarios"]
+)
 def test_both_assemblers_make_the_same(kind: str) -> None:
     pytest.importorskip("keystone")
     reference.tools("arm64")
     reference.tools("x86_64")
-    chosen = [sample for sample in SAMPLES if (":" in sample.name if kind == ":" else sample.name.startswith(kind))]
+    chosen = [
+        sample
+        for sample in SAMPLES
+        if (":" in sample.name if kind == ":" else sample.name.startswith(kind))
+    ]
     assert len(chosen) >= 25
     found = [difference for sample in chosen for difference in corpus.compare(sample)]
     assert [difference for difference in found if not difference.reason] == []
@@ -44,7 +52,10 @@ def test_marks_change_no_byte() -> None:
         places = {section.name: section.gpa for section in program.sections}
         wanted = reference.link(sample.arch, sample.bits, sample.text, places)
         for section in program.sections:
-            assert section.nobits or section.data == wanted[section.name], (sample.name, section.name)
+            assert section.nobits or section.data == wanted[section.name], (
+                sample.name,
+                section.name,
+            )
 
 
 @pytest.mark.parametrize(("assembler", "count"), [("keystone", 300), ("gnu", 150)])

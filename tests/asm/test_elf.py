@@ -36,7 +36,11 @@ def test_sections_symbols_and_entry() -> None:
     ]
     # What two files have one of their own is nobody's.
     assert {name for name in program.symbols if name[0] != "_"} == {"main", "counter"}
-    assert (program.entry, program.symbols["_start"], program.symbols["__bss_end"]) == (0x1000, 0x1000, 0x5014)
+    assert (program.entry, program.symbols["_start"], program.symbols["__bss_end"]) == (
+        0x1000,
+        0x1000,
+        0x5014,
+    )
     assert program.lines == (
         Line(0x1000, 16, 0, "main"),
         Line(0x5000, 2, 0, "counter"),
@@ -52,15 +56,25 @@ def test_the_entry_is_that_of_the_header() -> None:
 
 def test_bytes_are_loaded_at_the_physical_address() -> None:
     program = read(File((TEXT, replace(DATA, load=0x2000))).build())
-    assert [(s.name, s.gpa, s.load) for s in program.sections] == [(".text", 0x1000, 0x1000), (".data", 0x5000, 0x2000)]
+    assert [(s.name, s.gpa, s.load) for s in program.sections] == [
+        (".text", 0x1000, 0x1000),
+        (".data", 0x5000, 0x2000),
+    ]
     assert program.symbols["__data_load"] == 0x2000
 
 
 def test_what_is_not_for_the_guest_is_left_out() -> None:
-    parts = (TEXT, Part(".note.gnu.build-id", 0x400000, b"note", kind=7), Part(".comment", 0, b"gcc", flags=0))
-    assert [s.name for s in read(File((*parts, Part(".tbss", 0x1000, kind=8, flags=0x402, size=8))).build()).sections] == [
-        ".text"
-    ]
+    parts = (
+        TEXT,
+        Part(".note.gnu.build-id", 0x400000, b"note", kind=7),
+        Part(".comment", 0, b"gcc", flags=0),
+    )
+    assert [
+        s.name
+        for s in read(
+            File((*parts, Part(".tbss", 0x1000, kind=8, flags=0x402, size=8))).build()
+        ).sections
+    ] == [".text"]
 
 
 def test_without_sections_the_segments_count() -> None:
@@ -78,12 +92,20 @@ def test_32_bit_code_comes_in_either_class() -> None:
         assert read(raw, arch="x86_64", bits=32).symbols["counter"] == 0x5000
         assert read(raw, arch="x86_64", bits=16).entry == 0x1000
     narrow = File((TEXT,), machine=EM["i386"], wide=False).build()
-    assert problem(narrow, arch="x86_64") == "s.yaml:3:6: `a.elf` is for i386, the scenario for x86_64 in long mode"
+    assert (
+        problem(narrow, arch="x86_64")
+        == "s.yaml:3:6: `a.elf` is for i386, the scenario for x86_64 in long mode"
+    )
 
 
 def test_sections_may_say_again_where_they_are() -> None:
     raw = File((TEXT, replace(DATA, load=0x2000), BSS)).build()
-    read(raw, Placement(".text", 0x1000), Placement(".data", 0x5000, load=0x2000), Placement(".bss", after=".data", align=4))
+    read(
+        raw,
+        Placement(".text", 0x1000),
+        Placement(".data", 0x5000, load=0x2000),
+        Placement(".bss", after=".data", align=4),
+    )
     read(raw, Placement(".rodata", 0x9000))
 
     def said(placement: Placement) -> str:
@@ -94,9 +116,17 @@ def test_sections_may_say_again_where_they_are() -> None:
     assert said(Placement(".text", 0x2000)) == f"{text}, it is not at 0x2000: {remedy}"
     assert said(Placement(".text", after=".data")) == f"{text}, it is not behind .data: {remedy}"
     assert said(Placement(".text", after=".gone")) == f"{text}, it is not behind .gone: {remedy}"
-    assert said(Placement(".text", align=0x2000)) == f"{text}, it is not aligned to 0x2000: {remedy}"
-    assert said(Placement(".text", load=0x3000)) == f"{text}, it is loaded at 0x1000, not at 0x3000: {remedy}"
-    assert said(Placement("mine", 0)) == "s.yaml:9:3: section mine is not there: the executable has .text, .data, .bss"
+    assert (
+        said(Placement(".text", align=0x2000)) == f"{text}, it is not aligned to 0x2000: {remedy}"
+    )
+    assert (
+        said(Placement(".text", load=0x3000))
+        == f"{text}, it is loaded at 0x1000, not at 0x3000: {remedy}"
+    )
+    assert (
+        said(Placement("mine", 0))
+        == "s.yaml:9:3: section mine is not there: the executable has .text, .data, .bss"
+    )
 
 
 def words(count: int) -> tuple[Part, ...]:
@@ -119,30 +149,46 @@ def words(count: int) -> tuple[Part, ...]:
         (replace(GOOD, machine=22).build(), "is for S390, the scenario for arm64"),
         (replace(GOOD, wide=False).build(), "is for 32-bit arm64, the scenario for arm64"),
         (replace(GOOD, order=2).build(), "is big-endian, arm64 is little-endian here"),
-        (replace(GOOD, kind=1).build(), "is not linked yet: link it, as with ld -Ttext 0x1000 -Tdata 0x5000"),
-        (replace(GOOD, kind=3).build(), "is a shared object or a position-independent executable: link it with -static"),
+        (replace(GOOD, kind=1).build(), "is not linked yet: link it, as with ld -Ttext 0x1000 "
+                                        "-Tdata 0x5000"),
+        (replace(GOOD, kind=3).build(), "is a shared object or a position-independent executable: "
+                                        "link it with -static"),
         (replace(GOOD, kind=4).build(), "is a core dump"),
         (replace(GOOD, kind=0xFE00).build(), "is of the type"),
-        (replace(GOOD, segments=(3,)).build(), "is dynamically linked, and nothing loads libraries in the guest"),
+        (replace(GOOD, segments=(3,)).build(), "is dynamically linked, and nothing loads libraries "
+                                               "in the guest"),
         (replace(GOOD, segments=(2,)).build(), "is dynamically linked"),
         (replace(GOOD, segments=(0,) * 300).build(), "has more than 4096 sections or 256 segments"),
-        (replace(GOOD, header={60: b"\xff\xff"}).build(), "has more than 4096 sections or 256 segments"),
+        (replace(GOOD, header={60: b"\xff\xff"}).build(), "has more than 4096 sections or 256 "
+                                                          "segments"),
         (replace(GOOD, header={58: b"\1\0"}).build(), "its table of sections is not all there"),
         (replace(GOOD, header={62: b"\x77\0"}).build(), "is damaged"),
         (replace(GOOD, header={40: b"\xff" * 8}).build(), "is damaged"),
         (replace(GOOD, header={32: b"\xff" * 8}).build(), "is damaged"),
-        (File((Part("x" * 2000, 0, b"1"),)).build(), "a name in it has no end, or more than 1024 characters"),
-        (File((TEXT,), (("y" * 2000, 0, 0x12, 1),)).build(), "a name in it has no end, or more than 1024 characters"),
+        (File((Part("x" * 2000, 0, b"1"),)).build(), "a name in it has no end, or more than 1024 "
+                                                     "characters"),
+        (File((TEXT,), (("y" * 2000, 0, 0x12, 1),)).build(), "a name in it has no end, or more "
+                                                             "than 1024 characters"),
         (File((TEXT, Part("", 0x2000, b"1"))).build(), "has a section without a name"),
-        (File((TEXT, replace(TEXT, at=0x2000))).build(), "has two sections called .text: name them apart"),
-        (File((replace(TEXT, size=0x10000),)).build(), "is cut off: section .text ends behind the end of the file"),
-        (File((replace(TEXT, size=0x1000001),)).build(), "has a section .text of 0x1000001 bytes; it may have 16 MiB"),
+        (File((TEXT, replace(TEXT, at=0x2000))).build(), "has two sections called .text: name them "
+                                                         "apart"),
+        (File((replace(TEXT, size=0x10000),)).build(), "is cut off: section .text ends behind the "
+                                                       "end of the file"),
+        (File((replace(TEXT, size=0x1000001),)).build(), "has a section .text of 0x1000001 bytes; "
+                                                         "it may have 16 MiB"),
         (File((replace(BSS, size=1 << 60),)).build(), "it may have 16 MiB"),
-        (File((replace(BSS, at=(1 << 64) - 8),)).build(), "has a section .bss that ends behind the last address"),
-        (File((replace(TEXT, load=(1 << 64) - 8),)).build(), "has a section .text that ends behind the last address"),
-        (File(tuple(Part(f"b{n}", n << 24, kind=8, size=1 << 24) for n in range(5))).build(), "together they may have 64 MiB"),
-        (File((TEXT, replace(DATA, at=0x100C))).build(), "that overlap: .data (0x100c-0x100f) and .text (0x1000-0x100f)"),
-        (File((TEXT, replace(DATA, load=0x1008))).build(), "overlap: the load address of .data (0x1008-0x100b) and"),
+        (File((replace(BSS, at=(1 << 64) - 8),)).build(), "has a section .bss that ends behind the "
+                                                          "last address"),
+        (File((replace(TEXT, load=(1 << 64) - 8),)).build(), "has a section .text that ends behind "
+                                                             "the last address"),
+        (
+            File(tuple(Part(f"b{n}", n << 24, kind=8, size=1 << 24) for n in range(5))).build(),
+            "together they may have 64 MiB",
+        ),
+        (File((TEXT, replace(DATA, at=0x100C))).build(), "that overlap: .data (0x100c-0x100f) and "
+                                                         ".text (0x1000-0x100f)"),
+        (File((TEXT, replace(DATA, load=0x1008))).build(), "overlap: the load address of .data "
+                                                           "(0x1008-0x100b) and"),
         (File(words(300), loaded=False).build(), "has more than 256 sections with an address"),
         (File((Part(".comment", 0, b"x", flags=0),)).build(), "has nothing that is loaded"),
         (File((TEXT,), (("a", 0, 0, 1),) * 70000).build(), "has more than 65,536 symbols"),

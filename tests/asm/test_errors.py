@@ -11,17 +11,23 @@ from kvmscen.errors import ScenarioError
 pytest.importorskip("keystone")
 
 
-def problems(arch: str, text: str, *placements: Placement, bits: int = 64, line: int = 1, column: int = 1) -> list[str]:
+def problems(
+    arch: str, text: str, *placements: Placement, bits: int = 64, line: int = 1, column: int = 1
+) -> list[str]:
     with pytest.raises(ScenarioError) as caught:
         assemble(arch, bits, Source("s.yaml", text, line, column), placements, 0, "keystone")
     return [str(problem) for problem in caught.value.problems]
 
 
 def test_all_problems_at_their_places() -> None:
-    text = "_start:\n  nop\n  ldr x0, =coutner\n  mov x1, #1; frobnicate x1\n  b counter + 1\ncounter: .byte 300\n"
+    text = (
+        "_start:\n  nop\n  ldr x0, =coutner\n  mov x1, #1; frobnicate x1\n  b counter + "
+        "1\ncounter: .byte 300\n"
+    )
     assert problems("arm64", text, line=10, column=5) == [
         "s.yaml:12:7: undefined symbol coutner; did you mean counter?",
-        "s.yaml:13:19: `;` begins no comment, it separates statements: write `// frobnicate x1` if a comment is meant "
+        "s.yaml:13:19: `;` begins no comment, it separates statements: write `// frobnicate x1` if "
+        "a comment is meant "
         "(this does not assemble: frobnicate x1)",
         "s.yaml:14:7: the target 0x15 is not aligned to 4 bytes (b counter + 1 at 0x10)",
         "s.yaml:15:14: the value 0x12c does not fit in 1 byte (-128 to 0xff)",
@@ -62,7 +68,11 @@ def test_all_problems_at_their_places() -> None:
         ("arm64", ".rept 1000000\nnop\n.endr", "more than 65536 statements"),
         ("arm64", ".org 8\nnop\n.org 4", ".org cannot go back"),
         ("arm64", "a: .skip a - b\nb:", None),
-        ("x86_64", "mov eax, counter\ncounter: .long 1", "write [counter] for its contents or offset counter"),
+        (
+            "x86_64",
+            "mov eax, counter\ncounter: .long 1",
+            "write [counter] for its contents or offset counter",
+        ),
         ("x86_64", "mov eax, qword [rbx]", "write qword ptr [rbx]"),
         ("x86_64", "inc [rbx]", "its size is not known"),
         ("x86_64", "mov al, 0x1234", "the number 0x1234 does not fit here"),
@@ -98,33 +108,57 @@ def test_placements() -> None:
     assert problems("arm64", text, Placement(".foo", 0x1000, line=3, column=9)) == [
         "s.yaml:3:9: section .foo has nothing in it: the program has .text, .data"
     ]
-    (overlap,) = problems("arm64", text, Placement(".text", 0x1000), Placement(".data", 0xFF8, line=4, column=1))
-    assert overlap == "s.yaml:4:1: section .text at 0x1000-0x1003 overlaps .data at 0xff8-0x1007: move one of them"
+    (overlap,) = problems(
+        "arm64", text, Placement(".text", 0x1000), Placement(".data", 0xFF8, line=4, column=1)
+    )
+    assert (
+        overlap
+        == "s.yaml:4:1: section .text at 0x1000-0x1003 overlaps .data at 0xff8-0x1007: move one of "
+        "them"
+    )
     assert "aligned to 4" in problems("arm64", text, Placement(".text", 0x1002))[0]
-    assert "which follows it" in problems("arm64", text, Placement(".text", after=".data"), Placement(".data", after=".text"))[0]
+    assert (
+        "which follows it"
+        in problems(
+            "arm64", text, Placement(".text", after=".data"), Placement(".data", after=".text")
+        )[0]
+    )
     assert "the program has" in problems("arm64", text, Placement(".text", after=".bss"))[0]
 
 
 def test_a_standard_section_may_be_placed_and_stay_empty() -> None:
-    program = assemble("arm64", 64, Source("s", "nop"), [Placement(".text", 0), Placement(".data", 0x5000)], 0)
+    program = assemble(
+        "arm64", 64, Source("s", "nop"), [Placement(".text", 0), Placement(".data", 0x5000)], 0
+    )
     assert (program.symbols["__data_start"], program.symbols["__data_size"]) == (0x5000, 0)
 
 
 def test_sections_follow_each_other_round_those_that_are_placed() -> None:
-    text = ".skip 12\n.data\n.quad 1\n.rodata\n.byte 1\n.bss\n.skip 5\n.section mine\n.quad __data_start, __bss_size\n"
+    text = (
+        ".skip 12\n.data\n.quad 1\n.rodata\n.byte 1\n.bss\n.skip 5\n.section mine\n.quad "
+        "__data_start, __bss_size\n"
+    )
     program = assemble(
-        "x86_64", 64, Source("s", text), [Placement(".bss", 0x10E), Placement("mine", after=".bss", align=16, load=0x4000)], 0x100
+        "x86_64",
+        64,
+        Source("s", text),
+        [Placement(".bss", 0x10E), Placement("mine", after=".bss", align=16, load=0x4000)],
+        0x100,
     )
     assert {section.name: section.gpa for section in program.sections} == {
         ".text": 0x100, ".rodata": 0x10C, ".data": 0x113, ".bss": 0x10E, "mine": 0x120
     }  # fmt: skip
     assert program.symbols["__bss_end"] == 0x113
     assert program.symbols["__mine_load"] == 0x4000
-    assert next(section for section in program.sections if section.name == "mine").data == b"\x13\1" + bytes(6) + b"\5" + bytes(7)
+    assert next(
+        section for section in program.sections if section.name == "mine"
+    ).data == b"\x13\1" + bytes(6) + b"\5" + bytes(7)
 
 
 def test_lines_name_their_source() -> None:
-    program = assemble("arm64", 64, Source("s", "_start: nop // first\n\n  mov x0, #1 ; b .\n", 7, 5), [], 0x1000)
+    program = assemble(
+        "arm64", 64, Source("s", "_start: nop // first\n\n  mov x0, #1 ; b .\n", 7, 5), [], 0x1000
+    )
     assert [(line.gpa, line.size, line.line, line.text) for line in program.lines] == [
         (0x1000, 4, 7, "nop"),
         (0x1004, 4, 9, "mov x0, #1"),

@@ -25,9 +25,15 @@ _TEXT, _DATA, _SIZES = 0x1000, 0x9000, 0xF000
 )
 def test_same_bytes_as_gnu_as(arch: str, bits: int, lines: list[str]) -> None:
     pytest.importorskip("keystone")
-    body = ".equ N, 3\n" + "\n".join(f"L{index}: {line}" for index, line in enumerate(lines)) + f"\nL{len(lines)}:\n"
+    body = (
+        ".equ N, 3\n"
+        + "\n".join(f"L{index}: {line}" for index, line in enumerate(lines))
+        + f"\nL{len(lines)}:\n"
+    )
     body += ".data\ncell: .quad 1, 2\n"
-    sizes = '.section .sizes, "a"\n' + "".join(f".long L{index}\n" for index in range(len(lines) + 1))
+    sizes = '.section .sizes, "a"\n' + "".join(
+        f".long L{index}\n" for index in range(len(lines) + 1)
+    )
     places = {".text": _TEXT, ".data": _DATA, ".sizes": _SIZES}
     wanted = reference.link(arch, bits, body + sizes, places)
     offsets = struct.unpack(f"<{len(lines) + 1}I", wanted[".sizes"])

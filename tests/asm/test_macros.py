@@ -1,4 +1,6 @@
-"""Macros, repetitions, conditions and the rarer directives: byte for byte as GNU as and ld, and what is said of wrong ones."""
+"""Macros, repetitions, conditions and the rarer directives: byte for byte as GNU as and ld, and
+what is said of wrong ones.
+"""
 
 from __future__ import annotations
 
@@ -373,7 +375,12 @@ m(1)
 def test_as_gnu(arch: str, bits: int, text: str) -> None:
     wanted = reference.link(arch, bits, text, PLACES)
     program = assemble(
-        arch, bits, Source("p.s", text), [Placement(n, a) for n, a in PLACES.items() if n in text + ".text"], 0, "keystone"
+        arch,
+        bits,
+        Source("p.s", text),
+        [Placement(n, a) for n, a in PLACES.items() if n in text + ".text"],
+        0,
+        "keystone",
     )
     for section in program.sections:
         if not section.nobits:
@@ -385,11 +392,17 @@ def problems(text: str, *macros: Macro, arch: str = "arm64") -> list[str]:
     with pytest.raises(ScenarioError) as caught:
         assemble(arch, 64, Source("s.yaml", text, 10, 3, macros), [], 0, "keystone")
     # GNU as's reason is there only where it is installed.
-    return [re.sub(r": unknown mnemonic `\w+` \(GNU as\)", "", str(problem)) for problem in caught.value.problems]
+    return [
+        re.sub(r": unknown mnemonic `\w+` \(GNU as\)", "", str(problem))
+        for problem in caught.value.problems
+    ]
 
 
 def test_an_error_in_a_macro_is_told_where_it_is_used() -> None:
-    text = ".macro a r\nnop\nbad \\r\n.endm\n.macro b\na x1\n.endm\nnop; a x0\nb\n.irp i, 1, 2\nworse \\i\n.endr"
+    text = (
+        ".macro a r\nnop\nbad \\r\n.endm\n.macro b\na x1\n.endm\nnop; a x0\nb\n.irp i, 1, "
+        "2\nworse \\i\n.endr"
+    )
     assert problems(text) == [
         "s.yaml:17:8: this does not assemble: bad x0 (line 12 in macro a)",
         "s.yaml:18:3: this does not assemble: bad x1 (line 12 in macro a, from line 15 in macro b)",
@@ -401,31 +414,49 @@ def test_an_error_in_a_macro_is_told_where_it_is_used() -> None:
 def test_lines_are_those_where_a_macro_is_used() -> None:
     text = ".macro m\nmov x0, #1\nnop\n.endm\n\nm\nb ."
     program = assemble("arm64", 64, Source("s", text, 7), [], 0, "keystone")
-    assert [(line.gpa, line.line, line.text) for line in program.lines] == [(0, 12, "mov x0, #1"), (4, 12, "nop"), (8, 13, "b .")]
+    assert [(line.gpa, line.line, line.text) for line in program.lines] == [
+        (0, 12, "mov x0, #1"),
+        (4, 12, "nop"),
+        (8, 13, "b ."),
+    ]
 
 
 def test_a_macro_beside_the_program() -> None:
     macro = Macro("access", "stp xzr, xzr, [x2]\nnop", "s.yaml", 4, 20)
-    program = assemble("arm64", 64, Source("p.s", "nop\naccess", macros=(macro,)), [], 0, "keystone")
-    assert [(line.line, line.text) for line in program.lines] == [(1, "nop"), (2, "stp xzr, xzr, [x2]"), (2, "nop")]
+    program = assemble(
+        "arm64", 64, Source("p.s", "nop\naccess", macros=(macro,)), [], 0, "keystone"
+    )
+    assert [(line.line, line.text) for line in program.lines] == [
+        (1, "nop"),
+        (2, "stp xzr, xzr, [x2]"),
+        (2, "nop"),
+    ]
     wanted = reference.link("arm64", 64, macro.as_gnu + "nop\naccess", {".text": 0})
     assert program.sections[0].data == wanted[".text"]
     wrong = Macro("access", "nop\n  bad x0", "s.yaml", 4, 20)
-    assert problems("nop\naccess", wrong) == ["s.yaml:5:22: this does not assemble: bad x0 (in macro access, used in line 11)"]
+    assert problems("nop\naccess", wrong) == [
+        "s.yaml:5:22: this does not assemble: bad x0 (in macro access, used in line 11)"
+    ]
     assert problems(".macro access\n.endm", macro) == [
         "s.yaml:10:3: the macro access is already defined in line 4; .purgem access forgets it"
     ]
-    assert "there is no" in problems("ldr x0, [access]")[0] or "does not assemble" in problems("access")[0]
+    assert (
+        "there is no" in problems("ldr x0, [access]")[0]
+        or "does not assemble" in problems("access")[0]
+    )
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (".macro m\nm\nm\n.endm\nm", "14:3: the macro m is nested more than 100 deep: does it use itself without end?"),
+        (".macro m\nm\nm\n.endm\nm", "14:3: the macro m is nested more than 100 deep: does it use "
+                                     "itself without end?"),
         (".macro m a\nm \\a\\a\n.endm\nm xxxxxxxx", "grows without end"),
-        (".macro m a, b\n.endm\nm 1 2 3", "3 is one argument too many: the macro m has 2: it takes a, b"),
+        (".macro m a, b\n.endm\nm 1 2 3", "3 is one argument too many: the macro m has 2: it takes "
+                                          "a, b"),
         (".macro m\n.endm\nm 1", "1 is one argument too many: the macro m has 0: it takes none"),
-        (".macro m a, b\n.endm\nm b=1 2", "an argument without a name cannot follow one with a name"),
+        (".macro m a, b\n.endm\nm b=1 2", "an argument without a name cannot follow one with a "
+                                          "name"),
         (".macro m a, b\n.endm\nm q=1", "the macro m has no parameter q: it takes a, b"),
         (".macro m a\n.endm\nm a=1, a=2", "the parameter a of the macro m is given twice"),
         (".macro m a:req\n.endm\nm", "the macro m requires a value for a"),
@@ -453,7 +484,8 @@ def test_a_macro_beside_the_program() -> None:
         (".else", ".else without its .if"),
         (".elseif 1", ".elseif without its .if"),
         (".endif", ".endif without its .if"),
-        (".if 1\n.else\n.else\n.endif", "12:3: .else behind the .else of line 11: the .if is in line 10"),
+        (".if 1\n.else\n.else\n.endif", "12:3: .else behind the .else of line 11: the .if is in "
+                                        "line 10"),
         (".if 1\n.else\n.elseif 1\n.endif", "12:3: .elseif behind the .else of line 11"),
         (".if\n.endif", ".if needs a value"),
         (".if x\n.endif\nx:", "the condition of .if must be a number that is known here, not x"),
@@ -484,7 +516,8 @@ def test_a_macro_beside_the_program() -> None:
         (".globl a b", ".globl takes names of symbols: .globl _start, not a b"),
         ("x .req y", "y is no register: x .req x0"),
         (".macro m\n" + "nop\n" * 700 + ".endm\n" + "m\n" * 100, "more than 65536 statements"),
-        (".macro m\n.if 0\n" + "nop\n" * 7000 + ".endif\n.endm\n" + "m\n" * 200, "more than 65536 statements"),
+        (".macro m\n.if 0\n" + "nop\n" * 7000 + ".endif\n.endm\n" + "m\n" * 200, "more than 65536 "
+                                                                                 "statements"),
         (".irp a, " + "1," * 1000 + "\n" + "nop\n" * 1000 + ".endr", "more than 65536 statements"),
         (".rept 300\n.rept 300\nnop\n.endr\n.endr", "more than 65536 statements"),
     ],
@@ -497,13 +530,20 @@ def test_message(text: str, message: str) -> None:
 
 
 def test_distances_are_known_where_gnu_as_gives_up() -> None:
-    text = "a: nop\nb a\n.balign 8\n.skip 4\n.if . - a == 12\n.long 1\n.endif\n.rept b - a - 8\n.byte 2\n.endr\n"
+    text = (
+        "a: nop\nb a\n.balign 8\n.skip 4\n.if . - a == 12\n.long 1\n.endif\n.rept b - a - "
+        "8\n.byte 2\n.endr\n"
+    )
     with pytest.raises(ScenarioError):
         assemble("arm64", 64, Source("s", text), [], 0, "keystone")
     text = text.replace("b a\n", "b: b a\n").replace("b - a - 8", "b - a - 2")
-    assert assemble("arm64", 64, Source("s", text), [], 0, "keystone").sections[0].data[12:] == bytes([1, 0, 0, 0, 2, 2])
+    assert assemble("arm64", 64, Source("s", text), [], 0, "keystone").sections[0].data[
+        12:
+    ] == bytes([1, 0, 0, 0, 2, 2])
     wrong = "a: jmp c\nb:\n.if b - a == 2\n.endif\nc:"
-    assert "must be a number that is known here, not b - a == 2" in problems(wrong, arch="x86_64")[0]
+    assert (
+        "must be a number that is known here, not b - a == 2" in problems(wrong, arch="x86_64")[0]
+    )
 
 
 def test_nops_are_limited() -> None:
@@ -519,4 +559,7 @@ def test_the_founding_line_is_understood() -> None:
 
 def test_an_instruction_may_be_a_macro() -> None:
     text = ".macro nop\nmov x0, #1\n.endm\nnop\nNOP"
-    assert assemble("arm64", 64, Source("s", text), [], 0, "keystone").sections[0].data == bytes.fromhex("200080d2") * 2
+    assert (
+        assemble("arm64", 64, Source("s", text), [], 0, "keystone").sections[0].data
+        == bytes.fromhex("200080d2") * 2
+    )

@@ -196,7 +196,13 @@ counter: .quad counter
 def test_same_sections_as_gnu(arch: str, bits: int, text: str) -> None:
     pytest.importorskip("keystone")
     wanted = reference.link(arch, bits, text, PLACES)
-    program = assemble(arch, bits, Source("p.s", text), [Placement(n, a) for n, a in PLACES.items() if n in text + ".text"], 0)
+    program = assemble(
+        arch,
+        bits,
+        Source("p.s", text),
+        [Placement(n, a) for n, a in PLACES.items() if n in text + ".text"],
+        0,
+    )
     for section in program.sections:
         if not section.nobits:
             assert section.data.hex(" ", 4) == wanted[section.name].hex(" ", 4), section.name
@@ -204,7 +210,9 @@ def test_same_sections_as_gnu(arch: str, bits: int, text: str) -> None:
 
 @pytest.mark.parametrize("bits", [64, 32, 16])
 def test_padding_is_that_of_gnu_as(bits: int) -> None:
-    text = "".join(f".skip {512 - count}, 0xcc\n.balign 512\n" for count in [*range(1, 140), 200, 300])
+    text = "".join(
+        f".skip {512 - count}, 0xcc\n.balign 512\n" for count in [*range(1, 140), 200, 300]
+    )
     wanted = reference.link("x86_64", bits, text, {".text": 0})
     program = assemble("x86_64", bits, Source("p.s", text), [], 0)
     assert program.sections[0].data == wanted[".text"]

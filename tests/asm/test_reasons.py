@@ -1,4 +1,6 @@
-"""What is said of an instruction for which Keystone gives no reason: GNU as's reason, and what was probably meant."""
+"""What is said of an instruction for which Keystone gives no reason: GNU as's reason, and what was
+probably meant.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ def problems(arch: str, text: str, assembler: str | None = None) -> list[str]:
 )
 def test_the_reason_of_gnu_as(arch: str, text: str, reason: str, assembler: str | None) -> None:
     reference.tools(arch)
-    assert problems(arch, f"nop\n  {text}", assembler) == [f"s:2:3: this does not assemble: {text}: {reason} (GNU as)"]
+    assert problems(arch, f"nop\n  {text}", assembler) == [
+        f"s:2:3: this does not assemble: {text}: {reason} (GNU as)"
+    ]
 
 
 @pytest.mark.parametrize("assembler", ["keystone", "gnu", None])
@@ -71,7 +75,8 @@ def test_macros_and_several_errors() -> None:
     reference.tools("arm64")
     text = ".macro put\nstr x1, x2\n.endm\nput\nmvo x0\nb missing"
     assert problems("arm64", text) == [
-        "s:4:1: this does not assemble: str x1, x2: invalid addressing mode at operand 2 (GNU as) (line 2 in macro put)",
+        "s:4:1: this does not assemble: str x1, x2: invalid addressing mode at operand 2 (GNU as) "
+        "(line 2 in macro put)",
         "s:5:1: this does not assemble: mvo x0: unknown mnemonic `mvo` (GNU as)",
         "s:6:1: undefined symbol missing",
     ]
@@ -83,7 +88,8 @@ def test_what_only_gnu_as_knows() -> None:
         "s:1:1: this does not assemble: paciza x3; GNU as knows it: use the assembler gnu"
     ]
     assert problems("arm64", "paciza x3\nb missing") == [
-        "s:1:1: this does not assemble: paciza x3; GNU as knows it, and is used where nothing else is wrong",
+        "s:1:1: this does not assemble: paciza x3; GNU as knows it, and is used where nothing else "
+        "is wrong",
         "s:2:1: undefined symbol missing",
     ]
 
@@ -93,16 +99,21 @@ def test_without_gnu_as(monkeypatch: pytest.MonkeyPatch) -> None:
     assert problems("arm64", "mvo x0", "keystone") == ["s:1:1: this does not assemble: mvo x0"]
     (problem,) = problems("arm64", "mvo x0")
     assert problem.startswith(
-        "s:1:1: this does not assemble: mvo x0; where it is right, GNU as may know it: apt install binutils"
+        "s:1:1: this does not assemble: mvo x0; where it is right, GNU as may know it: apt install "
+        "binutils"
     )
 
 
-def test_nothing_is_told_of_a_program_that_may_have_read_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_told_of_a_program_that_may_have_read_a_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     reference.tools("arm64")
     text = '.macro m a b\n.\\a\\()\\b "/etc/hostname"\n.endm\nm inc bin\nmvo x0'
     plain = "this does not assemble: mvo x0"
     for confined in (True, False):
-        monkeypatch.setattr(tools, "confined_from_files", lambda program, confined=confined: confined)
+        monkeypatch.setattr(
+            tools, "confined_from_files", lambda program, confined=confined: confined
+        )
         told = problems("arm64", text, "keystone")
         assert not any("hostname" in one.replace(text, "") and "open" in one for one in told)
         assert [one for one in told if plain in one] == [f"s:5:1: {plain}"]

@@ -1,4 +1,6 @@
-"""Names and flags of sections: both assemblers take the same ones, to the same bytes, and refuse the same ones at their line."""
+"""Names and flags of sections: both assemblers take the same ones, to the same bytes, and refuse
+the same ones at their line.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +21,18 @@ NOT_PLAIN = (
 
 
 def both(arch: str, text: str, *placements: Placement) -> list[object]:
-    """What each makes of a program: its sections and symbols, or what is wrong with it. One where GNU as is not installed."""
+    """What each makes of a program: its sections and symbols, or what is wrong with it. One where
+    GNU as is not installed.
+    """
     pytest.importorskip("keystone")
     out: list[object] = []
     for assembler in ("keystone", "gnu") if targets.find(arch) else ("keystone",):
         try:
             program = assemble(arch, 64, Source("s", text), placements, 0x1000, assembler)
         except ScenarioError as error:
-            out.append([(problem.line, problem.column, problem.message) for problem in error.problems])
+            out.append(
+                [(problem.line, problem.column, problem.message) for problem in error.problems]
+            )
         else:
             out.append((program.sections, program.symbols))
     return out
@@ -41,7 +47,10 @@ def test_a_plain_name(arch: str, directive: str, name: str) -> None:
     one, *others = both(arch, text, Placement(bare, 0x3000))
     assert all(one == other for other in others)
     assert isinstance(one, tuple), one
-    assert next(section.data.hex() for section in one[0] if section.gpa == 0x3000) == "05000000000000000010000000000000"
+    assert (
+        next(section.data.hex() for section in one[0] if section.gpa == 0x3000)
+        == "05000000000000000010000000000000"
+    )
 
 
 @pytest.mark.parametrize("name", NOT_PLAIN)
@@ -50,18 +59,37 @@ def test_a_name_that_is_not_plain(name: str) -> None:
     text = f'_start: nop\nmov $0x1a, %eax\n.section {name}, "aw"\n.quad 5\n'
     one, *others = both("x86_64", f".att_syntax\n{text}")
     bare = name.strip('"')
-    say = f"`{bare}` is no name of a section: write letters, digits, `_`, `.`, `$` and `-`, no digit or `-` first"
+    say = (
+        f"`{bare}` is no name of a section: write letters, digits, `_`, `.`, `$` and `-`, no "
+        f"digit or `-` first"
+    )
     assert [one, *others] == (1 + len(others)) * [[(4, 1, say)]]
 
 
 def test_the_name_of_a_section_of_our_own() -> None:
     one, *others = both("arm64", 'nop\n.section .kvm.lines, "a"\n.byte 1\n')
-    assert [one, *others] == (1 + len(others)) * [[(2, 1, "`.kvm.lines` is a section of kvmscen's own: write another name")]]
+    assert [one, *others] == (1 + len(others)) * [
+        [(2, 1, "`.kvm.lines` is a section of kvmscen's own: write another name")]
+    ]
 
 
-@pytest.mark.parametrize("flags", ["", ', "a"', ', "aw"', ', "ax"', ', ""', ', "w"', ', "", @progbits'])
 @pytest.mark.parametrize(
-    "name", [".x", ".x-1", ".textx", ".text.a", ".datax", ".data1", ".rodata1", ".init", ".initx", ".debug_x"]
+    "flags", ["", ', "a"', ', "aw"', ', "ax"', ', ""', ', "w"', ', "", @progbits']
+)
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".x",
+        ".x-1",
+        ".textx",
+        ".text.a",
+        ".datax",
+        ".data1",
+        ".rodata1",
+        ".init",
+        ".initx",
+        ".debug_x",
+    ],
 )
 def test_flags_say_whether_the_guest_has_it(name: str, flags: str) -> None:
     one, *others = both("x86_64", f"_start: nop\n.section {name}{flags}\n.quad 5\n")
@@ -88,6 +116,7 @@ def test_two_sections_of_one_symbol() -> None:
 
 def test_a_scenario_places_it(tmp_path: Path) -> None:
     scenario = load_text(
-        "arch: x86_64\nsections: {.x-1: 0x5000, .data: {after: .x-1}}\nasm: hlt\nexpect: [hlt]\n", str(tmp_path / "s.yaml")
+        "arch: x86_64\nsections: {.x-1: 0x5000, .data: {after: .x-1}}\nasm: hlt\nexpect: [hlt]\n",
+        str(tmp_path / "s.yaml"),
     )
     assert [section.name for section in scenario.cases[0].sections] == [".x-1", ".data"]

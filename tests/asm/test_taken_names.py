@@ -1,5 +1,7 @@
 # ruff: noqa: SIM905 (lists as text)
-"""Names that GNU as takes for keywords or registers: both assemblers refuse them as symbols, where they are defined."""
+"""Names that GNU as takes for keywords or registers: both assemblers refuse them as symbols, where
+they are defined.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +16,23 @@ from kvmscen.errors import ScenarioError
 ASSEMBLERS = ["keystone", "gnu", None]
 REGISTERS = """
 al ah axl bpl
-r8 r8b r9w r15d eax rax eip rip riz sp esp rsp cs gs cr0 cr15 dr7 db3 tr6 st mm0 xmm0 xmm31 ymm8 zmm31 tmm7 k0 k7 bnd3
+r8 r8b r9w r15d eax rax eip rip riz sp esp rsp cs gs cr0 cr15 dr7 db3 tr6 st mm0 xmm0 xmm31 ymm8
+zmm31 tmm7 k0 k7 bnd3
 """.split()
 FREE = """
-r16 r8x xmm32 k8 mm8 bnd4 axx type size high low proc this seg dup far_ nearby words quad main _start counter loop rep
+r16 r8x xmm32 k8 mm8 bnd4 axx type size high low proc this seg dup far_ nearby words quad main
+_start counter loop rep
 """.split()
-DEFINITIONS = ["W: nop", ".set W, 5", ".equ W, 5", "W = 5", ".equiv W, 5", ".comm W, 8", ".lcomm W, 8", ".data\nW: .quad 1"]
+DEFINITIONS = [
+    "W: nop",
+    ".set W, 5",
+    ".equ W, 5",
+    "W = 5",
+    ".equiv W, 5",
+    ".comm W, 8",
+    ".lcomm W, 8",
+    ".data\nW: .quad 1",
+]
 
 
 def problems(text: str, assembler: str | None, arch: str = "x86_64") -> list[tuple[int, int, str]]:
@@ -60,10 +73,15 @@ def test_no_other_word_has_a_meaning_of_its_own_for_gnu_as() -> None:
     # A sample of the words by which the list was found: as takes each for the symbol.
     reference.tools("x86_64")
     letters = "abcdefghijklmnopqrstuvwxyz"
-    words = [a + b for a in letters for b in letters] + [a + b + c for a in "efmnoswxz" for b in letters for c in "adelprtxz"]
+    words = [a + b for a in letters for b in letters] + [
+        a + b + c for a in "efmnoswxz" for b in letters for c in "adelprtxz"
+    ]
     words = [word for word in (*words, *FREE) if taken_names.taken(word) is None]
     assert len(words) > 2000
-    lines = ["W: jmp W\nmov ecx, offset W\nmov edx, [W]\n.quad W".replace("W", word).replace("\n", ";") for word in words]
+    lines = [
+        "W: jmp W\nmov ecx, offset W\nmov edx, [W]\n.quad W".replace("W", word).replace("\n", ";")
+        for word in words
+    ]
     made = reference.each(64, [re.sub(r"^\w+: jmp", "jmp", line) for line in lines])
     codes = {code for code in made if code is not None}
     assert None not in made
@@ -92,13 +110,22 @@ def test_keywords_where_no_symbol_is(text: str, assembler: str | None) -> None:
 
 @pytest.mark.parametrize("assembler", ASSEMBLERS)
 def test_names_in_att_syntax_and_in_macros(assembler: str | None) -> None:
-    assert problems(".att_syntax prefix\nfar: jmp far\neax: mov $far, %eax\n.quad eax", assembler) == []
-    assert [line for line, _, _ in problems(".att_syntax\nfar: nop\n.intel_syntax noprefix\njmp far", assembler)] == [4]
+    assert (
+        problems(".att_syntax prefix\nfar: jmp far\neax: mov $far, %eax\n.quad eax", assembler)
+        == []
+    )
+    assert [
+        line
+        for line, _, _ in problems(
+            ".att_syntax\nfar: nop\n.intel_syntax noprefix\njmp far", assembler
+        )
+    ] == [4]
     macro = ".macro m a\n\\a\\()r: nop\n.endm\nm fa"
     ((_, _, message),) = problems(macro, assembler)
     assert "far is a keyword" in message
     fine = (
-        ".macro load size\nmov eax, \\size ptr [rbx]\n.endm\nload dword\n.ascii \"byte, word\"\nmov al, 'a'\ncall far ptr [rbx]"
+        '.macro load size\nmov eax, \\size ptr [rbx]\n.endm\nload dword\n.ascii "byte, '
+        "word\"\nmov al, 'a'\ncall far ptr [rbx]"
     )
     assert problems(fine, assembler) == []
 

@@ -1,4 +1,6 @@
-"""The scenarios that the benchmark runs: each with other addresses, data and code, so that no cache helps unfairly."""
+"""The scenarios that the benchmark runs: each with other addresses, data and code, so that no cache
+helps unfairly.
+"""
 
 from __future__ import annotations
 
@@ -110,7 +112,8 @@ message: .asciz "guest {n}"
 """,
 }
 
-# One guest as bare.c reads it: slot gpa and size, entry, tables, mmio address and value, port, value, bytes of code, code.
+# One guest as bare.c reads it: slot gpa and size, entry, tables, mmio address and value, port,
+# value, bytes of code, code.
 RECORD = struct.Struct("<6QHxxIII192s")
 
 
@@ -140,7 +143,9 @@ def write(folder: Path, template: str, count: int, first: int = 0) -> list[str]:
 
 
 def records(files: list[str]) -> bytes:
-    """The same x86 guests for bare.c: what `kvmscen show --json` says of each file, and the exits that it must make."""
+    """The same x86 guests for bare.c: what `kvmscen show --json` says of each file, and the exits
+    that it must make.
+    """
     # `show` is what the command prints; a thousand starts of the command itself would take minutes.
     from kvmscen.compile.show import show
 

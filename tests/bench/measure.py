@@ -1,12 +1,13 @@
-"""The benchmark of `kvmscen measure`: its figures beside those of a C program, what timing costs, and what baselines find.
+"""The benchmark of `kvmscen measure`: its figures beside those of a C program, what timing costs,
+and what baselines find.
 
     python tests/bench/measure.py               everything: some minutes
     python tests/bench/measure.py --only c      one part: c, baseline
     python tests/bench/measure.py --rounds 10
 
-It needs an x86_64 /dev/kvm and gcc. What is compared runs in turn, round by round, and a ratio is the median of the rounds'
-ratios, since machines are noisy. The output is Markdown tables. Not a test: nothing fails here but what is broken, and the
-verdict is only a word.
+It needs an x86_64 /dev/kvm and gcc. What is compared runs in turn, round by round, and a ratio is
+the median of the rounds' ratios, since machines are noisy. The output is Markdown tables. Not a
+test: nothing fails here but what is broken, and the verdict is only a word.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ measure:
   store: {mmio: {phys_addr: counter, is_write: true}, samples: SAMPLES, warmup: 100}
   out: {io: {port: 0x10}, samples: SAMPLES, warmup: 100}
 """
-# One guest as timed.c reads it: slot gpa and size, entry, tables, mmio address, port, bytes of code, code.
+# One guest as timed.c reads it: slot gpa and size, entry, tables, mmio address, port, bytes of
+# code, code.
 RECORD = struct.Struct("<5QII64s")
 
 # In user mode, whose instructions every KVM runs by the CPU itself; `work` is what is planted.
@@ -96,7 +98,7 @@ measure:
 """
 
 
-# --- beside C -------------------------------------------------------------------------------------------------------
+# --- beside C -------------------------------------------------------------------------------------
 
 
 class Kvm:
@@ -123,7 +125,9 @@ class Kvm:
         (text,) = (part for part in made.image if part.gpa == made.entry)
         assert made.tables is not None
         address = made.symbols["counter"]
-        return RECORD.pack(0, 0x1000, made.entry, made.tables[0], address, 0x10, len(text.data), text.data)
+        return RECORD.pack(
+            0, 0x1000, made.entry, made.tables[0], address, 0x10, len(text.data), text.data
+        )
 
 
 def c(options: argparse.Namespace, folder: Path) -> Iterator[Row]:
@@ -141,7 +145,9 @@ def c(options: argparse.Namespace, folder: Path) -> Iterator[Row]:
 
     def bare(stamps: int) -> list[float]:
         argv = [program, str(folder / "guest"), str(2 * EXITS), str(stamps)]
-        done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=MOST_SECONDS)
+        done = subprocess.run(
+            argv, capture_output=True, text=True, check=True, timeout=MOST_SECONDS
+        )
         return list(map(float, done.stdout.split()))
 
     rounds: list[dict[str, list[float]]] = []
@@ -165,13 +171,23 @@ def beside(rounds: list[dict[str, list[float]]]) -> Iterator[Row]:
         yield Row(f"{what}, median in C", None, own, " ns")
         for loop in ("native", "python"):
             off = statistics.median(found[loop][column] / found["c"][column] for found in rounds)
-            yield Row(f"{what}, median of the {loop} loop over it", 3 if loop == "native" else None, 100 * (off - 1), " %")
+            yield Row(
+                f"{what}, median of the {loop} loop over it",
+                3 if loop == "native" else None,
+                100 * (off - 1),
+                " %",
+            )
     own = statistics.median(found["bare"][2] for found in rounds)
     yield Row("both exits and the next entry, C loop without a clock", None, own, " ns")
     for loop in ("c", "native", "python"):
         name = "C loop with clock_gettime" if loop == "c" else f"{loop} loop"
         off = statistics.median(found[loop][2] / found["bare"][2] for found in rounds)
-        yield Row(f"the same of the {name} over it", 3 if loop == "native" else None, 100 * (off - 1), " %")
+        yield Row(
+            f"the same of the {name} over it",
+            3 if loop == "native" else None,
+            100 * (off - 1),
+            " %",
+        )
 
 
 def figures(seen: Observation) -> list[float]:
@@ -179,21 +195,30 @@ def figures(seen: Observation) -> list[float]:
     assert seen.timing is not None, seen.detail
     ns = 1e9 / seen.timing.hz
     series = [seen.timing.series[name] for name in ("store", "out")]
-    return [*(statistics.median(one.ticks) * ns for one in series), sum(one.kvm + one.user for one in series) * ns]
+    return [
+        *(statistics.median(one.ticks) * ns for one in series),
+        sum(one.kvm + one.user for one in series) * ns,
+    ]
 
 
-# --- baselines ------------------------------------------------------------------------------------------------------
+# --- baselines ------------------------------------------------------------------------------------
 
 
 def baseline(options: argparse.Namespace, folder: Path) -> Iterator[Row]:
-    """A slow-down of 20 % that is planted in the guest is found, and nothing in runs of the same."""
+    """A slow-down of 20 % that is planted in the guest is found, and nothing in runs of the
+    same.
+    """
     file = folder / "cost.yaml"
     kvm = Kvm()
 
     def price(work: int) -> float:
         file.write_text(WORKING.replace("WORK", str(work)))
         seen = [kvm.timed(file, "native") for _ in range(3)]
-        return min(statistics.median(one.timing.series["store"].ticks) / one.timing.hz for one in seen if one.timing)
+        return min(
+            statistics.median(one.timing.series["store"].ticks) / one.timing.hz
+            for one in seen
+            if one.timing
+        )
 
     base, most = price(1), price(100_000)
     work = 1 + round(0.2 * base / ((most - base) / 99_999))
@@ -204,7 +229,9 @@ def baseline(options: argparse.Namespace, folder: Path) -> Iterator[Row]:
     def run(work: int, *arguments: str) -> int:
         file.write_text(WORKING.replace("WORK", str(work)))
         argv = [*KVMSCEN, "measure", str(file), "--on", "kvm", *arguments]
-        done = subprocess.run(argv, capture_output=True, text=True, env=environment, timeout=MOST_SECONDS)
+        done = subprocess.run(
+            argv, capture_output=True, text=True, env=environment, timeout=MOST_SECONDS
+        )
         # A command that measured nothing would find nothing either.
         if done.returncode not in (0, 1) or "native loop" not in done.stdout:
             raise SystemExit(done.stdout + done.stderr)
@@ -219,10 +246,18 @@ def baseline(options: argparse.Namespace, folder: Path) -> Iterator[Row]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15, help="how often each is measured (default: 15)")
-    parser.add_argument("--same", type=int, default=20, help="runs of the same against the baseline (default: 20)")
-    parser.add_argument("--slow", type=int, default=5, help="runs of the slowed guest against it (default: 5)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=15, help="how often each is measured (default: 15)"
+    )
+    parser.add_argument(
+        "--same", type=int, default=20, help="runs of the same against the baseline (default: 20)"
+    )
+    parser.add_argument(
+        "--slow", type=int, default=5, help="runs of the slowed guest against it (default: 5)"
+    )
     parser.add_argument("--only", choices=PARTS, help="one part")
     options = parser.parse_args()
     rows: list[Row] = []

@@ -4,10 +4,11 @@
     python tests/bench/run.py --only kvm        one part: start, assemble, check, kvm, model, qemu
     python tests/bench/run.py --files 200 --rounds 3
 
-Run it with the Python that kvmscen is installed for. What cannot run here (no /dev/kvm, no gcc) is left out with a reason.
-Figures are medians; what is compared runs in turn, round by round, and a ratio is the median of the rounds' ratios, since
-machines are noisy. The output is a Markdown table that can be pasted into the README. Not a test: nothing fails here but
-what is broken, and the verdict is only a word.
+Run it with the Python that kvmscen is installed for. What cannot run here (no /dev/kvm, no gcc) is
+left out with a reason. Figures are medians; what is compared runs in turn, round by round, and a
+ratio is the median of the rounds' ratios, since machines are noisy. The output is a Markdown table
+that can be pasted into the README. Not a test: nothing fails here but what is broken, and the
+verdict is only a word.
 """
 
 from __future__ import annotations
@@ -38,12 +39,15 @@ KVMSCEN = [
     sys.executable,
     "-P",
     "-c",
-    f"import sys; sys.path.insert(0, {str(HERE.parent.parent)!r}); from kvmscen.cli.main import main; main()",
+    f"import sys; sys.path.insert(0, {str(HERE.parent.parent)!r}); from kvmscen.cli.main import "
+    f"main; main()",
 ]
 
 
 class Row(NamedTuple):
-    """A line of the table: `figure` of `unit`, which should be `target` or less (None: no target, just shown)."""
+    """A line of the table: `figure` of `unit`, which should be `target` or less (None: no target,
+    just shown).
+    """
 
     what: str
     target: float | None
@@ -61,13 +65,19 @@ def say(text: str) -> None:
 
 
 def timed(argv: Sequence[str], last: str = "") -> float:
-    """Seconds that a command takes; its last line of output must begin with `last`, its status be 0."""
+    """Seconds that a command takes; its last line of output must begin with `last`, its status be
+    0.
+    """
     start = time.perf_counter()
-    done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=MOST_SECONDS)
+    done = subprocess.run(
+        argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=MOST_SECONDS
+    )
     seconds = time.perf_counter() - start
     lines = done.stdout.decode(errors="replace").splitlines() or [""]
     if done.returncode or not lines[-1].startswith(last):
-        raise SystemExit(f"status {done.returncode} of {' '.join(argv)[:200]}\n" + "\n".join(lines[-20:]))
+        raise SystemExit(
+            f"status {done.returncode} of {' '.join(argv)[:200]}\n" + "\n".join(lines[-20:])
+        )
     return seconds
 
 
@@ -94,25 +104,36 @@ def kvmscen(command: str, prefix: Sequence[str] = ()) -> list[str]:
     return [*([command] if command else KVMSCEN), *prefix]
 
 
-# --- parts ----------------------------------------------------------------------------------------------------------
+# --- parts ----------------------------------------------------------------------------------------
 
 
 def start(options: argparse.Namespace, folder: Path) -> Iterator[Row]:
     """How long until something happens."""
     many = 4 * options.rounds
     version = kvmscen(options.command, ["--version"])
-    yield Row("`kvmscen --version`", 80, 1000 * median(lambda: timed(version, "kvmscen "), many), " ms")
-    files = guests.write(folder / "first", guests.X86, 1) + guests.write(folder / "first-arm64", guests.ARM64, 1)
+    yield Row(
+        "`kvmscen --version`", 80, 1000 * median(lambda: timed(version, "kvmscen "), many), " ms"
+    )
+    files = guests.write(folder / "first", guests.X86, 1) + guests.write(
+        folder / "first-arm64", guests.ARM64, 1
+    )
     for file, arch, host in ((files[0], "x86_64", "kvm"), (files[1], "arm64", "model")):
         if why := unusable(options, host, file):
             say(f"left out: first result of one {arch} file on {host}: {why}")
             continue
         argv = kvmscen(options.command, ["run", "--on", host, file])
-        yield Row(f"first result of one file ({arch}, {host})", 0.3, median(lambda a=argv: first_line(a, "PASS"), many), " s")
+        yield Row(
+            f"first result of one file ({arch}, {host})",
+            0.3,
+            median(lambda a=argv: first_line(a, "PASS"), many),
+            " s",
+        )
 
 
 def assemble(options: argparse.Namespace, folder: Path) -> Iterator[Row]:
-    """Programs of 20 lines in this process, each another; and scenarios that all go through GNU as and ld."""
+    """Programs of 20 lines in this process, each another; and scenarios that all go through GNU as
+    and ld.
+    """
     from kvmscen.asm import Placement, Source, assemble
 
     for arch, template in guests.PROGRAMS.items():
@@ -124,12 +145,22 @@ def assemble(options: argparse.Namespace, folder: Path) -> Iterator[Row]:
                 start = time.perf_counter()
                 assemble(arch, 64, source, places, 0x1000, assembler)
                 seconds.append(time.perf_counter() - start)
-            yield Row(f"a program of 20 lines ({arch}, {assembler})", target, 1000 * statistics.median(seconds[1:]), " ms")
+            yield Row(
+                f"a program of 20 lines ({arch}, {assembler})",
+                target,
+                1000 * statistics.median(seconds[1:]),
+                " ms",
+            )
     files = guests.write(folder / "gnu", guests.X86, options.files)
     on = "model" if unusable(options, "kvm", files[0]) else "kvm"
     argv = kvmscen(options.command, ["run", "--on", on, "--assembler", "gnu", str(folder / "gnu")])
     took = median(lambda: timed(argv, f"{options.files:,} passed"), options.rounds)
-    yield Row(f"{options.files:,} x86 scenarios through GNU as and ld, on {on}", scaled(options, 6), took, " s")
+    yield Row(
+        f"{options.files:,} x86 scenarios through GNU as and ld, on {on}",
+        scaled(options, 6),
+        took,
+        " s",
+    )
 
 
 def check(options: argparse.Namespace, folder: Path) -> Iterator[Row]:
@@ -143,7 +174,9 @@ def check(options: argparse.Namespace, folder: Path) -> Iterator[Row]:
 
 
 def kvm(options: argparse.Namespace, folder: Path) -> Iterator[Row]:
-    """Scenarios of three exits on /dev/kvm, beside C that runs the same guests in one process and started for each."""
+    """Scenarios of three exits on /dev/kvm, beside C that runs the same guests in one process and
+    started for each.
+    """
     files = guests.write(folder / "kvm", guests.X86, options.files)
     bare = str(folder / "bare")
     why = unusable(options, "kvm", files[0]) or compiled(bare)
@@ -153,19 +186,33 @@ def kvm(options: argparse.Namespace, folder: Path) -> Iterator[Row]:
     (folder / "guests").write_bytes(guests.records(files))
     ours = kvmscen(options.command, ["run", "--on", "kvm", str(folder / "kvm")])
     once = [bare, str(folder / "guests")]
-    each = ["/bin/sh", "-c", f'n=0; while [ $n -lt {options.files} ]; do "$0" "$1" $n || exit 1; n=$((n+1)); done', *once]
+    each = [
+        "/bin/sh",
+        "-c",
+        f'n=0; while [ $n -lt {options.files} ]; do "$0" "$1" $n || exit 1; n=$((n+1)); done',
+        *once,
+    ]
     seconds: list[tuple[float, float, float]] = []
     for number in range(options.rounds + 1):
         took = timed(ours, f"{options.files:,} passed"), timed(once), timed(each)
         if number:
             seconds.append(took)
-            say("kvm, round {}: kvmscen {:.2f} s, one C process {:.2f} s, C started for each {:.2f} s".format(number, *took))
+            say(
+                "kvm, round {}: kvmscen {:.2f} s, one C process {:.2f} s, C started for each "
+                "{:.2f} s".format(number, *took)
+            )
     many = f"{options.files:,} scenarios of three exits on /dev/kvm"
-    names = (many, "the same guests in one C process", "the same guests, a C program started for each")
+    names = (
+        many,
+        "the same guests in one C process",
+        "the same guests, a C program started for each",
+    )
     for n, name in enumerate(names):
         yield Row(name, None, statistics.median(s[n] for s in seconds), " s")
     yield Row("kvmscen : one C process", 2.0, statistics.median(s[0] / s[1] for s in seconds), "")
-    yield Row("kvmscen : C started for each", 1.0, statistics.median(s[0] / s[2] for s in seconds), "")
+    yield Row(
+        "kvmscen : C started for each", 1.0, statistics.median(s[0] / s[2] for s in seconds), ""
+    )
 
 
 def model(options: argparse.Namespace, folder: Path) -> Iterator[Row]:
@@ -177,11 +224,18 @@ def model(options: argparse.Namespace, folder: Path) -> Iterator[Row]:
     argv = kvmscen(options.command, ["run", "--on", "model", str(folder / "model")])
     # The line that counts may be followed by a note on predictions.
     seconds = median(lambda: timed(argv, f"{options.files:,} passed"), options.rounds)
-    yield Row(f"{options.files:,} arm64 scenarios of three exits on the model", scaled(options, 3), seconds, " s")
+    yield Row(
+        f"{options.files:,} arm64 scenarios of three exits on the model",
+        scaled(options, 3),
+        seconds,
+        " s",
+    )
 
 
 def qemu(options: argparse.Namespace, folder: Path) -> Iterator[Row]:
-    """A host that QEMU boots: prepared from nothing in a cache of its own, booted, gone on from its snapshot, and warm."""
+    """A host that QEMU boots: prepared from nothing in a cache of its own, booted, gone on from its
+    snapshot, and warm.
+    """
     host, cache = "qemu:arm64@6.1", folder / "cache"
     if shutil.which("qemu-system-aarch64") is None or shutil.which("apt-get") is None:
         say("left out: qemu hosts: there is no qemu-system-aarch64 or no apt-get")
@@ -191,14 +245,21 @@ def qemu(options: argparse.Namespace, folder: Path) -> Iterator[Row]:
     seconds = timed(kvmscen(options.command, ["host", "prepare", host]))
     yield Row("`host prepare` from nothing, the downloads among it", 180, seconds, " s")
     one = kvmscen(options.command, ["run", "--on", host, files[0]])
-    yield Row("first result on it, from its snapshot", 1, median(lambda: first_line(one, "PASS"), 2 * options.rounds), " s")
+    yield Row(
+        "first result on it, from its snapshot",
+        1,
+        median(lambda: first_line(one, "PASS"), 2 * options.rounds),
+        " s",
+    )
 
     def cold() -> float:
         for place in cache.glob("kvmscen/qemu/machines/*/snapshots"):
             shutil.rmtree(place)
         return first_line(one, "PASS")
 
-    yield Row("first result on it, booted, and a snapshot saved", 5, median(cold, options.rounds), " s")
+    yield Row(
+        "first result on it, booted, and a snapshot saved", 5, median(cold, options.rounds), " s"
+    )
     argv = kvmscen(options.command, ["run", "--on", host, str(folder / "qemu")])
     yield Row(
         "200 scenarios of three exits on it, from the command",
@@ -226,16 +287,24 @@ def compiled(target: str) -> str:
     gcc = shutil.which("gcc") or shutil.which("cc")
     if gcc is None:
         return "there is no gcc"
-    done = subprocess.run([gcc, "-O2", "-Wall", "-o", target, str(HERE / "bare.c")], capture_output=True, text=True)
+    done = subprocess.run(
+        [gcc, "-O2", "-Wall", "-o", target, str(HERE / "bare.c")], capture_output=True, text=True
+    )
     if done.returncode:
         return done.stderr.strip()
     from kvmscen.sent.arch import x86_64
 
-    theirs = subprocess.run([target, "--tables", str(x86_64.TABLES_AT)], capture_output=True, check=True).stdout
-    return "" if theirs == x86_64.tables(x86_64.TABLES_AT, ()) else "bare.c makes other page tables than kvmscen"
+    theirs = subprocess.run(
+        [target, "--tables", str(x86_64.TABLES_AT)], capture_output=True, check=True
+    ).stdout
+    return (
+        ""
+        if theirs == x86_64.tables(x86_64.TABLES_AT, ())
+        else "bare.c makes other page tables than kvmscen"
+    )
 
 
-# --- the table ------------------------------------------------------------------------------------------------------
+# --- the table ------------------------------------------------------------------------------------
 
 
 def machine() -> str:
@@ -244,14 +313,21 @@ def machine() -> str:
 
     cpu = "CPU not named"
     if os.path.exists("/proc/cpuinfo"):
-        names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+        names = [
+            line
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ]
         cpu = names[0].partition(":")[2].strip() if names else cpu
     modules = {"kvm_pvm": "PVM", "kvm_amd": "SVM", "kvm_intel": "VMX"}
-    kind = next((name for module, name in modules.items() if os.path.isdir(f"/sys/module/{module}")), "")
+    kind = next(
+        (name for module, name in modules.items() if os.path.isdir(f"/sys/module/{module}")), ""
+    )
     cores = len(os.sched_getaffinity(0))
     flavour = f" (KVM: {kind})" if kind else ""
     return (
-        f"kvmscen {__version__}, {cpu}, {cores} core{'s' * (cores != 1)}, Linux {platform.release()}{flavour}, "
+        f"kvmscen {__version__}, {cpu}, {cores} core{'s' * (cores != 1)}, Linux "
+        f"{platform.release()}{flavour}, "
         f"Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}"
     )
 
@@ -259,7 +335,10 @@ def machine() -> str:
 def table(rows: Sequence[Row]) -> str:
     cells = [("", "target", "here", "met"), *(row.cells() for row in rows)]
     widths = [max(len(row[n]) for row in cells) for n in range(4)]
-    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in cells]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
+        for row in cells
+    ]
     lines.insert(1, "| " + " | ".join("-" * width for width in widths) + " |")
     return "\n".join(lines)
 
@@ -271,11 +350,23 @@ def count(text: str) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--files", type=count, default=1000, help="how many scenarios (default: 1000)")
-    parser.add_argument("--rounds", type=count, default=5, help="how often each is measured (default: 5)")
-    parser.add_argument("--only", action="append", choices=PARTS, help="one part; may be given several times")
-    parser.add_argument("--command", default=beside(), help="what to measure; empty: this tree (default: %(default)s)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--files", type=count, default=1000, help="how many scenarios (default: 1000)"
+    )
+    parser.add_argument(
+        "--rounds", type=count, default=5, help="how often each is measured (default: 5)"
+    )
+    parser.add_argument(
+        "--only", action="append", choices=PARTS, help="one part; may be given several times"
+    )
+    parser.add_argument(
+        "--command",
+        default=beside(),
+        help="what to measure; empty: this tree (default: %(default)s)",
+    )
     options = parser.parse_args()
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="kvmscen-bench-") as folder:

@@ -9,7 +9,16 @@ from kvmscen.cli.files import find
 
 
 def test_a_folder_tells_what_it_leaves_out(tmp_path: Path) -> None:
-    for name in ("b.yaml", "a.yaml", "c.yml", "d.YAML", ".hidden.yaml", "e.txt", "sub/f.yaml", ".git/g.yaml"):
+    for name in (
+        "b.yaml",
+        "a.yaml",
+        "c.yml",
+        "d.YAML",
+        ".hidden.yaml",
+        "e.txt",
+        "sub/f.yaml",
+        ".git/g.yaml",
+    ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("arch: arm64\n")
     (tmp_path / "gone.yaml").symlink_to("/nowhere/at/all")
@@ -17,12 +26,24 @@ def test_a_folder_tells_what_it_leaves_out(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.yaml")
     (tmp_path / "folder").symlink_to(tmp_path / "sub")
     found = find([str(tmp_path)])
-    assert [os.path.relpath(file, tmp_path) for file in found.files] == ["a.yaml", "b.yaml", "linked.yaml", "sub/f.yaml"]
-    assert {os.path.basename(problem.file): problem.message.partition(":")[0] for problem in found.problems} == {
+    assert [os.path.relpath(file, tmp_path) for file in found.files] == [
+        "a.yaml",
+        "b.yaml",
+        "linked.yaml",
+        "sub/f.yaml",
+    ]
+    assert {
+        os.path.basename(problem.file): problem.message.partition(":")[0]
+        for problem in found.problems
+    } == {
         "gone.yaml": "this link leads nowhere",
         "pipe.yaml": "this is no regular file",
     }
-    assert sorted(os.path.basename(line.partition(":")[0]) for line in found.passed_over) == ["c.yml", "d.YAML", "folder"]
+    assert sorted(os.path.basename(line.partition(":")[0]) for line in found.passed_over) == [
+        "c.yml",
+        "d.YAML",
+        "folder",
+    ]
 
 
 def test_a_file_that_is_named_is_taken_whatever_it_is_called(tmp_path: Path) -> None:
@@ -39,5 +60,9 @@ def test_a_folder_without_scenarios_is_wrong_beside_other_paths(tmp_path: Path) 
     alone = find([str(tmp_path / "empty")])
     assert (alone.files, alone.problems, len(alone.passed_over)) == ([], [], 1)
     beside = find([str(tmp_path / "a.yaml"), str(tmp_path / "empty")])
-    assert [problem.message for problem in beside.problems] == ["there are no scenarios (*.yaml) in this folder"]
-    assert [problem.message for problem in find([str(tmp_path / "nowhere")]).problems] == ["there is no such file or folder"]
+    assert [problem.message for problem in beside.problems] == [
+        "there are no scenarios (*.yaml) in this folder"
+    ]
+    assert [problem.message for problem in find([str(tmp_path / "nowhere")]).problems] == [
+        "there is no such file or folder"
+    ]

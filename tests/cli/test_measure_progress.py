@@ -1,4 +1,6 @@
-"""What is told while a measurement runs: over and over in one line of a terminal, now and then elsewhere, nothing with -q."""
+"""What is told while a measurement runs: over and over in one line of a terminal, now and then
+elsewhere, nothing with -q.
+"""
 
 from __future__ import annotations
 
@@ -35,14 +37,17 @@ def test_without_a_terminal_it_is_a_line_now_and_then(
     told(STEP)
     shown = capsys.readouterr()
     assert shown.err.startswith(
-        "kvmscen: round 3 of 10: cost on kvm (24 of 80 runs); so far ram 0.25 ns, mmio 14.4 us; 0 s so far"
+        "kvmscen: round 3 of 10: cost on kvm (24 of 80 runs); so far ram 0.25 ns, mmio 14.4 us; 0 "
+        "s so far"
     )
     assert shown.out == ""
     told(RoundDone(80, 80, 10, 10))
     assert capsys.readouterr().err == ""
 
 
-def test_quiet_is_quiet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_quiet_is_quiet(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(progress, "_PAUSE", 0.0)
     progress.Progress(Screen(sys.stdout), True)(STEP)
     assert capsys.readouterr().err == ""
@@ -53,7 +58,11 @@ def on_a_terminal(path: Path, *options: str) -> str:
     primary, secondary = os.openpty()
     command = [sys.executable, "-m", "kvmscen", "measure", str(path), *options]
     child = subprocess.Popen(
-        command, stdout=secondary, stderr=secondary, cwd=ROOT, env={**os.environ, "TERM": "xterm", "COLUMNS": "100"}
+        command,
+        stdout=secondary,
+        stderr=secondary,
+        cwd=ROOT,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
     )
     os.close(secondary)
     said = b""

@@ -19,7 +19,9 @@ def bars(folder: Path, *options: str, **env: str) -> tuple[int, list[str]]:
     argv = [sys.executable, "-m", "kvmscen", "run", str(folder), *options]
     environment = os.environ | {"COLUMNS": "100", "TERM": "xterm", "PYTHONPATH": str(ROOT)} | env
     seen = b""
-    with subprocess.Popen(argv, stdin=slave, stdout=slave, stderr=slave, env=environment) as process:
+    with subprocess.Popen(
+        argv, stdin=slave, stdout=slave, stderr=slave, env=environment
+    ) as process:
         os.close(slave)
         while True:
             try:
@@ -28,14 +30,18 @@ def bars(folder: Path, *options: str, **env: str) -> tuple[int, list[str]]:
                 break
             seen += chunk
     os.close(master)
-    return process.returncode, [part for part in re.split(r"[\r\n]+", seen.decode()) if re.match(r"\[[# ]+\] ", part)]
+    return process.returncode, [
+        part for part in re.split(r"[\r\n]+", seen.decode()) if re.match(r"\[[# ]+\] ", part)
+    ]
 
 
 def test_the_total_does_not_grow_and_failures_are_counted(tmp_path: Path) -> None:
     for number in range(30):
         cases = "cases: {again: {summary: x}}\n"
         wrong = SCENARIO.replace("[mmio]", "[{mmio: {phys_addr: 0x6000}}]")
-        (tmp_path / f"{number:02}.yaml").write_text((wrong if number % 10 == 5 else SCENARIO) + cases)
+        (tmp_path / f"{number:02}.yaml").write_text(
+            (wrong if number % 10 == 5 else SCENARIO) + cases
+        )
     status, shown = bars(tmp_path, "--on", "model")
     assert status == 1
     totals = {match[1] for bar in shown if (match := re.search(r"\d+/(\d+) files", bar))}
@@ -48,7 +54,10 @@ def test_the_total_does_not_grow_and_failures_are_counted(tmp_path: Path) -> Non
 
 @pytest.mark.kvm
 def test_what_takes_long_is_named(tmp_path: Path) -> None:
-    loop = "arch: x86_64\nmemslots: [{slot: 0, gpa: 0, size: 0x1000}]\nasm: 'a: jmp a'\nexpect: [hlt]\nlimits: {timeout: 3}\n"
+    loop = (
+        "arch: x86_64\nmemslots: [{slot: 0, gpa: 0, size: 0x1000}]\nasm: 'a: jmp a'\nexpect: "
+        "[hlt]\nlimits: {timeout: 3}\n"
+    )
     (tmp_path / "loop.yaml").write_text(loop)
     status, shown = bars(tmp_path, "--on", "kvm")
     assert status == 1

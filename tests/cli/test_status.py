@@ -1,4 +1,6 @@
-"""What ends a run that nobody meant to end so: signals, odd options, streams that are closed, no memory, no threads."""
+"""What ends a run that nobody meant to end so: signals, odd options, streams that are closed, no
+memory, no threads.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,10 @@ WORD = "kvmscen: "
 
 
 def kvmscen(
-    *arguments: object, env: dict[str, str] | None = None, limits: dict[int, int] | None = None, timeout: float = 300
+    *arguments: object,
+    env: dict[str, str] | None = None,
+    limits: dict[int, int] | None = None,
+    timeout: float = 300,
 ) -> subprocess.CompletedProcess[str]:
     """One run of the program, as a process of its own, with limits of resources."""
 
@@ -35,7 +40,9 @@ def kvmscen(
         for number, most in (limits or {}).items():
             resource.setrlimit(number, (most, most))
 
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("KVMSCEN_")} | {"PYTHONPATH": str(ROOT)}
+    environment = {
+        key: value for key, value in os.environ.items() if not key.startswith("KVMSCEN_")
+    } | {"PYTHONPATH": str(ROOT)}
     return subprocess.run(
         [sys.executable, "-m", "kvmscen", *map(str, arguments)],
         env=environment | (env or {}),
@@ -54,7 +61,7 @@ def scenario(tmp_path: Path) -> Path:
     return path
 
 
-# --- signals --------------------------------------------------------------------------------------------------------
+# --- signals --------------------------------------------------------------------------------------
 
 
 def _alive(mark: str) -> list[str]:
@@ -71,7 +78,9 @@ def _alive(mark: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 @pytest.mark.parametrize("twice", [False, True], ids=["once", "twice"])
 def test_a_signal_at_any_moment_is_its_status_and_leaves_nothing(
     number: signal.Signals, status: int, twice: bool, scenario: Path
@@ -92,10 +101,12 @@ def test_a_signal_at_any_moment_is_its_status_and_leaves_nothing(
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            # Whoever started the tests may have the signal ignored, as nohup and a shell's `&` do; and that is inherited.
+            # Whoever started the tests may have the signal ignored, as nohup and a shell's `&` do;
+            # and that is inherited.
             preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
         ) as process:
-            # What comes while Python itself starts is Python's: its handler or none stands there until our first line has run.
+            # What comes while Python itself starts is Python's: its handler or none stands there
+            # until our first line has run.
             while not _ours(process.pid) and process.poll() is None:
                 time.sleep(0.0005)
             time.sleep(n * step)
@@ -126,23 +137,33 @@ def _ours(pid: int) -> bool:
 
 
 def test_what_is_ignored_stays_ignored(scenario: Path) -> None:
-    line = f"trap '' HUP; {sys.executable} -m kvmscen run {scenario} --on model & sleep 0.2; kill -HUP $!; wait $!"
-    done = subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    line = (
+        f"trap '' HUP; {sys.executable} -m kvmscen run {scenario} --on model & sleep 0.2; kill "
+        f"-HUP $!; wait $!"
+    )
+    done = subprocess.run(
+        ["bash", "-c", line], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
     assert (done.returncode, "1 passed" in done.stdout) == (0, True), done.stderr
 
 
-# --- an exception nobody expected -----------------------------------------------------------------------------------
+# --- an exception nobody expected -----------------------------------------------------------------
 
 
-def test_an_exception_nobody_expected_is_status_3_and_one_line(tmp_path: Path, scenario: Path) -> None:
+def test_an_exception_nobody_expected_is_status_3_and_one_line(
+    tmp_path: Path, scenario: Path
+) -> None:
     # A module of ours that breaks: what stands before PYTHONPATH's own is found first.
-    (tmp_path / "tabulate.py").write_text("def tabulate(*a, **k):\n    raise KeyError('a key\\nthat is not there')\n")
+    (tmp_path / "tabulate.py").write_text(
+        "def tabulate(*a, **k):\n    raise KeyError('a key\\nthat is not there')\n"
+    )
     env = {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
     done = kvmscen("hosts", env=env | {"XDG_CACHE_HOME": str(tmp_path / "none"), "COLUMNS": "200"})
     assert done.returncode == 3
     assert len(done.stderr.splitlines()) == 1
     assert done.stderr.startswith(
-        "kvmscen: kvmscen itself broke: KeyError: 'a key\\nthat is not there' at tabulate.py:2 (kvmscen "
+        "kvmscen: kvmscen itself broke: KeyError: 'a key\\nthat is not there' at tabulate.py:2 "
+        "(kvmscen "
     )
     assert "please report it" in done.stderr
     debug = kvmscen("hosts", env=env | {"KVMSCEN_DEBUG": "1", "COLUMNS": "200"})
@@ -152,13 +173,15 @@ def test_an_exception_nobody_expected_is_status_3_and_one_line(tmp_path: Path, s
 
 @pytest.mark.parametrize("verb", ["run", "check"])
 def test_without_threads_it_says_so(verb: str, scenario: Path) -> None:
-    # A thread gets a stack as large as the limit on stacks, which here is more than all memory that there may be.
+    # A thread gets a stack as large as the limit on stacks, which here is more than all memory that
+    # there may be.
     limits = {resource.RLIMIT_STACK: 8 << 30, resource.RLIMIT_AS: 4 << 30}
     done = kvmscen(verb, scenario, limits=limits)
     assert done.returncode == 3
     assert (
         done.stderr
-        == "kvmscen: no thread can be started here: raise the limit on processes (ulimit -u) or on memory (ulimit -v)\n"
+        == "kvmscen: no thread can be started here: raise the limit on processes (ulimit -u) or on "
+        "memory (ulimit -v)\n"
     )
 
 
@@ -175,9 +198,21 @@ def test_without_memory_it_is_status_3_or_it_runs(megabytes: int, scenario: Path
         assert done.stderr + done.stdout
 
 
-# --- options and variables ------------------------------------------------------------------------------------------
+# --- options and variables ------------------------------------------------------------------------
 
-ODD = ["²", "\u0663", "0", "-1", "1e3", "0x10", " 5", "\uff19", "99999999999999999999999", "1025", "NaN"]
+ODD = [
+    "²",
+    "\u0663",
+    "0",
+    "-1",
+    "1e3",
+    "0x10",
+    " 5",
+    "\uff19",
+    "99999999999999999999999",
+    "1025",
+    "NaN",
+]
 
 
 @pytest.mark.parametrize("value", ODD)
@@ -223,9 +258,12 @@ def test_odd_hosts_are_told(host: str, scenario: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("COLUMNS", "²"), ("COLUMNS", "-5"), ("COLUMNS", "1"), ("COLUMNS", "0"), ("COLUMNS", "99999999999"), ("TERM", ""),
-        ("TERM", "\udcff"), ("KVMSCEN_K", "\udcff²"), ("KVMSCEN_CASE", " "), ("KVMSCEN_OBSERVED", "²"), ("KVMSCEN_SSH", "'"),
-        ("FORCE_COLOR", "²"), ("KVMSCEN_ON", " "), ("KVMSCEN_REPORT", " "), ("LC_ALL", "no_SUCH.charset"), ("LC_ALL", "C"),
+        ("COLUMNS", "²"), ("COLUMNS", "-5"), ("COLUMNS", "1"), ("COLUMNS", "0"),
+        ("COLUMNS", "99999999999"), ("TERM", ""),
+        ("TERM", "\udcff"), ("KVMSCEN_K", "\udcff²"), ("KVMSCEN_CASE", " "),
+        ("KVMSCEN_OBSERVED", "²"), ("KVMSCEN_SSH", "'"),
+        ("FORCE_COLOR", "²"), ("KVMSCEN_ON", " "), ("KVMSCEN_REPORT", " "),
+        ("LC_ALL", "no_SUCH.charset"), ("LC_ALL", "C"),
     ],
 )  # fmt: skip
 def test_odd_variables_break_nothing(name: str, value: str, scenario: Path) -> None:
@@ -246,12 +284,20 @@ def test_a_terminal_that_lacks_characters(encoding: str, tmp_path: Path) -> None
         ["show", path],
         ["run", path, "--on", "model", "--report", "junit"],
     ):
-        done = kvmscen(*verb, env={"PYTHONIOENCODING": encoding, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"})
+        done = kvmscen(
+            *verb,
+            env={
+                "PYTHONIOENCODING": encoding,
+                "LC_ALL": "C",
+                "PYTHONUTF8": "0",
+                "PYTHONCOERCECLOCALE": "0",
+            },
+        )
         assert "Traceback" not in done.stderr, done.stderr
         assert done.returncode == (1 if verb[0] == "run" else 0), done.stderr
 
 
-# --- streams --------------------------------------------------------------------------------------------------------
+# --- streams --------------------------------------------------------------------------------------
 
 VERBS = ["run {} --on model", "check {}", "show {}", "hosts", "--help"]
 
@@ -260,7 +306,9 @@ VERBS = ["run {} --on model", "check {}", "show {}", "hosts", "--help"]
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_closed_stream_changes_no_status(verb: str, closed: str, scenario: Path) -> None:
     line = f"{sys.executable} -m kvmscen {verb.format(scenario)} {closed}"
-    done = subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        ["bash", "-c", line], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
     assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
 
 
@@ -269,7 +317,9 @@ def test_a_reader_that_has_gone_is_141(verb: str, scenario: Path) -> None:
     read, write = os.pipe()
     os.close(read)
     argv = [sys.executable, "-m", "kvmscen", *verb.format(scenario).split()]
-    done = subprocess.run(argv, cwd=ROOT, stdout=write, stderr=subprocess.PIPE, text=True, timeout=120)
+    done = subprocess.run(
+        argv, cwd=ROOT, stdout=write, stderr=subprocess.PIPE, text=True, timeout=120
+    )
     os.close(write)
     # `check` of what is right prints its line to stderr only.
     assert done.returncode == (0 if verb.startswith("check") else 141), done.stderr
@@ -279,5 +329,10 @@ def test_a_reader_that_has_gone_is_141(verb: str, scenario: Path) -> None:
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if not verb.startswith("check")])
 def test_a_full_disk_is_named(verb: str, scenario: Path) -> None:
     line = f"{sys.executable} -m kvmscen {verb.format(scenario)} > /dev/full"
-    done = subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stderr) == (3, "kvmscen: the output could not be written: No space left on device\n")
+    done = subprocess.run(
+        ["bash", "-c", line], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stderr) == (
+        3,
+        "kvmscen: the output could not be written: No space left on device\n",
+    )

@@ -1,4 +1,6 @@
-"""A file with wrong cases as a user meets it: the others run, the status is 2, every report names what did not run."""
+"""A file with wrong cases as a user meets it: the others run, the status is 2, every report names
+what did not run.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,10 @@ def test_junit_and_ktap_name_them(mixed: Path) -> None:
     assert sorted(wrong) == sorted(WRONG)
     assert (tree.get("tests"), tree.get("errors")) == ("8", "5")
     ktap = kvmscen("run", mixed, "--on", "model", "--report", "ktap").stdout
-    assert re.findall(r"not ok \d+ (\w+) # ERROR", ktap) == [*WRONG, *re.findall(r"not ok 2 (\w+)", ktap)]
+    assert re.findall(r"not ok \d+ (\w+) # ERROR", ktap) == [
+        *WRONG,
+        *re.findall(r"not ok 2 (\w+)", ktap),
+    ]
     assert "  1..7\n" in ktap
 
 
@@ -67,13 +72,21 @@ def test_check_counts_every_case(mixed: Path) -> None:
 
 def test_a_good_case_that_is_asked_for_is_green(mixed: Path) -> None:
     done = kvmscen("run", mixed, "--on", "model", "--case", "read")
-    assert (done.returncode, "1 passed in" in done.stdout, "mixed.yaml:" in done.stdout) == (0, True, False)
+    assert (done.returncode, "1 passed in" in done.stdout, "mixed.yaml:" in done.stdout) == (
+        0,
+        True,
+        False,
+    )
     done = kvmscen("run", mixed, "--on", "model", "--case", "read", "--case", "typo")
     assert (done.returncode, "1 passed, 1 wrong case in" in done.stdout) == (2, True)
     done = kvmscen("show", mixed / "mixed.yaml", "--case", "read")
     assert (done.returncode, done.stderr) == (0, "")
     done = kvmscen("show", mixed / "mixed.yaml")
-    assert (done.returncode, len(done.stderr.splitlines()), "case read" in done.stdout) == (2, 5, True)
+    assert (done.returncode, len(done.stderr.splitlines()), "case read" in done.stdout) == (
+        2,
+        5,
+        True,
+    )
 
 
 @pytest.mark.parametrize("verb", [("run", "--on", "model"), ("measure", "--on", "kvm")])
@@ -82,10 +95,14 @@ def test_a_case_that_is_nowhere_is_told(verb: tuple[str, ...], mixed: Path) -> N
     done = kvmscen(name, mixed, "--case", "raed", "--case", "read", *options)
     assert done.returncode in (2, 3)
     if done.returncode == 2:
-        assert "kvmscen: no file here has a case raed: did you mean read?" in done.stdout + done.stderr
+        assert (
+            "kvmscen: no file here has a case raed: did you mean read?" in done.stdout + done.stderr
+        )
     done = kvmscen(name, mixed, "--case", "quux", *options)
     assert done.returncode in (2, 3)
 
 
 def test_a_selection_of_nothing_is_4(mixed: Path) -> None:
-    assert kvmscen("run", mixed / "good.yaml", "--on", "model", "-k", "no such text").returncode == 4
+    assert (
+        kvmscen("run", mixed / "good.yaml", "--on", "model", "-k", "no such text").returncode == 4
+    )

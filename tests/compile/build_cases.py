@@ -12,9 +12,23 @@ from kvmscen.sent.machine import Machine
 
 FILE = "a.yaml"
 FACTS = {
-    "x86_64": Facts("x86_64", "6.1.0-18-amd64", {"KVM_CAP_NR_MEMSLOTS": 509, "KVM_CAP_HLT": 1}, 4096, "svm", ("sse2", "avx")),
+    "x86_64": Facts(
+        "x86_64",
+        "6.1.0-18-amd64",
+        {"KVM_CAP_NR_MEMSLOTS": 509, "KVM_CAP_HLT": 1},
+        4096,
+        "svm",
+        ("sse2", "avx"),
+    ),
     "riscv64": Facts("riscv64", "7.2.13", {"KVM_CAP_NR_MEMSLOTS": 509}, 4096, None, ("i", "m")),
-    "arm64": Facts("arm64", "6.6.1-v8+", {"KVM_CAP_ARM_NISV_TO_USER": 1, "KVM_CAP_NR_MEMSLOTS": 509}, 4096, "nvhe", ("fp",)),
+    "arm64": Facts(
+        "arm64",
+        "6.6.1-v8+",
+        {"KVM_CAP_ARM_NISV_TO_USER": 1, "KVM_CAP_NR_MEMSLOTS": 509},
+        4096,
+        "nvhe",
+        ("fp",),
+    ),
 }
 X86 = "arch: x86_64\nmemslots: [{slot: 0, gpa: 0, size: 0x4000}]\n"
 ARM = "arch: arm64\nmemslots: [{slot: 0, gpa: 0, size: 0x4000}]\n"

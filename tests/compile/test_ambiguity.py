@@ -1,4 +1,6 @@
-"""Steps that may both come next and that a host cannot tell apart are refused; all others are not."""
+"""Steps that may both come next and that a host cannot tell apart are refused; all others are
+not.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def hlt(repeat: tuple[int, int] = (1, 1)) -> Made:
 
 
 def group(*members: Made, repeat: tuple[int, int] = (1, 1)) -> Made:
-    written = Written("steps", {}, Place(next(_lines), 5), repeat=repeat, steps=tuple(one for one, _ in members))
+    written = Written(
+        "steps", {}, Place(next(_lines), 5), repeat=repeat, steps=tuple(one for one, _ in members)
+    )
     return written, ScriptStep("group", repeat=repeat, steps=tuple(step for _, step in members))
 
 
@@ -91,8 +95,10 @@ def test_pairs(members: list[Made], pairs: list[tuple[int, int]]) -> None:
 def test_what_is_said() -> None:
     first, second = out(1, (0, 9))[0], out(1)[0]
     assert mistaken(first, second) == (
-        f"the step of line {first.place.line} may still come here, and takes each exit that is meant for this one, since a host "
-        "tells one `io` from another by port and direction alone: write other values there, or a fixed `repeat`"
+        f"the step of line {first.place.line} may still come here, and takes each exit that is "
+        f"meant for this one, since a host "
+        "tells one `io` from another by port and direction alone: write other values there, or a "
+        "fixed `repeat`"
     )
     assert "tells no `hlt` from another" in mistaken(hlt(MAY)[0], hlt()[0])
     assert "the next round of either" in mistaken(first, first)
@@ -105,7 +111,9 @@ def test_too_many_at_one_place_are_refused_before_they_are_compared() -> None:
         found([*members, out(99), hlt()])
 
 
-_leaf = st.builds(out, st.integers(0, 2), st.sampled_from([(1, 1), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2)]))
+_leaf = st.builds(
+    out, st.integers(0, 2), st.sampled_from([(1, 1), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2)])
+)
 _stories = st.lists(
     st.recursive(
         _leaf,
@@ -123,12 +131,18 @@ _stories = st.lists(
 
 @settings(max_examples=400)
 @given(_stories, st.lists(st.integers(0, 2), max_size=12))
-def test_a_host_never_has_to_choose_in_what_is_not_refused(members: list[Made], ports: list[int]) -> None:
+def test_a_host_never_has_to_choose_in_what_is_not_refused(
+    members: list[Made], ports: list[int]
+) -> None:
     clear = not found(members)
     script = Script([step for _, step in members])
     for port in ports:
         fields = {"port": port}
         options = list(script.options())
-        fitting = [at for at, step in options if step and fits(step, "exit", "io", fields, iteration(at, step.repeat))]
+        fitting = [
+            at
+            for at, step in options
+            if step and fits(step, "exit", "io", fields, iteration(at, step.repeat))
+        ]
         assert len(fitting) < 2 or not clear
         script.take("exit", "io", fields)

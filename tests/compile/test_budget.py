@@ -16,7 +16,9 @@ HEAD = "arch: x86_64\nmemslots: [{slot: 0, gpa: 0, size: 0x4000000}]\nexpect: [h
 def test_programs_add_up(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
     file.write_text(
-        HEAD + "asm: |\n  hlt\n  .fill 0xe00000, 1, 1\ncases:\n" + "".join(f"  c{n}: {{summary: x}}\n" for n in range(12))
+        HEAD
+        + "asm: |\n  hlt\n  .fill 0xe00000, 1, 1\ncases:\n"
+        + "".join(f"  c{n}: {{summary: x}}\n" for n in range(12))
     )
     scenario = load(str(file))
     with pytest.raises(ScenarioError) as told:
@@ -30,7 +32,13 @@ def test_programs_add_up(tmp_path: Path) -> None:
 def test_lines_add_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(budget, "MOST", 200_000)
     file = tmp_path / "a.yaml"
-    file.write_text(HEAD + "asm: |\n" + "  hlt\n" * 1000 + "cases:\n" + "".join(f"  c{n}: {{summary: x}}\n" for n in range(9)))
+    file.write_text(
+        HEAD
+        + "asm: |\n"
+        + "  hlt\n" * 1000
+        + "cases:\n"
+        + "".join(f"  c{n}: {{summary: x}}\n" for n in range(9))
+    )
     scenario = load(str(file))
     with pytest.raises(ScenarioError, match="write several files"):
         plans(scenario, scenario.cases)
@@ -40,7 +48,9 @@ def test_files_beside_it_add_up(tmp_path: Path) -> None:
     for n in range(3):
         with (tmp_path / f"{n}.elf").open("wb") as out:
             out.truncate(30 << 20)
-    (tmp_path / "a.yaml").write_text(HEAD + "cases:\n" + "".join(f"  c{n}: {{elf: {n % 3}.elf}}\n" for n in range(6)))
+    (tmp_path / "a.yaml").write_text(
+        HEAD + "cases:\n" + "".join(f"  c{n}: {{elf: {n % 3}.elf}}\n" for n in range(6))
+    )
     with pytest.raises(ScenarioError) as told:
         load(str(tmp_path / "a.yaml"))
     assert [(p.line, p.message.partition(":")[0]) for p in told.value.problems] == [

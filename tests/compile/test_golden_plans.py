@@ -1,8 +1,9 @@
-"""What the cases of a few scenarios are to a host, byte for byte as in tests/golden/plans/: those that show each form of it.
+"""What the cases of a few scenarios are to a host, byte for byte as in tests/golden/plans/: those
+that show each form of it.
 
-After a wanted change: `KVMSCEN_UPDATE_GOLDEN=1 pytest tests/compile/test_golden_plans.py`, then read
-`git diff tests/golden/plans` before the commit. Where CI is set nothing is rewritten. The hosts are made up and have everything,
-so that the same file comes out on any machine.
+After a wanted change: `KVMSCEN_UPDATE_GOLDEN=1 pytest tests/compile/test_golden_plans.py`, then
+read `git diff tests/golden/plans` before the commit. Where CI is set nothing is rewritten. The
+hosts are made up and have everything, so that the same file comes out on any machine.
 """
 
 from __future__ import annotations
@@ -57,17 +58,27 @@ def plans_of(path: Path) -> str:
     out: dict[str, Any] = {}
     for case in scenario.cases[:MOST]:
         kind = case.requires.host[0] if case.requires.host else "kvm"
-        found = ready(scenario.file, case, plan(scenario.file, case), facts(case.arch, case.requires), kind)
+        found = ready(
+            scenario.file, case, plan(scenario.file, case), facts(case.arch, case.requires), kind
+        )
         assert found.skip is None
         assert found.machine is not None
         data = encode(found.machine)
         assert decode(Machine, json.loads(json.dumps(data))) == found.machine
         out[case.name] = data
-    return "{\n" + ",\n".join(f"{json.dumps(name)}: {_lines(data)}" for name, data in out.items()) + "\n}\n"
+    return (
+        "{\n"
+        + ",\n".join(f"{json.dumps(name)}: {_lines(data)}" for name, data in out.items())
+        + "\n}\n"
+    )
 
 
 def _lines(data: dict[str, Any]) -> str:
-    members = [f"  {json.dumps(key)}: {_list(key, value)}" for key, value in data.items() if value not in ([], None)]
+    members = [
+        f"  {json.dumps(key)}: {_list(key, value)}"
+        for key, value in data.items()
+        if value not in ([], None)
+    ]
     return "{\n" + ",\n".join(members) + "\n}"
 
 

@@ -27,7 +27,12 @@ BASE = "expect:\n  - io: {port: 0x10, data: 5}\n    regs: {rax: 1}\n  - hlt\n"
     ],
 )
 def test_entries(entry: str, noted: bool) -> None:
-    text = X86 + HLT.partition("expect")[0] + BASE + f"when: [{{kvm: pvm, xfail: true, reason: so, {entry}}}]\n"
+    text = (
+        X86
+        + HLT.partition("expect")[0]
+        + BASE
+        + f"when: [{{kvm: pvm, xfail: true, reason: so, {entry}}}]\n"
+    )
     (case,) = load_text(text, "a.yaml").cases
     notes = list(loose("a.yaml", case, plan("a.yaml", case)))
     assert [note.line for note in notes] == ([text.count("\n")] if noted else [])

@@ -39,9 +39,16 @@ def test_sections_inside_and_outside() -> None:
 
 
 def test_sections_not_named_follow_each_other_from_the_first_slot() -> None:
-    slots = "arch: x86_64\nmemslots: [{slot: 3, gpa: 0x8000, size: 0x1000}, {slot: 0, gpa: 0, size: 0x1000}]\n"
+    slots = (
+        "arch: x86_64\nmemslots: [{slot: 3, gpa: 0x8000, size: 0x1000}, {slot: 0, gpa: 0, "
+        "size: 0x1000}]\n"
+    )
     made = planned(slots + PROGRAM)
-    assert [s.name for s in sorted(made.sections, key=lambda s: s.gpa)] == [".text", ".data", ".bss"]
+    assert [s.name for s in sorted(made.sections, key=lambda s: s.gpa)] == [
+        ".text",
+        ".data",
+        ".bss",
+    ]
     assert made.entry == 0x8000
     # .bss in a slot needs no bytes.
     assert len(made.image) == 2
@@ -54,7 +61,10 @@ def test_bss_outside_is_a_device_of_zeros() -> None:
 
 
 def test_a_slot_that_must_fail_holds_nothing() -> None:
-    slots = "arch: x86_64\nmemslots: [{slot: 7, gpa: 0x123, size: 0x10, errno: EINVAL}, {slot: 0, gpa: 0x1000, size: 0x1000}]\n"
+    slots = (
+        "arch: x86_64\nmemslots: [{slot: 7, gpa: 0x123, size: 0x10, errno: EINVAL}, {slot: 0, "
+        "gpa: 0x1000, size: 0x1000}]\n"
+    )
     made = planned(slots + HLT)
     assert made.entry == 0x1000
     assert [slot.errno for slot in made.memslots] == ["EINVAL", None]
@@ -76,10 +86,18 @@ def test_load_elsewhere() -> None:
 
 
 @pytest.mark.parametrize(
-    ("at", "edge"), [("0x3ff8", "0x3ff8-0x4007"), ("{at: 0x1000, load: 0x3ff8}", "0x3ff8-0x4007"), ("0x7ff8", "0x7ff8-0x8007")]
+    ("at", "edge"),
+    [
+        ("0x3ff8", "0x3ff8-0x4007"),
+        ("{at: 0x1000, load: 0x3ff8}", "0x3ff8-0x4007"),
+        ("0x7ff8", "0x7ff8-0x8007"),
+    ],
 )
 def test_straddling_names_both(at: str, edge: str) -> None:
-    slots = "arch: x86_64\nmemslots: [{slot: 0, gpa: 0, size: 0x4000}, {slot: 5, gpa: 0x8000, size: 0x1000}]\n"
+    slots = (
+        "arch: x86_64\nmemslots: [{slot: 0, gpa: 0, size: 0x4000}, {slot: 5, gpa: 0x8000, "
+        "size: 0x1000}]\n"
+    )
     (found,) = errors(slots + f"sections: {{.data: {at}}}\n" + PROGRAM)
     slot = "slot 5 (0x8000-0x8fff)" if at == "0x7ff8" else "slot 0 (0x0-0x3fff)"
     assert found.startswith("3:")
@@ -87,15 +105,20 @@ def test_straddling_names_both(at: str, edge: str) -> None:
 
 
 def test_two_slots_side_by_side_are_two() -> None:
-    slots = "arch: x86_64\nmemslots: [{slot: 0, gpa: 0, size: 0x1000}, {slot: 1, gpa: 0x1000, size: 0x1000}]\n"
+    slots = (
+        "arch: x86_64\nmemslots: [{slot: 0, gpa: 0, size: 0x1000}, {slot: 1, gpa: 0x1000, "
+        "size: 0x1000}]\n"
+    )
     assert "crosses the edge of slot 0" in errors(slots + "sections: {.data: 0xff8}\n" + PROGRAM)[0]
 
 
-# --- the entry --------------------------------------------------------------------------------------------------------
+# --- the entry ------------------------------------------------------------------------------------
 
 
 def test_without_start_the_text_begins() -> None:
-    made = planned(X86 + "sections: {.text: 0x2000}\nasm: |\n  one: nop\n  two: hlt\nexpect: [hlt]\n")
+    made = planned(
+        X86 + "sections: {.text: 0x2000}\nasm: |\n  one: nop\n  two: hlt\nexpect: [hlt]\n"
+    )
     assert made.entry == 0x2000
     made = planned(X86 + "asm: |\n  one: nop\n  _start: hlt\nexpect: [hlt]\n")
     assert made.entry == 1
@@ -113,10 +136,14 @@ def test_start_outside_every_slot() -> None:
     text = X86 + "sections: {.text: 0x8000}\n" + HLT
     (found,) = errors(text)
     assert found.startswith("3:19: the first instruction is at 0x8000, outside every memslot")
-    assert errors(text.replace("asm: hlt", 'asm: "_start: hlt"'))[0].startswith("3:19: _start is at 0x8000")
+    assert errors(text.replace("asm: hlt", 'asm: "_start: hlt"'))[0].startswith(
+        "3:19: _start is at 0x8000"
+    )
     for pc in ("pc", "rip", "eip"):
         assert errors(text + f"regs: {{{pc}: 0x8000}}\n") == []
-    assert errors("arch: x86_64\n" + HLT)[0].startswith("2:6: there is no memslot for the program to run in")
+    assert errors("arch: x86_64\n" + HLT)[0].startswith(
+        "2:6: there is no memslot for the program to run in"
+    )
 
 
 def test_real_mode_begins_low() -> None:
@@ -132,12 +159,15 @@ def test_a_pc_that_is_written_stays(name: str) -> None:
     assert vcpu.regs == {name: 0x10}
 
 
-# --- the engine's tables ----------------------------------------------------------------------------------------------
+# --- the engine's tables --------------------------------------------------------------------------
 
 
 def test_tables_lie_high_and_avoid_what_is_there() -> None:
     assert planned(X86 + HLT).tables == (0xFFFC0000, 0x8000)
-    slot = "arch: x86_64\nmemslots: [{{slot: 0, gpa: 0, size: 0x1000}}, {{slot: 1, gpa: {:#x}, size: 0x1000}}]\n"
+    slot = (
+        "arch: x86_64\nmemslots: [{{slot: 0, gpa: 0, size: 0x1000}}, {{slot: 1, gpa: {:#x}, "
+        "size: 0x1000}}]\n"
+    )
     assert planned(slot.format(0xFFFC8000) + HLT).tables == (0xFFFC0000, 0x8000)
     # Three pages below them are Intel's.
     assert planned(slot.format(0xFFFBB000) + HLT).tables == (0xFFFC0000, 0x8000)
@@ -152,15 +182,21 @@ def test_tables_lie_high_and_avoid_what_is_there() -> None:
 
 
 RANGES = st.lists(
-    st.tuples(st.integers(0xFFF0_0000 >> 12, (1 << 20) - 1), st.integers(1, 64)).map(lambda r: (r[0] << 12, r[1] << 12)),
+    st.tuples(st.integers(0xFFF0_0000 >> 12, (1 << 20) - 1), st.integers(1, 64)).map(
+        lambda r: (r[0] << 12, r[1] << 12)
+    ),
     max_size=20,
 )
 
 
 @given(RANGES, RANGES)
-def test_tables_touch_nothing(slots: list[tuple[int, int]], sections: list[tuple[int, int]]) -> None:
+def test_tables_touch_nothing(
+    slots: list[tuple[int, int]], sections: list[tuple[int, int]]
+) -> None:
     one = case(X86 + HLT)
-    assembled = [Assembled(f".s{n}", at, at, b"", size, True) for n, (at, size) in enumerate(sections)]
+    assembled = [
+        Assembled(f".s{n}", at, at, b"", size, True) for n, (at, size) in enumerate(sections)
+    ]
     taken = [Memslot(n, at, size) for n, (at, size) in enumerate(slots)]
     found, spans = _tables(Resolver(FILE, {}), one, taken, assembled)
     assert found is not None
@@ -181,7 +217,10 @@ def test_above_4_gib() -> None:
     assert (made.spans, made.tables) == ((), (0xFFFC0000, 0x8000))
     assert errors(X86 + "sections: {.data: 0x7fffffffffe0}\n" + PROGRAM) == []
     (found,) = errors(X86 + "sections: {.data: 0x800000000000}\n" + PROGRAM)
-    assert found.startswith("3:19: section .data (0x800000000000-0x80000000000f) ends above 0x7fffffffffff, the last address")
+    assert found.startswith(
+        "3:19: section .data (0x800000000000-0x80000000000f) ends above 0x7fffffffffff, the last "
+        "address"
+    )
     assert errors(X86 + "regs: {cr3: 0x1000}\nsections: {.data: 0x800000000000}\n" + PROGRAM) == []
 
 
@@ -202,7 +241,9 @@ def test_slots_that_come_later_are_kept_free() -> None:
     assert (made.tables.at, made.tables.slot) == (0xFFFC0000, 508)
 
 
-@pytest.mark.parametrize("regs", ["{cr3: 0x1000}", "{gdt: {base: 0x1000, limit: 0x17}}", "{gdt: {limit: 7}}"])
+@pytest.mark.parametrize(
+    "regs", ["{cr3: 0x1000}", "{gdt: {base: 0x1000, limit: 0x17}}", "{gdt: {limit: 7}}"]
+)
 def test_own_tables(regs: str) -> None:
     assert planned(X86 + f"regs: {regs}\n" + HLT).tables is None
     assert machine(X86 + f"regs: {regs}\n" + HLT).tables is None

@@ -22,7 +22,10 @@ from kvmscen.sent.machine import Machine
 
 X = FACTS["x86_64"]
 NISV = ARM + "asm: nop\nexpect: [arm_nisv]\nenable: [KVM_CAP_ARM_NISV_TO_USER]\n"
-DATA = "sections: {.data: 0x9000}\nasm: |\n  _start:\n      hlt\n  .data\n  counter: .quad 1, 2\n  high = 0x123456789a\n"
+DATA = (
+    "sections: {.data: 0x9000}\nasm: |\n  _start:\n      hlt\n  .data\n  counter: .quad 1, 2\n "
+    " high = 0x123456789a\n"
+)
 
 
 def story(text: str, facts: Facts | None = None) -> Story:
@@ -42,26 +45,53 @@ def skip(text: str, kind: str = "kvm", **facts: Any) -> str | None:
     return made(text, FACTS[arch]._replace(**facts), kind).skip
 
 
-# --- conditions -------------------------------------------------------------------------------------------------------
+# --- conditions -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("condition", "met", "unmet", "words"),
     [
         ("capabilities: [KVM_CAP_HLT]", {}, {"capabilities": {}}, "the host has no KVM_CAP_HLT"),
-        ("capabilities: [KVM_CAP_HLT]", {}, {"capabilities": {"KVM_CAP_HLT": 0}}, "the host has no KVM_CAP_HLT"),
+        (
+            "capabilities: [KVM_CAP_HLT]",
+            {},
+            {"capabilities": {"KVM_CAP_HLT": 0}},
+            "the host has no KVM_CAP_HLT",
+        ),
         ('kernel: {from: "6.1"}', {}, {"kernel": "6.0.99"}, "kernel 6.0.99 is older than 6.1"),
-        ('kernel: {from: "6.1.0"}', {"kernel": "6.1"}, {"kernel": "5.10.0-rc1"}, "kernel 5.10.0-rc1 is older than 6.1.0"),
-        ('kernel: {from: "6.4"}', {"kernel": "6.10.2"}, {"kernel": "6.3.9"}, "kernel 6.3.9 is older than 6.4"),
-        ('kernel: {before: "6.2"}', {"kernel": "6.1.200"}, {"kernel": "6.2.0-rc1"}, "kernel 6.2.0-rc1 is not before 6.2"),
-        ('kernel: {before: "6.2"}', {}, {"kernel": None}, "the condition is on the kernel, and this host has none of its own"),
+        (
+            'kernel: {from: "6.1.0"}',
+            {"kernel": "6.1"},
+            {"kernel": "5.10.0-rc1"},
+            "kernel 5.10.0-rc1 is older than 6.1.0",
+        ),
+        (
+            'kernel: {from: "6.4"}',
+            {"kernel": "6.10.2"},
+            {"kernel": "6.3.9"},
+            "kernel 6.3.9 is older than 6.4",
+        ),
+        (
+            'kernel: {before: "6.2"}',
+            {"kernel": "6.1.200"},
+            {"kernel": "6.2.0-rc1"},
+            "kernel 6.2.0-rc1 is not before 6.2",
+        ),
+        (
+            'kernel: {before: "6.2"}',
+            {},
+            {"kernel": None},
+            "the condition is on the kernel, and this host has none of its own",
+        ),
         ("kvm: svm", {}, {"flavour": "pvm"}, "KVM is pvm, not svm"),
         ("kvm: [svm, vmx]", {"flavour": "vmx"}, {"flavour": "pvm"}, "KVM is pvm, not svm or vmx"),
         ("kvm: svm", {}, {"flavour": None}, "KVM is of a flavour that cannot be told, not svm"),
         ("cpu: [avx]", {}, {"cpu": ("sse2",)}, "the CPU has no avx"),
     ],
 )
-def test_requires_and_when(condition: str, met: dict[str, Any], unmet: dict[str, Any], words: str) -> None:
+def test_requires_and_when(
+    condition: str, met: dict[str, Any], unmet: dict[str, Any], words: str
+) -> None:
     requires = X86 + f"requires: {{{condition}}}\n" + HLT
     assert skip(requires, **met) is None
     assert skip(requires, **unmet) == words
@@ -96,7 +126,10 @@ def test_a_flavour_that_is_not_told_leaves_no_guess() -> None:
     assert skip(text, flavour=None) == say
     assert skip(text, flavour="vmx") is None
     assert skip(text, "model", flavour=None, predicted=True) is None
-    text = text.replace("  - {kvm: pvm", "  - {cpu: [], kernel: {from: '5.0'}, reason: first, expect: [hlt]}\n  - {kvm: pvm")
+    text = text.replace(
+        "  - {kvm: pvm",
+        "  - {cpu: [], kernel: {from: '5.0'}, reason: first, expect: [hlt]}\n  - {kvm: pvm",
+    )
     assert skip(text, flavour=None) is None
 
 
@@ -166,7 +199,7 @@ def test_xfail_looks_at_both_outcomes() -> None:
     assert plain.observe_memory == ((0x9000, 1),)
 
 
-# --- capabilities and pages --------------------------------------------------------------------------------------------
+# --- capabilities and pages -----------------------------------------------------------------------
 
 
 def test_a_vcpu_feature_that_the_host_lacks() -> None:
@@ -184,12 +217,22 @@ def test_a_capability_that_the_host_lacks() -> None:
     assert skip(NISV) is None
     assert skip(NISV, capabilities={}) == "the host has no KVM_CAP_ARM_NISV_TO_USER"
     # Unless its failure is what is asked.
-    for expect in ("[error: {ioctl: KVM_ENABLE_CAP, errno: EINVAL}]", "[{steps: [error: {ioctl: KVM_ENABLE_CAP}], repeat: 1}]"):
+    for expect in (
+        "[error: {ioctl: KVM_ENABLE_CAP, errno: EINVAL}]",
+        "[{steps: [error: {ioctl: KVM_ENABLE_CAP}], repeat: 1}]",
+    ):
         assert skip(NISV.replace("[arm_nisv]", expect), capabilities={}) is None
-    overlay = NISV + "when: [{kvm: vhe, reason: so, expect: [error: {ioctl: KVM_ENABLE_CAP, errno: EINVAL}]}]\n"
+    overlay = (
+        NISV + "when: [{kvm: vhe, reason: so, expect: [error: {ioctl: KVM_ENABLE_CAP, errno: "
+        "EINVAL}]}]\n"
+    )
     assert skip(overlay, capabilities={}, flavour="vhe") is None
-    assert skip(overlay, capabilities={}, flavour="nvhe") == "the host has no KVM_CAP_ARM_NISV_TO_USER"
-    failing = NISV.replace("[KVM_CAP_ARM_NISV_TO_USER]", "[{cap: KVM_CAP_ARM_NISV_TO_USER, errno: EINVAL}]")
+    assert (
+        skip(overlay, capabilities={}, flavour="nvhe") == "the host has no KVM_CAP_ARM_NISV_TO_USER"
+    )
+    failing = NISV.replace(
+        "[KVM_CAP_ARM_NISV_TO_USER]", "[{cap: KVM_CAP_ARM_NISV_TO_USER, errno: EINVAL}]"
+    )
     assert skip(failing, capabilities={}) is None
     later = NISV.replace("enable: [KVM_CAP", "setup: [enable: KVM_CAP")
     assert later != NISV
@@ -200,20 +243,32 @@ def test_larger_pages() -> None:
     assert skip(ARM + "asm: nop\nexpect: [mmio]\n", page_size=0x4000) is None
     small = ARM.replace("0x4000", "0x1000") + "asm: nop\nexpect: [mmio]\n"
     assert skip(small, page_size=0x4000) == "slot 0 is not aligned to this host's pages of 16 KiB"
-    assert skip(small.replace("0x1000}", "0x1000}, {slot: 1, gpa: 0x11000, size: 1, errno: EINVAL}"), page_size=0x1000) is None
-    later = ARM + "setup: [set_memslot: {slot: 1, gpa: 0x11000, size: 0x1000}]\nasm: nop\nexpect: [mmio]\n"
+    assert (
+        skip(
+            small.replace("0x1000}", "0x1000}, {slot: 1, gpa: 0x11000, size: 1, errno: EINVAL}"),
+            page_size=0x1000,
+        )
+        is None
+    )
+    later = (
+        ARM
+        + "setup: [set_memslot: {slot: 1, gpa: 0x11000, size: 0x1000}]\nasm: nop\nexpect: [mmio]\n"
+    )
     assert skip(later, page_size=0x10000) == "slot 0 is not aligned to this host's pages of 64 KiB"
     assert skip(later, page_size=0x4000) == "slot 1 is not aligned to this host's pages of 16 KiB"
 
 
-# --- what must fail ---------------------------------------------------------------------------------------------------
+# --- what must fail -------------------------------------------------------------------------------
 
 
 def test_what_must_fail_is_told_by_the_op_of_its_ioctl() -> None:
     text = (
-        "arch: x86_64\nmemslots:\n  - {slot: 0, gpa: 0, size: 0x1000}\n  - {slot: 1, gpa: 0x123, size: 0x1000, errno: EINVAL}\n"
-        "enable:\n  - {cap: KVM_CAP_HYPERV_SYNIC, errno: EINVAL}\n  - {cap: KVM_CAP_HALT_POLL, errno: EPERM}\n"
-        "setup:\n  - {set_memslot: {slot: 2, gpa: 0, size: 0x1000}, errno: EEXIST}\n  - set_regs: {rax: 1}\n"
+        "arch: x86_64\nmemslots:\n  - {slot: 0, gpa: 0, size: 0x1000}\n  - {slot: 1, gpa: 0x123, "
+        "size: 0x1000, errno: EINVAL}\n"
+        "enable:\n  - {cap: KVM_CAP_HYPERV_SYNIC, errno: EINVAL}\n  - {cap: KVM_CAP_HALT_POLL, "
+        "errno: EPERM}\n"
+        "setup:\n  - {set_memslot: {slot: 2, gpa: 0, size: 0x1000}, errno: EEXIST}\n  - set_regs: "
+        "{rax: 1}\n"
         "  - {set_regs: {cr0: 1}, errno: EINVAL}\n  - {delete_memslot: 9, errno: EINVAL}\n"
         "asm: hlt\nexpect:\n"
         "  - {io: {}, then: [{enable: KVM_CAP_HALT_POLL, errno: EBUSY}, {set_regs: {rax: 1}}]}\n"
@@ -221,9 +276,16 @@ def test_what_must_fail_is_told_by_the_op_of_its_ioctl() -> None:
     )
     told = story(text)
     built = {op: (deed.errno, deed.line) for op, deed in told.built.items() if deed.errno}
-    assert built == {"memslots/1": ("EINVAL", 4), "enable/0": ("EINVAL", 6), "enable/1": ("EPERM", 7)}
+    assert built == {
+        "memslots/1": ("EINVAL", 4),
+        "enable/0": ("EINVAL", 6),
+        "enable/1": ("EPERM", 7),
+    }
     assert [deed.errno for deed in told.setup] == ["EEXIST", None, "EINVAL", "EINVAL"]
-    assert [[deed.errno for deed in step.then or ()] for step in steps(text)] == [["EBUSY", None], ["ENOENT"]]
+    assert [[deed.errno for deed in step.then or ()] for step in steps(text)] == [
+        ["EBUSY", None],
+        ["ENOENT"],
+    ]
     # No step stands for them.
     script = machine(text).vcpus[0].script
     assert script is not None
@@ -231,7 +293,7 @@ def test_what_must_fail_is_told_by_the_op_of_its_ioctl() -> None:
     assert [action.errno for action in machine(text).setup] == ["EEXIST", None, "EINVAL", "EINVAL"]
 
 
-# --- numbers ----------------------------------------------------------------------------------------------------------
+# --- numbers --------------------------------------------------------------------------------------
 
 
 def test_symbols_stand_wherever_an_expression_may() -> None:
@@ -240,14 +302,17 @@ def test_symbols_stand_wherever_an_expression_may() -> None:
         + DATA
         + (
             "regs: {rax: counter, cr8: counter - 0x9000}\n"
-            "setup:\n  - set_regs: {rbx: counter + 1}\n  - write_memory: {counter: counter + 8, 0x10: {u16: [counter]}}\n"
+            "setup:\n  - set_regs: {rbx: counter + 1}\n  - write_memory: {counter: counter + 8, "
+            "0x10: {u16: [counter]}}\n"
             "  - set_memslot: {slot: 2, gpa: counter + 0x17000, size: 0x1000}\n"
             "ignore: [mmio: {phys_addr: {in: [counter + 16]}}]\n"
             "expect:\n"
-            "  - mmio: {phys_addr: {mask: 0xf000, value: counter}, is_write: true, len: 8, data: high}\n"
+            "  - mmio: {phys_addr: {mask: 0xf000, value: counter}, is_write: true, len: 8, data: "
+            "high}\n"
             "    regs: {rcx: counter + 2, rdx: {min: counter, max: counter + 4}}\n"
             "    memory: {counter + 8: counter, counter: {u16: [counter, {in: [counter, 1]}]}}\n"
-            "  - mmio: {phys_addr: {from: counter, step: -8}, is_write: false}\n    repeat: 2\n    reply: counter + 3\n"
+            "  - mmio: {phys_addr: {from: counter, step: -8}, is_write: false}\n    repeat: 2\n    "
+            "reply: counter + 3\n"
             "  - io: {port: counter, data: [counter, 1], size: 2, count: 2}\n"
             "    then: [set_regs: {rax: counter + 4}]\n"
             "  - error: {errno: EFAULT, memory_fault: {gpa: counter, size: 4096}}\n"
@@ -268,9 +333,17 @@ def test_symbols_stand_wherever_an_expression_may() -> None:
     ]
     assert box.ignore[0].where == {"phys_addr": {"in": [at + 16]}}
     mmio, read, io, error = expectation.story.steps or ()
-    assert mmio.fields == {"phys_addr": {"mask": 0xF000, "value": at}, "is_write": 1, "len": 8, "data": 0x123456789A}
+    assert mmio.fields == {
+        "phys_addr": {"mask": 0xF000, "value": at},
+        "is_write": 1,
+        "len": 8,
+        "data": 0x123456789A,
+    }
     assert mmio.regs == {"rcx": at + 2, "rdx": {"min": at, "max": at + 4}}
-    assert mmio.memory == (MemoryExpected(at + 8, "u64", [at]), MemoryExpected(at, "u16", [at, {"in": [at, 1]}]))
+    assert mmio.memory == (
+        MemoryExpected(at + 8, "u64", [at]),
+        MemoryExpected(at, "u16", [at, {"in": [at, 1]}]),
+    )
     assert read.fields["phys_addr"] == {"from": at, "step": -8}
     assert io.fields == {"port": at, "data": [at, 1], "size": 2, "count": 2}
     assert error.fields == {"errno": "EFAULT", "memory_fault": {"gpa": at, "size": 4096}}
@@ -312,26 +385,57 @@ def test_replies_and_registers_have_their_own_width() -> None:
     assert box.vcpus[0].regs == {"al": 0xFF, "eax": 0xFFFFFFFF, "rip": 0}
     script = box.vcpus[0].script
     assert script is not None
-    assert [step.reply for step in script] == [{"data": 0xFFFF}, {"data": [0xFF, 0xFE]}, {"data": (1 << 64) - 1, "error": 1}]
+    assert [step.reply for step in script] == [
+        {"data": 0xFFFF},
+        {"data": [0xFF, 0xFE]},
+        {"data": (1 << 64) - 1, "error": 1},
+    ]
     assert script[2].where == {"index": 0xFFFFFFFF}
 
 
 @pytest.mark.parametrize(
     ("step", "wrong"),
     [
-        ("mmio: {len: 4, data: high}", "high is 0x123456789a, which does not fit in 32 bits: 0xffffffff is the most"),
-        ("io: {port: high}", "high is 0x123456789a, which does not fit in 16 bits: 0xffff is the most"),
-        ("io: {size: 1, data: [1, high]}", "high is 0x123456789a, which does not fit in 8 bits: 0xff is the most"),
-        ("mmio: {phys_addr: {in: [1, hihg]}}", "symbol hihg is not defined in the program: did you mean high?"),
-        ("mmio: {phys_addr: qqqq + 8}", "symbol qqqq is not defined in the program: write one of its labels, or a number"),
-        ("{mmio: {}, regs: {eax: high + 1}}", "high + 1 is 0x123456789b, which does not fit in 32 bits: 0xffffffff is the most"),
-        ("{mmio: {}, memory: {high: {u8: [high]}}}", "high is 0x123456789a, which does not fit in 8 bits: 0xff is the most"),
+        (
+            "mmio: {len: 4, data: high}",
+            "high is 0x123456789a, which does not fit in 32 bits: 0xffffffff is the most",
+        ),
+        (
+            "io: {port: high}",
+            "high is 0x123456789a, which does not fit in 16 bits: 0xffff is the most",
+        ),
+        (
+            "io: {size: 1, data: [1, high]}",
+            "high is 0x123456789a, which does not fit in 8 bits: 0xff is the most",
+        ),
+        (
+            "mmio: {phys_addr: {in: [1, hihg]}}",
+            "symbol hihg is not defined in the program: did you mean high?",
+        ),
+        (
+            "mmio: {phys_addr: qqqq + 8}",
+            "symbol qqqq is not defined in the program: write one of its labels, or a number",
+        ),
+        (
+            "{mmio: {}, regs: {eax: high + 1}}",
+            "high + 1 is 0x123456789b, which does not fit in 32 bits: 0xffffffff is the most",
+        ),
+        (
+            "{mmio: {}, memory: {high: {u8: [high]}}}",
+            "high is 0x123456789a, which does not fit in 8 bits: 0xff is the most",
+        ),
         (
             "{mmio: {phys_addr: 1, is_write: false, len: 2}, reply: high}",
             "high is 0x123456789a, which does not fit in 16 bits: 0xffff is the most",
         ),
-        ("{mmio: {}, then: [set_regs: {ax: high}]}", "high is 0x123456789a, which does not fit in 16 bits: 0xffff is the most"),
-        ("{mmio: {}, then: [write_memory: {higg: 1}]}", "symbol higg is not defined in the program: did you mean high?"),
+        (
+            "{mmio: {}, then: [set_regs: {ax: high}]}",
+            "high is 0x123456789a, which does not fit in 16 bits: 0xffff is the most",
+        ),
+        (
+            "{mmio: {}, then: [write_memory: {higg: 1}]}",
+            "symbol higg is not defined in the program: did you mean high?",
+        ),
     ],
 )
 def test_what_does_not_resolve(step: str, wrong: str) -> None:
@@ -344,15 +448,20 @@ def test_what_does_not_resolve(step: str, wrong: str) -> None:
 
 
 def test_timeouts_that_the_run_cannot_wait_for() -> None:
-    text = X86 + "asm: hlt\nexpect:\n  - timeout: 2\n  - {steps: [timeout: 1], repeat: 2}\n  - timeout: 1.5\n"
+    text = (
+        X86
+        + "asm: hlt\nexpect:\n  - timeout: 2\n  - {steps: [timeout: 1], repeat: 2}\n  - timeout: "
+        "1.5\n"
+    )
     assert errors(text) == [
-        "7:5: the timeouts up to here take 5.5 s, and the whole run may take 5 s: write `limits: {timeout: 10.5}`"
+        "7:5: the timeouts up to here take 5.5 s, and the whole run may take 5 s: write `limits: "
+        "{timeout: 10.5}`"
     ]
     assert errors(text + "limits: {timeout: 10.5}\n") == []
     assert errors(X86 + "asm: hlt\nexpect: [timeout: 5]\n") == []
 
 
-# --- limits, defaults -------------------------------------------------------------------------------------------------
+# --- limits, defaults -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -369,7 +478,10 @@ def test_limits(more: str, exits: int, timeout: float) -> None:
 
 
 def test_limit_of_exits_is_above_the_scripts_own_sum() -> None:
-    text = X86 + "asm: hlt\nexpect: [{mmio: {}, repeat: {min: 1, max: 50}}, {repeat: 10, steps: [io, {mmio: {}, repeat: 4}]}]\n"
+    text = (
+        X86 + "asm: hlt\nexpect: [{mmio: {}, repeat: {min: 1, max: 50}}, {repeat: 10, steps: [io, "
+        "{mmio: {}, repeat: 4}]}]\n"
+    )
     assert machine(text).exits == 50 + 10 * 5 + 1000
     assert machine(text.replace("max: 50", "max: 99000")).exits == 100_000
     # That of the overlay which applies.
@@ -387,7 +499,7 @@ def test_vcpu_defaults() -> None:
     assert machine(ARM + "asm: nop\nfinal: {}\n").vcpus[0].script is None
 
 
-# --- what crosses -----------------------------------------------------------------------------------------------------
+# --- what crosses ---------------------------------------------------------------------------------
 
 SECRET = 0x5EC2E7
 NEVER = ("data", "len", "regs", "memory")
@@ -403,9 +515,13 @@ def members(value: Any) -> Iterator[tuple[str, Any]]:
             yield from members(inner)
 
 
-@pytest.mark.parametrize(("arch", "name"), [(arch, row.name) for arch in FACTS for row in names.offered(arch)])
+@pytest.mark.parametrize(
+    ("arch", "name"), [(arch, row.name) for arch in FACTS for row in names.offered(arch)]
+)
 def test_only_the_telling_members_cross(arch: str, name: str) -> None:
-    """Each member of each exit, one at a time: it is in the script if it tells where, and nowhere at all if not."""
+    """Each member of each exit, one at a time: it is in the script if it tells where, and nowhere
+    at all if not.
+    """
     if lacks := absent(arch):
         pytest.skip(lacks)
     head = f"arch: {arch}\nmemslots: [{{slot: 0, gpa: 0, size: 0x4000}}]\nasm: nop\n"
@@ -430,37 +546,56 @@ def test_only_the_telling_members_cross(arch: str, name: str) -> None:
 
 def test_what_an_emulated_access_should_be_does_not_cross() -> None:
     part = f"{{phys_addr: {SECRET:#x}, len: 8, is_write: true, data: {{in: [{SECRET:#x}]}}}}"
-    text = ARM + f"asm: nop\nundecoded: emulate\nexpect:\n  - arm_nisv: {{emulated: true, accesses: [{part}]}}\n"
+    text = (
+        ARM + f"asm: nop\nundecoded: emulate\nexpect:\n  - arm_nisv: {{emulated: true, accesses: "
+        f"[{part}]}}\n"
+    )
     box = machine(text)
     assert box.undecoded == "emulate"
     assert [cap.name for cap in box.enable] == ["KVM_CAP_ARM_NISV_TO_USER"]
     assert box.vcpus[0].script is not None
     assert encode(box.vcpus[0].script[0]) == {"exit": "arm_nisv"}
-    assert steps(text)[0].fields["accesses"] == [{"phys_addr": SECRET, "len": 8, "is_write": 1, "data": {"in": [SECRET]}}]
+    assert steps(text)[0].fields["accesses"] == [
+        {"phys_addr": SECRET, "len": 8, "is_write": 1, "data": {"in": [SECRET]}}
+    ]
     assert decode(Machine, encode(box)) == box
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_nothing_that_should_be_seen_crosses(data: st.DataObject) -> None:
-    """Secrets in every place where something is held against: none of them is in the Machine, but for where to look."""
+    """Secrets in every place where something is held against: none of them is in the Machine, but
+    for where to look.
+    """
     number = st.just(SECRET)
-    matcher = st.one_of(number, number.map(lambda n: {"in": [n]}), number.map(lambda n: {"mask": n, "value": n}))
+    matcher = st.one_of(
+        number, number.map(lambda n: {"in": [n]}), number.map(lambda n: {"mask": n, "value": n})
+    )
     regs = st.dictionaries(st.sampled_from(["x1", "w2", "pc"]), matcher, max_size=2)
     memory = st.dictionaries(
         st.sampled_from(["0x100", "counter"]),
-        st.one_of(matcher, st.builds(lambda m: {"u32": [m]}, matcher), st.just({"hex": f"{SECRET:06x}"})),
+        st.one_of(
+            matcher, st.builds(lambda m: {"u32": [m]}, matcher), st.just({"hex": f"{SECRET:06x}"})
+        ),
         max_size=2,
     )
     step = st.fixed_dictionaries(
         {
             "mmio": st.fixed_dictionaries(
-                {}, optional={"phys_addr": st.just(16), "is_write": st.just(True), "len": matcher, "data": matcher}
+                {},
+                optional={
+                    "phys_addr": st.just(16),
+                    "is_write": st.just(True),
+                    "len": matcher,
+                    "data": matcher,
+                },
             )
         },
         optional={"regs": regs, "memory": memory, "repeat": st.integers(1, 3)},
     )
-    group = st.builds(lambda inner: {"steps": inner, "repeat": 2}, st.lists(step, min_size=1, max_size=2))
+    group = st.builds(
+        lambda inner: {"steps": inner, "repeat": 2}, st.lists(step, min_size=1, max_size=2)
+    )
     tree = {
         "expect": data.draw(st.lists(st.one_of(step, group), min_size=1, max_size=3)),
         "final": data.draw(st.fixed_dictionaries({}, optional={"regs": regs, "memory": memory})),
@@ -482,18 +617,24 @@ def test_nothing_that_should_be_seen_crosses(data: st.DataObject) -> None:
     assert box.vcpus[0].script is not None
     script = [encode(step) for step in box.vcpus[0].script]
     assert not {key for key, _ in members(script)} & set(NEVER)
-    assert {key for key, value in members(script) if key == "where" for key in value} <= {"phys_addr", "is_write"}
+    assert {key for key, value in members(script) if key == "where" for key in value} <= {
+        "phys_addr",
+        "is_write",
+    }
     assert decode(Machine, json.loads(sent)) == box
 
 
 def test_the_digest_is_of_the_guest_and_not_of_what_is_expected() -> None:
     one = machine(X86 + HLT)
-    assert machine(X86 + "asm: hlt\nexpect: [shutdown, hlt]\nfinal: {regs: {rax: 1}}\n").digest() == one.digest()
+    assert (
+        machine(X86 + "asm: hlt\nexpect: [shutdown, hlt]\nfinal: {regs: {rax: 1}}\n").digest()
+        == one.digest()
+    )
     assert machine(X86 + "asm: nop\nexpect: [hlt]\n").digest() != one.digest()
     assert machine(X86 + HLT + "regs: {rax: 1}\n").digest() != one.digest()
 
 
-# --- steps that a host cannot tell apart --------------------------------------------------------------------------------
+# --- steps that a host cannot tell apart ----------------------------------------------------------
 
 
 def test_steps_that_are_not_told_apart_are_refused_at_the_second() -> None:
@@ -501,7 +642,8 @@ def test_steps_that_are_not_told_apart_are_refused_at_the_second() -> None:
         X86 + "asm: hlt\nexpect:\n"
         "  - io: {direction: in, port: 0x64}\n    reply: 1\n    repeat: {min: 0, max: 10}\n"
         "  - io: {direction: in, port: 0x64}\n    reply: 0\n"
-        "  - repeat: {min: 1, max: 3}\n    steps:\n      - mmio: {}\n        repeat: {min: 1, max: 2}\n"
+        "  - repeat: {min: 1, max: 3}\n    steps:\n      - mmio: {}\n        repeat: {min: 1, max: "
+        "2}\n"
         "  - hlt\n"
     )
     line = text.splitlines().index("  - io: {direction: in, port: 0x64}") + 1
@@ -512,7 +654,12 @@ def test_steps_that_are_not_told_apart_are_refused_at_the_second() -> None:
     assert "next round of either" in found[1]
     assert errors(text.replace("{min: 0, max: 10}", "10").replace("{min: 1, max: 2}", "2")) == []
     # In an entry of `when` too, whether or not it applies.
-    overlay = X86 + HLT + "when: [{kvm: vmx, reason: so, expect: [{hlt: {}, repeat: {min: 0, max: 1}, then: []}, hlt]}]\n"
+    overlay = (
+        X86
+        + HLT
+        + "when: [{kvm: vmx, reason: so, expect: [{hlt: {}, repeat: {min: 0, max: 1}, then: []}, "
+        "hlt]}]\n"
+    )
     assert len(errors(overlay)) == 1
 
 
@@ -521,14 +668,15 @@ def place(error: str) -> tuple[int, int]:
     return int(line), int(column)
 
 
-# --- when ----------------------------------------------------------------------------------------------------------------
+# --- when -----------------------------------------------------------------------------------------
 
 
 def test_an_entry_of_when_takes_away_and_changes_how_ioctls_end() -> None:
     text = (
         X86 + "asm: hlt\nexpect: [hlt]\nfinal: {regs: {rax: 1}}\n"
         "setup: [{set_memslot: {slot: 5, gpa: 0, size: 0x1000}, errno: EEXIST}]\n"
-        "when: [{kvm: svm, reason: so, final: null, errno: {setup/0: EINVAL}}, {kvm: vmx, reason: so, expect: null}]\n"
+        "when: [{kvm: svm, reason: so, final: null, errno: {setup/0: EINVAL}}, {kvm: vmx, reason: "
+        "so, expect: null}]\n"
     )
     box, told = machine(text), story(text)
     assert [action.errno for action in box.setup] == ["EINVAL"]
@@ -541,5 +689,8 @@ def test_an_entry_of_when_takes_away_and_changes_how_ioctls_end() -> None:
 
 def test_where_only_when_has_something_to_check_and_none_applies() -> None:
     text = X86 + "asm: hlt\nwhen: [{kvm: vmx, reason: so, expect: [hlt]}]\n"
-    assert skip(text) == "only entries of `when` have something to check, and none of them applies here"
+    assert (
+        skip(text)
+        == "only entries of `when` have something to check, and none of them applies here"
+    )
     assert skip(text, flavour="vmx") is None

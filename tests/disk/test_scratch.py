@@ -46,10 +46,14 @@ def test_a_folder_is_private_and_goes(place: Path) -> None:
 def test_what_a_dead_process_left_is_swept_and_what_a_living_one_has_is_not(place: Path) -> None:
     code = (
         "import sys, time; from kvmscen.disk import scratch\n"
-        "with scratch.folder(sys.argv[1]) as folder: (folder / 'a').write_text('a'); print(folder, flush=True); time.sleep(600)"
+        "with scratch.folder(sys.argv[1]) as folder: (folder / 'a').write_text('a'); print(folder, "
+        "flush=True); time.sleep(600)"
     )
     one, two = (
-        subprocess.Popen([sys.executable, "-c", code, str(place)], stdout=subprocess.PIPE, text=True, cwd=ROOT) for _ in range(2)
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(place)], stdout=subprocess.PIPE, text=True, cwd=ROOT
+        )
+        for _ in range(2)
     )
     try:
         folders = [Path(child.stdout.readline().strip()) for child in (one, two) if child.stdout]
@@ -84,7 +88,9 @@ def test_nothing_but_our_own_dead_folders_is_swept(place: Path) -> None:
     assert elsewhere.exists()
 
 
-def test_a_folder_that_was_swept_before_it_was_locked_is_made_again(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_was_swept_before_it_was_locked_is_made_again(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real, calls = fcntl.flock, []
 
     def flock(descriptor: int, how: int) -> None:
@@ -107,7 +113,9 @@ def long_assembly(tmp_path: Path) -> Iterator[Path]:
     loop = ".rept 65536\\n.rept 20\\n.4byte 0, 1f-0b\\n.endr\\n.endr"
     cases = "".join(f'  c{n}:\n    macros: {{m: "{loop}"}}\n' for n in range(8))
     head = "arch: x86_64\nassembler: gnu\nmemslots: [{slot: 0, gpa: 0, size: 0x4000000}]\n"
-    file.write_text(head + f"asm: |\n  _start:\n      hlt\n  0:\n  1:\n  m\nexpect: [hlt]\ncases:\n{cases}")
+    file.write_text(
+        head + f"asm: |\n  _start:\n      hlt\n  0:\n  1:\n  m\nexpect: [hlt]\ncases:\n{cases}"
+    )
     yield file
     scratch.sweep()
 
@@ -115,7 +123,9 @@ def long_assembly(tmp_path: Path) -> Iterator[Path]:
 def ours(pid: int) -> set[str]:
     """Scratch folders that a descendant of a process has open."""
     found = set()
-    for folder in [entry for place in scratch.places() for entry in Path(place).glob(f"{scratch.PREFIX}*")]:
+    for folder in [
+        entry for place in scratch.places() for entry in Path(place).glob(f"{scratch.PREFIX}*")
+    ]:
         owner = int(folder.name.removeprefix(scratch.PREFIX).split("-")[0])
         try:
             parent = int(Path(f"/proc/{owner}/stat").read_text().rpartition(") ")[2].split()[1])
@@ -128,9 +138,13 @@ def ours(pid: int) -> set[str]:
 
 @needs_as
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_an_ended_run_leaves_no_folder_and_no_assembler(number: signal.Signals, long_assembly: Path) -> None:
+def test_an_ended_run_leaves_no_folder_and_no_assembler(
+    number: signal.Signals, long_assembly: Path
+) -> None:
     command = [sys.executable, "-m", "kvmscen", "check", str(long_assembly)]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         folders = wait(lambda: ours(process.pid))
         assert wait(lambda: at_work(folders)), "as did not start"
@@ -182,11 +196,16 @@ expect: [hlt]
 
 @needs_as
 @pytest.mark.parametrize(
-    ("memory", "disk", "status"), [("20m", "200m", 0), ("17m", "200m", 0), ("1m", "200m", 0), ("17m", "3m", 3), ("1m", "4k", 3)]
+    ("memory", "disk", "status"),
+    [("20m", "200m", 0), ("17m", "200m", 0), ("1m", "200m", 0), ("17m", "3m", 3), ("1m", "4k", 3)],
 )
-def test_where_memory_has_no_room_the_temporary_folder_is_used(memory: str, disk: str, status: int, tmp_path: Path) -> None:
+def test_where_memory_has_no_room_the_temporary_folder_is_used(
+    memory: str, disk: str, status: int, tmp_path: Path
+) -> None:
     (tmp_path / "big.yaml").write_text(BIG)
-    mounts = f"mount -t tmpfs -o size={memory} none /dev/shm && mount -t tmpfs -o size={disk} none /mnt"
+    mounts = (
+        f"mount -t tmpfs -o size={memory} none /dev/shm && mount -t tmpfs -o size={disk} none /mnt"
+    )
     own = ["unshare", *([] if os.geteuid() == 0 else ["-r"]), "-m", "sh", "-c"]
     if subprocess.run([*own, mounts], capture_output=True).returncode:
         pytest.skip("no file system can be mounted here, not even in a namespace of its own")

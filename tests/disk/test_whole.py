@@ -65,7 +65,9 @@ def test_a_pipe_is_written_to_as_it_is(tmp_path: Path) -> None:
 def test_standard_output_by_its_name_goes_on_where_it_is(tmp_path: Path, name: str) -> None:
     write = f"whole.write({name!r}, 'text\\n')"
     code = f"from kvmscen.disk import whole; print('before', flush=True); {write}; print('behind')"
-    said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True).stdout
+    said = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True
+    ).stdout
     assert said == b"before\ntext\nbehind\n"
     with (tmp_path / "out").open("wb") as out:
         subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=out, check=True)
@@ -92,7 +94,16 @@ print("ok")
 """
     shell = 'mount -t tmpfs -o size=64k none /mnt && exec "$0" -c "$1" /mnt'
     done = subprocess.run(
-        ["unshare", *([] if os.geteuid() == 0 else ["-r"]), "-m", "sh", "-c", shell, sys.executable, code],
+        [
+            "unshare",
+            *([] if os.geteuid() == 0 else ["-r"]),
+            "-m",
+            "sh",
+            "-c",
+            shell,
+            sys.executable,
+            code,
+        ],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -1,4 +1,5 @@
-"""Damaged scenario files, ELF files, recordings and frames of agents: each is read or refused, soon, and nothing is left behind.
+"""Damaged scenario files, ELF files, recordings and frames of agents: each is read or refused,
+soon, and nothing is left behind.
 
     python tests/fuzz/fuzzing.py scenario 200000 [SEED]        also elf, recording, frame
 
@@ -53,7 +54,8 @@ Choose = random.Random
 Value = Any
 # So many are tried by one process.
 BATCH = 20_000
-# What one input may take of CPU, in seconds, and the process of address space, of which Unicorn takes much.
+# What one input may take of CPU, in seconds, and the process of address space, of which Unicorn
+# takes much.
 SECONDS, MEMORY = 10, 16 << 30
 X86 = {"KVM_CAP_USER_MEMORY": 1, "KVM_CAP_NR_MEMSLOTS": 509, "KVM_CAP_READONLY_MEM": 1}
 ARM = {"KVM_CAP_ARM_NISV_TO_USER": 1, "KVM_CAP_NR_MEMSLOTS": 509}
@@ -61,7 +63,23 @@ FACTS = (
     Facts("x86_64", "6.18.0", X86, 4096, "pvm", (), "3.11", "kvm"),
     Facts("arm64", "6.1.0", ARM, 4096, "vhe", (), "3.11", "qemu"),
 )
-NUMBERS = (0, 1, -1, 2, 255, 4096, 65535, 1 << 31, (1 << 32) - 1, 1 << 63, (1 << 64) - 1, 1 << 64, -(1 << 63), 10**12, 10**40)
+NUMBERS = (
+    0,
+    1,
+    -1,
+    2,
+    255,
+    4096,
+    65535,
+    1 << 31,
+    (1 << 32) - 1,
+    1 << 63,
+    (1 << 64) - 1,
+    1 << 64,
+    -(1 << 63),
+    10**12,
+    10**40,
+)
 WORDS = (ROOT / "tests" / "fuzz" / "words.txt").read_text().split("\n")
 
 
@@ -72,7 +90,11 @@ def text(choose: Choose, whole: str, others: list[str]) -> str:
     """A text that somebody has damaged."""
     for _ in range(choose.choice([1, 1, 1, 2, 3, 8])):
         lines = whole.split("\n")
-        at, line, kind = choose.randrange(len(whole) + 1), choose.randrange(len(lines)), choose.randrange(10)
+        at, line, kind = (
+            choose.randrange(len(whole) + 1),
+            choose.randrange(len(lines)),
+            choose.randrange(10),
+        )
         if kind == 0:
             whole = whole[:at] + whole[at + choose.choice([1, 1, 2, 40]) :]
         elif kind == 1:
@@ -80,22 +102,42 @@ def text(choose: Choose, whole: str, others: list[str]) -> str:
         elif kind == 2:
             whole = (
                 whole[:at]
-                + chr(choose.choice([choose.randrange(32, 127), choose.randrange(256), 0x2028, 0x202E, 0x1F600]))
+                + chr(
+                    choose.choice(
+                        [choose.randrange(32, 127), choose.randrange(256), 0x2028, 0x202E, 0x1F600]
+                    )
+                )
                 + whole[at:]
             )
         elif kind == 3:
             words = lines[line].replace(",", " ").split()
-            whole = whole.replace(choose.choice(words), str(choose.choice(NUMBERS)), 1) if words else whole
+            whole = (
+                whole.replace(choose.choice(words), str(choose.choice(NUMBERS)), 1)
+                if words
+                else whole
+            )
         elif kind == 4:
-            whole = "\n".join(lines[:line] + lines[line : line + 3] * choose.choice([2, 2, 60]) + lines[line + 3 :])
+            whole = "\n".join(
+                lines[:line]
+                + lines[line : line + 3] * choose.choice([2, 2, 60])
+                + lines[line + 3 :]
+            )
         elif kind == 5:
             whole = "\n".join(lines[:line] + lines[line + choose.choice([1, 1, 6]) :])
         elif kind == 6:
-            whole = "\n".join([*lines[:line], " " * choose.randrange(9) + lines[line].lstrip(), *lines[line + 1 :]])
+            whole = "\n".join(
+                [
+                    *lines[:line],
+                    " " * choose.randrange(9) + lines[line].lstrip(),
+                    *lines[line + 1 :],
+                ]
+            )
         elif kind == 7:
             other = choose.choice(others).split("\n")
             start = choose.randrange(len(other))
-            whole = "\n".join(lines[:line] + other[start : start + choose.choice([1, 5, 30])] + lines[line:])
+            whole = "\n".join(
+                lines[:line] + other[start : start + choose.choice([1, 5, 30])] + lines[line:]
+            )
         elif kind == 8:
             other_line = choose.randrange(len(lines))
             lines[line], lines[other_line] = lines[other_line], lines[line]
@@ -116,7 +158,9 @@ def octets(choose: Choose, raw: bytes) -> bytes:
             out[at] ^= 1 << choose.randrange(8)
         elif kind == 2:
             size = choose.choice([1, 2, 4, 8])
-            out[at : at + size] = (choose.choice(NUMBERS) & ((1 << 8 * size) - 1)).to_bytes(size, "little")
+            out[at : at + size] = (choose.choice(NUMBERS) & ((1 << 8 * size) - 1)).to_bytes(
+                size, "little"
+            )
         elif kind == 3:
             del out[at : at + choose.choice([1, 4, 64, 4096])]
         else:
@@ -165,12 +209,14 @@ def value(choose: Choose, data: Any) -> Any:
     if kind == 1:
         return {
             **data,
-            choose.choice(["step", "reply", "done", "ignored", "op", "count_of_equal", "timeout", "x"]): choose.choice(odd),
+            choose.choice(
+                ["step", "reply", "done", "ignored", "op", "count_of_equal", "timeout", "x"]
+            ): choose.choice(odd),
         }
     return {**data, key: value(choose, data[key])}
 
 
-# --- what is tried --------------------------------------------------------------------------------------------------------
+# --- what is tried --------------------------------------------------------------------------------
 
 
 class Kinds:
@@ -192,7 +238,12 @@ class Kinds:
         raw = text(choose, choose.choice(files), files).encode("utf-8", "surrogatepass")
         path = self.folder / "a.yaml"
         path.write_bytes(octets(choose, raw) if choose.random() < 0.1 else raw)
-        verb = choose.choice([{"run": str(path), "text": None, "cases": []}, {"check": str(path), "assembler": "keystone"}])
+        verb = choose.choice(
+            [
+                {"run": str(path), "text": None, "cases": []},
+                {"check": str(path), "assembler": "keystone"},
+            ]
+        )
         reply = json.loads(json.dumps(self.preparer.handle(verb)))
         for problem in reply["problems"]:
             assert problem["file"], reply
@@ -261,7 +312,9 @@ def _texts() -> list[str]:
         *(ROOT / "tests" / "bad").glob("*.yaml"),
         *(ROOT / "tests" / "cases").rglob("*.yaml"),
     ]
-    return [path.read_text(errors="replace") for path in sorted(paths) if path.stat().st_size < 20_000]
+    return [
+        path.read_text(errors="replace") for path in sorted(paths) if path.stat().st_size < 20_000
+    ]
 
 
 def _by_hand(arch: str) -> bytes:
@@ -274,24 +327,40 @@ def _by_hand(arch: str) -> bytes:
     return elf_files.File(parts, symbols, machine=elf_files.EM[arch]).build()
 
 
-PROGRAM = ".globl _start\n.type _start, %function\n_start:\n nop\n nop\n.data\ncounter: .quad 1, 2\n.bss\nroom: .space 64\n"
+PROGRAM = (
+    ".globl _start\n.type _start, %function\n_start:\n nop\n nop\n.data\ncounter: .quad 1, "
+    "2\n.bss\nroom: .space 64\n"
+)
 
 
 @cache
 def _executables() -> list[tuple[bytes, str, int]]:
-    """Small ones made by hand, and where GNU as and ld are installed theirs, with debug information."""
+    """Small ones made by hand, and where GNU as and ld are installed theirs, with debug
+    information.
+    """
     import shutil
     import subprocess
 
     out = [(_by_hand(arch), arch, 64) for arch in ("x86_64", "arm64")]
-    for prefix, arch in (("", "x86_64"), ("x86_64-linux-gnu-", "x86_64"), ("aarch64-linux-gnu-", "arm64")):
+    for prefix, arch in (
+        ("", "x86_64"),
+        ("x86_64-linux-gnu-", "x86_64"),
+        ("aarch64-linux-gnu-", "arm64"),
+    ):
         if shutil.which(f"{prefix}as") is None or (prefix == "" and os.uname().machine != "x86_64"):
             continue
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder) / "a.s"
             source.write_text(PROGRAM)
             subprocess.run([f"{prefix}as", "-g", "-o", f"{folder}/a.o", str(source)], check=True)
-            line = [f"{prefix}ld", "-Ttext=0x1000", "-Tdata=0x8000", "-o", f"{folder}/a.elf", f"{folder}/a.o"]
+            line = [
+                f"{prefix}ld",
+                "-Ttext=0x1000",
+                "-Tdata=0x8000",
+                "-o",
+                f"{folder}/a.elf",
+                f"{folder}/a.o",
+            ]
             subprocess.run(line, check=True, capture_output=True)
             out.append(((Path(folder) / "a.elf").read_bytes(), arch, 64))
     return out
@@ -301,25 +370,49 @@ def _executables() -> list[tuple[bytes, str, int]]:
 def _recordings() -> list[tuple[str, Job, str]]:
     """Of shipped scenarios, as the model predicts them."""
     preparer = Preparer()
-    preparer.handle({"targets": [encode(Target("model", FACTS))], "each": True, "assembler": "keystone"})
+    preparer.handle(
+        {"targets": [encode(Target("model", FACTS))], "each": True, "assembler": "keystone"}
+    )
     out: list[tuple[str, Job, str]] = []
-    for name in ("x86_64-mmio", "x86_64-pio", "x86_64-slots", "arm64-mmio", "arm64-psci", "arm64-slots", "arm64-undecoded"):
-        reply = preparer.handle({"run": str(ROOT / "scenarios" / f"{name}.yaml"), "text": None, "cases": []})
+    for name in (
+        "x86_64-mmio",
+        "x86_64-pio",
+        "x86_64-slots",
+        "arm64-mmio",
+        "arm64-psci",
+        "arm64-slots",
+        "arm64-undecoded",
+    ):
+        reply = preparer.handle(
+            {"run": str(ROOT / "scenarios" / f"{name}.yaml"), "text": None, "cases": []}
+        )
         for job in [decode(Job, job) for job in reply["jobs"]]:
             if job.machine is None:
                 continue
             seen = execute(decode(Machine, json.loads(job.machine.text)))
             if seen.unpredicted is None:
                 facts = next(facts for facts in FACTS if facts.arch == job.arch)
-                out.append((name, job, recordings.recording(job.machine.name, "kvm", facts, job.machine.digest, seen)))
+                out.append(
+                    (
+                        name,
+                        job,
+                        recordings.recording(
+                            job.machine.name, "kvm", facts, job.machine.digest, seen
+                        ),
+                    )
+                )
     return out
 
 
-# --- running -------------------------------------------------------------------------------------------------------------
+# --- running --------------------------------------------------------------------------------------
 
 
-def run(kind: str, count: int, seed: int, first: int = 0, at: Value = None) -> tuple[Counter[str], list[str]]:
-    """What came of `count` inputs from number `first` on, and the faults; `at` is told the number of each before it is tried."""
+def run(
+    kind: str, count: int, seed: int, first: int = 0, at: Value = None
+) -> tuple[Counter[str], list[str]]:
+    """What came of `count` inputs from number `first` on, and the faults; `at` is told the number
+    of each before it is tried.
+    """
     outcomes: Counter[str] = Counter()
     faults: list[str] = []
 
@@ -327,7 +420,9 @@ def run(kind: str, count: int, seed: int, first: int = 0, at: Value = None) -> t
         raise TimeoutError(f"it takes longer than {SECONDS} s of CPU")
 
     # In memory: on a disk the making of a file takes most of the time.
-    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None) as folder:
+    with tempfile.TemporaryDirectory(
+        dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    ) as folder:
         one: Callable[[Choose], str] = getattr(Kinds(Path(folder)), kind)
         one(random.Random(0))
         there, before = _left(), _descriptors()
@@ -339,7 +434,9 @@ def run(kind: str, count: int, seed: int, first: int = 0, at: Value = None) -> t
             try:
                 outcomes[one(random.Random(f"{kind} {seed} {number}"))] += 1
             except Exception as error:
-                faults.append(f"{kind} {seed} {number}: {''.join(traceback.format_exception(error)).strip()}")
+                faults.append(
+                    f"{kind} {seed} {number}: {''.join(traceback.format_exception(error)).strip()}"
+                )
             signal.setitimer(signal.ITIMER_PROF, 0)
         signal.signal(signal.SIGPROF, previous)
         if _descriptors() > before:
@@ -350,7 +447,9 @@ def run(kind: str, count: int, seed: int, first: int = 0, at: Value = None) -> t
 
 
 def run_all(kind: str, count: int, seed: int) -> tuple[Counter[str], list[str]]:
-    """As `run`, in other processes: one that dies is a fault, and the next begins behind what it died of."""
+    """As `run`, in other processes: one that dies is a fault, and the next begins behind what it
+    died of.
+    """
     outcomes: Counter[str] = Counter()
     faults: list[str] = []
     context = multiprocessing.get_context("fork")
@@ -368,7 +467,10 @@ def run_all(kind: str, count: int, seed: int) -> tuple[Counter[str], list[str]]:
             child.join()
             died = at.value
             # What it has counted died with it.
-            found, told = Counter(lost=died + 1 - number), [f"{kind} {seed} {died}: the process died: {child.exitcode}"]
+            found, told = (
+                Counter(lost=died + 1 - number),
+                [f"{kind} {seed} {died}: the process died: {child.exitcode}"],
+            )
             number = died + 1
         child.join()
         mine.close()
@@ -389,14 +491,24 @@ def _descriptors() -> int:
 def _left() -> set[str]:
     # Rooms for as and ld stay as long as their process, and are empty between programs.
     rooms = scratch.settle()
-    names = ((folder, name) for folder in ("/dev/shm", tempfile.gettempdir(), *rooms) for name in os.listdir(folder))
-    paths = {f"{folder}/{name}" for folder, name in names if name.startswith("kvmscen") and f"-{os.getpid()}" in name}
+    names = (
+        (folder, name)
+        for folder in ("/dev/shm", tempfile.gettempdir(), *rooms)
+        for name in os.listdir(folder)
+    )
+    paths = {
+        f"{folder}/{name}"
+        for folder, name in names
+        if name.startswith("kvmscen") and f"-{os.getpid()}" in name
+    }
     return paths - set(rooms)
 
 
 def main() -> None:
     """So many inputs of a kind."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("kind", choices=["scenario", "elf", "recording", "frame"])
     parser.add_argument("count", type=int)
     parser.add_argument("seed", type=int, nargs="?", default=1)
@@ -407,7 +519,10 @@ def main() -> None:
     for fault in faults[:20]:
         print(fault, end="\n\n")
     took = f"{time.monotonic() - start:.0f} s"
-    print(f"{arguments.kind}: {sum(outcomes.values()):,} inputs, {len(faults)} faults, {dict(outcomes)}, {took}")
+    print(
+        f"{arguments.kind}: {sum(outcomes.values()):,} inputs, {len(faults)} faults, "
+        f"{dict(outcomes)}, {took}"
+    )
     sys.exit(1 if faults else 0)
 
 

@@ -1,4 +1,6 @@
-"""Some hundred damaged inputs of each kind; `python tests/fuzz/fuzzing.py KIND COUNT` tries as many as one likes."""
+"""Some hundred damaged inputs of each kind; `python tests/fuzz/fuzzing.py KIND COUNT` tries as many
+as one likes.
+"""
 
 from __future__ import annotations
 

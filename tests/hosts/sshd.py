@@ -17,7 +17,9 @@ HAS = bool(SSHD and shutil.which("ssh") and shutil.which("ssh-keygen"))
 
 
 class Sshd:
-    """One server. `ssh` is a client's command line that knows its host key and has a key to log in with."""
+    """One server. `ssh` is a client's command line that knows its host key and has a key to log in
+    with.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -25,10 +27,15 @@ class Sshd:
         self.config = ""
         self.process: subprocess.Popen[bytes] | None = None
         for name in ("host", "user"):
-            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
+            subprocess.run(
+                ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True
+            )
         shutil.copy(folder / "user.pub", folder / "authorized")
         self.know((folder / "host.pub").read_text())
-        self.ssh = f"ssh -F none -oUserKnownHostsFile={folder}/known -oIdentityFile={folder}/user -oIdentitiesOnly=yes"
+        self.ssh = (
+            f"ssh -F none -oUserKnownHostsFile={folder}/known -oIdentityFile={folder}/user "
+            f"-oIdentitiesOnly=yes"
+        )
 
     def know(self, key: str) -> None:
         """Let the client know this public key as the server's."""
@@ -54,14 +61,17 @@ class Sshd:
             "PidFile none",
             "PasswordAuthentication no",
             "KbdInteractiveAuthentication no",
-            # A home of its own: what stands in a real .bashrc may take long, and take ill to being killed.
+            # A home of its own: what stands in a real .bashrc may take long, and take ill to being
+            # killed.
             f"SetEnv HOME={self.folder}" + (f" PATH={path}" if path else ""),
             *more,
         )
         (self.folder / "conf").write_text("\n".join(lines) + "\n")
         with open(self.folder / "log", "ab") as log:
             assert SSHD is not None
-            self.process = subprocess.Popen([SSHD, "-D", "-e", "-f", self.folder / "conf"], stderr=log, start_new_session=True)
+            self.process = subprocess.Popen(
+                [SSHD, "-D", "-e", "-f", self.folder / "conf"], stderr=log, start_new_session=True
+            )
         end = time.monotonic() + 120
         while True:
             try:

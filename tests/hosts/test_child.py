@@ -1,4 +1,6 @@
-"""Children that misbehave in each way there is: each is a ChildError in time, and the next request gets a new child."""
+"""Children that misbehave in each way there is: each is a ChildError in time, and the next request
+gets a new child.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ from kvmscen.hosts.process.child import Child, ChildError, python
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
-# Says hello and echoes; `do` in a request, or in argv for the first start only, says how it goes wrong.
+# Says hello and echoes; `do` in a request, or in argv for the first start only, says how it goes
+# wrong.
 CHILD = f"""
 import json, os, signal, sys, time
 sys.path.insert(0, {str(ROOT)!r})
@@ -52,7 +55,8 @@ def go(do, reply):
     if do == "again" and not asked: asked.append(1); out(frame(id=0, again=True)); return
     if do == "noise": out(b"boot\\x00 \\xff\\nlogin: " + reply + b"after\\n"); return
     if do == "split": out(b"x" * 50_000); time.sleep(0.1); out(b"\\n" + reply); return
-    if do == "late reply": out(frame(id=0, value="of nobody") + frame(id=999, value="of another") + reply); return
+    if do == "late reply":
+        out(frame(id=0, value="of nobody") + frame(id=999, value="of another") + reply); return
     if do == "no json": out(frames.pack("nonsense")); return
     if do == "a list": out(frames.pack("[1]")); return
     out(reply)
@@ -60,7 +64,8 @@ def go(do, reply):
 start, count_file = sys.argv[1:3]
 with open(count_file, "a+") as f: f.write("x")
 first = os.path.getsize(count_file) == 1
-hello = frame(id=0, protocol=frames.VERSION if start != "protocol" or not first else 99, pid=os.getpid())
+version = frames.VERSION if start != "protocol" or not first else 99
+hello = frame(id=0, protocol=version, pid=os.getpid())
 go(start if first else "", hello)
 if start == "deaf" and first: time.sleep(60)
 held = b""
@@ -81,7 +86,9 @@ def child(tmp_path: Path) -> Iterator[Callable[..., Child]]:
     made: list[Child] = []
 
     def make(start: str = "") -> Child:
-        made.append(Child("the child", [sys.executable, "-c", CHILD, start, str(tmp_path / "count")]))
+        made.append(
+            Child("the child", [sys.executable, "-c", CHILD, start, str(tmp_path / "count")])
+        )
         return made[-1]
 
     yield make
@@ -117,7 +124,7 @@ def works(child: Child) -> None:
     assert within(lambda: child.ask('"value":1', 5))["value"] == 1
 
 
-# --- all is well ----------------------------------------------------------------------------------------------------
+# --- all is well ----------------------------------------------------------------------------------
 
 
 def test_one_child_answers_one_request_after_the_other(child: Callable[..., Child]) -> None:
@@ -155,7 +162,7 @@ def test_noise_around_the_hello(child: Callable[..., Child]) -> None:
     assert "login:" in one.tail
 
 
-# --- what cannot be mended ------------------------------------------------------------------------------------------
+# --- what cannot be mended ------------------------------------------------------------------------
 
 BROKEN = {
     "exit": "the child exited with status 7",
@@ -185,7 +192,9 @@ def test_a_broken_request(child: Callable[..., Child], do: str) -> None:
 @pytest.mark.parametrize("start", ["exit", "die", "cut and exit", "no json", "a list", "protocol"])
 def test_a_broken_hello(child: Callable[..., Child], start: str) -> None:
     one = child(start)
-    message = "the child speaks protocol 99, this kvmscen 2" if start == "protocol" else BROKEN[start]
+    message = (
+        "the child speaks protocol 99, this kvmscen 2" if start == "protocol" else BROKEN[start]
+    )
     with pytest.raises(ChildError, match=message):
         within(lambda: one.wait_hello(2))
     works(one)
@@ -240,7 +249,9 @@ def test_a_child_that_prints_before_it_reads_does_not_hold_us(child: Callable[..
 
 
 def test_a_greeting_that_nobody_reads_does_not_hold_us() -> None:
-    one = Child("the child", [sys.executable, "-c", "import time; time.sleep(60)"], b"x" * 3_000_000)
+    one = Child(
+        "the child", [sys.executable, "-c", "import time; time.sleep(60)"], b"x" * 3_000_000
+    )
     try:
         within(one.spawn)
         with pytest.raises(ChildError, match="did not answer in time"):
@@ -251,7 +262,8 @@ def test_a_greeting_that_nobody_reads_does_not_hold_us() -> None:
 
 def test_a_large_greeting_arrives() -> None:
     code = (
-        f"import os, sys; sys.path.insert(0, {str(ROOT)!r}); from kvmscen.sent.agent import frames\n"
+        f"import os, sys; sys.path.insert(0, {str(ROOT)!r}); from kvmscen.sent.agent import "
+        f"frames\n"
         "n = 0\nwhile n < 3_000_000: n += len(os.read(0, 1 << 16))\n"
         'os.write(1, frames.pack(\'{"id":0,"protocol":%d,"n":%d}\' % (frames.VERSION, n)))\n'
     )
@@ -267,12 +279,14 @@ def test_a_greeting_cut_by_the_childs_end_begins_anew(tmp_path: Path) -> None:
     # The first one reads a little and ends; the second one must get all of it, from its start.
     count = tmp_path / "count"
     code = (
-        f"import os, sys; sys.path.insert(0, {str(ROOT)!r}); from kvmscen.sent.agent import frames\n"
+        f"import os, sys; sys.path.insert(0, {str(ROOT)!r}); from kvmscen.sent.agent import "
+        f"frames\n"
         f"first = not os.path.exists({str(count)!r}); open({str(count)!r}, 'w').close()\n"
         "got = os.read(0, 1000)\n"
         "if first: sys.exit(4)\n"
         "while len(got) < 3_000_000: got += os.read(0, 1 << 20)\n"
-        'os.write(1, frames.pack(\'{"id":0,"protocol":%d,"ok":%d}\' % (frames.VERSION, got == b\'12345\' * 600_000)))\n'
+        'os.write(1, frames.pack(\'{"id":0,"protocol":%d,"ok":%d}\' % (frames.VERSION, got == '
+        "b'12345' * 600_000)))\n"
     )
     one = Child("the child", [sys.executable, "-c", code], b"12345" * 600_000)
     try:
@@ -290,19 +304,23 @@ def test_a_program_that_is_not_there() -> None:
     one.close()
 
 
-# --- several requests ahead -----------------------------------------------------------------------------------------
+# --- several requests ahead -----------------------------------------------------------------------
 
 
 def test_requests_ahead_are_answered_in_order(child: Callable[..., Child]) -> None:
     one = child()
     big = os.urandom(500_000).hex()
     bodies = [f'"value":[{n},"{big}"]' for n in range(6)]
-    assert within(lambda: [reply["value"][0] for reply in one.ask_ahead(bodies, 10)]) == list(range(6))
+    assert within(lambda: [reply["value"][0] for reply in one.ask_ahead(bodies, 10)]) == list(
+        range(6)
+    )
     works(one)
 
 
 @pytest.mark.parametrize("do", ["exit", "hang", "damaged", "no json"])
-def test_a_request_ahead_that_breaks_is_told_by_its_place(child: Callable[..., Child], do: str) -> None:
+def test_a_request_ahead_that_breaks_is_told_by_its_place(
+    child: Callable[..., Child], do: str
+) -> None:
     one, seen = child(), []
 
     def ask() -> None:
@@ -323,7 +341,7 @@ def test_replies_that_nobody_took_do_no_harm(child: Callable[..., Child]) -> Non
     works(one)
 
 
-# --- from other threads and terminals -------------------------------------------------------------------------------
+# --- from other threads and terminals -------------------------------------------------------------
 
 
 def gone(pid: int | None) -> None:
@@ -334,7 +352,9 @@ def gone(pid: int | None) -> None:
 
 
 def running(pid: int | None) -> bool:
-    """Whether a process is there; one that nobody waited for, as in a container without an init, counts as gone."""
+    """Whether a process is there; one that nobody waited for, as in a container without an init,
+    counts as gone.
+    """
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")")[-1].split()[0] != "Z"
     except OSError:
@@ -370,10 +390,14 @@ def test_close_ends_what_another_thread_asks(child: Callable[..., Child]) -> Non
 
 
 def test_close_ends_what_the_child_started_too(child: Callable[..., Child], tmp_path: Path) -> None:
-    # As qemu or ssh under a wrapper would be; it holds the pipe open, so waiting for its end would hang.
+    # As qemu or ssh under a wrapper would be; it holds the pipe open, so waiting for its end would
+    # hang.
     note = tmp_path / "pid"
     one = child()
-    one.argv[2] = f"import subprocess; open({str(note)!r}, 'w').write(str(subprocess.Popen(['sleep', '60']).pid))\n{CHILD}"
+    one.argv[2] = (
+        f"import subprocess; open({str(note)!r}, 'w').write(str(subprocess.Popen(['sleep', "
+        f"'60']).pid))\n{CHILD}"
+    )
     works(one)
     later(0.2, one.close)
     with pytest.raises(ChildError, match="the child was stopped"):
@@ -383,7 +407,9 @@ def test_close_ends_what_the_child_started_too(child: Callable[..., Child], tmp_
 
 def test_close_while_a_child_starts() -> None:
     # However the two meet, no process may be left.
-    children = [Child("the child", [sys.executable, "-c", "import time; time.sleep(60)"]) for _ in range(30)]
+    children = [
+        Child("the child", [sys.executable, "-c", "import time; time.sleep(60)"]) for _ in range(30)
+    ]
 
     def spawn(one: Child) -> None:
         try:
@@ -424,7 +450,12 @@ def test_an_interrupt_at_the_terminal_does_not_reach_it() -> None:
         "child.close()\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, start_new_session=True, timeout=HUNG, cwd=ROOT
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        start_new_session=True,
+        timeout=HUNG,
+        cwd=ROOT,
     )
     assert (done.stdout, done.stderr) == ("1\n", "")
 
@@ -448,6 +479,8 @@ def test_nothing_is_left_of_ended_children(child: Callable[..., Child]) -> None:
 def test_the_command_of_our_own_children_keeps_strangers_out(tmp_path: Path) -> None:
     (tmp_path / "json.py").write_text("raise SystemExit('a stranger')\n")
     told = b'13\n{"files": []}'
-    done = subprocess.run(python("kvmscen.compile.prepare"), input=told, capture_output=True, cwd=tmp_path)
+    done = subprocess.run(
+        python("kvmscen.compile.prepare"), input=told, capture_output=True, cwd=tmp_path
+    )
     assert (done.returncode, done.stderr) == (0, b"")
     assert b'"protocol"' in done.stdout

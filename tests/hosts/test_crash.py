@@ -1,4 +1,6 @@
-"""What is told of a child's fault: by a real one of Python's own, and through the two hosts that hear of it in other ways."""
+"""What is told of a child's fault: by a real one of Python's own, and through the two hosts that
+hear of it in other ways.
+"""
 
 from __future__ import annotations
 
@@ -21,19 +23,29 @@ outer()
 
 
 def died() -> str:
-    return subprocess.run([sys.executable, "-I", "-S", "-c", _CODE], capture_output=True, text=True).stderr
+    return subprocess.run(
+        [sys.executable, "-I", "-S", "-c", _CODE], capture_output=True, text=True
+    ).stderr
 
 
 def test_the_innermost_stands_first() -> None:
     told = crash.where(died())
     assert told.startswith(" in string_at (__init__.py:")
-    assert told.endswith("called by inner (<string>:4), called by outer (<string>:5), called by <module> (<string>:6)")
+    assert told.endswith(
+        "called by inner (<string>:4), called by outer (<string>:5), called by <module> "
+        "(<string>:6)"
+    )
     assert crash.where("") == crash.where('Traceback:\n  File "x.py", line 1 in run\n') == ""
 
 
 def test_a_machine_whose_first_process_dies_is_no_finding() -> None:
-    console = died() + "[    9.1] Kernel panic - not syncing: Attempted to kill init! exitcode=0x0000000b\n"
-    told = vm.why(ChildError("the machine of qemu:arm64 exited with status 0", console, 0), "qemu:arm64")
+    console = (
+        died()
+        + "[    9.1] Kernel panic - not syncing: Attempted to kill init! exitcode=0x0000000b\n"
+    )
+    told = vm.why(
+        ChildError("the machine of qemu:arm64 exited with status 0", console, 0), "qemu:arm64"
+    )
     assert told.startswith("the agent of qemu:arm64 died in string_at (")
     assert "finding" not in told
     assert "Attempted to kill init" in told

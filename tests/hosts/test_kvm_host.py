@@ -1,4 +1,6 @@
-"""The kvm host end to end: this machine's /dev/kvm through the agent, and what happens when the agent dies."""
+"""The kvm host end to end: this machine's /dev/kvm through the agent, and what happens when the
+agent dies.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,14 @@ HLT, SPIN, STORE = b"\xf4", b"\xeb\xfe", b"\x88\x03\xf4"  # hlt; jmp .; mov [rbx
 
 def machine(code: bytes, timeout: float = 2.0, **more: Any) -> Sealed:
     vcpu = Vcpu(0, "long", {"rip": 0, "rbx": 0x5000, "rax": 7}, (), None)
-    slots, image, tables = (Memslot(0, 0, 0x1000),), (Bytes.at(0, code),), Tables(0xFFFC0000, 0x8000, 509)
-    return Machine("x86_64", slots, image, (), (vcpu,), tables=tables, timeout=timeout, **more).seal("a case")
+    slots, image, tables = (
+        (Memslot(0, 0, 0x1000),),
+        (Bytes.at(0, code),),
+        Tables(0xFFFC0000, 0x8000, 509),
+    )
+    return Machine(
+        "x86_64", slots, image, (), (vcpu,), tables=tables, timeout=timeout, **more
+    ).seal("a case")
 
 
 def test_names() -> None:
@@ -58,7 +66,12 @@ def test_facts_and_runs(kvm: KvmHost, executor: ChildExecutor) -> None:
     for _ in range(3):
         seen = executor.execute(machine(STORE))
         assert [(event.name, event.pc) for event in seen.events] == [("mmio", 2), ("hlt", 3)]
-        assert dict(seen.events[0].fields) == {"phys_addr": 0x5000, "is_write": True, "len": 1, "data": 7}
+        assert dict(seen.events[0].fields) == {
+            "phys_addr": 0x5000,
+            "is_write": True,
+            "len": 1,
+            "data": 7,
+        }
         assert seen.stopped == "expected"
 
 
@@ -78,13 +91,20 @@ def test_a_large_machine_and_a_large_observation(executor: ChildExecutor) -> Non
     data = os.urandom(1 << 20)
     more = {"observe_memory": ((0x100000, 1 << 20),)}
     vcpu = Vcpu(0, "long", {"rip": 0}, (), None)
-    slots, image = (Memslot(0, 0, 0x1000), Memslot(1, 0x100000, 1 << 20)), (Bytes.at(0, HLT), Bytes.at(0x100000, data))
-    large = Machine("x86_64", slots, image, (), (vcpu,), tables=Tables(0xFFFC0000, 0x8000, 509), **more)
+    slots, image = (
+        (Memslot(0, 0, 0x1000), Memslot(1, 0x100000, 1 << 20)),
+        (Bytes.at(0, HLT), Bytes.at(0x100000, data)),
+    )
+    large = Machine(
+        "x86_64", slots, image, (), (vcpu,), tables=Tables(0xFFFC0000, 0x8000, 509), **more
+    )
     assert executor.execute(large.seal("large")).memory == {0x100000: data}
 
 
 @pytest.mark.kvm
-def test_an_agent_that_is_killed_is_a_host_error_and_the_next_machine_runs(executor: ChildExecutor) -> None:
+def test_an_agent_that_is_killed_is_a_host_error_and_the_next_machine_runs(
+    executor: ChildExecutor,
+) -> None:
     assert executor.execute(machine(HLT)).stopped == "expected"
     pid = executor.child.process_id
     assert pid is not None
@@ -101,7 +121,10 @@ def test_an_agent_that_a_fault_ends_says_where_it_was(executor: ChildExecutor) -
     pid = executor.child.process_id
     assert pid is not None
     threading.Timer(0.5, lambda: os.kill(pid, signal.SIGSEGV)).start()
-    place = r"in run \(kvmscen/sent/kvm/fds.py:\d+\), called by _enter \(kvmscen/sent/executor/runner.py:\d+\), called by .*\)"
+    place = (
+        r"in run \(kvmscen/sent/kvm/fds.py:\d+\), called by _enter "
+        r"\(kvmscen/sent/executor/runner.py:\d+\), called by .*\)"
+    )
     with pytest.raises(HostError, match=f"^the agent of kvm was ended by SIGSEGV {place}$"):
         executor.execute(machine(SPIN, timeout=20))
     assert executor.execute(machine(STORE)).stopped == "expected"
@@ -113,17 +136,24 @@ def test_no_slot_maps_more_than_the_memory_behind_it(executor: ChildExecutor) ->
     size = 4 << 20
     setup = (Action("set_memslot", {"slot": 1, "gpa": 0x100000, "size": size, "flags": 0}),)
     slots = (Memslot(0, 0, 0x1000), Memslot(1, 0x100000, 0x1000), Memslot(1, 0x100000, 0))
-    image, vcpu = (Bytes.at(0, HLT), Bytes.at(0x100000, b"kept")), Vcpu(0, "long", {"rip": 0}, (), None)
+    image, vcpu = (
+        (Bytes.at(0, HLT), Bytes.at(0x100000, b"kept")),
+        Vcpu(0, "long", {"rip": 0}, (), None),
+    )
     more = {"setup": setup, "observe_memory": ((0x100000, size),)}
     seen = executor.execute(
-        Machine("x86_64", slots, image, (), (vcpu,), tables=Tables(0xFFFC0000, 0x8000, 509), **more).seal("slots")
+        Machine(
+            "x86_64", slots, image, (), (vcpu,), tables=Tables(0xFFFC0000, 0x8000, 509), **more
+        ).seal("slots")
     )
     assert seen.stopped == "expected"
     assert seen.memory[0x100000] in (b"kept".ljust(size, b"\0"), bytes(size))
 
 
 @pytest.mark.kvm
-def test_an_agent_that_hangs_is_a_host_error(executor: ChildExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_agent_that_hangs_is_a_host_error(
+    executor: ChildExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("kvmscen.hosts.process.children.GRACE", 0.3)
     assert executor.execute(machine(HLT)).stopped == "expected"
     pid = executor.child.process_id
@@ -158,7 +188,11 @@ def test_what_the_agent_cannot_do_is_a_host_error(executor: ChildExecutor) -> No
 @pytest.mark.kvm
 def test_the_timeout_is_the_guests_not_the_agents(executor: ChildExecutor) -> None:
     seen = executor.execute(machine(SPIN, timeout=0.2))
-    assert (seen.stopped, [event.kind for event in seen.events], seen.events[0].pc) == ("timeout", ["timeout"], 0)
+    assert (seen.stopped, [event.kind for event in seen.events], seen.events[0].pc) == (
+        "timeout",
+        ["timeout"],
+        0,
+    )
 
 
 @pytest.mark.kvm
@@ -166,7 +200,8 @@ def test_an_agent_ends_when_we_do() -> None:
     # Its input ends with the process that holds it, however that one ends.
     code = (
         "import os, signal; from kvmscen.hosts.kvm import KvmHost\n"
-        "h = KvmHost('kvm'); h.start(); h.wait(); e = h.executor(); print(e.child.process_id, flush=True)\n"
+        "h = KvmHost('kvm'); h.start(); h.wait(); e = h.executor(); print(e.child.process_id, "
+        "flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     pid = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout)

@@ -1,4 +1,6 @@
-"""A child's time counts while it could run: a busy machine makes nothing late, and what hangs is late in the end."""
+"""A child's time counts while it could run: a busy machine makes nothing late, and what hangs is
+late in the end.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ def crowd() -> Iterator[None]:
     """This process, and what it starts, on one CPU with three others that never pause."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(before)})
-    others = [subprocess.Popen([sys.executable, "-I", "-S", "-c", "while True: pass"]) for _ in range(3)]
+    others = [
+        subprocess.Popen([sys.executable, "-I", "-S", "-c", "while True: pass"]) for _ in range(3)
+    ]
     try:
         yield
     finally:
@@ -91,7 +95,10 @@ def test_the_cpu_time_of_a_family() -> None:
         pass
     own = used(os.getpid())
     assert own - before > 0.15
-    subprocess.run([sys.executable, "-I", "-S", "-c", "import time\nwhile time.process_time() < 0.2: pass"], check=True)
+    subprocess.run(
+        [sys.executable, "-I", "-S", "-c", "import time\nwhile time.process_time() < 0.2: pass"],
+        check=True,
+    )
     assert used(os.getpid()) - own > 0.15
 
 

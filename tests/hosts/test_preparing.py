@@ -8,7 +8,9 @@ from kvmscen.hosts.process.preparing import PrepareChild
 
 
 @pytest.mark.parametrize(("start", "least"), [(1000.0, 1.0), (0.001, 30.0)])
-def test_a_slow_machine_has_more_time(start: float, least: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_machine_has_more_time(
+    start: float, least: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("kvmscen.hosts.process.preparing._START", start)
     monkeypatch.setattr("kvmscen.hosts.process.preparing._SLOWEST", 30.0)
     child = PrepareChild([])

@@ -1,6 +1,8 @@
-"""The protocol of agents against children that break it, each in its own way: every one is a clear error in time.
+"""The protocol of agents against children that break it, each in its own way: every one is a clear
+error in time.
 
-The children are real processes. Memory is bounded, whatever is sent without end or unpacks to a thousand times its size.
+The children are real processes. Memory is bounded, whatever is sent without end or unpacks to a
+thousand times its size.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ from kvmscen.sent.machine import Machine, Vcpu
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
-# What each of them does is in `code`: it has the helpers below, `hello`, and for each request `request` and its `id`.
+# What each of them does is in `code`: it has the helpers below, `hello`, and for each request
+# `request` and its `id`.
 START = f"""
 import base64, json, os, sys, time, zlib
 sys.path.insert(0, {str(ROOT)!r})
@@ -55,7 +58,9 @@ good = dict(stopped="end", events=[], regs={{}}, memory={{}}, elapsed=0.0)
 noise = os.urandom(1 << 20).replace(b"\\n", b"\\r")
 """
 SAY_HELLO = "frame(**hello)\n"
-ANSWER = "for request in lines():\n    id = request['id']\n    if request.get('again'): continue\n    "
+ANSWER = (
+    "for request in lines():\n    id = request['id']\n    if request.get('again'): continue\n    "
+)
 
 
 class Host(ChildHost):
@@ -72,7 +77,9 @@ class Host(ChildHost):
         return Child("the agent of wrong", [sys.executable, "-c", START + self.code])
 
 
-MACHINE = Machine("x86_64", (), (), (), (Vcpu(0, "long", {}, (), None),), timeout=0.2).seal("a case")
+MACHINE = Machine("x86_64", (), (), (), (Vcpu(0, "long", {}, (), None),), timeout=0.2).seal(
+    "a case"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -96,7 +103,7 @@ def executor() -> Iterator[Callable[[str], ChildExecutor]]:
         one.close()
 
 
-# --- the hello ------------------------------------------------------------------------------------------------------
+# --- the hello ------------------------------------------------------------------------------------
 
 HELLOS = {
     "another version": ("frame(**hello | {'protocol': 3})", "speaks protocol 3, this kvmscen 2"),
@@ -104,12 +111,21 @@ HELLOS = {
     "nothing": ("time.sleep(60)", "did not answer in time"),
     "noise only": ("while True: out(noise)", "prints without end"),
     "no facts": ("frame(id=0, protocol=2)", "its hello has no facts"),
-    "facts of another kind": ("frame(id=0, protocol=2, facts=[{'arch': 1}])", "its hello has no facts"),
+    "facts of another kind": (
+        "frame(id=0, protocol=2, facts=[{'arch': 1}])",
+        "its hello has no facts",
+    ),
     "facts that are none": ("frame(id=0, protocol=2, facts=7)", "its hello has no facts"),
-    "unusable": ("frame(**hello | {'unusable': 'the moon is full'})", "cannot run here: the moon is full"),
+    "unusable": (
+        "frame(**hello | {'unusable': 'the moon is full'})",
+        "cannot run here: the moon is full",
+    ),
     "again and again": ("while True: frame(id=0, again=True)", "did not answer in time"),
     "the end": ("sys.exit('no such thing here')", "exited with status 1 (no such thing here)"),
-    "damaged for ever": ("while True: out(b'\\x1e12 00000000 {}\\n')", "prints without end|did not answer in time"),
+    "damaged for ever": (
+        "while True: out(b'\\x1e12 00000000 {}\\n')",
+        "prints without end|did not answer in time",
+    ),
 }
 
 
@@ -132,42 +148,67 @@ def test_a_hello_that_is_none(executor: Callable[[str], ChildExecutor], which: s
         "out(b'a line\\n' * 1_000_000)",
     ],
 )
-def test_noise_before_frames_does_no_harm(executor: Callable[[str], ChildExecutor], before: str) -> None:
+def test_noise_before_frames_does_no_harm(
+    executor: Callable[[str], ChildExecutor], before: str
+) -> None:
     one = executor(f"{before}\n{SAY_HELLO}{ANSWER}{before}; frame(id=id, observation=good)")
     for _ in range(2):
         assert one.execute(MACHINE).stopped == "end"
 
 
-# --- replies --------------------------------------------------------------------------------------------------------
+# --- replies --------------------------------------------------------------------------------------
 
 REPLIES = {
     "another's": ("frame(id=id + 1, observation=good); time.sleep(60)", "did not answer in time"),
     "another's without end": ("\n    while True: frame(id=id + 1)", "did not answer in time"),
     "no id": ("frame(observation=good); time.sleep(60)", "did not answer in time"),
     "not asked for": ("frame(id=id)", "sent a reply that is no observation"),
-    "half an observation": ("frame(id=id, observation={'stopped': 'end'})", "sent a reply that is no observation"),
-    "an observation of numbers": ("frame(id=id, observation=5)", "sent a reply that is no observation"),
-    "odd memory": ("frame(id=id, observation=good | {'memory': {'x': 'zz'}})", "sent a reply that is no observation"),
+    "half an observation": (
+        "frame(id=id, observation={'stopped': 'end'})",
+        "sent a reply that is no observation",
+    ),
+    "an observation of numbers": (
+        "frame(id=id, observation=5)",
+        "sent a reply that is no observation",
+    ),
+    "odd memory": (
+        "frame(id=id, observation=good | {'memory': {'x': 'zz'}})",
+        "sent a reply that is no observation",
+    ),
     "a count that is too large": (
-        "frame(id=id, observation=good | {'events': [{'vcpu': 0, 'pc': 0, 'exit': 'hlt', 'count_of_equal': 10**12}]})",
+        "frame(id=id, observation=good | {'events': [{'vcpu': 0, 'pc': 0, 'exit': 'hlt', "
+        "'count_of_equal': 10**12}]})",
         "sent a reply that is no observation",
     ),
     "counts that are too large together": (
-        "frame(id=id, observation=good | {'events': [{'vcpu': 0, 'pc': 0, 'exit': 'hlt', 'count_of_equal': 200000}] * 2})",
+        "frame(id=id, observation=good | {'events': [{'vcpu': 0, 'pc': 0, 'exit': 'hlt', "
+        "'count_of_equal': 200000}] * 2})",
         "sent a reply that is no observation",
     ),
     "more values than a run can have": (
         "frame(id=id, observation=good | {'events': [{}] * 2_100_000})",
         "does not speak our protocol",
     ),
-    "odd events": ("frame(id=id, observation=good | {'events': [[1]]})", "sent a reply that is no observation"),
+    "odd events": (
+        "frame(id=id, observation=good | {'events': [[1]]})",
+        "sent a reply that is no observation",
+    ),
     "broke": ("frame(id=id, broke='it is Monday')", "it is Monday"),
-    "too large": ("frame(id=0, broke='the request is too large')", "cannot take the request: the request is too large"),
+    "too large": (
+        "frame(id=0, broke='the request is too large')",
+        "cannot take the request: the request is too large",
+    ),
     "cut": ("out(frames.pack(json.dumps(dict(id=id)))[:-9]); sys.exit()", "exited with status 0"),
-    "damaged for ever": ("\n    while True: out(b'\\x1e12 00000000 {}\\n')", "prints without end|did not answer in time"),
+    "damaged for ever": (
+        "\n    while True: out(b'\\x1e12 00000000 {}\\n')",
+        "prints without end|did not answer in time",
+    ),
     "gets nothing whole": ("\n    while True: frame(id=0, again=True)", "gets every line damaged"),
     "noise without end": ("\n    while True: out(noise)", "prints without end"),
-    "a line without end": ("\n    out(b'\\x1e')\n    while True: out(b'1' * (1 << 20))", "is too large|did not answer in time"),
+    "a line without end": (
+        "\n    out(b'\\x1e')\n    while True: out(b'1' * (1 << 20))",
+        "is too large|did not answer in time",
+    ),
     "a bomb": ("line(b'z' + base64.b64encode(zlib.compress(bytes(300 << 20), 9)))", "is too large"),
     "deep": ("line(b'[' * 1_000_000)", "does not speak our protocol"),
     "a large number": ("line(b'1' * 100_000)", "does not speak our protocol"),
@@ -176,7 +217,9 @@ REPLIES = {
 
 
 @pytest.mark.parametrize("which", REPLIES)
-def test_a_reply_that_is_none(executor: Callable[[str], ChildExecutor], which: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reply_that_is_none(
+    executor: Callable[[str], ChildExecutor], which: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if which in ("a line without end", "a bomb"):
         # They take their time; what is looked at is that they end.
         monkeypatch.setattr(children, "GRACE", 15.0)
@@ -188,11 +231,14 @@ def test_a_reply_that_is_none(executor: Callable[[str], ChildExecutor], which: s
     assert len(str(caught.value)) < 5000
 
 
-def test_a_damaged_frame_in_noise_is_asked_for_when_it_is_quiet(executor: Callable[[str], ChildExecutor]) -> None:
+def test_a_damaged_frame_in_noise_is_asked_for_when_it_is_quiet(
+    executor: Callable[[str], ChildExecutor],
+) -> None:
     # Once for a whole burst: were each line of it answered, noise would make more noise.
     code = (
         "asked = 0\nfor request in lines():\n"
-        "    if request.get('again'): asked += 1; frame(id=last, observation=good | {'elapsed': float(asked)}); continue\n"
+        "    if request.get('again'): asked += 1; frame(id=last, observation=good | {'elapsed': "
+        "float(asked)}); continue\n"
         "    last = request['id']; out(b'\\x1e12 00000000 {}\\n' * 5000)\n"
     )
     one = executor(SAY_HELLO + code)
@@ -229,19 +275,24 @@ finally:
     ],
 )
 def test_memory_is_bounded(which: str, most: int) -> None:
-    code = MEMORY.format(root=str(ROOT), here=str(Path(__file__).parent), which=which, grace=15 if most > 64 else 2)
+    code = MEMORY.format(
+        root=str(ROOT), here=str(Path(__file__).parent), which=which, grace=15 if most > 64 else 2
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
     assert done.stdout, done.stderr
     assert int(done.stdout) <= most  # MiB
 
 
-# --- a host that goes away ------------------------------------------------------------------------------------------
+# --- a host that goes away ------------------------------------------------------------------------
 
 
-def test_a_host_that_does_not_start_any_more_is_told_at_once(executor: Callable[[str], ChildExecutor], tmp_path: Path) -> None:
+def test_a_host_that_does_not_start_any_more_is_told_at_once(
+    executor: Callable[[str], ChildExecutor], tmp_path: Path
+) -> None:
     count = tmp_path / "count"
     code = (
-        f"open({str(count)!r}, 'a').write('x')\nif os.path.getsize({str(count)!r}) > 1: time.sleep(60)\n"
+        f"open({str(count)!r}, 'a').write('x')\nif os.path.getsize({str(count)!r}) > 1: "
+        f"time.sleep(60)\n"
         f"{SAY_HELLO}{ANSWER}sys.exit('pulled the plug')"
     )
     one = executor(code)
@@ -257,10 +308,13 @@ def test_a_host_that_does_not_start_any_more_is_told_at_once(executor: Callable[
     assert count.read_text() == "xxx"
 
 
-def test_one_failed_start_is_not_the_end(executor: Callable[[str], ChildExecutor], tmp_path: Path) -> None:
+def test_one_failed_start_is_not_the_end(
+    executor: Callable[[str], ChildExecutor], tmp_path: Path
+) -> None:
     count = tmp_path / "count"
     code = (
-        f"open({str(count)!r}, 'a').write('x'); n = os.path.getsize({str(count)!r})\nif n % 2 == 0: sys.exit(3)\n"
+        f"open({str(count)!r}, 'a').write('x'); n = os.path.getsize({str(count)!r})\nif n % 2 == "
+        f"0: sys.exit(3)\n"
         f"{SAY_HELLO}{ANSWER}frame(id=id, observation=good); sys.exit(4)"
     )
     one = executor(code)
@@ -273,10 +327,13 @@ def test_one_failed_start_is_not_the_end(executor: Callable[[str], ChildExecutor
     assert told == ["end", "status 4", "status 3"] * 2
 
 
-def test_a_host_that_became_another(executor: Callable[[str], ChildExecutor], tmp_path: Path) -> None:
+def test_a_host_that_became_another(
+    executor: Callable[[str], ChildExecutor], tmp_path: Path
+) -> None:
     count = tmp_path / "count"
     code = (
-        f"open({str(count)!r}, 'a').write('x')\nif os.path.getsize({str(count)!r}) > 1: facts['kernel'] = '6.2'\n"
+        f"open({str(count)!r}, 'a').write('x')\nif os.path.getsize({str(count)!r}) > 1: "
+        f"facts['kernel'] = '6.2'\n"
         f"{SAY_HELLO}{ANSWER}sys.exit(3)"
     )
     one = executor(code)
@@ -285,11 +342,13 @@ def test_a_host_that_became_another(executor: Callable[[str], ChildExecutor], tm
             one.execute(MACHINE)
 
 
-# --- the agent's side -----------------------------------------------------------------------------------------------
+# --- the agent's side -----------------------------------------------------------------------------
 
 
 def agent() -> subprocess.Popen[bytes]:
-    process = subprocess.Popen([sys.executable, "-I", "-S", "-c", pack.BOOT], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", pack.BOOT], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     assert process.stdin
     process.stdin.write(pack.greeting())
     process.stdin.flush()
@@ -320,7 +379,9 @@ def test_the_agent_refuses_what_is_too_large() -> None:
     process = agent()
     assert process.stdin
     reply(process)
-    process.stdin.write(frames.START + b"1" * (frames.MOST_LINE + 1) + b"\n" + frames.pack('{"id":1}'))
+    process.stdin.write(
+        frames.START + b"1" * (frames.MOST_LINE + 1) + b"\n" + frames.pack('{"id":1}')
+    )
     process.stdin.flush()
     assert reply(process) == {"id": 0, "broke": "the request is too large"}
     assert reply(process)["id"] == 1
@@ -352,7 +413,9 @@ def test_a_child_whose_reader_has_gone_ends_in_the_middle_of_its_work(what: str)
         ours, theirs = first.detach(), second.detach()
         given = theirs
     code = SPINNING.format(root=str(ROOT))
-    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=given, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=given, stderr=subprocess.PIPE
+    )
     os.close(theirs)
     assert process.stdin
     assert process.stderr

@@ -1,4 +1,6 @@
-"""The replay host: gives back what was recorded of the same machine, and says of every other file why it cannot."""
+"""The replay host: gives back what was recorded of the same machine, and says of every other file
+why it cannot.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ from kvmscen.sent.facts import Facts
 from kvmscen.sent.machine import Bytes, Machine, Memslot, Step, Vcpu
 from kvmscen.sent.observation import Event, Observation
 
-FACTS = Facts("x86_64", "6.18.0", {"KVM_CAP_USER_MEMORY": 1}, 4096, "pvm", ("fpu",), "3.11.2", "kvm")
+FACTS = Facts(
+    "x86_64", "6.18.0", {"KVM_CAP_USER_MEMORY": 1}, 4096, "pvm", ("fpu",), "3.11.2", "kvm"
+)
 MMIO = {"phys_addr": 0x5000, "is_write": True, "len": 8, "data": 0}
 EVENTS = (
     Event(0, "exit", "mmio", MMIO, 4, {"rax": 1}, {0: b"x"}, times=3),
@@ -58,7 +62,9 @@ def test_another_case_or_another_version_is_not_recorded(tmp_path: Path) -> None
     (tmp_path / "one.json").write_text(text())
     replay = started(tmp_path)
     # Not a NotRecorded, which is a SKIP: the host was asked for, and what it has is stale.
-    with pytest.raises(HostError, match="this case was recorded from another version of it: record it again"):
+    with pytest.raises(
+        HostError, match="this case was recorded from another version of it: record it again"
+    ):
         replay.execute(machine(b"\x90").seal("a:default"))
     with pytest.raises(NotRecorded, match="this case was not recorded"):
         replay.execute(machine().seal("b:default"))
@@ -67,7 +73,9 @@ def test_another_case_or_another_version_is_not_recorded(tmp_path: Path) -> None
 def test_two_cases_of_the_same_machine_are_told_apart(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "one.json").write_text(text())
-    (tmp_path / "sub" / "two.json").write_text(text("b:default", facts=Facts("arm64", None, {}, kind="model", predicted=True)))
+    (tmp_path / "sub" / "two.json").write_text(
+        text("b:default", facts=Facts("arm64", None, {}, kind="model", predicted=True))
+    )
     (tmp_path / "notes.txt").write_text("not a recording")
     replay = started(tmp_path)
     assert replay.execute(machine().seal("b:default")) == SEEN
@@ -100,7 +108,9 @@ WRONG = {
     "machine is a map": changed(machine={}),
     "arch is a list": changed(facts={**GOOD["facts"], "arch": []}),
     "facts are null": changed(facts=None),
-    "capabilities are a list": changed(facts={**GOOD["facts"], "capabilities": ["KVM_CAP_USER_MEMORY"]}),
+    "capabilities are a list": changed(
+        facts={**GOOD["facts"], "capabilities": ["KVM_CAP_USER_MEMORY"]}
+    ),
     "kernel is a number": changed(facts={**GOOD["facts"], "kernel": 6.1}),
     "predicted is text": changed(facts={**GOOD["facts"], "predicted": "no"}),
     "observation is text": changed(observation="x"),
@@ -115,7 +125,11 @@ WRONG = {
 @pytest.mark.parametrize("wrong", WRONG)
 def test_a_damaged_recording(tmp_path: Path, wrong: str) -> None:
     (tmp_path / "one.json").write_text(WRONG[wrong])
-    with pytest.raises(HostError, match=r"one\.json is not a recording (made by kvmscen run --record|that this kvmscen reads)"):
+    with pytest.raises(
+        HostError,
+        match=r"one\.json is not a recording (made by kvmscen run --record|that this kvmscen "
+        r"reads)",
+    ):
         started(tmp_path / "one.json")
 
 
@@ -141,7 +155,13 @@ def test_replay_wants_a_file() -> None:
 
 
 def nodes(data: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    inner = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
+    inner = (
+        data.items()
+        if isinstance(data, dict)
+        else enumerate(data)
+        if isinstance(data, list)
+        else ()
+    )
     return [path, *(found for key, value in inner for found in nodes(value, (*path, key)))]
 
 
@@ -162,7 +182,7 @@ def test_any_part_replaced_is_a_host_error_or_still_read(tmp_path: Path) -> None
                 started(file).execute(machine().seal("a:default"))
 
 
-# --- folders and names ----------------------------------------------------------------------------------------------
+# --- folders and names ----------------------------------------------------------------------------
 
 
 def test_one_damaged_recording_is_told_and_the_others_replay(tmp_path: Path) -> None:
@@ -176,7 +196,9 @@ def test_one_damaged_recording_is_told_and_the_others_replay(tmp_path: Path) -> 
     assert all(problem.ours for problem in replay.problems)
     assert replay.execute(machine().seal("b:default")) == SEEN
     # It is an ERROR, not a SKIP.
-    with pytest.raises(HostError, match="may be the recording of this case, is damaged: record it again") as told:
+    with pytest.raises(
+        HostError, match="may be the recording of this case, is damaged: record it again"
+    ) as told:
         replay.execute(machine().seal("a:default"))
     assert not isinstance(told.value, NotRecorded)
 
@@ -192,7 +214,15 @@ def test_a_damaged_recording_of_no_name_may_be_of_any_case(tmp_path: Path) -> No
 
 def test_names_of_files_are_short_and_of_one_case_each() -> None:
     digest = machine().digest()
-    names = ["a-b:c", "a:b-c", "a+b:c", "a_b:c", "x:" + "c" * 300, "x:" + "c" * 299 + "d", "\udc80:c"]
+    names = [
+        "a-b:c",
+        "a:b-c",
+        "a+b:c",
+        "a_b:c",
+        "x:" + "c" * 300,
+        "x:" + "c" * 299 + "d",
+        "\udc80:c",
+    ]
     names += ["ö" * 200 + ":c", "ö" * 201 + ":c"]
     hosts = ("kvm", "qemu:arm64@6.1", "h" * 300)
     files = [recordings.file_name(name, where, digest) for name in names for where in hosts]
@@ -216,12 +246,16 @@ def test_a_file_of_an_earlier_name_is_found_and_replaced(tmp_path: Path) -> None
 
 def test_the_newer_of_two_recordings_counts(tmp_path: Path) -> None:
     for name, at, elapsed in (("a", 1000, 1.0), ("b", 3000, 2.0), ("c", 2000, 3.0)):
-        (tmp_path / f"{name}.json").write_text(recording("a:b", "kvm", FACTS, machine().digest(), SEEN._replace(elapsed=elapsed)))
+        (tmp_path / f"{name}.json").write_text(
+            recording("a:b", "kvm", FACTS, machine().digest(), SEEN._replace(elapsed=elapsed))
+        )
         os.utime(tmp_path / f"{name}.json", (at, at))
     assert started(tmp_path).execute(machine().seal("a:b")).elapsed == 2.0
 
 
-def test_recordings_that_are_too_many_to_hold_are_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recordings_that_are_too_many_to_hold_are_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(replay_module, "_HELD", 0)
     (tmp_path / "one.json").write_text(text())
     assert started(tmp_path).execute(machine().seal("a:default")) == SEEN

@@ -1,4 +1,6 @@
-"""The ssh host over a real sshd: what runs, what each thing that is missing there is called, and connections that break."""
+"""The ssh host over a real sshd: what runs, what each thing that is missing there is called, and
+connections that break.
+"""
 
 from __future__ import annotations
 
@@ -35,11 +37,17 @@ needs_sshd = pytest.mark.skipif(not server.HAS, reason=server.MISSING)
 
 def machine(code: bytes, timeout: float = 2.0) -> Sealed:
     vcpu = Vcpu(0, "long", {"rip": 0, "rbx": 0x5000, "rax": 7}, (), None)
-    slots, image, tables = (Memslot(0, 0, 0x1000),), (Bytes.at(0, code),), Tables(0xFFFC0000, 0x8000, 509)
-    return Machine("x86_64", slots, image, (), (vcpu,), tables=tables, timeout=timeout).seal("a case")
+    slots, image, tables = (
+        (Memslot(0, 0, 0x1000),),
+        (Bytes.at(0, code),),
+        Tables(0xFFFC0000, 0x8000, 509),
+    )
+    return Machine("x86_64", slots, image, (), (vcpu,), tables=tables, timeout=timeout).seal(
+        "a case"
+    )
 
 
-# --- names ----------------------------------------------------------------------------------------------------------
+# --- names ----------------------------------------------------------------------------------------
 
 NAMES = {
     "ssh:pi": ["pi"],
@@ -60,7 +68,16 @@ def test_names(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["ssh:-oProxyCommand=x", "ssh://pi", "ssh:a@b@c", "ssh:pi:99999", "ssh:pi:x", "ssh:a b", "ssh:pi,cpu=a53", "ssh:pi,python="],
+    [
+        "ssh:-oProxyCommand=x",
+        "ssh://pi",
+        "ssh:a@b@c",
+        "ssh:pi:99999",
+        "ssh:pi:x",
+        "ssh:a b",
+        "ssh:pi,cpu=a53",
+        "ssh:pi,python=",
+    ],
 )
 def test_wrong_names(name: str) -> None:
     with pytest.raises(UsageError, match="write ssh:USER@HOST"):
@@ -82,12 +99,16 @@ def test_what_a_login_shell_makes_of_the_command(shell: str, tmp_path: Path) -> 
     python.parent.mkdir()
     python.symlink_to(sys.executable)
     line = command(str(python))
-    assert not set(line.replace(str(python).replace("'", "'\"'\"'"), "")) & set("\n\\!$`*?{}~#&|<>;^%")
-    done = subprocess.run([shell, "-c", line], input=pack.greeting(), capture_output=True, env={"HOME": str(tmp_path)})
+    assert not set(line.replace(str(python).replace("'", "'\"'\"'"), "")) & set(
+        "\n\\!$`*?{}~#&|<>;^%"
+    )
+    done = subprocess.run(
+        [shell, "-c", line], input=pack.greeting(), capture_output=True, env={"HOME": str(tmp_path)}
+    )
     assert json.loads(frames.unpack(done.stdout) or "")["protocol"] == frames.VERSION
 
 
-# --- what works -----------------------------------------------------------------------------------------------------
+# --- what works -----------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -126,7 +147,9 @@ def executor(sshd: Sshd, on: Callable[[str], SshHost]) -> Iterator[ChildExecutor
 @pytest.mark.kvm
 def test_guests_run(sshd: Sshd, on: Callable[[str], SshHost]) -> None:
     made = on(sshd.start().name)
-    assert [(facts.arch, facts.kernel, facts.kind) for facts in made.facts] == [("x86_64", os.uname().release, "ssh")]
+    assert [(facts.arch, facts.kernel, facts.kind) for facts in made.facts] == [
+        ("x86_64", os.uname().release, "ssh")
+    ]
     executors = [made.executor() for _ in range(3)]
     try:
         for one in executors:
@@ -139,7 +162,10 @@ def test_guests_run(sshd: Sshd, on: Callable[[str], SshHost]) -> None:
 
 
 # A motd, binary, a line that is never ended, and a farewell: as login shells have them.
-NOISE = """printf 'Welcome\\036 to this machine\\n\\000\\377\\036 \\n> '; eval "$SSH_ORIGINAL_COMMAND"; echo bye"""
+NOISE = (
+    r"printf 'Welcome\036 to this machine\n\000\377\036 \n> '; "
+    'eval "$SSH_ORIGINAL_COMMAND"; echo bye'
+)
 
 
 @needs_sshd
@@ -154,10 +180,20 @@ def test_noise_round_the_frames_does_no_harm(sshd: Sshd, on: Callable[[str], Ssh
 
 
 def kvmscen(sshd: Sshd, *arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    env = {key: value for key, value in os.environ.items() if not key.startswith("KVMSCEN_") or key == "KVMSCEN_SSH"}
+    env = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith("KVMSCEN_") or key == "KVMSCEN_SSH"
+    }
     argv = [sys.executable, "-m", "kvmscen", *map(str, arguments)]
     return subprocess.run(
-        argv, cwd=cwd, env=env | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=600, stdin=subprocess.DEVNULL
+        argv,
+        cwd=cwd,
+        env=env | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        stdin=subprocess.DEVNULL,
     )
 
 
@@ -169,14 +205,16 @@ def test_the_scenarios_over_ssh(sshd: Sshd) -> None:
     files = sorted(ROOT.glob("scenarios/x86_64-*.yaml"))
     done = kvmscen(sshd, "run", *files, "--on", sshd.name, "-j", "7", "--report", "json")
     told = json.loads(done.stdout)
-    assert (done.returncode, told["summary"]["FAIL"], told["summary"]["ERROR"]) == (0, 0, 0), done.stderr
+    assert (done.returncode, told["summary"]["FAIL"], told["summary"]["ERROR"]) == (0, 0, 0), (
+        done.stderr
+    )
     assert {result["host"] for result in told["results"]} == {sshd.name}
     assert {result["kernel"] for result in told["results"]} == {os.uname().release}
     assert told["summary"]["PASS"] > 30
     gone(sshd)
 
 
-# --- what is missing ------------------------------------------------------------------------------------------------
+# --- what is missing ------------------------------------------------------------------------------
 
 
 def refusal(name: str) -> str:
@@ -196,7 +234,8 @@ def refusal(name: str) -> str:
 @needs_sshd
 def test_nobody_listens(sshd: Sshd) -> None:
     assert refusal(sshd.name) == (
-        f"ssh: connect to host 127.0.0.1 port {sshd.port}: Connection refused; is sshd running there, on that port?"
+        f"ssh: connect to host 127.0.0.1 port {sshd.port}: Connection refused; is sshd running "
+        f"there, on that port?"
     )
 
 
@@ -205,7 +244,8 @@ def test_an_unknown_host_key(sshd: Sshd) -> None:
     sshd.start()
     (sshd.folder / "known").unlink()
     assert refusal(sshd.name) == (
-        f"ssh: Host key verification failed; its host key is not known: connect once by hand, `ssh -p {sshd.port} 127.0.0.1`, "
+        f"ssh: Host key verification failed; its host key is not known: connect once by hand, `ssh "
+        f"-p {sshd.port} 127.0.0.1`, "
         "and accept it"
     )
 
@@ -214,7 +254,9 @@ def test_an_unknown_host_key(sshd: Sshd) -> None:
 def test_another_host_key(sshd: Sshd) -> None:
     sshd.start()
     sshd.know((sshd.folder / "user.pub").read_text())
-    assert refusal(sshd.name).endswith("its host key is not the one that is known: see that it is the right machine")
+    assert refusal(sshd.name).endswith(
+        "its host key is not the one that is known: see that it is the right machine"
+    )
 
 
 @needs_sshd
@@ -238,21 +280,30 @@ def test_no_python(sshd: Sshd) -> None:
 
 @needs_sshd
 def test_a_python_that_is_too_old(sshd: Sshd) -> None:
-    name = sshd.start() and sshd.python("sys.version_info = (3, 8, 20, 'final', 0); exec(sys.argv[4])")
+    name = sshd.start() and sshd.python(
+        "sys.version_info = (3, 8, 20, 'final', 0); exec(sys.argv[4])"
+    )
     assert refusal(name) == "kvmscen needs python3 3.9 or newer, this is 3.8"
 
 
 @needs_sshd
-@pytest.mark.parametrize("python", sorted(Path.home().glob(".pyenv/versions/3.[5-8].*/bin/python3")))
+@pytest.mark.parametrize(
+    "python", sorted(Path.home().glob(".pyenv/versions/3.[5-8].*/bin/python3"))
+)
 def test_a_python_that_really_is_too_old(sshd: Sshd, python: Path) -> None:
     sshd.start()
-    assert refusal(f"{sshd.name},python={python}").startswith("kvmscen needs python3 3.9 or newer, this is 3.")
+    assert refusal(f"{sshd.name},python={python}").startswith(
+        "kvmscen needs python3 3.9 or newer, this is 3."
+    )
 
 
 @needs_sshd
 def test_no_login(sshd: Sshd) -> None:
     sshd.start("ForceCommand echo This account is not available.; exit 1")
-    assert refusal(sshd.name) == f"the agent of {sshd.name} exited with status 1: This account is not available."
+    assert (
+        refusal(sshd.name)
+        == f"the agent of {sshd.name} exited with status 1: This account is not available."
+    )
 
 
 @needs_sshd
@@ -267,7 +318,12 @@ def test_no_login(sshd: Sshd) -> None:
 @pytest.mark.kvm
 def test_no_kvm_there(sshd: Sshd, wrapper: str, why: str) -> None:
     system_python = shutil.which("python3", path="/usr/bin") or sys.executable
-    if subprocess.run(f"{wrapper} {system_python} -c ''", shell=True, capture_output=True).returncode != 0:
+    if (
+        subprocess.run(
+            f"{wrapper} {system_python} -c ''", shell=True, capture_output=True
+        ).returncode
+        != 0
+    ):
         pytest.skip("needs to be root")
     if os.stat("/dev/kvm").st_mode & 0o006 and "setpriv" in wrapper:
         pytest.skip("everybody may open /dev/kvm here")
@@ -289,7 +345,9 @@ def test_the_client_that_the_user_names(sshd: Sshd, monkeypatch: pytest.MonkeyPa
 
 @needs_sshd
 @pytest.mark.kvm
-def test_names_of_the_users_configuration(sshd: Sshd, on: Callable[[str], SshHost], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_of_the_users_configuration(
+    sshd: Sshd, on: Callable[[str], SshHost], monkeypatch: pytest.MonkeyPatch
+) -> None:
     # With what an ssh_config may have for terminals and tunnels, and would be in the way.
     lines = (
         "Host board",
@@ -313,7 +371,7 @@ def test_names_of_the_users_configuration(sshd: Sshd, on: Callable[[str], SshHos
         one.close()
 
 
-# --- what breaks ----------------------------------------------------------------------------------------------------
+# --- what breaks ----------------------------------------------------------------------------------
 
 
 def gone(sshd: Sshd, seconds: float = 120.0) -> None:
@@ -353,7 +411,9 @@ def test_a_connection_cut_while_a_guest_runs(sshd: Sshd, executor: ChildExecutor
 
 @needs_sshd
 @pytest.mark.kvm
-def test_a_network_that_goes_away(sshd: Sshd, on: Callable[[str], SshHost], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_that_goes_away(
+    sshd: Sshd, on: Callable[[str], SshHost], monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Nothing comes any more, and nothing is refused: only ssh's own questions tell.
     monkeypatch.setenv("KVMSCEN_SSH", f"{sshd.ssh} -oServerAliveInterval=1 -oServerAliveCountMax=1")
     one = on(sshd.start().name).executor()
@@ -396,7 +456,9 @@ def test_another_machine_behind_the_same_name(sshd: Sshd, on: Callable[[str], Ss
     first, second = made.executor(), made.executor()
     try:
         assert first.execute(machine(STORE)).stopped == "expected"
-        with pytest.raises(HostError, match="is another machine, or another kernel, than it was when the run began"):
+        with pytest.raises(
+            HostError, match="is another machine, or another kernel, than it was when the run began"
+        ):
             second.execute(machine(STORE))
     finally:
         first.close()
@@ -430,7 +492,9 @@ def test_a_host_that_has_gone_makes_the_rest_errors_at_once(sshd: Sshd, tmp_path
     sshd.start()
     plug = threading.Thread(target=pull_the_plug)
     plug.start()
-    done = kvmscen(sshd, "run", "scenarios", "--on", sshd.name, "-j", "2", "--report", "json", cwd=tmp_path)
+    done = kvmscen(
+        sshd, "run", "scenarios", "--on", sshd.name, "-j", "2", "--report", "json", cwd=tmp_path
+    )
     plug.join()
     told = json.loads(done.stdout)
     assert (done.returncode, told["summary"]["ERROR"]) == (3, 30)
@@ -438,12 +502,21 @@ def test_a_host_that_has_gone_makes_the_rest_errors_at_once(sshd: Sshd, tmp_path
     assert "Traceback" not in done.stderr
 
 
-# --- slow machines --------------------------------------------------------------------------------------------------
+# --- slow machines --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("spent", "grace"),
-    [(None, 5.0), ("9", 5.0), (float("nan"), 5.0), (-3, 5.0), (0.2, 5.0), (5.0, 50.0), (10**400, 150.0), (float("inf"), 150.0)],
+    [
+        (None, 5.0),
+        ("9", 5.0),
+        (float("nan"), 5.0),
+        (-3, 5.0),
+        (0.2, 5.0),
+        (5.0, 50.0),
+        (10**400, 150.0),
+        (float("inf"), 150.0),
+    ],
 )
 def test_a_slow_machine_has_more_time_for_an_answer(spent: object, grace: float) -> None:
     # By this machine's clock an agent that gets no CPU there looks like one that hangs.
@@ -456,6 +529,8 @@ def test_a_slow_machine_has_more_time_for_an_answer(spent: object, grace: float)
 
 @needs_sshd
 @pytest.mark.kvm
-def test_an_agent_tells_what_its_start_took(sshd: Sshd, on: Callable[[str], SshHost], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_agent_tells_what_its_start_took(
+    sshd: Sshd, on: Callable[[str], SshHost], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("kvmscen.hosts.ssh._START", 1e-9)
     assert on(sshd.start().name).grace() == pytest.approx(150.0)

@@ -1,6 +1,7 @@
 """Every expected value of every shipped scenario, altered one at a time: none may still pass.
 
-`python tests/judge/alterations.py --on kvm`, `--on model`, `--on qemu:arm64@6.1`. What must survive has its reason in `REASONS`.
+`python tests/judge/alterations.py --on kvm`, `--on model`, `--on qemu:arm64@6.1`. What must survive
+has its reason in `REASONS`.
 """
 
 from __future__ import annotations
@@ -28,12 +29,30 @@ from kvmscen.sent.codec import decode, encode
 SCENARIOS = Path(__file__).resolve().parent.parent.parent / "scenarios"
 # What must survive, by file and path, with its reason.
 REASONS = {
-    ("x86_64-coalesced.yaml", "expect/0/repeat/min"): "more exits came than the least that are asked for",
-    ("x86_64-coalesced.yaml", "expect/0/repeat/max"): "fewer exits came than the most that are asked for",
-    ("x86_64-cost.yaml", "expect/0/repeat"): "the guest goes round for ever: four rounds are there as three are",
-    ("arm64-cost.yaml", "expect/0/repeat"): "the guest goes round for ever: three rounds are there as two are",
-    ("arm64-debug.yaml", "expect/0/debug/hsr/mask"): "bit 0 of the syndrome is clear in what was seen, and in what is asked for",
-    ("x86_64-debug.yaml", "expect/0/debug/dr6/mask"): "bit 0 of DR6 is clear in what was seen, and in what is asked for",
+    (
+        "x86_64-coalesced.yaml",
+        "expect/0/repeat/min",
+    ): "more exits came than the least that are asked for",
+    (
+        "x86_64-coalesced.yaml",
+        "expect/0/repeat/max",
+    ): "fewer exits came than the most that are asked for",
+    (
+        "x86_64-cost.yaml",
+        "expect/0/repeat",
+    ): "the guest goes round for ever: four rounds are there as three are",
+    (
+        "arm64-cost.yaml",
+        "expect/0/repeat",
+    ): "the guest goes round for ever: three rounds are there as two are",
+    (
+        "arm64-debug.yaml",
+        "expect/0/debug/hsr/mask",
+    ): "bit 0 of the syndrome is clear in what was seen, and in what is asked for",
+    (
+        "x86_64-debug.yaml",
+        "expect/0/debug/dr6/mask",
+    ): "bit 0 of DR6 is clear in what was seen, and in what is asked for",
     ("x86_64-msr.yaml", "expect/0/reply/error"): "any error but 0 makes KVM inject #GP",
 }
 _OTHER = {
@@ -50,14 +69,22 @@ _OTHER = {
     "KVM_ENABLE_CAP": "KVM_RUN",
     "KVM_SET_USER_MEMORY_REGION": "KVM_RUN",
 }
-_KINDS = {"errno": "errno", "reply": "reply", "repeat": "count", "regs": "register", "memory": "memory"}
+_KINDS = {
+    "errno": "errno",
+    "reply": "reply",
+    "repeat": "count",
+    "regs": "register",
+    "memory": "memory",
+}
 _ERRNOS = ("EPERM", "ENXIO")
 _NUMBER = re.compile(r"-?(0x[0-9a-fA-F]+|0|[1-9][0-9]*)")
 _SYMBOL = re.compile(r"([A-Za-z_.$][\w.$]*)(?:\s*([+-])\s*(0x[0-9a-fA-F]+|[0-9]+))?")
 
 
 class Mutation(NamedTuple):
-    """One value in a file: where it stands, what stands there and what instead, and which case it is in (None: the top level)."""
+    """One value in a file: where it stands, what stands there and what instead, and which case it
+    is in (None: the top level).
+    """
 
     case: str | None
     path: str
@@ -149,7 +176,9 @@ def _other(path: str, was: str, value: str) -> str | None:
         return _ERRNOS[value == _ERRNOS[0]]
     if key in ("hex", "text"):
         return (
-            '"' + ("0" if value[:1] != "0" else "1") + value[1:] + '"' if value and '"' not in value and "\\" not in was else None
+            '"' + ("0" if value[:1] != "0" else "1") + value[1:] + '"'
+            if value and '"' not in value and "\\" not in was
+            else None
         )
     if value in _OTHER:
         return _OTHER[value]
@@ -173,7 +202,9 @@ class Runner:
         start([self.host], True)
         self.executor: Executor = self.host.executor()
         self.preparer = Preparer()
-        self.preparer.handle({"targets": [encode(Target(name, self.host.facts))], "each": True, "assembler": None})
+        self.preparer.handle(
+            {"targets": [encode(Target(name, self.host.facts))], "each": True, "assembler": None}
+        )
         self.arches = {facts.arch for facts in self.host.facts}
 
     def jobs(self, file: str, text: str, case: str | None) -> dict[str, Job] | None:
@@ -181,11 +212,17 @@ class Runner:
         (self.folder / file).write_text(text)
         cases = [] if case is None else [case]
         reply = self.preparer.handle({"run": str(self.folder / file), "text": None, "cases": cases})
-        return None if reply.get("problems") else {job["case"]: decode(Job, job) for job in reply["jobs"]}
+        return (
+            None
+            if reply.get("problems")
+            else {job["case"]: decode(Job, job) for job in reply["jobs"]}
+        )
 
     def status(self, job: Job) -> str:
         """The verdict."""
-        return "SKIP" if job.machine is None else judge(job, self.executor.execute(job.machine)).status
+        return (
+            "SKIP" if job.machine is None else judge(job, self.executor.execute(job.machine)).status
+        )
 
     def close(self) -> None:
         """End what runs."""
@@ -200,11 +237,19 @@ def effect(before: Job, after: Job) -> str:
     old, new = before.expectation, after.expectation
     if old == new and before.machine == after.machine:
         return "none"
-    return "base" if old.xfail is not None and old.xfail == new.xfail and before.machine == after.machine else "all"
+    return (
+        "base"
+        if old.xfail is not None and old.xfail == new.xfail and before.machine == after.machine
+        else "all"
+    )
 
 
-def survivors(runner: Runner, path: Path, counts: Counter[str], most: int = 1 << 30) -> Iterator[tuple[Mutation, str]]:
-    """The alterations of a file that still pass, with the case; `counts` says how many there were of each kind."""
+def survivors(
+    runner: Runner, path: Path, counts: Counter[str], most: int = 1 << 30
+) -> Iterator[tuple[Mutation, str]]:
+    """The alterations of a file that still pass, with the case; `counts` says how many there were
+    of each kind.
+    """
     text = path.read_text()
     arch = re.search(r"^arch: (\w+)", text, re.MULTILINE)
     if arch is None or arch[1] not in runner.arches:
@@ -220,9 +265,17 @@ def survivors(runner: Runner, path: Path, counts: Counter[str], most: int = 1 <<
             counts[f"{mutation.what}: refused"] += 1
             continue
         good = {case for case in jobs if was[case] in ("PASS", "XFAIL")}
-        looked = {case for case in good if jobs[case].machine is None or effect(whole[case], jobs[case]) != "none"}
+        looked = {
+            case
+            for case in good
+            if jobs[case].machine is None or effect(whole[case], jobs[case]) != "none"
+        }
         looked -= {
-            case for case in looked if was[case] == "XFAIL" and jobs[case].machine and effect(whole[case], jobs[case]) == "base"
+            case
+            for case in looked
+            if was[case] == "XFAIL"
+            and jobs[case].machine
+            and effect(whole[case], jobs[case]) == "base"
         }
         if not looked:
             counts["of no effect on this host"] += 1
@@ -246,9 +299,14 @@ def main() -> None:
         shutil.copytree(SCENARIOS, folder, dirs_exist_ok=True)
         runner = Runner(arguments.on, Path(folder))
         with contextlib.closing(runner):
-            for path in sorted(path for path in SCENARIOS.glob("*.yaml") if arguments.k in path.name):
+            for path in sorted(
+                path for path in SCENARIOS.glob("*.yaml") if arguments.k in path.name
+            ):
                 for mutation, case in survivors(runner, path, counts):
-                    line = f"{path.name}:{mutation.line}: {mutation.path}: {mutation.was} -> {mutation.now} ({case})"
+                    line = (
+                        f"{path.name}:{mutation.line}: {mutation.path}: {mutation.was} -> "
+                        f"{mutation.now} ({case})"
+                    )
                     reason = REASONS.get((path.name, mutation.path))
                     (left if reason is None else told).append(line)
                     print(line + (f": {reason}" if reason else ""), flush=True)

@@ -1,4 +1,6 @@
-"""Random known wrong outcomes, and recordings that are held against an edited story: property.py tries these too."""
+"""Random known wrong outcomes, and recordings that are held against an edited story: property.py
+tries these too.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ _LEGEND = Legend({}, ())
 
 
 def known(seed: int) -> tuple[str, str]:
-    """The status of a case with a known wrong outcome, and what is wrong with it ("" if nothing)."""
+    """The status of a case with a known wrong outcome, and what is wrong with it ("" if
+    nothing).
+    """
     choose = random.Random(seed)
     base = story(choose)
     wrong = loosened(choose, base)
@@ -30,7 +34,20 @@ def known(seed: int) -> tuple[str, str]:
     if choose.random() < 0.1:
         seen = tampered(choose, seen)
     job = Job(
-        "a.yaml", "a", "default", 1, "", "x86_64", "kvm", "6.1", None, False, None, None, Expectation(base, wrong, "so"), _LEGEND
+        "a.yaml",
+        "a",
+        "default",
+        1,
+        "",
+        "x86_64",
+        "kvm",
+        "6.1",
+        None,
+        False,
+        None,
+        None,
+        Expectation(base, wrong, "so"),
+        _LEGEND,
     )
     status = judge(job, seen).status
     told, run = plain(base, seen)
@@ -43,7 +60,9 @@ def known(seed: int) -> tuple[str, str]:
 
 
 def replayed(seed: int) -> tuple[str, str]:
-    """What became of a recording under an edited story (`error`: it cannot be used), and what is wrong with that."""
+    """What became of a recording under an edited story (`error`: it cannot be used), and what is
+    wrong with that.
+    """
     choose = random.Random(seed)
     first = story(choose)
     second = rewritten(choose, first)
@@ -58,7 +77,9 @@ def replayed(seed: int) -> tuple[str, str]:
     except HostError:
         return "error", ""
     says, due = _says(second, found), _says(second, live)
-    if says == "astray" or (says != due and machine(first).seal("a").digest != machine(second).seal("a").digest):
+    if says == "astray" or (
+        says != due and machine(first).seal("a").digest != machine(second).seal("a").digest
+    ):
         # A recording of another digest is not taken in the first place.
         return "error", ""
     return says, "" if says == due else f"the replay says {says}, a run {due}"

@@ -1,4 +1,6 @@
-"""What a real Recorder keeps of a random guest that follows a story more or less, and at times lies: for the property test."""
+"""What a real Recorder keeps of a random guest that follows a story more or less, and at times
+lies: for the property test.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +17,11 @@ from kvmscen.sent.machine import Action, Bytes, Machine, Memslot, Step, Vcpu
 from kvmscen.sent.observation import Event, Observation
 from kvmscen.sent.script.recorder import Recorder
 
-# --- a guest that does what a story says, or something like it --------------------------------------------------------------
+# --- a guest that does what a story says, or something like it ------------------------------------
 
-Raw = tuple[int, str, str, dict[str, Any], int, int]  # vcpu, kind, name, fields, rax, a byte of memory
+Raw = tuple[
+    int, str, str, dict[str, Any], int, int
+]  # vcpu, kind, name, fields, rax, a byte of memory
 
 
 def value_of(choose: Choose, wanted: Any, nth: int, otherwise: Sequence[int]) -> int:
@@ -45,7 +49,12 @@ def raw(choose: Choose, step: Expected, nth: int) -> Raw:
     fields: dict[str, Any] = {}
     want = step.fields.get
     if step.kind == "io":
-        fields = {"direction": want("direction"), "size": 1, "port": value_of(choose, want("port"), nth, PORTS), "count": 1}
+        fields = {
+            "direction": want("direction"),
+            "size": 1,
+            "port": value_of(choose, want("port"), nth, PORTS),
+            "count": 1,
+        }
         wanted = want("data")
         if step.reply is not None and isinstance(step.reply["data"], list):
             wanted = [0, 0]
@@ -61,27 +70,45 @@ def raw(choose: Choose, step: Expected, nth: int) -> Raw:
     elif step.kind == "mmio":
         length = value_of(choose, want("len"), nth, (1, 4))
         length = length if length in (1, 2, 4, 8) else 8
-        fields = {"phys_addr": value_of(choose, want("phys_addr"), nth, ADDRESSES), "is_write": bool(want("is_write"))}
+        fields = {
+            "phys_addr": value_of(choose, want("phys_addr"), nth, ADDRESSES),
+            "is_write": bool(want("is_write")),
+        }
         fields["len"] = length
         fields["data"] = value_of(choose, want("data"), nth, DATA) % (1 << 8 * length)
         if not fields["is_write"]:
             del fields["data"]
     elif step.kind == "system_event":
         fields = {"type": value_of(choose, want("type"), nth, (1, 2)), "ndata": 2, "flags": 0}
-        fields["data"] = values_of(choose, want("data") or [0], nth, 8, choose.choice([0, 0, 0, 1, -1]))
+        fields["data"] = values_of(
+            choose, want("data") or [0], nth, 8, choose.choice([0, 0, 0, 1, -1])
+        )
     elif step.kind == "x86_rdmsr":
-        fields = {"error": 0, "reason": 4, "index": value_of(choose, want("index"), nth, (0x10, 0x11)), "data": 0}
+        fields = {
+            "error": 0,
+            "reason": 4,
+            "index": value_of(choose, want("index"), nth, (0x10, 0x11)),
+            "data": 0,
+        }
     elif step.kind == "error":
         name = want("errno") if want("errno") in ("ENOSYS", "EFAULT") else "ENOSYS"
         told: dict[str, Any] = {"ioctl": "KVM_RUN"}
         if name == "EFAULT" and choose.random() < 0.7:
             fault = (want("memory_fault") or {}).get("gpa")
-            told["memory_fault"] = {"gpa": value_of(choose, fault, nth, ADDRESSES), "flags": 0, "size": 0x1000}
+            told["memory_fault"] = {
+                "gpa": value_of(choose, fault, nth, ADDRESSES),
+                "flags": 0,
+                "size": 0x1000,
+            }
         return step.vcpu, "error", str(name), told, choose.choice(DATA), choose.choice(DATA)
     elif step.kind == "timeout":
         return step.vcpu, "timeout", "", {"timeout": choose.choice([0.5, 0.5, 0.5, 0.2])}, 0, 0
     rax = value_of(choose, step.regs.get("rax"), nth, DATA)
-    byte = value_of(choose, step.memory[0].values[0], nth, DATA) if step.memory else choose.choice(DATA)
+    byte = (
+        value_of(choose, step.memory[0].values[0], nth, DATA)
+        if step.memory
+        else choose.choice(DATA)
+    )
     return step.vcpu, "exit", step.kind, fields, rax, byte & 0xFF
 
 
@@ -112,18 +139,34 @@ def guest(choose: Choose, told: Story) -> list[Raw]:
     return events
 
 
-# --- the host -------------------------------------------------------------------------------------------------------------
+# --- the host -------------------------------------------------------------------------------------
 
 
 def machine(told: Story) -> Machine:
     """What the host is told of a story."""
     course = Course(told)
     count = max([1, *(vcpu + 1 for vcpu in course.vcpus)])
-    scripts = [None if told.steps is None else tuple(map(script_step, course.steps(n))) for n in range(count)]
+    scripts = [
+        None if told.steps is None else tuple(map(script_step, course.steps(n)))
+        for n in range(count)
+    ]
     vcpus = tuple(Vcpu(n, "long", {}, (), script) for n, script in enumerate(scripts))
-    slots = tuple(Memslot(n, n << 16, 0x1000, 0, told.built[f"memslots/{n}"].errno) for n in range(2))
+    slots = tuple(
+        Memslot(n, n << 16, 0x1000, 0, told.built[f"memslots/{n}"].errno) for n in range(2)
+    )
     ignore = tuple(Step(step.kind, where=step.fields) for step in told.ignore)
-    return Machine("x86_64", slots, (), (Bytes.at(0x5000, b"", 64),), vcpus, (), None, actions(told.setup), ignore, exits=200)
+    return Machine(
+        "x86_64",
+        slots,
+        (),
+        (Bytes.at(0x5000, b"", 64),),
+        vcpus,
+        (),
+        None,
+        actions(told.setup),
+        ignore,
+        exits=200,
+    )
 
 
 def actions(written: Sequence[Deed]) -> tuple[Action, ...]:
@@ -145,7 +188,9 @@ def script_step(step: Expected) -> Step:
 
 
 class Host:
-    """Goes through a run as the executor does, with the guest's events and the ends of its ioctls made up."""
+    """Goes through a run as the executor does, with the guest's events and the ends of its ioctls
+    made up.
+    """
 
     def __init__(self, choose: Choose, told: Story) -> None:
         self.choose = choose
@@ -168,12 +213,16 @@ class Host:
         self.act()
 
     def observe(self, step: Step) -> tuple[dict[str, int], dict[int, bytes]]:
-        return dict.fromkeys(step.observe_regs, self.rax), {at: bytes([self.byte]) * size for at, size in step.observe_memory}
+        return dict.fromkeys(step.observe_regs, self.rax), {
+            at: bytes([self.byte]) * size for at, size in step.observe_memory
+        }
 
     def build(self) -> str | None:
         for n, slot in enumerate(self.machine.memslots):
             self.errno = slot.errno
-            if stop := self.recorder.attempt(0, "set_memslot", self.act, None, slot.errno, f"memslots/{n}"):
+            if stop := self.recorder.attempt(
+                0, "set_memslot", self.act, None, slot.errno, f"memslots/{n}"
+            ):
                 return stop
         self.recorder.prepare(0, self.machine.setup)
         return self.recorder.perform(0, lambda: 4, self.perform)
@@ -206,11 +255,14 @@ class Host:
                 if stop not in ("end", "expected"):
                     return stop
         for vcpu in sorted(going):
-            # The guest does nothing more: the timeouts of its steps are over first, and at last the run's own.
+            # The guest does nothing more: the timeouts of its steps are over first, and at last the
+            # run's own.
             stop = None
             while stop is None:
                 wait = self.recorder.scripts[vcpu].timeout()
-                stop = self.recorder.take(vcpu, "timeout", "", {"timeout": wait or 5.0}, 8, self.observe).stop
+                stop = self.recorder.take(
+                    vcpu, "timeout", "", {"timeout": wait or 5.0}, 8, self.observe
+                ).stop
                 if wait is None:
                     return "timeout"
                 stop = self.recorder.perform(vcpu, lambda: 8, self.perform) or stop
@@ -239,14 +291,21 @@ def tampered(choose: Choose, seen: Observation) -> Observation:
     ]
     if event.at is not None:
         index, nth = event.at[-1]
-        ways += [event._replace(at=(*event.at[:-1], other)) for other in ((index, nth + 1), (index + 1, nth), (index, nth - 1))]
+        ways += [
+            event._replace(at=(*event.at[:-1], other))
+            for other in ((index, nth + 1), (index + 1, nth), (index, nth - 1))
+        ]
     other = choose.choice(ways)
     events[at : at + 1] = [] if other is None else [other]
     return seen._replace(events=tuple(events))
 
 
 def observed(
-    choose: Choose, told: Story, events: Sequence[Raw], final: tuple[int, int], slips: float | None = None
+    choose: Choose,
+    told: Story,
+    events: Sequence[Raw],
+    final: tuple[int, int],
+    slips: float | None = None,
 ) -> Observation:
     """What a host sees of a guest that does this, with rax and a byte of memory at the end."""
     host = Host(choose, told)
@@ -270,7 +329,7 @@ def case(seed: int) -> tuple[Story, Observation]:
     return told, tampered(choose, seen) if choose.random() < 0.1 else seen
 
 
-# --- as plain data, for the oracle ------------------------------------------------------------------------------------------
+# --- as plain data, for the oracle ----------------------------------------------------------------
 
 
 def plain(told: Story, seen: Observation) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -317,4 +376,9 @@ def plain(told: Story, seen: Observation) -> tuple[dict[str, Any], dict[str, Any
         "setup": [deed.errno for deed in parts(told.setup)],
     }
     events = [event(one.single(nth)) for one in seen.events for nth in range(one.times)]
-    return story_, {"stopped": seen.stopped, "events": events, "regs": dict(seen.regs), "memory": dict(seen.memory)}
+    return story_, {
+        "stopped": seen.stopped,
+        "events": events,
+        "regs": dict(seen.regs),
+        "memory": dict(seen.memory),
+    }

@@ -16,7 +16,7 @@ ENDS = ("hlt", "error", "system_event")
 Choose = random.Random
 
 
-# --- stories ------------------------------------------------------------------------------------------------------------
+# --- stories --------------------------------------------------------------------------------------
 
 
 # Bits of what a matcher is for, where they are not 64; a series has them, as the loader writes it.
@@ -47,11 +47,16 @@ def deeds(choose: Choose) -> tuple[Deed, ...] | None:
 
 
 def some_deeds(choose: Choose, count: int, errno: str) -> tuple[Deed, ...]:
-    return tuple(Deed("an action", 9, choose.choice([None, None, errno]), choose.choice([1, 1, 2])) for _ in range(count))
+    return tuple(
+        Deed("an action", 9, choose.choice([None, None, errno]), choose.choice([1, 1, 2]))
+        for _ in range(count)
+    )
 
 
 def one_step(choose: Choose, vcpu: int, repeat: tuple[int, int], repeated: bool) -> Expected:
-    kind = choose.choice(["io", "io", "io", "mmio", "mmio", "hlt", "error", "timeout", "system_event", "x86_rdmsr"])
+    kind = choose.choice(
+        ["io", "io", "io", "mmio", "mmio", "hlt", "error", "timeout", "system_event", "x86_rdmsr"]
+    )
     fields: dict[str, Any] = {}
     reply: dict[str, Any] | None = None
 
@@ -65,7 +70,10 @@ def one_step(choose: Choose, vcpu: int, repeat: tuple[int, int], repeated: bool)
         put("port", choose.choice(PORTS), 0.8)
         put("size", 1, 0.3)
         if way and choose.random() < 0.15:
-            fields["data"] = [matcher(choose, choose.choice(DATA), repeated) for _ in range(choose.choice([2, 2, 3]))]
+            fields["data"] = [
+                matcher(choose, choose.choice(DATA), repeated)
+                for _ in range(choose.choice([2, 2, 3]))
+            ]
         elif way:
             put("data", choose.choice(DATA))
         elif choose.random() < 0.4:
@@ -82,14 +90,19 @@ def one_step(choose: Choose, vcpu: int, repeat: tuple[int, int], repeated: bool)
     elif kind == "error":
         told: dict[str, Any] = {"ioctl": "KVM_RUN", "errno": choose.choice(["ENOSYS", "EFAULT"])}
         if choose.random() < 0.3:
-            told = {"ioctl": "KVM_SET_USER_MEMORY_REGION", "errno": choose.choice(["EEXIST", "EINVAL"])}
+            told = {
+                "ioctl": "KVM_SET_USER_MEMORY_REGION",
+                "errno": choose.choice(["EEXIST", "EINVAL"]),
+            }
         elif told["errno"] == "EFAULT" and choose.random() < 0.3:
             told["memory_fault"] = {"gpa": matcher(choose, 0x5000, repeated)}
         fields = {key: value for key, value in told.items() if choose.random() < 0.8}
     elif kind == "system_event":
         put("type", choose.choice([1, 2]))
         if choose.random() < 0.3:
-            fields["data"] = [matcher(choose, choose.choice(DATA), repeated) for _ in range(choose.choice([1, 2]))]
+            fields["data"] = [
+                matcher(choose, choose.choice(DATA), repeated) for _ in range(choose.choice([1, 2]))
+            ]
     elif kind == "x86_rdmsr":
         put("index", choose.choice([0x10, 0x11]), 0.8)
         if choose.random() < 0.6:
@@ -105,14 +118,18 @@ def one_step(choose: Choose, vcpu: int, repeat: tuple[int, int], repeated: bool)
         tuple(key for key in telling if key in fields),
         (1, 1) if kind == "timeout" else repeat,
         {"rax": matcher(choose, choose.choice(DATA), repeated)} if choose.random() < 0.25 else {},
-        (MemoryExpected(0x100, "u8", [matcher(choose, choose.choice(DATA), repeated, 8)]),) if choose.random() < 0.15 else (),
+        (MemoryExpected(0x100, "u8", [matcher(choose, choose.choice(DATA), repeated, 8)]),)
+        if choose.random() < 0.15
+        else (),
         0.5 if kind == "timeout" else 0.0,
         then=deeds(choose),
         reply=reply,
     )
 
 
-def steps(choose: Choose, vcpus: int, depth: int, repeated: bool, vcpu: int | None = None) -> tuple[Expected, ...]:
+def steps(
+    choose: Choose, vcpus: int, depth: int, repeated: bool, vcpu: int | None = None
+) -> tuple[Expected, ...]:
     out: list[Expected] = []
     count = choose.choice([0, 1, 2, 2, 3, 4] if vcpu is None else [1, 1, 2, 3])
     for n in range(count):
@@ -120,10 +137,24 @@ def steps(choose: Choose, vcpus: int, depth: int, repeated: bool, vcpu: int | No
         own = choose.randrange(vcpus) if vcpu is None else vcpu
         again = repeated or repeat != (1, 1)
         if depth and choose.random() < 0.3:
-            out.append(Expected("group", 9, 5, own, repeat=repeat, steps=steps(choose, vcpus, depth - 1, again, own)))
+            out.append(
+                Expected(
+                    "group",
+                    9,
+                    5,
+                    own,
+                    repeat=repeat,
+                    steps=steps(choose, vcpus, depth - 1, again, own),
+                )
+            )
         else:
             step = one_step(choose, own, repeat, again)
-            if step.kind in ENDS and step.then is None and choose.random() < 0.85 and (vcpu is not None or n < count - 1):
+            if (
+                step.kind in ENDS
+                and step.then is None
+                and choose.random() < 0.85
+                and (vcpu is not None or n < count - 1)
+            ):
                 # Else nothing could come behind it.
                 step = step._replace(then=())
             out.append(step)
@@ -132,29 +163,42 @@ def steps(choose: Choose, vcpus: int, depth: int, repeated: bool, vcpu: int | No
 
 def story(choose: Choose) -> Story:
     vcpus = choose.choice([1, 1, 1, 2])
-    built = {"memslots/0": Deed("slot 0", 3), "memslots/1": Deed("slot 1", 4, choose.choice([None, None, None, "EEXIST"]))}
+    built = {
+        "memslots/0": Deed("slot 0", 3),
+        "memslots/1": Deed("slot 1", 4, choose.choice([None, None, None, "EEXIST"])),
+    }
     setup = some_deeds(choose, choose.choice([0, 0, 0, 1, 2]), "EINVAL")
     ignore: tuple[Expected, ...] = ()
     if choose.random() < 0.2:
         members = choose.choice([{"port": 2}, {"phys_addr": 0x5008, "data": 1}])
         ignore = (Expected("io" if "port" in members else "mmio", 2, 5, fields=members),)
     return Story(
-        None if choose.random() < 0.08 else steps(choose, vcpus, choose.choice([0, 1, 2, 3, 3]), False),
+        None
+        if choose.random() < 0.08
+        else steps(choose, vcpus, choose.choice([0, 1, 2, 3, 3]), False),
         ignore,
         {"rax": matcher(choose, choose.choice(DATA), False)} if choose.random() < 0.2 else {},
-        (MemoryExpected(0x100, "u8", [matcher(choose, choose.choice(DATA), False)]),) if choose.random() < 0.1 else (),
+        (MemoryExpected(0x100, "u8", [matcher(choose, choose.choice(DATA), False)]),)
+        if choose.random() < 0.1
+        else (),
         20,
         built,
         setup,
     )
 
 
-# --- stories that are almost another one ------------------------------------------------------------------------------------
+# --- stories that are almost another one ----------------------------------------------------------
 
 
 def loosened(choose: Choose, told: Story) -> Story:
-    """As a known wrong outcome is written: other values, and at times other replies and actions, at the same steps."""
-    return told._replace(steps=None if told.steps is None else tuple(_other_values(choose, step) for step in told.steps))
+    """As a known wrong outcome is written: other values, and at times other replies and actions, at
+    the same steps.
+    """
+    return told._replace(
+        steps=None
+        if told.steps is None
+        else tuple(_other_values(choose, step) for step in told.steps)
+    )
 
 
 def _other_values(choose: Choose, step: Expected) -> Expected:
@@ -170,7 +214,11 @@ def _other_values(choose: Choose, step: Expected) -> Expected:
         if key in step.where or choose.random() < 0.7
     }
     regs = {name: matcher(choose, choose.choice(DATA), False) for name in step.regs}
-    reply = {"data": 6} if step.reply is not None and "data" in step.reply and choose.random() < 0.2 else step.reply
+    reply = (
+        {"data": 6}
+        if step.reply is not None and "data" in step.reply and choose.random() < 0.2
+        else step.reply
+    )
     then = step.then
     if then and choose.random() < 0.2:
         then = (then[0]._replace(text="another action"), *then[1:])
@@ -178,7 +226,9 @@ def _other_values(choose: Choose, step: Expected) -> Expected:
 
 
 def rewritten(choose: Choose, told: Story) -> Story:
-    """As a scenario is edited: steps left out, put in, doubled, or with another `repeat`, reply or value."""
+    """As a scenario is edited: steps left out, put in, doubled, or with another `repeat`, reply or
+    value.
+    """
     if told.steps is None:
         return told
     listed = list(told.steps)
@@ -191,7 +241,9 @@ def rewritten(choose: Choose, told: Story) -> Story:
         elif how == 2 and listed[at].kind != "timeout":
             listed[at] = listed[at]._replace(repeat=choose.choice(REPEATS))
         elif how == 3:
-            listed[at] = listed[at]._replace(then=None if listed[at].then == () else listed[at].then)
+            listed[at] = listed[at]._replace(
+                then=None if listed[at].then == () else listed[at].then
+            )
         else:
             listed[at] = _other_values(choose, listed[at])
     return told._replace(steps=tuple(listed))

@@ -8,7 +8,15 @@ from kvmscen.results.result import Tally
 from kvmscen.sent.observation import Event, Observation
 
 LEGEND = Legend(
-    {"table": 0x5000, "alias": 0x5000, "sum": 0x5020, "__data_start": 0x5000, ".LANCHOR0": 0x5010, "far": 0x9000, "_start": 0},
+    {
+        "table": 0x5000,
+        "alias": 0x5000,
+        "sum": 0x5020,
+        "__data_start": 0x5000,
+        ".LANCHOR0": 0x5010,
+        "far": 0x9000,
+        "_start": 0,
+    },
     (),
     "",
     (Span(".text", 0, 0x100), Span(".data", 0x5000, 0x40), Span(".bss", 0x6000, 0x10)),
@@ -16,12 +24,19 @@ LEGEND = Legend(
 
 
 def mmio(at: int, size: int, is_write: bool, count: int = 1) -> Event:
-    return Event(0, "exit", "mmio", {"phys_addr": at, "len": size, "is_write": is_write}, 0, times=count)
+    return Event(
+        0, "exit", "mmio", {"phys_addr": at, "len": size, "is_write": is_write}, 0, times=count
+    )
 
 
 def nisv(*parts: tuple[int, int, bool]) -> Event:
-    accesses = [{"phys_addr": at, "len": size, "is_write": is_write, "data": 0} for at, size, is_write in parts]
-    return Event(0, "exit", "arm_nisv", {"fault_ipa": parts[0][0], "accesses": accesses, "emulated": True}, 0)
+    accesses = [
+        {"phys_addr": at, "len": size, "is_write": is_write, "data": 0}
+        for at, size, is_write in parts
+    ]
+    return Event(
+        0, "exit", "arm_nisv", {"fault_ipa": parts[0][0], "accesses": accesses, "emulated": True}, 0
+    )
 
 
 def seen(*events: Event) -> tuple[Tally, ...]:

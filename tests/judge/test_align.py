@@ -1,4 +1,6 @@
-"""Expected against observed: what passes, what each difference is called, and how few differences there are."""
+"""Expected against observed: what passes, what each difference is called, and how few differences
+there are.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ from kvmscen.sent.header import exits
 from kvmscen.sent.observation import Event, Observation
 
 MANY = 100_000
-LEGEND = Legend({"counter": 0x5000}, (Line(0, 4, 6, "str xzr, [x2]"), Line(4, 4, 7, "str xzr, [x2, #8]")))
+LEGEND = Legend(
+    {"counter": 0x5000}, (Line(0, 4, 6, "str xzr, [x2]"), Line(4, 4, 7, "str xzr, [x2, #8]"))
+)
 
 
 def mmio(at: int = 0x5000, data: int | None = 0, **more: Any) -> Event:
@@ -31,7 +35,14 @@ def mmio(at: int = 0x5000, data: int | None = 0, **more: Any) -> Event:
 
 
 def out(port: int, data: int = 0, **more: Any) -> Event:
-    return Event(0, "exit", "io", {"direction": 1, "size": 1, "port": port, "count": 1, "data": data}, 4, **more)
+    return Event(
+        0,
+        "exit",
+        "io",
+        {"direction": 1, "size": 1, "port": port, "count": 1, "data": data},
+        4,
+        **more,
+    )
 
 
 def error(errno: str, **fields: Any) -> Event:
@@ -65,7 +76,13 @@ def judged(
 ) -> tuple[tuple[StoryRow, ...], tuple[Mismatch, ...]]:
     observed = {key: more.pop(key) for key in ("seen_regs", "seen_memory") if key in more}
     story = Story(None if steps is None else tuple(steps), **more)
-    seen = Observation(stopped, walked(story, events), observed.get("seen_regs", {}), observed.get("seen_memory", {}), 0.1)
+    seen = Observation(
+        stopped,
+        walked(story, events),
+        observed.get("seen_regs", {}),
+        observed.get("seen_memory", {}),
+        0.1,
+    )
     trial = Trial(story, seen, LEGEND, "arm64", None)
     rows = trial.rows()
     # Each event is in one row, in order, and `judge` pairs them so.
@@ -81,7 +98,7 @@ def marks(steps: Iterable[Expected] | None, events: Iterable[Event], **more: Any
     return "".join(row.mark for row in judged(steps, events, **more)[0])
 
 
-# --- one difference ---------------------------------------------------------------------------------------------------
+# --- one difference -------------------------------------------------------------------------------
 
 A, B, C = mmio(0x5000), mmio(0x5008), mmio(0x5010)
 
@@ -115,7 +132,12 @@ def test_marks(expected: list[Event], observed: list[Event], want: str) -> None:
 
 
 def test_mismatches_count_written_steps() -> None:
-    steps = [step(A, 10, repeat=(3, 3)), step(B, 11), group(step(C, 13), step(A, 14), repeat=(2, 2)), step(HLT, 15)]
+    steps = [
+        step(A, 10, repeat=(3, 3)),
+        step(B, 11),
+        group(step(C, 13), step(A, 14), repeat=(2, 2)),
+        step(HLT, 15),
+    ]
     _, found = judged(steps, [A, A, A, mmio(0x5008, 1), C, A, mmio(0x5010, 9), A, out(7)])
     assert [(m.step, m.line, m.expected is None, m.observed is None) for m in found] == [
         (2, 11, False, False),
@@ -123,7 +145,9 @@ def test_mismatches_count_written_steps() -> None:
         (5, 15, False, False),
     ]
     _, found = judged(steps, [A, A, A, B, C, A, C, A, out(7), HLT])
-    assert found == (Mismatch(0, 0, None, "io: {direction: out, size: 1, port: 7, count: 1, data: 0}"),)
+    assert found == (
+        Mismatch(0, 0, None, "io: {direction: out, size: 1, port: 7, count: 1, data: 0}"),
+    )
     _, found = judged(steps, [A, A, B, C, A, C, A, HLT])
     assert [(m.step, m.line, m.observed) for m in found] == [(1, 10, None)]
 
@@ -136,9 +160,18 @@ def test_what_differs_is_named() -> None:
         fields={"phys_addr": 0x5000, "is_write": 1, "len": 4, "data": {"mask": 0xF, "value": 1}},
         where=("phys_addr", "is_write"),
         regs={"x1": 1, "x2": {"min": 5}},
-        memory=(MemoryExpected(0x5000, "u32", [1, 2]), MemoryExpected(0x5100, "hex", "0102"), MemoryExpected(0x7000, "u8", [1])),
+        memory=(
+            MemoryExpected(0x5000, "u32", [1, 2]),
+            MemoryExpected(0x5100, "hex", "0102"),
+            MemoryExpected(0x7000, "u8", [1]),
+        ),
     )
-    seen = mmio(0x5000, 0x21, regs={"x1": 2, "x2": 5}, memory={0x5000: bytes([1, 0, 0, 0, 3, 0, 0, 0]), 0x5100: b"\1\2"})
+    seen = mmio(
+        0x5000,
+        0x21,
+        regs={"x1": 2, "x2": 5},
+        memory={0x5000: bytes([1, 0, 0, 0, 3, 0, 0, 0]), 0x5100: b"\1\2"},
+    )
     rows, _ = judged([wanted], [seen])
     assert rows[0].mark == "!"
     assert rows[0].differs == ("len", "regs.x1", "memory.counter", "memory.0x7000")
@@ -154,7 +187,13 @@ def test_another_kind_has_nothing_to_compare() -> None:
 
 def test_only_what_is_written_is_compared() -> None:
     assert marks([Expected("mmio", 1, 1)], [mmio(0x1234, 99)]) == " "
-    assert marks([Expected("error", 1, 1, fields={"errno": "EFAULT"}, where=("errno",))], [error("EFAULT")]) == " "
+    assert (
+        marks(
+            [Expected("error", 1, 1, fields={"errno": "EFAULT"}, where=("errno",))],
+            [error("EFAULT")],
+        )
+        == " "
+    )
     assert marks([Expected("error", 1, 1)], [error("EIO")]) == " "
     # A read has no data of its own.
     assert marks([Expected("mmio", 1, 1, fields={"data": 0})], [mmio(0x5000, None)]) == "!"
@@ -166,18 +205,26 @@ def test_memory_fault_is_compared_by_its_members() -> None:
     wanted = {"errno": "EFAULT", "memory_fault": {"gpa": {"min": 1}, "flags": 8}}
     assert marks([Expected("error", 1, 1, fields=wanted)], [seen]) == " "
     wanted["memory_fault"] = {"gpa": 0x2000}
-    assert judged([Expected("error", 1, 1, fields=wanted)], [seen])[0][0].differs == ("memory_fault",)
+    assert judged([Expected("error", 1, 1, fields=wanted)], [seen])[0][0].differs == (
+        "memory_fault",
+    )
     assert marks([Expected("error", 1, 1, fields=wanted)], [error("EFAULT")]) == "!"
 
 
-# --- ignored, timeouts, the end -----------------------------------------------------------------------------------------
+# --- ignored, timeouts, the end -------------------------------------------------------------------
 
 
 def test_ignored_exits_are_shown_where_they_were() -> None:
-    ignore = (Expected("io", 3, 5, fields={"port": 0x3F8}), Expected("mmio", 3, 5, fields={"phys_addr": 0x9000, "data": 1}))
+    ignore = (
+        Expected("io", 3, 5, fields={"port": 0x3F8}),
+        Expected("mmio", 3, 5, fields={"phys_addr": 0x9000, "data": 1}),
+    )
     uart, device = out(0x3F8, times=3), mmio(0x9000, 1)
     steps = [step(A), step(B), step(HLT)]
-    assert marks(steps, [uart, A, uart, device, B, uart, HLT, uart], ignore=ignore) == "~~~ ~~~~ ~~~ ~~~"
+    assert (
+        marks(steps, [uart, A, uart, device, B, uart, HLT, uart], ignore=ignore)
+        == "~~~ ~~~~ ~~~ ~~~"
+    )
     assert judged(steps, [uart, A, B, HLT], ignore=ignore)[1] == ()
     assert marks(steps, [A, uart, HLT], ignore=ignore) == " ~~~- "
     # Not one of those: the data is another.
@@ -212,8 +259,14 @@ def test_the_limit_of_exits_is_a_mismatch_even_where_all_steps_hold() -> None:
 
 def test_final() -> None:
     regs = {"x1": 1, "x2": {"mask": 0xFF, "value": 2}, "x3": {"in": [1, 2]}}
-    memory = (MemoryExpected(0x5000, "u32", [1, {"min": 100}]), MemoryExpected(0x5008, "hex", "00ff"))
-    good = {"seen_regs": {"x1": 1, "x2": 0x102, "x3": 2}, "seen_memory": {0x5000: b"\1\0\0\0\xff\0\0\0", 0x5008: b"\0\xff"}}
+    memory = (
+        MemoryExpected(0x5000, "u32", [1, {"min": 100}]),
+        MemoryExpected(0x5008, "hex", "00ff"),
+    )
+    good = {
+        "seen_regs": {"x1": 1, "x2": 0x102, "x3": 2},
+        "seen_memory": {0x5000: b"\1\0\0\0\xff\0\0\0", 0x5008: b"\0\xff"},
+    }
     assert judged([], [], regs=regs, memory=memory, **good)[1] == ()
     bad = {"seen_regs": {"x1": 2, "x2": 0x102}, "seen_memory": {0x5000: b"\1\0\0\0\x01\0\0\0"}}
     _, found = judged([], [], regs=regs, memory=memory, line=30, **bad)
@@ -233,7 +286,7 @@ def test_two_checks_at_one_address() -> None:
     assert len(judged([], [], memory=memory, seen_memory={0x5000: b"\1\0\0\0"})[1]) == 1
 
 
-# --- repeats ----------------------------------------------------------------------------------------------------------
+# --- repeats --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -253,7 +306,9 @@ def test_two_checks_at_one_address() -> None:
 )
 @pytest.mark.parametrize("before", [[], [C]])
 @pytest.mark.parametrize("after", [[], [B]])
-def test_repeat(repeat: tuple[int, int], count: int, want: int, before: list[Event], after: list[Event]) -> None:
+def test_repeat(
+    repeat: tuple[int, int], count: int, want: int, before: list[Event], after: list[Event]
+) -> None:
     steps = [*map(step, before), step(A, repeat=repeat), *map(step, after)]
     assert len(judged(steps, [*before, *[A] * count, *after])[1]) == want
     in_group = [*map(step, before), group(step(A), repeat=repeat), *map(step, after)]
@@ -285,7 +340,11 @@ def test_series() -> None:
         "mmio",
         1,
         1,
-        fields={"phys_addr": {"from": 0x5000, "step": 8}, "is_write": 1, "data": {"from": 10, "step": -2}},
+        fields={
+            "phys_addr": {"from": 0x5000, "step": 8},
+            "is_write": 1,
+            "data": {"from": 10, "step": -2},
+        },
         where=("phys_addr", "is_write"),
         repeat=(0, 4),
     )
@@ -298,8 +357,18 @@ def test_series() -> None:
     assert len(judged([series, step(HLT)], [*right, right[0], HLT])[1]) == 1
     # In a group the rounds are the group's.
     once = Expected("mmio", 1, 1, fields=series.fields, where=series.where)
-    assert judged([group(once, step(B), repeat=(3, 3))], [right[0], B, right[1], B, right[2], B])[1] == ()
-    assert len(judged([group(once, step(B), repeat=(3, 3))], [right[0], B, right[0], B, right[2], B])[1]) == 1
+    assert (
+        judged([group(once, step(B), repeat=(3, 3))], [right[0], B, right[1], B, right[2], B])[1]
+        == ()
+    )
+    assert (
+        len(
+            judged([group(once, step(B), repeat=(3, 3))], [right[0], B, right[0], B, right[2], B])[
+                1
+            ]
+        )
+        == 1
+    )
 
 
 def test_what_an_optional_step_took_the_next_one_has_not() -> None:
@@ -310,7 +379,7 @@ def test_what_an_optional_step_took_the_next_one_has_not() -> None:
     assert len(judged([group(step(A), step(B), step(HLT), repeat=(0, 1)), step(C)], [A, C])[1]) == 1
 
 
-# --- many events -------------------------------------------------------------------------------------------------------
+# --- many events ----------------------------------------------------------------------------------
 
 ODD = out(0x99)
 HALF = MANY // 2
@@ -327,17 +396,23 @@ HALF = MANY // 2
         ([step(A, repeat=(MANY, MANY))], [mmio(data=5, times=MANY)], MANY),
         ([step(A, repeat=(MANY, MANY))], [], MANY),
         ([step(A)], [mmio(times=MANY)], MANY - 1),
-        ([step(mmio(8 * (n % 7), n)) for n in range(2000)], [mmio(8 * (n % 5), 3 * n + 1) for n in range(2000)], None),
+        (
+            [step(mmio(8 * (n % 7), n)) for n in range(2000)],
+            [mmio(8 * (n % 5), 3 * n + 1) for n in range(2000)],
+            None,
+        ),
     ],
     ids=range(9),
 )
-def test_long_stories_end_soon(steps: list[Expected], events: list[Event], want: int | None) -> None:
+def test_long_stories_end_soon(
+    steps: list[Expected], events: list[Event], want: int | None
+) -> None:
     # What takes the square of these numbers does not end.
     _, found = judged(steps, events)
     assert want is None or len(found) == want
 
 
-# --- any story ----------------------------------------------------------------------------------------------------------
+# --- any story ------------------------------------------------------------------------------------
 
 Leaf = tuple[str, int, tuple[int, int]]
 _repeats = st.sampled_from([(1, 1), (1, 1), (2, 2), (0, 1), (0, 2), (1, 3)])
@@ -402,7 +477,9 @@ def told(steps: Sequence[Expected]) -> Iterator[list[Expected]]:
 
 
 def distance(steps: Sequence[Expected], events: Sequence[Event]) -> float:
-    """What the cheapest alignment costs, by the plain table: 1 alone, 1.5 the same exit elsewhere."""
+    """What the cheapest alignment costs, by the plain table: 1 alone, 1.5 the same exit
+    elsewhere.
+    """
     row = [float(n) for n in range(len(events) + 1)]
     for i, one in enumerate(steps):
         last, row = row, [i + 1.0]
@@ -419,12 +496,16 @@ def test_no_alignment_is_cheaper(steps: list[Expected], at: list[int]) -> None:
     assume(len(ways) < 400)
     events = [mmio(0x1000 * n) for n in at]
     story = Story(tuple(steps))
-    trial = Trial(story, Observation("end", walked(story, events), {}, {}, 0.1), LEGEND, "arm64", None)
+    trial = Trial(
+        story, Observation("end", walked(story, events), {}, {}, 0.1), LEGEND, "arm64", None
+    )
     pairs = aligned(trial.course, trial.taken, trial.differences)
     assert pairs is not None
     cost = 0.0
     for slot, one in pairs:
-        cost += 1.0 if slot is None or one is None else 1.5 * bool(trial.differences(slot, one.event))
+        cost += (
+            1.0 if slot is None or one is None else 1.5 * bool(trial.differences(slot, one.event))
+        )
     assert cost == min(distance(way, events) for way in ways)
     # What the host's way satisfies, the cheapest alignment does too; not the other way round.
     assert cost == 0 or judged(steps, events)[1] != ()

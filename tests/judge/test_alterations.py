@@ -1,4 +1,6 @@
-"""No shipped scenario passes with an expected value altered: a sample (tests/judge/alterations.py alters all)."""
+"""No shipped scenario passes with an expected value altered: a sample (tests/judge/alterations.py
+alters all).
+"""
 
 from __future__ import annotations
 
@@ -13,14 +15,20 @@ from alterations import REASONS, SCENARIOS, Runner, mutations, survivors
 
 def test_every_kind_of_value_is_altered() -> None:
     assert len(list(mutations((SCENARIOS / "x86_64-mmio.yaml").read_text()))) > 50
-    found = [m.what for path in SCENARIOS.glob("x86_64-*.yaml") for m in mutations(path.read_text())]
+    found = [
+        m.what for path in SCENARIOS.glob("x86_64-*.yaml") for m in mutations(path.read_text())
+    ]
     assert set(found) == {"member", "register", "memory", "reply", "errno", "count"}
 
 
 @pytest.mark.parametrize(
     ("host", "names"),
     [
-        pytest.param("kvm", ["x86_64-mmio", "x86_64-slots", "x86_64-pio", "x86_64-ends"], marks=pytest.mark.kvm),
+        pytest.param(
+            "kvm",
+            ["x86_64-mmio", "x86_64-slots", "x86_64-pio", "x86_64-ends"],
+            marks=pytest.mark.kvm,
+        ),
         ("model", ["arm64-mmio", "arm64-psci", "arm64-slots", "arm64-undecoded", "x86_64-modes"]),
     ],
 )

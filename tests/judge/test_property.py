@@ -47,15 +47,21 @@ def test_recordings_under_an_edited_story() -> None:
 
 
 def test_the_oracle_tells_a_wrong_judge() -> None:
-    """What was right is wrong with one event less: it must come, or the run cannot have ended there."""
+    """What was right is wrong with one event less: it must come, or the run cannot have ended
+    there.
+    """
     lost = 0
     for seed in range(900):
         story, run = plain(*case(seed))
         if not oracle.passes(story, run) or not run["events"]:
             continue
-        optional = any(f"'repeat': [{few}" in str(story["steps"]) for few in ("0", "1, 2", "1, 3", "2, 3"))
+        optional = any(
+            f"'repeat': [{few}" in str(story["steps"]) for few in ("0", "1, 2", "1, 3", "2, 3")
+        )
         if story["steps"] and not story["ignore"] and not optional:
             lost += 1
             for at in range(len(run["events"])):
-                assert not oracle.passes(story, {**run, "events": run["events"][:at] + run["events"][at + 1 :]})
+                assert not oracle.passes(
+                    story, {**run, "events": run["events"][:at] + run["events"][at + 1 :]}
+                )
     assert lost > 20

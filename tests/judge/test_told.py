@@ -1,4 +1,6 @@
-"""What people read of runs that puzzle them: tests/cases/report, on real KVM, each with the words that it must have."""
+"""What people read of runs that puzzle them: tests/cases/report, on real KVM, each with the words
+that it must have.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ CASES = ROOT / "tests" / "cases" / "report"
 Result = dict[str, Any]
 
 
-def results(tmp_path: Path, *arguments: str, env: dict[str, str] | None = None) -> tuple[dict[str, Result], str]:
+def results(
+    tmp_path: Path, *arguments: str, env: dict[str, str] | None = None
+) -> tuple[dict[str, Result], str]:
     """The results of a run by `file stem` or `stem:case`, and the text report."""
     report = tmp_path / "report.json"
     argv = [sys.executable, "-m", "kvmscen", "run", *arguments, "--report", f"json={report}"]
@@ -32,7 +36,7 @@ def files(*stems: str) -> list[str]:
     return [f"{stem}.yaml" for stem in stems]
 
 
-# --- x86_64 on this machine's KVM -----------------------------------------------------------------------------------
+# --- x86_64 on this machine's KVM -----------------------------------------------------------------
 
 SREGS = {
     "sregs": "EFER.LMA (bit 10) must be: efer 0x100 lacks it",
@@ -51,11 +55,14 @@ SREGS = {
 X86 = {
     "call": "line 8 (call there) needs a stack, and rsp is 0x0",
     "push": "line 8 (push rax) needs a stack, and rsp is 0x0",
-    "call32": "there is no stack: its pointer is 0 at the start, and line 9 (call there) goes below it",
+    "call32": "there is no stack: its pointer is 0 at the start, and line 9 (call there) goes "
+    "below it",
     "bug-hint-idt": "The IDT is the scenario's own",
     "forgot-hlt": "the guest ran off the end of slot 0 (at 0x1000): end it with `hlt`",
-    "in-data-x86": "`counter` lies in slot 0, where no access exits: place .data outside every slot",
-    "final-top:b": "`final` is the scenario's (line 12), and the case has none: write its own, or `final: null`",
+    "in-data-x86": "`counter` lies in slot 0, where no access exits: place .data outside every "
+    "slot",
+    "final-top:b": "`final` is the scenario's (line 12), and the case has none: write its own, or "
+    "`final: null`",
 }
 
 
@@ -67,7 +74,11 @@ def test_hints(tmp_path: Path) -> None:
     assert {name: found[name]["status"] for name in wanted} == dict.fromkeys(wanted, "FAIL")
     if "svm" in str(found["call"].get("kvm")):
         del wanted["call"], wanted["push"]  # the vCPU is reset by then
-    assert [(name, found[name]["hint"]) for name, text in wanted.items() if text not in (found[name]["hint"] or "")] == []
+    assert [
+        (name, found[name]["hint"])
+        for name, text in wanted.items()
+        if text not in (found[name]["hint"] or "")
+    ] == []
     # No more is said than was seen.
     assert "kvmscen's IDT is empty" not in found["bug-hint-idt"]["hint"]
 
@@ -126,7 +137,9 @@ def test_when_takes_the_final_state_away(tmp_path: Path) -> None:
 def test_an_action_that_comes_later_is_told(tmp_path: Path) -> None:
     argv = [sys.executable, "-m", "kvmscen", "check", "not-yet-alone.yaml"]
     done = subprocess.run(argv, cwd=CASES, capture_output=True, text=True, timeout=600)
-    assert "not-yet-alone.yaml:7:9: not yet: the action `create_irqchip`" in done.stdout + done.stderr
+    assert (
+        "not-yet-alone.yaml:7:9: not yet: the action `create_irqchip`" in done.stdout + done.stderr
+    )
 
 
 def test_exceptions_of_riscv64() -> None:
@@ -140,20 +153,25 @@ def test_exceptions_of_riscv64() -> None:
     )
     # A guest that handled its exception and then went astray is not told of that exception.
     assert taken("riscv64", seen._replace(exception={**at, "pc": 0x5000})) is None
-    assert taken("riscv64", seen._replace(exception={**at, "pc": 0x5000, "stvec": 0x5000})) is not None
+    assert (
+        taken("riscv64", seen._replace(exception={**at, "pc": 0x5000, "stvec": 0x5000})) is not None
+    )
     assert taken("x86_64", seen) is None
     assert taken("riscv64", seen._replace(exception=None)) is None
 
 
-# --- arm64 in a Linux that QEMU boots -------------------------------------------------------------------------------
+# --- arm64 in a Linux that QEMU boots -------------------------------------------------------------
 
 ARM64 = {
-    "hint-guest-exception": "at line 7: movi v0.16b, #0: a SIMD&FP instruction, which CPACR_EL1.FPEN traps",
-    "hint-guest-exception-2": "at line 8: movi v0.16b, #0: a SIMD&FP instruction, which CPACR_EL1.FPEN traps",
+    "hint-guest-exception": "at line 7: movi v0.16b, #0: a SIMD&FP instruction, which "
+    "CPACR_EL1.FPEN traps",
+    "hint-guest-exception-2": "at line 8: movi v0.16b, #0: a SIMD&FP instruction, which "
+    "CPACR_EL1.FPEN traps",
     "in-data": "`counter` lies in slot 0, where no access exits: place .data outside every slot",
     "forgot-end-arm": "It ran on behind line 9: str  xzr, [x2]: end it with PSCI SYSTEM_OFF",
     "arm-exceptions": "The guest ran off the end of slot 0 (at 0x1000)",
-    "arm-exceptions:stack": "its pointer is 0 at the start, and line 16 (stp x29, x30, [sp, #-16]!) goes below it",
+    "arm-exceptions:stack": "its pointer is 0 at the start, and line 16 (stp x29, x30, [sp, "
+    "#-16]!) goes below it",
     "arm-exceptions:jump": "The guest went to 0x50000, where no memslot is",
     "arm-exceptions:svc": "at line 26: svc #0: svc (ESR_EL1 0x56000000, ELR_EL1 0x4); a second run",
     "arm-exceptions:brk": "at line 30: brk #0: brk",
@@ -170,17 +188,28 @@ def test_hints_of_arm64(qemu_arm64: tuple[str, dict[str, str]], tmp_path: Path) 
     stems = dict.fromkeys(stem.partition(":")[0] for stem in ARM64)
     found, _ = results(tmp_path, *files(*stems), "--on", name, env=environment)
     assert {stem: found[stem]["status"] for stem in ARM64} == dict.fromkeys(ARM64, "FAIL")
-    assert [(stem, found[stem]["hint"]) for stem, text in ARM64.items() if text not in (found[stem]["hint"] or "")] == []
+    assert [
+        (stem, found[stem]["hint"])
+        for stem, text in ARM64.items()
+        if text not in (found[stem]["hint"] or "")
+    ] == []
 
 
 @pytest.mark.qemu
-def test_what_arm64_did_not_write_and_steps_between_exclusives(qemu_arm64: tuple[str, dict[str, str]], tmp_path: Path) -> None:
+def test_what_arm64_did_not_write_and_steps_between_exclusives(
+    qemu_arm64: tuple[str, dict[str, str]], tmp_path: Path
+) -> None:
     name, environment = qemu_arm64
-    found, _ = results(tmp_path, "debug-stale-far.yaml", "step-excl.yaml", "--on", name, env=environment)
+    found, _ = results(
+        tmp_path, "debug-stale-far.yaml", "step-excl.yaml", "--on", name, env=environment
+    )
     stale = found["debug-stale-far"]
     assert stale["status"] == "FAIL"
     assert not any("far" in event for event in stale["events"])
     # ldxr, the step to stxr, what that wrote beside what ldxr read, then ldp.
     kinds = [event.get("exit") for event in found["step-excl"]["events"]]
     assert kinds[:4] == ["debug", "arm_nisv", "debug", "arm_nisv"]
-    assert [part["is_write"] for part in found["step-excl"]["events"][1]["accesses"]] == [False, True]
+    assert [part["is_write"] for part in found["step-excl"]["events"][1]["accesses"]] == [
+        False,
+        True,
+    ]

@@ -1,4 +1,6 @@
-"""The verdict along the host's own way: steps, replies, actions, ioctls, ends; no other alignment counts."""
+"""The verdict along the host's own way: steps, replies, actions, ioctls, ends; no other alignment
+counts.
+"""
 
 from __future__ import annotations
 
@@ -28,9 +30,17 @@ def step(kind: str = "io", line: int = 10, **more: Any) -> Expected:
     return Expected(kind, line, 5, fields=fields, where=where, **more)
 
 
-def trial(story: Story, events: Sequence[Event], stopped: str = "end", walk: bool = True, other: Story | None = None) -> Trial:
+def trial(
+    story: Story,
+    events: Sequence[Event],
+    stopped: str = "end",
+    walk: bool = True,
+    other: Story | None = None,
+) -> Trial:
     seen = walked(other or story, events) if walk else tuple(events)
-    return Trial(story, Observation(stopped, seen, {"rax": 1}, {}, 0.1), LEGEND, "x86_64", None, other)
+    return Trial(
+        story, Observation(stopped, seen, {"rax": 1}, {}, 0.1), LEGEND, "x86_64", None, other
+    )
 
 
 def story(*steps: Expected, **more: Any) -> Story:
@@ -40,7 +50,7 @@ def story(*steps: Expected, **more: Any) -> Story:
 READ = {"direction": 0, "port": 1}
 
 
-# --- replies and actions ------------------------------------------------------------------------------------------------
+# --- replies and actions --------------------------------------------------------------------------
 
 
 def test_an_exit_must_have_got_its_own_steps_reply() -> None:
@@ -50,8 +60,14 @@ def test_an_exit_must_have_got_its_own_steps_reply() -> None:
     found = trial(told, reads)
     assert not found.holds()
     rows = found.rows()
-    assert [(row.mark, row.line, row.differs) for row in rows] == [(" ", 10, ()), ("!", 12, ("reply",))]
-    assert rows[1].note == "the reply 0 was not given; when it came, the host took this exit as the step of line 10"
+    assert [(row.mark, row.line, row.differs) for row in rows] == [
+        (" ", 10, ()),
+        ("!", 12, ("reply",)),
+    ]
+    assert (
+        rows[1].note
+        == "the reply 0 was not given; when it came, the host took this exit as the step of line 10"
+    )
 
 
 @pytest.mark.parametrize("reply", [None, {"data": 6}, {"data": 5, "error": 1}])
@@ -59,14 +75,19 @@ def test_a_reply_that_is_not_the_steps(reply: Any) -> None:
     told = story(step(fields=READ, reply={"data": 5}, answer="5"), step("hlt"))
     assert trial(told, [io(1, 0, reply={"data": 5}), HLT]).holds()
     assert not trial(told, [io(1, 0, reply=reply), HLT]).holds()
-    assert not trial(story(step(fields=READ), step("hlt")), [io(1, 0, reply={"data": 5}), HLT]).holds()
+    assert not trial(
+        story(step(fields=READ), step("hlt")), [io(1, 0, reply={"data": 5}), HLT]
+    ).holds()
 
 
 def test_a_reply_that_cannot_be_given() -> None:
     told = story(step(fields=READ, reply={"data": 300}, answer="300"), step("hlt"))
     found = trial(told, [io(1, 0, reply={"data": 300}), HLT])
     assert not found.holds()
-    assert found.rows()[0].note == "the reply could not be given: this exit is a write, or narrower than the reply"
+    assert (
+        found.rows()[0].note
+        == "the reply could not be given: this exit is a write, or narrower than the reply"
+    )
 
 
 @pytest.mark.parametrize("done", [0, 1, 2, 4])
@@ -87,18 +108,27 @@ def test_actions_that_are_not_the_steps() -> None:
     assert not trial(story(step(fields={"port": 1}), step("hlt")), events, walk=False).holds()
 
 
-# --- the way -------------------------------------------------------------------------------------------------------------
+# --- the way --------------------------------------------------------------------------------------
 
 
 def test_what_another_alignment_would_satisfy_does_not_pass() -> None:
-    told = story(step(fields={"port": 1}, repeat=(0, 2)), step(fields={"port": 1}, line=11), step("hlt", 12))
+    told = story(
+        step(fields={"port": 1}, repeat=(0, 2)), step(fields={"port": 1}, line=11), step("hlt", 12)
+    )
     found = trial(told, [io(1), HLT], "expected")
     assert not found.holds()
     # Nothing would differ in the cheapest alignment, so the host's way is shown.
-    assert [(row.mark, row.line) for row in found.rows()] == [(" ", 10), ("+", 0), ("-", 11), ("-", 12)]
+    assert [(row.mark, row.line) for row in found.rows()] == [
+        (" ", 10),
+        ("+", 0),
+        ("-", 11),
+        ("-", 12),
+    ]
 
 
-@pytest.mark.parametrize("at", [None, ((1, 0),), ((0, 1),), ((5, 0),), ((0, 0), (0, 0)), ((-1, 0),), ()])
+@pytest.mark.parametrize(
+    "at", [None, ((1, 0),), ((0, 1),), ((5, 0),), ((0, 0), (0, 0)), ((-1, 0),), ()]
+)
 def test_a_step_that_the_host_cannot_have_taken(at: Any) -> None:
     told = story(step(fields={"port": 1}), step("hlt"))
     events = [io(1)._replace(at=at), HLT._replace(at=((1, 0),))]
@@ -115,13 +145,22 @@ def test_a_step_that_must_come_cannot_be_jumped_over() -> None:
 
 
 def test_an_event_of_one_vcpu_takes_no_step_of_another() -> None:
-    told = story(step(fields={"port": 1}), step(fields={"port": 2}, line=11, vcpu=1), step(fields={"port": 3}, line=12))
+    told = story(
+        step(fields={"port": 1}),
+        step(fields={"port": 2}, line=11, vcpu=1),
+        step(fields={"port": 3}, line=12),
+    )
     right = [io(1), io(2, vcpu=1), io(3)]
     assert trial(told, right).holds()
     assert trial(told, [right[1], right[0], right[2]]).holds()
     wrong = trial(told, [io(1), io(2), io(3)])
     assert not wrong.holds()
-    assert [(row.mark, row.line) for row in wrong.rows()] == [(" ", 10), ("+", 0), (" ", 12), ("-", 11)]
+    assert [(row.mark, row.line) for row in wrong.rows()] == [
+        (" ", 10),
+        ("+", 0),
+        (" ", 12),
+        ("-", 11),
+    ]
     assert not trial(told, right[:1] + right[2:]).holds()
     # A group is that of its steps.
     group = Expected("group", 9, 5, repeat=(2, 2), steps=(step(fields={"port": 2}, vcpu=1),))
@@ -132,10 +171,12 @@ def test_an_event_of_one_vcpu_takes_no_step_of_another() -> None:
 def test_ignored_events_must_fit_what_is_ignored() -> None:
     told = story(step("hlt"), ignore=(step(fields={"port": 3}),))
     assert trial(told, [io(3), HLT]).holds()
-    assert not trial(told, [io(4)._replace(ignored=True), HLT._replace(at=((0, 0),))], walk=False).holds()
+    assert not trial(
+        told, [io(4)._replace(ignored=True), HLT._replace(at=((0, 0),))], walk=False
+    ).holds()
 
 
-# --- ioctls ---------------------------------------------------------------------------------------------------------------
+# --- ioctls ---------------------------------------------------------------------------------------
 
 
 def fails(errno: str, op: str) -> Event:
@@ -179,7 +220,7 @@ def test_a_step_may_take_the_failure_of_an_action_that_says_nothing() -> None:
     assert not trial(written, [fails("EEXIST", "setup/0")], "error").holds()
 
 
-# --- the end --------------------------------------------------------------------------------------------------------------
+# --- the end --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -197,7 +238,9 @@ def test_a_step_may_take_the_failure_of_an_action_that_says_nothing() -> None:
         (io(1), "exits", False),
     ],
 )
-def test_a_run_without_steps_ends_as_somebody_wanted(last: Event, stopped: str, holds: bool) -> None:
+def test_a_run_without_steps_ends_as_somebody_wanted(
+    last: Event, stopped: str, holds: bool
+) -> None:
     told = Story(None, regs={"rax": 1}, line=20)
     found = trial(told, [io(1), last], stopped)
     assert found.holds() == holds
@@ -219,15 +262,19 @@ def test_memory_where_none_is() -> None:
     assert [m.observed for m in found.mismatches(found.rows())] == ["final 0x9000: no memory there"]
 
 
-@pytest.mark.parametrize(("start", "by", "bits", "values"), [(254, 1, 8, [254, 255, 0, 1]), (1, -1, 8, [1, 0, 255, 254])])
-def test_a_series_wraps_at_the_width_of_the_access(start: int, by: int, bits: int, values: list[int]) -> None:
+@pytest.mark.parametrize(
+    ("start", "by", "bits", "values"), [(254, 1, 8, [254, 255, 0, 1]), (1, -1, 8, [1, 0, 255, 254])]
+)
+def test_a_series_wraps_at_the_width_of_the_access(
+    start: int, by: int, bits: int, values: list[int]
+) -> None:
     told = story(step(fields={"data": {"from": start, "step": by}}, repeat=(4, 4)))
     assert trial(told, [io(1, data=value) for value in values]).holds()
     wrong = [*values[:-1], values[-1] + 1]
     assert not trial(told, [io(1, data=value) for value in wrong]).holds()
 
 
-# --- a known wrong outcome --------------------------------------------------------------------------------------------------
+# --- a known wrong outcome ------------------------------------------------------------------------
 
 
 def test_what_should_be_is_looked_for_along_the_way_of_a_host_that_goes_by_another_story() -> None:
@@ -263,16 +310,31 @@ def test_a_story_whose_replies_and_actions_were_not_given_was_not_tried() -> Non
     ending = story(step(), regs={"rax": 2})
     assert trial(ending, [io(1), io(2)], other=longer).untried() is not None
     halts = story(step("hlt"), regs={"rax": 2})
-    assert trial(halts, [HLT, io(1)], other=story(step("hlt", then=()), step())).untried() is not None
-    assert trial(story(step("hlt")), [HLT, io(1)], other=story(step("hlt", then=()), step())).holds()
+    assert (
+        trial(halts, [HLT, io(1)], other=story(step("hlt", then=()), step())).untried() is not None
+    )
+    assert trial(
+        story(step("hlt")), [HLT, io(1)], other=story(step("hlt", then=()), step())
+    ).holds()
     # Nor one that waits for longer than the host did.
     waits, less = (story(step("timeout", timeout=t), step()) for t in (0.5, 0.1))
     waited = Event(0, "timeout", "", {"timeout": 0.1}, 8)
     assert trial(waits, [waited, io(1)], other=less).untried() is not None
     assert trial(waits, [io(1)], other=story(step())).untried() is not None
-    # An exit that comes before its time is over, or one that does not come in time, is a real difference.
-    assert trial(less, [io(1)], other=story(step("timeout", repeat=(0, 1), timeout=0.5), step())).untried() is not None
-    assert trial(waits, [io(1)], other=story(step("timeout", repeat=(0, 1), timeout=0.5), step())).untried() is None
+    # An exit that comes before its time is over, or one that does not come in time, is a real
+    # difference.
+    assert (
+        trial(
+            less, [io(1)], other=story(step("timeout", repeat=(0, 1), timeout=0.5), step())
+        ).untried()
+        is not None
+    )
+    assert (
+        trial(
+            waits, [io(1)], other=story(step("timeout", repeat=(0, 1), timeout=0.5), step())
+        ).untried()
+        is None
+    )
     assert trial(longer, [waited], other=story(step("timeout", timeout=0.1))).untried() is None
     # Where something else differed first, the case was tried up to there.
     early = story(step(fields={"port": 2}), *base.steps or ())
@@ -283,10 +345,15 @@ def test_a_story_whose_replies_and_actions_were_not_given_was_not_tried() -> Non
     assert trial(wrong, [io(1, 0, reply={"data": 5}), HLT], other=base).untried() is None
 
 
-# --- accounts that cannot be --------------------------------------------------------------------------------------------------
+# --- accounts that cannot be ----------------------------------------------------------------------
 
 
-ACTS = story(step(fields={"port": 1}, then=(Deed("set_memslot: ...", 11, "EEXIST"), Deed("set_regs: ...", 12))), step("hlt"))
+ACTS = story(
+    step(
+        fields={"port": 1}, then=(Deed("set_memslot: ...", 11, "EEXIST"), Deed("set_regs: ...", 12))
+    ),
+    step("hlt"),
+)
 
 
 @pytest.mark.parametrize(
@@ -301,8 +368,16 @@ ACTS = story(step(fields={"port": 1}, then=(Deed("set_memslot: ...", 11, "EEXIST
         (ACTS, [io(1), HLT], "expected"),
         (ACTS, [io(1), *[fails("EEXIST", "steps/0/then/0")] * 2, HLT], "expected"),
         # A reply and actions of no step.
-        (story(step("hlt"), ignore=(step(fields={"port": 3}),)), [io(3, reply={"data": 1}), HLT], "expected"),
-        (story(step("hlt"), built=SLOT), [fails("EEXIST", "memslots/1")._replace(done=1), HLT], "expected"),
+        (
+            story(step("hlt"), ignore=(step(fields={"port": 3}),)),
+            [io(3, reply={"data": 1}), HLT],
+            "expected",
+        ),
+        (
+            story(step("hlt"), built=SLOT),
+            [fails("EEXIST", "memslots/1")._replace(done=1), HLT],
+            "expected",
+        ),
         (Story(None), [io(1, reply={"data": 1}), HLT], "expected"),
     ],
 )
@@ -318,9 +393,16 @@ def test_an_account_that_can_be() -> None:
 
 
 @pytest.mark.parametrize(("behind", "holds"), [((), True), ((Deed("set_regs: ...", 13),), False)])
-def test_a_step_may_take_the_failure_of_the_last_action(behind: tuple[Deed, ...], holds: bool) -> None:
+def test_a_step_may_take_the_failure_of_the_last_action(
+    behind: tuple[Deed, ...], holds: bool
+) -> None:
     acts = step(then=(Deed("set_regs: ...", 11), Deed("set_memslot: ...", 12), *behind))
     told = story(acts, step("error", fields={"errno": "EEXIST"}))
-    taken = [io(1)._replace(at=((0, 0),), done=1), fails("EEXIST", "steps/0/then/1")._replace(at=((1, 0),))]
+    taken = [
+        io(1)._replace(at=((0, 0),), done=1),
+        fails("EEXIST", "steps/0/then/1")._replace(at=((1, 0),)),
+    ]
     assert trial(told, taken, "error", walk=False).holds() == holds
-    assert not trial(story(acts), [taken[0], taken[1]._replace(at=None)], "error", walk=False).holds()
+    assert not trial(
+        story(acts), [taken[0], taken[1]._replace(at=None)], "error", walk=False
+    ).holds()

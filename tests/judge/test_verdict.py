@@ -33,7 +33,22 @@ def job(expectation: Expectation, arch: str = "arm64") -> Job:
     plan = Vcpu(0, {"arm64": "el1", "x86_64": "long", "riscv64": "s"}[arch], {}, (), ())
     text = Machine(arch, (Memslot(0, 0, 0x1000),), (), (), (plan,)).seal("a:default").text
     sealed = Sealed("a:default", text, "sha256:00", arch, 5.0)
-    return Job("a.yaml", "a", "default", 1, "", arch, "kvm", "6.1", None, False, None, sealed, expectation, Legend({}, ()))
+    return Job(
+        "a.yaml",
+        "a",
+        "default",
+        1,
+        "",
+        arch,
+        "kvm",
+        "6.1",
+        None,
+        False,
+        None,
+        sealed,
+        expectation,
+        Legend({}, ()),
+    )
 
 
 def run(*events: Event, stopped: str = "end", **more: Any) -> Observation:
@@ -54,14 +69,26 @@ def judge(job: Job, seen: Observation) -> Result:
         (Expectation(RIGHT), [MMIO, TIMEOUT], "FAIL", None),
         (Expectation(RIGHT, None, "a newer kernel"), [MMIO, HLT], "PASS", None),
         (Expectation(RIGHT, WRONG, "a bug"), [MMIO, ENOSYS], "XFAIL", "a bug"),
-        (Expectation(RIGHT, WRONG, "a bug"), [MMIO, HLT], "XPASS", "the known wrong outcome is gone: a bug"),
+        (
+            Expectation(RIGHT, WRONG, "a bug"),
+            [MMIO, HLT],
+            "XPASS",
+            "the known wrong outcome is gone: a bug",
+        ),
         # Wrong in another way than is known.
         (Expectation(RIGHT, WRONG, "a bug"), [MMIO, MMIO, ENOSYS], "FAIL", None),
         (Expectation(RIGHT, WRONG, "a bug"), [TIMEOUT], "FAIL", None),
-        (Expectation(RIGHT, RIGHT, "the same"), [MMIO, HLT], "XPASS", "the known wrong outcome is gone: the same"),
+        (
+            Expectation(RIGHT, RIGHT, "the same"),
+            [MMIO, HLT],
+            "XPASS",
+            "the known wrong outcome is gone: the same",
+        ),
     ],
 )
-def test_status(expectation: Expectation, events: list[Event], status: str, reason: str | None) -> None:
+def test_status(
+    expectation: Expectation, events: list[Event], status: str, reason: str | None
+) -> None:
     stopped = "timeout" if TIMEOUT in events else "expected"
     found = judge(job(expectation), run(*events, stopped=stopped))
     assert (found.status, found.reason) == (status, reason)
@@ -76,19 +103,27 @@ def test_status(expectation: Expectation, events: list[Event], status: str, reas
 
 
 def test_a_crash_is_an_error_even_where_all_was_seen() -> None:
-    found = judge(job(Expectation(RIGHT)), run(MMIO, HLT, stopped="crash", detail="the agent ended by SIGSEGV"))
+    found = judge(
+        job(Expectation(RIGHT)),
+        run(MMIO, HLT, stopped="crash", detail="the agent ended by SIGSEGV"),
+    )
     assert (found.status, found.reason) == ("ERROR", "the agent ended by SIGSEGV")
     assert judge(job(Expectation(RIGHT)), run(stopped="crash")).reason
 
 
 def test_what_the_model_cannot_predict_is_skipped() -> None:
     found = judge(job(Expectation(RIGHT)), run(MMIO, HLT, unpredicted="a guest exception"))
-    assert (found.status, found.reason) == ("SKIP", "the model does not predict this: a guest exception")
+    assert (found.status, found.reason) == (
+        "SKIP",
+        "the model does not predict this: a guest exception",
+    )
 
 
 def test_limits_are_mismatches() -> None:
     assert judge(job(Expectation(RIGHT)), run(MMIO, HLT, stopped="exits")).status == "FAIL"
-    assert judge(job(Expectation(Story(None))), run(MMIO, TIMEOUT, stopped="timeout")).status == "FAIL"
+    assert (
+        judge(job(Expectation(Story(None))), run(MMIO, TIMEOUT, stopped="timeout")).status == "FAIL"
+    )
     assert judge(job(Expectation(Story(None))), run(HLT, stopped="expected")).status == "PASS"
 
 
@@ -96,15 +131,21 @@ def test_final_memory_is_reported_in_the_unit_that_was_asked_for() -> None:
     wanted = story(
         "hlt",
         regs={"x2": 1},
-        memory=(MemoryExpected(0x5000, "u32", [1, 100]), MemoryExpected(0x5000, "hex", "01"), MemoryExpected(0x6000, "u8", [0])),
+        memory=(
+            MemoryExpected(0x5000, "u32", [1, 100]),
+            MemoryExpected(0x5000, "hex", "01"),
+            MemoryExpected(0x6000, "u8", [0]),
+        ),
         line=20,
     )
-    found = judge(job(Expectation(wanted)), run(HLT, regs={"x2": 1}, memory={0x5000: b"\1\0\0\0\x64\0\0\0"}))
+    found = judge(
+        job(Expectation(wanted)), run(HLT, regs={"x2": 1}, memory={0x5000: b"\1\0\0\0\x64\0\0\0"})
+    )
     assert found.memory == {0x5000: {"u32": [1, 100], "hex": "01"}}
     assert [m.line for m in found.mismatches] == [20]
 
 
-# --- hints ------------------------------------------------------------------------------------------------------------
+# --- hints ----------------------------------------------------------------------------------------
 
 
 def hint_of(*events: Event, arch: str = "arm64", expected: Story = RIGHT, **more: Any) -> str:
@@ -120,7 +161,8 @@ def test_enosys_on_arm64() -> None:
     assert "ENOSYS" in text
     whole = judge(job(Expectation(RIGHT)), run(MMIO, ENOSYS, stopped="error"))
     assert "unknown" not in str((whole.hint, whole.reason, whole.rows, whole.mismatches)).lower()
-    # Also where it came beside the step and not in its place, as the exit of a step with `then` was completed.
+    # Also where it came beside the step and not in its place, as the exit of a step with `then` was
+    # completed.
     on = Story((Expected("mmio", 10, 5), Expected("hlt", 11, 5, then=())))
     assert hint_of(MMIO, HLT, ENOSYS, expected=on) == text
     assert hint_of(MMIO, ENOSYS, arch="x86_64") == ""
@@ -173,7 +215,9 @@ def test_what_kvm_refuses_on_riscv64() -> None:
 def test_an_atomic_that_is_tried_as_a_write(text: str, iss: int, said: bool) -> None:
     wanted = Story((Expected("arm_nisv", 10, 5, fields={"esr_iss": 7}),))
     made = job(Expectation(wanted))._replace(legend=Legend({}, (Line(12, 4, 8, text),)))
-    found = judge(made, run(NISV._replace(fields={"esr_iss": iss, "fault_ipa": 0x5000}), stopped="expected"))
+    found = judge(
+        made, run(NISV._replace(fields={"esr_iss": iss, "fault_ipa": 0x5000}), stopped="expected")
+    )
     assert [row.differs for row in found.rows] == [("esr_iss",)]
     assert ("-smp 1" in (found.hint or "")) == said
 

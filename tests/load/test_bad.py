@@ -1,6 +1,7 @@
 """Every wrong file in tests/bad has the exact text of its errors beside it.
 
-To change a message: change it, run `python tests/load/test_bad.py`, and read the diff of the .txt files.
+To change a message: change it, run `python tests/load/test_bad.py`, and read the diff of the .txt
+files.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from kvmscen.errors import ScenarioError
 from kvmscen.load import load
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-# Files named layout-*, asm-* and build-* are wrong for the later stages; their tests stand with those.
+# Files named layout-*, asm-* and build-* are wrong for the later stages; their tests stand with
+# those.
 LATER = ("layout-", "asm-", "build-")
 FILES = sorted(p for p in (ROOT / "tests" / "bad").glob("*.yaml") if not p.name.startswith(LATER))
 
@@ -42,7 +44,9 @@ def test_style() -> None:
             assert place.startswith(f"tests/bad/{path.name}:"), line
             assert not message.endswith("."), line
             assert not message[0].isupper(), line
-            assert ": " in message or message.startswith(("write", "and ")) or " meant" in message, line
+            assert (
+                ": " in message or message.startswith(("write", "and ")) or " meant" in message
+            ), line
 
 
 def test_none_takes_long() -> None:

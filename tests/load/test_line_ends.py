@@ -1,4 +1,6 @@
-"""Line ends of other systems, and signs that nobody sees: each is refused at its place, or shifts no line of what is told."""
+"""Line ends of other systems, and signs that nobody sees: each is refused at its place, or shifts
+no line of what is told.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,10 @@ asm: |
   hltt
 expect: [hlt]
 """
-BESIDE = "arch: x86_64\nmemslots: [{slot: 0, gpa: 0, size: 0x1000}]\nasm: {file: start.s}\nassembler: ASSEMBLER\nexpect: [hlt]\n"
+BESIDE = (
+    "arch: x86_64\nmemslots: [{slot: 0, gpa: 0, size: 0x1000}]\nasm: {file: "
+    "start.s}\nassembler: ASSEMBLER\nexpect: [hlt]\n"
+)
 CASES = Path(__file__).resolve().parent.parent / "cases" / "security"
 
 
@@ -27,7 +32,9 @@ def places(path: Path) -> list[tuple[str, int, int]]:
     """File, line and column of all that `check` tells."""
     with pytest.raises(ScenarioError) as told:
         plans(scenario := load(str(path)), scenario.cases)
-    return [(Path(problem.file).name, problem.line, problem.column) for problem in told.value.problems]
+    return [
+        (Path(problem.file).name, problem.line, problem.column) for problem in told.value.problems
+    ]
 
 
 @pytest.mark.parametrize(
@@ -83,12 +90,19 @@ def test_in_a_source_beside_it(assembler: str, text: str, line: int, tmp_path: P
     assert places(path) == [("start.s", line, 1)]
 
 
-@pytest.mark.parametrize("text", ["_start: nop\rhltt\n", "_start: nop\r\r\nhltt\r\r\n", "nop\n\rhltt"])
-def test_a_carriage_return_alone_in_a_source_is_told_with_its_line(text: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "text", ["_start: nop\rhltt\n", "_start: nop\r\r\nhltt\r\r\n", "nop\n\rhltt"]
+)
+def test_a_carriage_return_alone_in_a_source_is_told_with_its_line(
+    text: str, tmp_path: Path
+) -> None:
     (tmp_path / "start.s").write_bytes(text.encode())
     path = tmp_path / "a.yaml"
     path.write_text(BESIDE.replace("ASSEMBLER", "keystone"))
-    with pytest.raises(ScenarioError, match=r"a\.yaml:3:13: `start\.s` has a carriage return \(CR\) alone in its line [12]: "):
+    with pytest.raises(
+        ScenarioError,
+        match=r"a\.yaml:3:13: `start\.s` has a carriage return \(CR\) alone in its line [12]: ",
+    ):
         load(str(path))
 
 

@@ -64,9 +64,11 @@ def test_founding_scenario() -> None:
 def test_overlays() -> None:
     text = (
         X86
-        + "tags: [a, b]\nrequires: {capabilities: [KVM_CAP_HLT], kvm: svm}\nlimits: {timeout: 1, exits: 5}\nexpect: [hlt]\n"
+        + "tags: [a, b]\nrequires: {capabilities: [KVM_CAP_HLT], kvm: svm}\nlimits: {timeout: 1, "
+        "exits: 5}\nexpect: [hlt]\n"
         + "regs: {rax: 1, rbx: 2}\nmode: real\ncases:\n"
-        + "  one: {tags: [b, c], requires: {capabilities: [KVM_CAP_IRQCHIP], kvm: vmx}, limits: {exits: 6}, regs: {rax: 5}}\n"
+        + "  one: {tags: [b, c], requires: {capabilities: [KVM_CAP_IRQCHIP], kvm: vmx}, limits: "
+        "{exits: 6}, regs: {rax: 5}}\n"
         + "  two: {requires: null, expect: null, final: {}, mode: null, tags: null}\n"
     )
     default, first, second = load_text(text, "a.yaml").cases
@@ -95,32 +97,52 @@ def test_equal_scalars_keep_their_places() -> None:
 
 def test_top_level_without_a_check_is_no_case() -> None:
     assert [c.name for c in load_text(X86 + "cases: {a: {expect: [mmio]}}\n", "a").cases] == ["a"]
-    assert [c.name for c in load_text("arch: x86_64\nexpect: [mmio]\ncases: {a: {asm: hlt}}\n", "a").cases] == ["a"]
-    assert [c.name for c in load_text(X86 + "final: {}\ncases: {a: {expect: [mmio]}}\n", "a").cases] == ["default", "a"]
+    assert [
+        c.name
+        for c in load_text("arch: x86_64\nexpect: [mmio]\ncases: {a: {asm: hlt}}\n", "a").cases
+    ] == ["a"]
+    assert [
+        c.name for c in load_text(X86 + "final: {}\ncases: {a: {expect: [mmio]}}\n", "a").cases
+    ] == ["default", "a"]
 
 
 def test_vcpus_are_laid_over_the_scenario() -> None:
-    case = one(X86 + "expect: [mmio]\nmode: real\nregs: {rax: 1, cs: {base: 0}}\nvcpus: [{regs: {rax: 2}, mode: long}]\n")
+    case = one(
+        X86 + "expect: [mmio]\nmode: real\nregs: {rax: 1, cs: {base: 0}}\nvcpus: [{regs: {rax: 2}, "
+        "mode: long}]\n"
+    )
     assert case.vcpus[0].mode == "long"
     assert {k: number(v) for k, v in case.vcpus[0].regs.items()} == {"rax": 2, "cs.base": 0}
 
 
 def test_numbers() -> None:
-    step = steps("  - mmio: {phys_addr: -1, len: 4, data: -1, is_write: true}\n    regs: {al: -1, rax: -2, cs: {base: 16}}\n")[0]
+    step = steps(
+        "  - mmio: {phys_addr: -1, len: 4, data: -1, is_write: true}\n    regs: {al: -1, rax: -2, "
+        "cs: {base: 16}}\n"
+    )[0]
     assert number(step.fields["phys_addr"]) == (1 << 64) - 1
     assert number(step.fields["data"]) == 0xFFFFFFFF
     assert number(step.fields["is_write"]) == 1
-    assert {k: number(v) for k, v in step.regs.items()} == {"al": 0xFF, "rax": (1 << 64) - 2, "cs.base": 16}
+    assert {k: number(v) for k, v in step.regs.items()} == {
+        "al": 0xFF,
+        "rax": (1 << 64) - 2,
+        "cs.base": 16,
+    }
     assert step.fields["len"] == Expr(None, 4, Place(4, 32))
 
 
 def test_matchers() -> None:
     step = steps(
-        "  - mmio: {phys_addr: {from: a, step: 8}, data: {in: [1, b - 2]}, len: {min: 1}}\n    repeat: {min: 0, max: 4}\n"
+        "  - mmio: {phys_addr: {from: a, step: 8}, data: {in: [1, b - 2]}, len: {min: 1}}\n    "
+        "repeat: {min: 0, max: 4}\n"
     )[0]
     series = step.fields["phys_addr"]
     assert isinstance(series, Match)
-    assert (series.kind, str(series.numbers["from"]), str(series.numbers["step"])) == ("series", "a", "8")
+    assert (series.kind, str(series.numbers["from"]), str(series.numbers["step"])) == (
+        "series",
+        "a",
+        "8",
+    )
     anything = step.fields["data"]
     assert isinstance(anything, Match)
     assert [str(n) for n in anything.numbers["in"]] == ["1", "b - 2"]
@@ -148,7 +170,11 @@ def test_steps() -> None:
 
 
 def test_memory() -> None:
-    case = one(X86 + 'final: {memory: {a: 5, 0x10: {u8: [1, -1]}, a + 8: {hex: "00 11"}, b: {text: hé}, c: sym}}\n')
+    case = one(
+        X86
+        + 'final: {memory: {a: 5, 0x10: {u8: [1, -1]}, a + 8: {hex: "00 11"}, b: {text: hé}, c: '
+        "sym}}\n"
+    )
     assert case.final is not None
     checks = {str(m.at): (m.unit, m.values) for m in case.final.memory}
     assert set(checks) == {"a", "0x10", "a + 8", "b", "c"}
@@ -160,14 +186,19 @@ def test_memory() -> None:
 
 def test_actions() -> None:
     case = one(
-        X86
-        + "expect: [mmio]\nsetup:\n  - set_memslot: {slot: 1, gpa: a, size: 0x1000, flags: KVM_MEM_READONLY}\n    errno: EINVAL\n"
-        "  - delete_memslot: {slot: 1}\n  - enable: {cap: KVM_CAP_HLT, args: [1], errno: EPERM}\n  - write_memory: {a: 1}\n"
+        X86 + "expect: [mmio]\nsetup:\n  - set_memslot: {slot: 1, gpa: a, size: 0x1000, flags: "
+        "KVM_MEM_READONLY}\n    errno: EINVAL\n"
+        "  - delete_memslot: {slot: 1}\n  - enable: {cap: KVM_CAP_HLT, args: [1], errno: EPERM}\n  "
+        "- write_memory: {a: 1}\n"
     )
     slot, gone, cap, memory = case.setup
     assert (slot.args["memslot"].flags, slot.errno) == (("KVM_MEM_READONLY",), "EINVAL")
     assert gone.args == {"slot": 1}
-    assert (cap.args["enable"].cap, cap.args["enable"].args, cap.errno) == ("KVM_CAP_HLT", (1,), "EPERM")
+    assert (cap.args["enable"].cap, cap.args["enable"].args, cap.errno) == (
+        "KVM_CAP_HLT",
+        (1,),
+        "EPERM",
+    )
     assert memory.args["memory"][0].unit == "u64"
 
 
@@ -231,7 +262,7 @@ def test_too_large(tmp_path: Path) -> None:
         load(str(path))
 
 
-# --- what must not take long, nor end in anything but a ScenarioError -----------------------------------------------
+# --- what must not take long, nor end in anything but a ScenarioError -----------------------------
 
 FLOODS = {
     "brackets": "[" * 1_000_000,
@@ -240,12 +271,15 @@ FLOODS = {
     "questions": "? " * 500_000,
     "aliases": "a: &a [x]\n" + "".join(f"k{n}: [{', '.join(['*a'] * 100)}]\n" for n in range(2000)),
     "unknown keys": "arch: x86_64\n" + "".join(f"k{n}: 1\n" for n in range(80_000)),
-    "number keys": "arch: x86_64\nasm: hlt\nfinal:\n  memory:\n" + "".join(f"    {n}: 1\n" for n in range(80_000)),
+    "number keys": "arch: x86_64\nasm: hlt\nfinal:\n  memory:\n"
+    + "".join(f"    {n}: 1\n" for n in range(80_000)),
     "duplicate keys": "a: 1\n" * 200_000,
     "steps": X86 + "expect:\n" + "- hlt\n" * 170_000,
     "wrong steps": X86 + "expect:\n" + "- mmoi: {}\n" * 20_000,
     "slots": X86 + "expect: [mmio]\nmemslots:\n" + "- {slot: 0, gpa: 1, size: 1}\n" * 5_000,
-    "cases": X86 + "expect: [mmio]\ncases:\n" + "".join(f"  c{n}: {{regs: {{x0: 1}}}}\n" for n in range(5_000)),
+    "cases": X86
+    + "expect: [mmio]\ncases:\n"
+    + "".join(f"  c{n}: {{regs: {{x0: 1}}}}\n" for n in range(5_000)),
     "long line": "arch: " + "a" * 1_000_000,
     "long key": "a" * 1_000_000 + ": 1",
     "long number": X86 + "limits: {exits: " + "9" * 1_000_000 + "}",
@@ -270,7 +304,8 @@ def test_floods_end_soon(name: str) -> None:
     assert all(len(problem.message) < 600 for problem in problems)
 
 
-# libyaml has a limit of 1,000 levels of its own from 0.2.6 on: what it says first must not depend on which one is installed.
+# libyaml has a limit of 1,000 levels of its own from 0.2.6 on: what it says first must not depend
+# on which one is installed.
 DEEP = {
     "lists": ("[", 0, 64),
     "lists, one a line": ("[\n", 64, 0),
@@ -305,7 +340,9 @@ def test_too_deep_behind_other_problems() -> None:
 
 
 def test_too_deep_where_a_key_is_meant() -> None:
-    """libyaml 0.2.6 finds no key in it either, when it is cut off there; 0.2.5 says that a key is not closed."""
+    """libyaml 0.2.6 finds no key in it either, when it is cut off there; 0.2.5 says that a key is
+    not closed.
+    """
     doc = compose("a: 1\n" + "[" * 1100, "a.yaml")
     assert doc.broken
     assert [p.line for p in doc.problems] == [2]
@@ -313,7 +350,8 @@ def test_too_deep_where_a_key_is_meant() -> None:
 
 LINES = FOUNDING.splitlines(keepends=True)
 JUNK_WORDS = """
-{ } [ ] : # | > " ' ~ & * ! % @ << null hlt mmio reply then regs repeat memory cases steps timeout error x86_64
+{ } [ ] : # | > " ' ~ & * ! % @ << null hlt mmio reply then regs repeat memory cases steps timeout
+error x86_64
 017 12:30 -1 0x .inf
 """
 JUNK_TEXTS = ("- ", "? ", "&a ", "*a", "!!str ", "\n", "\t", " ", "---\n", "\x00", "\ufeff", "é")
@@ -339,7 +377,11 @@ def never_breaks(text: str) -> None:
         assert "\n" not in problem.message
 
 
-@given(st.lists(st.tuples(st.integers(0, len(FOUNDING)), st.integers(0, 12), JUNK), min_size=1, max_size=4))
+@given(
+    st.lists(
+        st.tuples(st.integers(0, len(FOUNDING)), st.integers(0, 12), JUNK), min_size=1, max_size=4
+    )
+)
 @settings(max_examples=400, deadline=None)
 def test_mutated_text_never_breaks(edits: list[tuple[int, int, str]]) -> None:
     text = FOUNDING
@@ -348,7 +390,14 @@ def test_mutated_text_never_breaks(edits: list[tuple[int, int, str]]) -> None:
     never_breaks(text)
 
 
-@given(st.lists(st.tuples(st.integers(0, len(LINES) - 1), st.integers(0, len(LINES) - 1), st.integers(0, 3)), max_size=5))
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, len(LINES) - 1), st.integers(0, len(LINES) - 1), st.integers(0, 3)
+        ),
+        max_size=5,
+    )
+)
 @settings(max_examples=200, deadline=None)
 def test_mutated_lines_never_break(edits: list[tuple[int, int, int]]) -> None:
     lines = list(LINES)
@@ -366,9 +415,12 @@ def test_mutated_lines_never_break(edits: list[tuple[int, int, int]]) -> None:
 
 
 WORDS = """
-arch memslots slot gpa size flags errno sections .text at after align load asm vcpus mode features regs rax x0 cs base sp enable
-cap args setup set_regs write_memory set_memslot delete_memslot expect mmio io hlt error timeout steps reply then memory repeat
-vcpu phys_addr data is_write len direction count final ignore requires capabilities kernel from before kvm when reason xfail
+arch memslots slot gpa size flags errno sections .text at after align load asm vcpus mode features
+regs rax x0 cs base sp enable
+cap args setup set_regs write_memory set_memslot delete_memslot expect mmio io hlt error timeout
+steps reply then memory repeat
+vcpu phys_addr data is_write len direction count final ignore requires capabilities kernel from
+before kvm when reason xfail
 limits exits cases default one u8 hex text in mask value min max step counter debug hypercall
 """
 KEYS = st.sampled_from(WORDS.split())
@@ -377,7 +429,20 @@ LEAVES = st.one_of(
     st.booleans(),
     st.integers(-(1 << 70), 1 << 130),
     st.sampled_from(
-        [0.5, 4096, 0x1000, "x86_64", "arm64", "counter", "counter + 8", "KVM_CAP_HLT", "ENOSYS", "hlt", "in", "nop"]
+        [
+            0.5,
+            4096,
+            0x1000,
+            "x86_64",
+            "arm64",
+            "counter",
+            "counter + 8",
+            "KVM_CAP_HLT",
+            "ENOSYS",
+            "hlt",
+            "in",
+            "nop",
+        ]
     ),
     st.text(max_size=5),
 )

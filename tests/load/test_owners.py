@@ -47,7 +47,9 @@ def test_the_others_are_there(what: str) -> None:
     assert {problem.cases for problem in found.problems} == {("bad",)}
 
 
-@pytest.mark.parametrize(("one", "other"), [pair for pair in product(list(WRONG)[:8], repeat=2) if pair[0] < pair[1]])
+@pytest.mark.parametrize(
+    ("one", "other"), [pair for pair in product(list(WRONG)[:8], repeat=2) if pair[0] < pair[1]]
+)
 def test_each_case_has_its_own(one: str, other: str) -> None:
     found = read_text(file_of(a=WRONG[one], good="summary: x", b=WRONG[other]), "a.yaml")
     assert [case.name for case in found.scenario.cases] == ["default", "good"]
@@ -58,7 +60,11 @@ def test_each_case_has_its_own(one: str, other: str) -> None:
     ("key", "wrong", "own"),
     [
         ("expect", "expect: [hltt]", "expect: [hlt]"),
-        ("memslots", "memslots: [{slot: 0, gpa: 1, size: 0x1000}]", "memslots: [{slot: 0, gpa: 0, size: 0x1000}]"),
+        (
+            "memslots",
+            "memslots: [{slot: 0, gpa: 1, size: 0x1000}]",
+            "memslots: [{slot: 0, gpa: 0, size: 0x1000}]",
+        ),
         ("asm", 'asm: "nop\\nhlt"', "asm: nop"),
         ("asm", 'asm: "nop\\nhlt"', "elf: a.elf"),
         ("arch", "arch: mips", "arch: x86_64"),
@@ -77,12 +83,19 @@ def test_what_the_top_has_wrong_hits_those_that_have_it(key: str, wrong: str, ow
 
 
 def test_what_is_added_is_had_too() -> None:
-    found = read_text(TOP + "requires: {kernel: x}\ncases:\n  a: {requires: {kernel: '6.1'}}\n  b: {requires: null}\n", "a.yaml")
+    found = read_text(
+        TOP + "requires: {kernel: x}\ncases:\n  a: {requires: {kernel: '6.1'}}\n  b: {requires: "
+        "null}\n",
+        "a.yaml",
+    )
     assert [case.name for case in found.scenario.cases] == ["b"]
 
 
 def test_a_wrong_top_that_is_no_case_hits_no_other() -> None:
-    text = "arch: x86_64\nmemslots: [{slot: 0, gpa: 0, size: 0x1000}]\nexpect: [hltt]\ncases:\n  a: {asm: hlt, expect: [hlt]}\n"
+    text = (
+        "arch: x86_64\nmemslots: [{slot: 0, gpa: 0, size: 0x1000}]\nexpect: [hltt]\ncases:\n  "
+        "a: {asm: hlt, expect: [hlt]}\n"
+    )
     found = read_text(text, "a.yaml")
     assert [case.name for case in found.scenario.cases] == ["a"]
     assert [(problem.line, problem.cases) for problem in found.problems] == [(3, ())]
@@ -104,7 +117,9 @@ def test_a_case_called_default_hides_nothing() -> None:
     assert [case.name for case in found.scenario.cases] == ["default", "good"]
 
 
-@pytest.mark.parametrize("text", ["cases: 5\n", "cases: [a]\n", "nokey\n", "a: [\n", "a: 1\na: 2\n"])
+@pytest.mark.parametrize(
+    "text", ["cases: 5\n", "cases: [a]\n", "nokey\n", "a: [\n", "a: 1\na: 2\n"]
+)
 def test_what_is_everybodys(text: str) -> None:
     found = read_text(TOP + text, "a.yaml")
     assert found.scenario.cases == ()
@@ -112,13 +127,20 @@ def test_what_is_everybodys(text: str) -> None:
 
 
 def test_cases_on_one_line() -> None:
-    found = read_text(TOP + "cases: {a: {expect: [hlt]}, b: {expect: [hlx]}, c: {expect: [hlt]}}\n", "a.yaml")
+    found = read_text(
+        TOP + "cases: {a: {expect: [hlt]}, b: {expect: [hlx]}, c: {expect: [hlt]}}\n", "a.yaml"
+    )
     assert [case.name for case in found.scenario.cases] == ["default", "a", "c"]
     assert [problem.cases for problem in found.problems] == [("b",)]
 
 
 @pytest.mark.parametrize(
-    ("old", "new"), [("arch: x86_64", "arch: x86"), ("asm: hlt", "asm: hlt\ntagz: [a]"), ("cases:\n", "cases: !x\n")]
+    ("old", "new"),
+    [
+        ("arch: x86_64", "arch: x86"),
+        ("asm: hlt", "asm: hlt\ntagz: [a]"),
+        ("cases:\n", "cases: !x\n"),
+    ],
 )
 def test_what_all_cases_need(old: str, new: str) -> None:
     assert read_text(file_of(a="summary: x").replace(old, new), "a.yaml").scenario.cases == ()

@@ -44,7 +44,9 @@ def nodes(node: Any = SCHEMA, path: str = "") -> Iterator[tuple[str, dict[str, A
 
 
 def test_generated_parts_are_what_the_tables_say() -> None:
-    done = subprocess.run([sys.executable, "schema/generate.py", "--check"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "schema/generate.py", "--check"], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -55,7 +57,9 @@ def test_check_sees_a_difference(tmp_path: Path) -> None:
     (twin / "generate.py").write_text((ROOT / "schema" / "generate.py").read_text())
     text = (ROOT / "schema" / "scenario.schema.json").read_text()
     (twin / "scenario.schema.json").write_text(text.replace("KVM_CAP_HLT", "KVM_CAP_HALT"))
-    done = subprocess.run([sys.executable, str(twin / "generate.py"), "--check"], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, str(twin / "generate.py"), "--check"], capture_output=True, text=True
+    )
     assert done.returncode == 1
     assert "run python schema/generate.py" in done.stderr
 
@@ -85,15 +89,17 @@ def test_ref_has_no_siblings() -> None:
             assert set(node) == {"$ref"}, path
 
 
-# --- schema and code ------------------------------------------------------------------------------------------------
+# --- schema and code ------------------------------------------------------------------------------
 
-# One value that is right for each key of each map that the schema describes, and where that map stands.
+# One value that is right for each key of each map that the schema describes, and where that map
+# stands.
 X86 = "arch: x86_64\nasm: hlt\nexpect: [mmio]\n"
 # What x86_64 has not, with the arm64 scenario that it stands in.
 ARM = "arch: arm64\nasm: nop\n"
 ARM_ONLY = {
     "undecoded": ARM + "expect: [mmio]\nundecoded: emulate\n",
-    "mmu": ARM + "expect: [mmio]\nmmu: identity\nvcpus: [{mmu: identity}]\ncases: {one: {mmu: null}}\n",
+    "mmu": ARM
+    + "expect: [mmio]\nmmu: identity\nvcpus: [{mmu: identity}]\ncases: {one: {mmu: null}}\n",
     "emulate": ARM + "expect: [{arm_nisv: {}, then: [emulate, {emulate: {}}]}]\n",
 }
 TOP = {
@@ -126,7 +132,10 @@ MAPS = {
         "memslots: [{{slot: 0, gpa: 0, size: 0x1000, {}}}]",
         {"flags": "[KVM_MEM_READONLY]", "errno": "EINVAL"},
     ),
-    "section": ("sections: {{.data: {{{}}}}}", {"at": "0", "after": ".text", "align": "16", "load": "0"}),
+    "section": (
+        "sections: {{.data: {{{}}}}}",
+        {"at": "0", "after": ".text", "align": "16", "load": "0"},
+    ),
     "vcpu": ("vcpus: [{{{}}}]", {"mode": "real", "features": "[]", "regs": "{rax: 1}"}),
     "action": (
         "setup: [{{{}}}]",
@@ -138,7 +147,8 @@ MAPS = {
             "enable": "{cap: KVM_CAP_HLT, args: [1], errno: EINVAL}",
             "register_coalesced_mmio": "{addr: a, size: 8, pio: true}",
             "unregister_coalesced_mmio": "{addr: 0x10, size: 1}",
-            "set_guest_debug": "{control: [KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_USE_HW_BP], debugreg: [a]}",
+            "set_guest_debug": "{control: [KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_USE_HW_BP], debugreg: "
+            "[a]}",
             "ioeventfd": "{addr: a, len: 8, datamatch: 1, flags: KVM_IOEVENTFD_FLAG_DEASSIGN}",
             "vcpu": "0, delete_memslot: 1",
             "errno": "EINVAL, delete_memslot: 1",
@@ -175,7 +185,8 @@ MAPS = {
     "step": (
         "expect: [{{{}}}]",
         {
-            "error": "{ioctl: KVM_RUN, errno: EFAULT, memory_fault: {gpa: 0, flags: private, size: 1}}",
+            "error": "{ioctl: KVM_RUN, errno: EFAULT, memory_fault: {gpa: 0, flags: private, size: "
+            "1}}",
             "timeout": "0.5",
             "steps": "[hlt]",
             "reply": "1, mmio: {}",
@@ -266,7 +277,9 @@ def test_every_exit_and_member(arch: str) -> None:
         load_text(f"arch: {arch}\nasm: nop\nexpect: [{row.name}, {{{row.name}: {{}}}}]\n", "a.yaml")
         ignoring = f"arch: {arch}\nasm: nop\nexpect: [mmio]\nignore: [{row.name}]\n"
         if row.ends or row.name == "arm_nisv":
-            with pytest.raises(ScenarioError, match=f"`{row.name}` (cannot be ignored|would repeat for ever)"):
+            with pytest.raises(
+                ScenarioError, match=f"`{row.name}` (cannot be ignored|would repeat for ever)"
+            ):
                 load_text(ignoring, "a.yaml")
         else:
             load_text(ignoring, "a.yaml")
@@ -281,14 +294,19 @@ def test_every_exit_and_member(arch: str) -> None:
                 if one in words:
                     assert step.fields[name].offset == words[one]  # type: ignore[union-attr]
         for member in row.reply:
-            load_text(f"arch: {arch}\nasm: nop\nexpect: [{{{row.name}: {{}}, reply: {{{member}: 1}}}}]\n", "a.yaml")
+            load_text(
+                f"arch: {arch}\nasm: nop\nexpect: [{{{row.name}: {{}}, reply: {{{member}: 1}}}}]\n",
+                "a.yaml",
+            )
 
 
 def test_every_register() -> None:
     for arch, module in ARCHES.items():
         lines = "".join(f"  {name}: 1\n" for name in module.REGISTERS)
         case = load_text(
-            f"arch: {arch}\nasm: nop\nexpect: [mmio]\nregs:\n{lines}final:\n  regs:\n" + lines.replace("  ", "    "), "a"
+            f"arch: {arch}\nasm: nop\nexpect: [mmio]\nregs:\n{lines}final:\n  regs:\n"
+            + lines.replace("  ", "    "),
+            "a",
         )
         assert set(case.cases[0].vcpus[0].regs) == set(module.REGISTERS)
         final = case.cases[0].final
@@ -304,13 +322,16 @@ def test_full_names_are_the_headers() -> None:
     assert names.numbers_of("memory_fault", "flags")["KVM_MEMORY_EXIT_FLAG_PRIVATE"] == 8
 
 
-# --- the quick look and jsonschema ----------------------------------------------------------------------------------
+# --- the quick look and jsonschema ----------------------------------------------------------------
 
 
 def test_quick_look_agrees_on_the_corpus() -> None:
     validator = Draft7Validator(schema())
     seen = {True: 0, False: 0}
-    for path in [*(ROOT / "tests" / "bad").glob("*.yaml"), ROOT / "tests" / "load" / "founding.yaml"]:
+    for path in [
+        *(ROOT / "tests" / "bad").glob("*.yaml"),
+        ROOT / "tests" / "load" / "founding.yaml",
+    ]:
         root = compose(path.read_bytes().decode("utf-8", "replace"), path.name).root
         if isinstance(root, dict):
             assert fits()(root) == validator.is_valid(root), path.name
@@ -326,5 +347,8 @@ def test_quick_look_knows_each_keyword() -> None:
 
 
 def test_jsonschema_is_not_imported_for_a_right_file() -> None:
-    code = "import sys, kvmscen.load as l; l.load('tests/load/founding.yaml'); sys.exit('jsonschema' in sys.modules)"
+    code = (
+        "import sys, kvmscen.load as l; l.load('tests/load/founding.yaml'); "
+        "sys.exit('jsonschema' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -1,4 +1,6 @@
-"""Files with a slip of the hand: each is told at a line that it has, and none breaks what reads it."""
+"""Files with a slip of the hand: each is told at a line that it has, and none breaks what reads
+it.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,11 @@ from kvmscen.load import load_text
 from kvmscen.load.scalars import mistaken
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-TEXTS = [path.read_text() for path in sorted((ROOT / "scenarios").glob("*.yaml")) if path.stat().st_size < 4000]
+TEXTS = [
+    path.read_text()
+    for path in sorted((ROOT / "scenarios").glob("*.yaml"))
+    if path.stat().st_size < 4000
+]
 SIGNS = "{}[]:,-|>#&*!%@`\"'= \t0oO"
 
 

@@ -20,8 +20,15 @@ def assemble(mode: str, text: str) -> bytes:
     return bytes(encoder.engine(_MODES[mode]).asm(text, 0)[0])
 
 
-def arm64(code: str | bytes, script: tuple[Step, ...] | None = None, regs: dict[str, int] | None = None, **more: Any) -> Machine:
-    """One slot of a page at 0 with the code, a read-only one at 0x8000, a device of 4 KiB at 0x5000."""
+def arm64(
+    code: str | bytes,
+    script: tuple[Step, ...] | None = None,
+    regs: dict[str, int] | None = None,
+    **more: Any,
+) -> Machine:
+    """One slot of a page at 0 with the code, a read-only one at 0x8000, a device of 4 KiB at
+    0x5000.
+    """
     features = more.pop("features", ("psci_0_2",))
     raw = assemble("arm64", code) if isinstance(code, str) else code
     fields: dict[str, Any] = {
@@ -35,9 +42,15 @@ def arm64(code: str | bytes, script: tuple[Step, ...] | None = None, regs: dict[
 
 
 def x86(
-    code: str | bytes, mode: str = "long", script: tuple[Step, ...] | None = None, regs: dict[str, int] | None = None, **more: Any
+    code: str | bytes,
+    mode: str = "long",
+    script: tuple[Step, ...] | None = None,
+    regs: dict[str, int] | None = None,
+    **more: Any,
 ) -> Machine:
-    """Two pages at 0 with the code, a read-only slot at 0x8000, a device at 0x5000, the engine's tables."""
+    """Two pages at 0 with the code, a read-only slot at 0x8000, a device at 0x5000, the engine's
+    tables.
+    """
     raw = assemble(mode, code) if isinstance(code, str) else code
     fields: dict[str, Any] = {
         "memslots": (Memslot(0, 0, 0x2000), Memslot(1, 0x8000, 0x1000, 2)),
@@ -51,7 +64,12 @@ def x86(
     return Machine("x86_64", **{**fields, **more})
 
 
-def mmio(at: int | None = None, write: bool | None = None, then: tuple[Action, ...] | None = None, **more: Any) -> Step:
+def mmio(
+    at: int | None = None,
+    write: bool | None = None,
+    then: tuple[Action, ...] | None = None,
+    **more: Any,
+) -> Step:
     """A step for an MMIO exit."""
     where: dict[str, Any] = {}
     if at is not None:

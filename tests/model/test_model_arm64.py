@@ -28,7 +28,11 @@ def told(seen: Observation) -> list[tuple[object, ...]]:
     """Events in short: name, telling fields, pc."""
     out: list[tuple[object, ...]] = []
     for event in seen.events:
-        values = tuple(v for k, v in event.fields.items() if k not in ("ndata", "flags", "data") or event.name == "mmio")
+        values = tuple(
+            v
+            for k, v in event.fields.items()
+            if k not in ("ndata", "flags", "data") or event.name == "mmio"
+        )
         out.append((event.name or event.kind, *values, event.pc))
     return out
 
@@ -49,12 +53,17 @@ def test_the_founding_question_with_the_capability() -> None:
     seen = execute(arm64(FOUNDING, enable=NISV))
     assert told(seen)[2] == ("arm_nisv", 0x47, 0x5000, 12)
     assert seen.stopped == "expected"
-    assert told(execute(arm64("mov x2, #0x5000; ldr w1, [x2], #4", enable=NISV))) == [("arm_nisv", 0x07, 0x5000, 4)]
-    assert told(execute(arm64("mov x2, #0x5000; str xzr, [x2, #8]!", enable=NISV))) == [("arm_nisv", 0x47, 0x5008, 4)]
+    assert told(execute(arm64("mov x2, #0x5000; ldr w1, [x2], #4", enable=NISV))) == [
+        ("arm_nisv", 0x07, 0x5000, 4)
+    ]
+    assert told(execute(arm64("mov x2, #0x5000; str xzr, [x2, #8]!", enable=NISV))) == [
+        ("arm_nisv", 0x47, 0x5008, 4)
+    ]
 
 
 @pytest.mark.parametrize(
-    ("address", "iss"), [(0x5000, 0x47), (0x1FF000, 0x47), (0x200000, 0x46), (0x3FFFF000, 0x46), (0x40000000, 0x45)]
+    ("address", "iss"),
+    [(0x5000, 0x47), (0x1FF000, 0x47), (0x200000, 0x46), (0x3FFFF000, 0x46), (0x40000000, 0x45)],
 )
 def test_the_level_of_the_fault(address: int, iss: int) -> None:
     seen = execute(arm64("str xzr, [x2], #8", enable=NISV, regs={"x2": address}))
@@ -63,17 +72,28 @@ def test_the_level_of_the_fault(address: int, iss: int) -> None:
 
 @pytest.mark.skipif(MISSING, reason="no aarch64-linux-gnu-as")
 def test_every_form_of_load_and_store(tmp_path: Path) -> None:
-    for (text, (size, write, _, _, reg)), word in zip(VALID.items(), assemble(list(VALID), tmp_path), strict=True):
+    for (text, (size, write, _, _, reg)), word in zip(
+        VALID.items(), assemble(list(VALID), tmp_path), strict=True
+    ):
         seen = execute(form(word))
         if text.startswith(("stlur", "ldapur")):
-            assert (seen.unpredicted or "").endswith("is an instruction that not every CPU has (at 0xc)"), text
+            assert (seen.unpredicted or "").endswith(
+                "is an instruction that not every CPU has (at 0xc)"
+            ), text
             continue
         assert seen.unpredicted is None, text
         event, stop = seen.events
-        assert (event.name, event.fields["len"], event.fields["is_write"], event.pc) == ("mmio", size, write, 12), text
+        assert (event.name, event.fields["len"], event.fields["is_write"], event.pc) == (
+            "mmio",
+            size,
+            write,
+            12,
+        ), text
         assert stop.kind == "timeout", text
         if write:
-            assert event.fields["data"] == (0x1122334455667788 & (1 << 8 * size) - 1 if reg == 3 else 0), text
+            assert event.fields["data"] == (
+                0x1122334455667788 & (1 << 8 * size) - 1 if reg == 3 else 0
+            ), text
         else:
             at = event.fields["phys_addr"] - 0x5000
             assert seen.regs["x3"] == int.from_bytes(bytes(0x100)[at : at + size], "little"), text
@@ -88,18 +108,26 @@ def test_every_form_of_load_and_store(tmp_path: Path) -> None:
         assert [(e.name, e.fields["esr_iss"]) for e in seen.events] == [("arm_nisv", iss)], text
         assert seen.events[0].fields["fault_ipa"] & ~0x1F == 0x5100, text
         assert seen.regs["x2"] == 0x5100, text
-    for text, word in zip(FAILING_EXCLUSIVE, assemble(list(FAILING_EXCLUSIVE), tmp_path), strict=True):
+    for text, word in zip(
+        FAILING_EXCLUSIVE, assemble(list(FAILING_EXCLUSIVE), tmp_path), strict=True
+    ):
         seen = execute(form(word))
         assert (seen.regs["x5"], [e.kind for e in seen.events]) == (1, ["timeout"]), text
 
 
-# What is aligned enough with the MMU off, and what is not: registers are 0x808 at most, in a slot; 0x4800 more is outside.
+# What is aligned enough with the MMU off, and what is not: registers are 0x808 at most, in a slot;
+# 0x4800 more is outside.
 ALIGNED = (
-    "ldr w1, [x2, #4]; ldrh w1, [x2, #6]; ldrb w1, [x2, #7]; str x1, [x2, #-8]!; ldp x3, x4, [x2, #8]; stp w3, w4, [x2, #4]",
-    "ldur q1, [x2, #8]; ldr d1, [x2]; ldp s1, s2, [x2, #4]; ldp d1, d2, [x2]; stp q1, q2, [x4, #32]",
-    "ld1 {v0.2d}, [x2]; ld1 {v0.16b}, [x3]; st1 {v0.s}[1], [x2]; ld2 {v0.8h, v1.8h}, [x2]; ld1r {v0.8b}, [x3]",
-    "ldxr x1, [x2]; stxr w5, x1, [x2]; ldar w1, [x2]; prfm pldl1keep, [x3]; prfm pldl1keep, [sp, #8]",
-    "mov sp, x4; ldr w1, [sp, #4]; str x1, [sp, #-16]!; ldp x3, x5, [sp], #16; mov sp, x2; add sp, sp, #8; ldrb w1, [sp]",
+    "ldr w1, [x2, #4]; ldrh w1, [x2, #6]; ldrb w1, [x2, #7]; str x1, [x2, #-8]!; ldp x3, x4, [x2, "
+    "#8]; stp w3, w4, [x2, #4]",
+    "ldur q1, [x2, #8]; ldr d1, [x2]; ldp s1, s2, [x2, #4]; ldp d1, d2, [x2]; stp q1, q2, [x4, "
+    "#32]",
+    "ld1 {v0.2d}, [x2]; ld1 {v0.16b}, [x3]; st1 {v0.s}[1], [x2]; ld2 {v0.8h, v1.8h}, [x2]; ld1r "
+    "{v0.8b}, [x3]",
+    "ldxr x1, [x2]; stxr w5, x1, [x2]; ldar w1, [x2]; prfm pldl1keep, [x3]; prfm pldl1keep, [sp, "
+    "#8]",
+    "mov sp, x4; ldr w1, [sp, #4]; str x1, [sp, #-16]!; ldp x3, x5, [sp], #16; mov sp, x2; add sp, "
+    "sp, #8; ldrb w1, [sp]",
 )
 MISALIGNED = {
     "ldr w1, [x3]": "an unaligned access to 0x801 with the MMU off",
@@ -110,7 +138,8 @@ MISALIGNED = {
     "ldr q1, [x2]": "an unaligned access to 0x808 with the MMU off",
     "stp q1, q2, [x2, #16]!": "an unaligned access to 0x818 with the MMU off",
     "ld1 {v0.8h}, [x3]": "an unaligned access to 0x801 with the MMU off",
-    "ld2 {v0.s, v1.s}[1], [x2]; ld2 {v0.d, v1.d}[1], [x7]": "an unaligned access to 0x804 with the MMU off",
+    "ld2 {v0.s, v1.s}[1], [x2]; ld2 {v0.d, v1.d}[1], [x7]": "an unaligned access to 0x804 with the "
+    "MMU off",
     "dc zva, x4": "dc zva with the MMU off",
     "dc zva, x8": "dc zva with the MMU off",
     "ldr x1, [x8, #4]!": "an unaligned access to 0x5004 with the MMU off",
@@ -119,14 +148,25 @@ MISALIGNED = {
     "mov sp, x2; ldr w1, [sp, #8]": "an access by sp, which is 0x808",
     "mov sp, x4; stp x1, x3, [sp, #-8]!; ldr x1, [sp]": "an access by sp, which is 0x7f8",
     "mov sp, x9; str w1, [sp]": "an access by sp, which is 0x5004",
-    "mrs x5, sctlr_el1; orr x5, x5, #2; msr sctlr_el1, x5; ldr w1, [x3]": "an unaligned access to 0x801 with the MMU off",
+    "mrs x5, sctlr_el1; orr x5, x5, #2; msr sctlr_el1, x5; ldr w1, [x3]": "an unaligned access to "
+    "0x801 with the MMU off",
 }
-ALIGNMENT_REGS = {"x2": 0x808, "x3": 0x801, "x4": 0x800, "x7": 0x804, "x8": 0x5000, "x9": 0x5004, "cpacr_el1": 3 << 20}
+ALIGNMENT_REGS = {
+    "x2": 0x808,
+    "x3": 0x801,
+    "x4": 0x800,
+    "x7": 0x804,
+    "x8": 0x5000,
+    "x9": 0x5004,
+    "cpacr_el1": 3 << 20,
+}
 
 
 @pytest.mark.parametrize("code", ALIGNED)
 def test_accesses_that_are_aligned(code: str) -> None:
-    seen = execute(arm64(code + "; mov w0, #8; movk w0, #0x8400, lsl #16; hvc #0", regs=ALIGNMENT_REGS))
+    seen = execute(
+        arm64(code + "; mov w0, #8; movk w0, #0x8400, lsl #16; hvc #0", regs=ALIGNMENT_REGS)
+    )
     assert (seen.unpredicted, [event.name for event in seen.events]) == (None, ["system_event"])
 
 
@@ -139,7 +179,10 @@ def test_accesses_that_are_not_aligned(code: str) -> None:
 
 
 def test_sp_is_not_looked_at_where_the_guest_says_so() -> None:
-    code = "mrs x5, sctlr_el1; and x5, x5, #0xfffffffffffffff7; msr sctlr_el1, x5; isb; mov sp, x2; ldr x1, [sp]; b ."
+    code = (
+        "mrs x5, sctlr_el1; and x5, x5, #0xfffffffffffffff7; msr sctlr_el1, x5; isb; mov sp, "
+        "x2; ldr x1, [sp]; b ."
+    )
     seen = execute(arm64(code, regs=ALIGNMENT_REGS))
     assert (seen.unpredicted, [event.kind for event in seen.events]) == (None, ["timeout"])
 
@@ -164,21 +207,34 @@ def test_loads_read_the_section_the_reply_or_zero() -> None:
 
 
 def test_a_write_into_a_section_outside_the_slots_is_kept() -> None:
-    seen = execute(arm64("mov x2, #0x5000; mov w1, #0x1234; strh w1, [x2, #2]; ldr w3, [x2]; wfi", observe_memory=((0x5000, 4),)))
+    seen = execute(
+        arm64(
+            "mov x2, #0x5000; mov w1, #0x1234; strh w1, [x2, #2]; ldr w3, [x2]; wfi",
+            observe_memory=((0x5000, 4),),
+        )
+    )
     assert seen.regs["x3"] == 0x12340201
     assert seen.memory == {0x5000: bytes((1, 2, 0x34, 0x12))}
 
 
 def test_sign_extension_is_predicted_only_where_kernels_agree() -> None:
     code = "mov x2, #0x5000; ldrsb x1, [x2]; wfi"
-    assert execute(arm64(code, (mmio(reply={"data": 0x7F}), Step("timeout", timeout=0.01)))).regs["x1"] == 0x7F
+    assert (
+        execute(arm64(code, (mmio(reply={"data": 0x7F}), Step("timeout", timeout=0.01)))).regs["x1"]
+        == 0x7F
+    )
     seen = execute(arm64(code, (mmio(reply={"data": 0x80}),)))
     assert "7.2" in (seen.unpredicted or "")
 
 
 def test_registers_of_a_step_are_those_before_the_load_is_complete() -> None:
-    script = (mmio(observe_regs=("x1", "pc"), observe_memory=((0, 4),)), mmio(observe_regs=("x1", "w1")))
-    seen = execute(arm64("mov x2, #0x5000; ldr w1, [x2]; str w1, [x2]", script, regs={"x1": 0xFFFFFFFFFF}))
+    script = (
+        mmio(observe_regs=("x1", "pc"), observe_memory=((0, 4),)),
+        mmio(observe_regs=("x1", "w1")),
+    )
+    seen = execute(
+        arm64("mov x2, #0x5000; ldr w1, [x2]; str w1, [x2]", script, regs={"x1": 0xFFFFFFFFFF})
+    )
     assert seen.events[0].regs == {"x1": 0xFFFFFFFFFF, "pc": 4}
     assert seen.events[0].memory == {0: arm64("mov x2, #0x5000").image[0].data}
     assert seen.events[1].regs == {"x1": 0x04030201, "w1": 0x04030201}
@@ -216,7 +272,8 @@ def test_host_actions_write_code_and_registers() -> None:
 def test_self_modifying_code_is_seen() -> None:
     # The store writes `mov x5, #7` over `mov x5, #1`, which was executed before.
     code = (
-        "mov w1, #0x00e5; movk w1, #0xd280, lsl #16; mov x2, #0; nop; mov x5, #1; cbnz x6, #0x24; mov x6, #1;"
+        "mov w1, #0x00e5; movk w1, #0xd280, lsl #16; mov x2, #0; nop; mov x5, #1; cbnz x6, #0x24; "
+        "mov x6, #1;"
         "str w1, [x2, #0x10]; b #0x10; mov x2, #0x5000; str x5, [x2]; wfi"
     )
     assert execute(arm64(code)).events[0].fields["data"] == 7
@@ -226,7 +283,14 @@ class TestSlots:
     MOVE = "mov x2, #0x5000; mov x3, #0x4000; str x2, [x3]; ldr x1, [x3]; wfi"
 
     def test_a_slot_that_appears_takes_the_accesses(self) -> None:
-        script = (mmio(0x4000, True, (Action("set_memslot", {"slot": 2, "gpa": 0x4000, "size": 0x1000, "flags": 0}),)), mmio())
+        script = (
+            mmio(
+                0x4000,
+                True,
+                (Action("set_memslot", {"slot": 2, "gpa": 0x4000, "size": 0x1000, "flags": 0}),),
+            ),
+            mmio(),
+        )
         seen = execute(arm64(self.MOVE, script))
         assert [e.kind for e in seen.events] == ["exit", "timeout"]
 
@@ -235,7 +299,8 @@ class TestSlots:
         script = (mmio(0x4000, False, (Action("set_memslot", back),), reply={"data": 9}), mmio())
         slots = (Memslot(0, 0, 0x1000), Memslot(2, 0x4000, 0x1000))
         machine = arm64(
-            "mov x3, #0x4000; mov w1, #5; str w1, [x3]; mov x2, #0x5000; str xzr, [x2]; ldr w4, [x3];"
+            "mov x3, #0x4000; mov w1, #5; str w1, [x3]; mov x2, #0x5000; str xzr, [x2]; ldr w4, "
+            "[x3];"
             "mov x6, #0x6000; ldr w5, [x6]; wfi",
             (mmio(0x5000, True, (Action("delete_memslot", {"slot": 2}),)), *script),
             memslots=slots,
@@ -246,7 +311,12 @@ class TestSlots:
 
     def test_a_slot_moves_with_its_bytes(self) -> None:
         move = Action("set_memslot", {"slot": 1, "gpa": 0x9000, "size": 0x1000, "flags": 2})
-        seen = execute(arm64("mov x2, #0x5000; str xzr, [x2]; mov x3, #0x9000; ldr w1, [x3]; wfi", (mmio(then=(move,)), mmio())))
+        seen = execute(
+            arm64(
+                "mov x2, #0x5000; str xzr, [x2]; mov x3, #0x9000; ldr w1, [x3]; wfi",
+                (mmio(then=(move,)), mmio()),
+            )
+        )
         assert seen.regs["x1"] == int.from_bytes(READONLY[:4], "little")
 
     @pytest.mark.parametrize(
@@ -274,7 +344,10 @@ class TestSlots:
 
     def test_deleting_a_slot_that_is_not_there(self) -> None:
         seen = execute(arm64("wfi", setup=(Action("delete_memslot", {"slot": 9}),)))
-        assert (told(seen), seen.stopped) == ([("EINVAL", "KVM_SET_USER_MEMORY_REGION", 0)], "error")
+        assert (told(seen), seen.stopped) == (
+            [("EINVAL", "KVM_SET_USER_MEMORY_REGION", 0)],
+            "error",
+        )
 
     def test_no_slot_at_all_is_not_predicted(self) -> None:
         assert execute(arm64("wfi", memslots=(), image=())).unpredicted
@@ -305,12 +378,18 @@ class TestPsci:
 
     def test_without_the_feature_nobody_answers(self) -> None:
         seen = execute(
-            arm64("mov w0, #8; movk w0, #0x8400, lsl #16; hvc #0; mov x2, #0x5000; str x0, [x2]", (mmio(),), features=())
+            arm64(
+                "mov w0, #8; movk w0, #0x8400, lsl #16; hvc #0; mov x2, #0x5000; str x0, [x2]",
+                (mmio(),),
+                features=(),
+            )
         )
         assert seen.events[0].fields["data"] == 2**64 - 1
 
     def test_what_depends_on_the_host(self) -> None:
-        assert execute(arm64("mov w0, #1; movk w0, #0x8000, lsl #16; mov w1, #0x8000; hvc #0")).unpredicted
+        assert execute(
+            arm64("mov w0, #1; movk w0, #0x8000, lsl #16; mov w1, #0x8000; hvc #0")
+        ).unpredicted
 
 
 class TestWaiting:
@@ -328,7 +407,9 @@ class TestWaiting:
         assert (seen.stopped, seen.events[0].kind) == ("timeout", "timeout")
         assert time.monotonic() - start > 0.05
 
-    @pytest.mark.parametrize("code", ["mov w0, #0x1234; hvc #0; b #0", "adr x1, #0; br x1", "adr x1, #4; nop; br x1"])
+    @pytest.mark.parametrize(
+        "code", ["mov w0, #0x1234; hvc #0; b #0", "adr x1, #0; br x1", "adr x1, #4; nop; br x1"]
+    )
     def test_loops_of_every_kind_end(self, code: str) -> None:
         assert execute(arm64(code, timeout=0.1)).stopped == "timeout"
 
@@ -349,7 +430,9 @@ class TestWaiting:
         assert (seen.stopped, [e.times for e in seen.events]) == ("exits", [500])
 
     def test_a_powered_off_vcpu(self) -> None:
-        assert told(execute(arm64("nop", features=("power_off", "psci_0_2")))) == [("timeout", 1.0, 0)]
+        assert told(execute(arm64("nop", features=("power_off", "psci_0_2")))) == [
+            ("timeout", 1.0, 0)
+        ]
 
 
 class TestUnpredicted:
@@ -376,7 +459,12 @@ class TestUnpredicted:
         seen = execute(arm64("mov x2, #0x5000; str xzr, [x2]; mrs x0, midr_el1"))
         assert len(seen.events) == 1
         assert "identification register" in (seen.unpredicted or "")
-        assert execute(arm64("mov x2, #0x5000; str xzr, [x2]; mrs x0, midr_el1", (mmio(),))).unpredicted is None
+        assert (
+            execute(
+                arm64("mov x2, #0x5000; str xzr, [x2]; mrs x0, midr_el1", (mmio(),))
+            ).unpredicted
+            is None
+        )
 
     def test_unknown_capabilities_and_features(self) -> None:
         assert execute(arm64("wfi", enable=(Capability("KVM_CAP_ARM_MTE", 205),))).unpredicted
@@ -400,10 +488,14 @@ def test_the_vcpu_number_that_kvm_gives() -> None:
 
 def test_stack_pointers_and_views() -> None:
     machine = arm64(
-        "mov x3, sp; wfi", regs={"sp_el1": 0x800, "sp_el0": 0x400, "w1": 5, "lr": 6}, observe_regs=("w30", "q0", "cpacr_el1")
+        "mov x3, sp; wfi",
+        regs={"sp_el1": 0x800, "sp_el0": 0x400, "w1": 5, "lr": 6},
+        observe_regs=("w30", "q0", "cpacr_el1"),
     )
     seen = execute(machine)
-    assert [seen.regs[n] for n in ("x3", "sp_el0", "sp_el1", "x1", "x30", "w30", "q0", "cpacr_el1")] == [
+    assert [
+        seen.regs[n] for n in ("x3", "sp_el0", "sp_el1", "x1", "x30", "w30", "q0", "cpacr_el1")
+    ] == [
         0x800,
         0x400,
         0x800,
@@ -417,7 +509,12 @@ def test_stack_pointers_and_views() -> None:
 
 
 def test_no_state_leaks_from_run_to_run() -> None:
-    first = execute(arm64("mov x9, #9; mov w1, #7; mov x2, #0x800; str w1, [x2]; wfi", observe_memory=((0x800, 4),)))
+    first = execute(
+        arm64(
+            "mov x9, #9; mov w1, #7; mov x2, #0x800; str w1, [x2]; wfi",
+            observe_memory=((0x800, 4),),
+        )
+    )
     second = execute(arm64("wfi", observe_memory=((0x800, 4),)))
     assert (first.memory[0x800], second.memory[0x800]) == (b"\7\0\0\0", bytes(4))
     assert second.regs["x9"] == second.regs["x1"] == 0
@@ -428,7 +525,9 @@ def test_no_state_leaks_from_run_to_run() -> None:
 def test_facts() -> None:
     known = facts("arm64")
     assert (known.kernel, known.flavour, known.page_size) == (None, None, 4096)
-    assert {"KVM_CAP_ARM_NISV_TO_USER", "KVM_CAP_READONLY_MEM", "KVM_CAP_ARM_PSCI_0_2"} <= set(known.capabilities)
+    assert {"KVM_CAP_ARM_NISV_TO_USER", "KVM_CAP_READONLY_MEM", "KVM_CAP_ARM_PSCI_0_2"} <= set(
+        known.capabilities
+    )
 
 
 def test_image_beyond_one_page_and_device_bytes() -> None:

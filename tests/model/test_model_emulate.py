@@ -1,4 +1,6 @@
-"""`undecoded: emulate` on the model: what is recorded, what stops a run, what the host puts right."""
+"""`undecoded: emulate` on the model: what is recorded, what stops a run, what the host puts
+right.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +17,26 @@ from kvmscen.sent.observation import Observation
 OFF = "mov w0, #0x84000000; add w0, w0, #8; hvc #0"
 
 
-def run(code: str, script: tuple[Step, ...] | None = None, kernel: str | None = None, **more: Any) -> Observation:
+def run(
+    code: str, script: tuple[Step, ...] | None = None, kernel: str | None = None, **more: Any
+) -> Observation:
     more.setdefault("undecoded", "emulate")
     return execute(arm64("mov x10, #0x5000;" + code, script, enable=NISV, **more), kernel)
 
 
 def parts(seen: Observation) -> list[list[tuple[int, int, bool, int]]]:
     events = [event for event in seen.events if event.name == "arm_nisv"]
-    return [[(a["phys_addr"], a["len"], a["is_write"], a["data"]) for a in event.fields["accesses"]] for event in events]
+    return [
+        [(a["phys_addr"], a["len"], a["is_write"], a["data"]) for a in event.fields["accesses"]]
+        for event in events
+    ]
 
 
 def test_an_access_is_recorded_with_its_parts_and_the_guest_goes_on() -> None:
-    seen = run("mov x11, #7; str x11, [x10, #8]!; ldp w12, w13, [x10], #-8; " + OFF, observe_memory=((0x5000, 16),))
+    seen = run(
+        "mov x11, #7; str x11, [x10, #8]!; ldp w12, w13, [x10], #-8; " + OFF,
+        observe_memory=((0x5000, 16),),
+    )
     assert parts(seen) == [[(0x5008, 8, True, 7)], [(0x5008, 4, False, 7), (0x500C, 4, False, 0)]]
     assert all(event.fields["emulated"] for event in seen.events[:2])
     assert [seen.regs[f"x{n}"] for n in (10, 12, 13)] == [0x5000, 7, 0]
@@ -35,7 +45,10 @@ def test_an_access_is_recorded_with_its_parts_and_the_guest_goes_on() -> None:
 
 
 def test_what_a_step_sees_is_from_before_the_access() -> None:
-    script = (Step("arm_nisv", observe_regs=("x10", "pc"), observe_memory=((0x5000, 8),)), Step("system_event"))
+    script = (
+        Step("arm_nisv", observe_regs=("x10", "pc"), observe_memory=((0x5000, 8),)),
+        Step("system_event"),
+    )
     seen = run("str xzr, [x10], #8; " + OFF, script, observe_memory=((0x5000, 8),))
     assert seen.events[0].regs == {"x10": 0x5000, "pc": 4}
     assert seen.events[0].memory == {0x5000: bytes(range(1, 9))}
@@ -46,7 +59,11 @@ def test_the_last_steps_access_is_done_and_the_one_at_the_limit_is_not() -> None
     code = "str xzr, [x10], #8; str xzr, [x10], #8"
     assert run(code, (Step("arm_nisv"),)).regs["x10"] == 0x5008
     seen = run(code, exits=1)
-    assert (seen.stopped, seen.regs["x10"], seen.events[0].fields["emulated"]) == ("exits", 0x5000, True)
+    assert (seen.stopped, seen.regs["x10"], seen.events[0].fields["emulated"]) == (
+        "exits",
+        0x5000,
+        True,
+    )
 
 
 def test_a_part_in_a_slot_is_done_there_and_a_read_only_one_drops_writes() -> None:
@@ -70,7 +87,9 @@ def test_a_part_in_a_slot_is_done_there_and_a_read_only_one_drops_writes() -> No
         (0xF8408D4A, "ENOSYS", "CONSTRAINED UNPREDICTABLE"),  # ldr x10, [x10, #8]!
     ],
 )
-def test_what_cannot_be_carried_out_ends_the_run_with_the_reason(word: int, errno: str, why: str) -> None:
+def test_what_cannot_be_carried_out_ends_the_run_with_the_reason(
+    word: int, errno: str, why: str
+) -> None:
     script = (Step("arm_nisv", then=(Action("set_regs", {"pc": 8}), Action("emulate", {}))),)
     code = assemble("arm64", "mov x10, #0x5000; str xzr, [x10], #8") + word.to_bytes(4, "little")
     seen = execute(arm64(code, script, enable=NISV))
@@ -81,8 +100,15 @@ def test_what_cannot_be_carried_out_ends_the_run_with_the_reason(word: int, errn
 
 
 def test_emulating_an_instruction_that_accesses_something_else() -> None:
-    code = assemble("arm64", "mov x10, #0x5000; mov x11, #0x7000; str xzr, [x10], #8; ldp x1, x2, [x11]")
-    script = (Step("arm_nisv", then=(Action("set_regs", {"pc": 12}), Action("emulate", {}, errno="EFAULT"))), Step("arm_nisv"))
+    code = assemble(
+        "arm64", "mov x10, #0x5000; mov x11, #0x7000; str xzr, [x10], #8; ldp x1, x2, [x11]"
+    )
+    script = (
+        Step(
+            "arm_nisv", then=(Action("set_regs", {"pc": 12}), Action("emulate", {}, errno="EFAULT"))
+        ),
+        Step("arm_nisv"),
+    )
     seen = execute(arm64(code, script, enable=NISV))
     assert "0x7000" in seen.events[1].fields["reason"]
     assert [event.name for event in seen.events] == ["arm_nisv", "EFAULT", "arm_nisv"]
@@ -90,7 +116,8 @@ def test_emulating_an_instruction_that_accesses_something_else() -> None:
 
 def test_exclusives_have_one_monitor_in_slots_and_outside() -> None:
     code = (
-        "mov x11, #0x800; ldxr x1, [x11]; ldxr x2, [x10]; stxr w3, x10, [x11]; ldxr x4, [x11]; stxr w5, x10, [x11];"
+        "mov x11, #0x800; ldxr x1, [x11]; ldxr x2, [x10]; stxr w3, x10, [x11]; ldxr x4, [x11]; "
+        "stxr w5, x10, [x11];"
         "ldxrb w6, [x10]; stxrb w7, w10, [x10]; " + OFF
     )
     seen = run(code, observe_memory=((0x800, 8), (0x5000, 2)))
@@ -101,10 +128,17 @@ def test_exclusives_have_one_monitor_in_slots_and_outside() -> None:
 
 
 def test_signs_are_put_right_where_the_kernel_loses_them() -> None:
-    code = "mov w11, #-128; strb w11, [x10]; ldrsb x12, [x10]; ldrsb w13, [x10]; ldrsb xzr, [x10];" + OFF
+    code = (
+        "mov w11, #-128; strb w11, [x10]; ldrsb x12, [x10]; ldrsb w13, [x10]; ldrsb xzr, [x10];"
+        + OFF
+    )
     old, new, none = (run(code, kernel=kernel) for kernel in ("6.1", "7.2", None))
     for seen in (old, new, none):
-        assert (seen.unpredicted, seen.regs["x12"], seen.regs["x13"]) == (None, (1 << 64) - 128, 0xFFFFFF80)
+        assert (seen.unpredicted, seen.regs["x12"], seen.regs["x13"]) == (
+            None,
+            (1 << 64) - 128,
+            0xFFFFFF80,
+        )
     assert new.notes == none.notes == ()
     assert "(2 replies)" in old.notes[0]
     assert [event.fields.get("corrected", False) for event in old.events[:3]] == [False, True, True]
@@ -113,7 +147,11 @@ def test_signs_are_put_right_where_the_kernel_loses_them() -> None:
 
 def test_esr_iss_is_left_out_where_it_cannot_be_known() -> None:
     slots = (Memslot(0, 0, 0x1000), Memslot(1, 0x40000000, 0x1000))
-    seen = run("mov x10, #0x40000000; str xzr, [x10, #8]; add x10, x10, #0x2000; str xzr, [x10], #8;" + OFF, memslots=slots)
+    seen = run(
+        "mov x10, #0x40000000; str xzr, [x10, #8]; add x10, x10, #0x2000; str xzr, [x10], #8;"
+        + OFF,
+        memslots=slots,
+    )
     assert seen.unpredicted is None
     assert "esr_iss" not in seen.events[0].fields
 
@@ -121,11 +159,26 @@ def test_esr_iss_is_left_out_where_it_cannot_be_known() -> None:
 def test_dc_zva_stops_the_guest_where_it_stands() -> None:
     # Unicorn goes on for a while behind its abort.
     word = (0xD50B742A).to_bytes(4, "little")  # dc zva, x10
-    mmu = {"sctlr_el1": 0xC5107D, "mair_el1": 0xFF04, "tcr_el1": 0x280803519, "ttbr0_el1": 0x6000, "ttbr1_el1": 0x6000}
-    code = assemble("arm64", "mov x10, #0x5000") + word + assemble("arm64", "add x11, x11, #1; mov x12, #0x800; " + OFF)
+    mmu = {
+        "sctlr_el1": 0xC5107D,
+        "mair_el1": 0xFF04,
+        "tcr_el1": 0x280803519,
+        "ttbr0_el1": 0x6000,
+        "ttbr1_el1": 0x6000,
+    }
+    code = (
+        assemble("arm64", "mov x10, #0x5000")
+        + word
+        + assemble("arm64", "add x11, x11, #1; mov x12, #0x800; " + OFF)
+    )
     table = (0x705 | 1 << 10).to_bytes(8, "little")  # one block of 1 GiB, Normal memory
     slots = (Memslot(0, 0, 0x1000), Memslot(1, 0x6000, 0x1000))
-    more = {"memslots": slots, "regs": mmu, "observe_memory": ((0x5000, 72),), "undecoded": "emulate"}
+    more = {
+        "memslots": slots,
+        "regs": mmu,
+        "observe_memory": ((0x5000, 72),),
+        "undecoded": "emulate",
+    }
     machine = arm64(code, enable=NISV, **more)
     machine = machine._replace(image=(machine.image[0], Bytes.at(0x6000, table)))
     seen = execute(machine)

@@ -1,4 +1,6 @@
-"""x86: two NaNs that meet in SSE arithmetic: which is taken is the first one's, and Unicorn takes the larger one's."""
+"""x86: two NaNs that meet in SSE arithmetic: which is taken is the first one's, and Unicorn takes
+the larger one's.
+"""
 
 from __future__ import annotations
 
@@ -39,9 +41,17 @@ def lanes(*values: int, size: int) -> int:
 )
 def test_where_two_meet(name: str, first: int, second: int, wanted: bool) -> None:
     values = {"xmm1": first, "xmm2": second}
-    assert two_nans(name, "xmm1, xmm2", lambda names: {one: values[one] for one in names}, lambda size: 0) is wanted
+    assert (
+        two_nans(
+            name, "xmm1, xmm2", lambda names: {one: values[one] for one in names}, lambda size: 0
+        )
+        is wanted
+    )
     text = "xmm1, xmmword ptr [rdi + 8]"
-    assert two_nans(name, text, lambda names: {one: values[one] for one in names}, lambda size: second) is wanted
+    assert (
+        two_nans(name, text, lambda names: {one: values[one] for one in names}, lambda size: second)
+        is wanted
+    )
 
 
 SCENARIO = f"""
@@ -102,10 +112,23 @@ cases:
 def outcome(tmp_path: Path, on: str) -> dict[str, tuple[str, str | None]]:
     path, report = tmp_path / "nans.yaml", tmp_path / "report.json"
     path.write_text(SCENARIO)
-    argv = [sys.executable, "-m", "kvmscen", "run", str(path), "--on", on, "--report", f"json={report}"]
+    argv = [
+        sys.executable,
+        "-m",
+        "kvmscen",
+        "run",
+        str(path),
+        "--on",
+        on,
+        "--report",
+        f"json={report}",
+    ]
     done = subprocess.run(argv, capture_output=True, text=True, env=dict(os.environ), check=False)
     assert report.exists(), done.stderr
-    return {one["case"]: (one["status"], one["reason"]) for one in json.loads(report.read_text())["results"]}
+    return {
+        one["case"]: (one["status"], one["reason"])
+        for one in json.loads(report.read_text())["results"]
+    }
 
 
 def test_the_model_refuses(tmp_path: Path) -> None:

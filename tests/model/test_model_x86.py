@@ -1,4 +1,6 @@
-"""x86 guests on the model; with a /dev/kvm each is also run there, and both must tell the same story."""
+"""x86 guests on the model; with a /dev/kvm each is also run there, and both must tell the same
+story.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,10 @@ from kvmscen.sent.kvm.fds import Kvm
 from kvmscen.sent.machine import Action, Machine, Memslot, Step
 from kvmscen.sent.observation import Observation
 
-START = "mov rbx, 0x5000; mov rsi, rbx; mov rdi, 0x5100; mov ecx, 3; mov eax, 0x77; mov rsp, 0x1800; movups xmm0, [rip]; "
+START = (
+    "mov rbx, 0x5000; mov rsi, rbx; mov rdi, 0x5100; mov ecx, 3; mov eax, 0x77; mov rsp, "
+    "0x1800; movups xmm0, [rip]; "
+)
 WATCHED = ((0x1000, 0x1000), (0x5000, 0x200), (0x8000, 64))
 # Each leaves flags that are defined.
 MEMORY = (
@@ -30,7 +35,13 @@ MEMORY = (
         "mov ax, [rbx+3]",
         "mov al, [rbx+1]",
     ),
-    *("movzx eax, byte ptr [rbx]", "movsx rax, word ptr [rbx+8]", "xchg [rbx], eax", "lock xadd [rbx], eax", "xadd [rbx], ax"),
+    *(
+        "movzx eax, byte ptr [rbx]",
+        "movsx rax, word ptr [rbx+8]",
+        "xchg [rbx], eax",
+        "lock xadd [rbx], eax",
+        "xadd [rbx], ax",
+    ),
     *(
         "lock cmpxchg [rbx], ecx",
         "cmpxchg [rbx], ecx",
@@ -38,13 +49,52 @@ MEMORY = (
         "lock cmpxchg8b [rbx]",
         "movnti [rbx], eax",
     ),
-    *("movups [rbx], xmm0", "movups xmm0, [rbx+8]", "movdqa xmm0, [rbx]", "movdqa [rbx+16], xmm0", "movntdq [rbx], xmm0"),
-    *("mov [rbx+0xffc], rax", "mov rax, [rbx+0xffc]", "mov [rbx+0xfff], ax", "rep movsq", "movsb", "rep stosb", "rep stosq"),
-    *("rep lodsb", "std; rep stosb", "mov rsp, 0x5800; push rax", "mov rsp, 0x5800; call 0x80", "mov rsp, 0x5800; pop rax"),
-    *("push qword ptr [rbx]", "pop qword ptr [rbx]", "bts dword ptr [rbx], 3", "bt dword ptr [rbx], 3", "btc [rbx], eax"),
-    *("fld dword ptr [rbx]", "fnstcw [rbx]", "movd xmm0, [rbx]", "movq xmm0, [rbx]", "movss xmm0, [rbx]", "movq mm0, [rbx]"),
+    *(
+        "movups [rbx], xmm0",
+        "movups xmm0, [rbx+8]",
+        "movdqa xmm0, [rbx]",
+        "movdqa [rbx+16], xmm0",
+        "movntdq [rbx], xmm0",
+    ),
+    *(
+        "mov [rbx+0xffc], rax",
+        "mov rax, [rbx+0xffc]",
+        "mov [rbx+0xfff], ax",
+        "rep movsq",
+        "movsb",
+        "rep stosb",
+        "rep stosq",
+    ),
+    *(
+        "rep lodsb",
+        "std; rep stosb",
+        "mov rsp, 0x5800; push rax",
+        "mov rsp, 0x5800; call 0x80",
+        "mov rsp, 0x5800; pop rax",
+    ),
+    *(
+        "push qword ptr [rbx]",
+        "pop qword ptr [rbx]",
+        "bts dword ptr [rbx], 3",
+        "bt dword ptr [rbx], 3",
+        "btc [rbx], eax",
+    ),
+    *(
+        "fld dword ptr [rbx]",
+        "fnstcw [rbx]",
+        "movd xmm0, [rbx]",
+        "movq xmm0, [rbx]",
+        "movss xmm0, [rbx]",
+        "movq mm0, [rbx]",
+    ),
     *("popcnt eax, [rbx]", "addps xmm0, [rbx]", "crc32 eax, byte ptr [rbx]", "lddqu xmm0, [rbx]"),
-    *("inc byte ptr [rbx]", "neg dword ptr [rbx]", "cmp [rbx], eax", "test [rbx], eax", "adc [rbx], eax"),
+    *(
+        "inc byte ptr [rbx]",
+        "neg dword ptr [rbx]",
+        "cmp [rbx], eax",
+        "test [rbx], eax",
+        "adc [rbx], eax",
+    ),
     *(
         "cmovc eax, [rbx]",
         "scasb",
@@ -56,7 +106,13 @@ MEMORY = (
         "enter 16, 0",
     ),
     *("mov rdi, 0x1000; rep movsb", "mov rsi, 0x1000; rep movsb", "mov rsi, 0x1000; repe cmpsb"),
-    *("mov rbp, 0x5800; leave", "mov rsp, 0x5800; ret", "mov rsp, 0x5800; pushfq", "mov rdi, 0x8000; stosd", "mov eax, [0x8000]"),
+    *(
+        "mov rbp, 0x5800; leave",
+        "mov rsp, 0x5800; ret",
+        "mov rsp, 0x5800; pushfq",
+        "mov rdi, 0x8000; stosd",
+        "mov eax, [0x8000]",
+    ),
     *(
         "mov [0x8004], rax; mov rax, [0x8004]",
         "lock inc dword ptr [0x8000]",
@@ -70,16 +126,40 @@ MEMORY = (
         "mov word ptr [rbx], 0x1234",
         "mov qword ptr [rbx], -1",
     ),
-    *("and dword ptr [rbx], 0xf", "mov rsi, rbx; mov rdi, 0x8000; movsw", "movaps xmm0, [rbx+8]", "prefetcht0 [rbx]"),
+    *(
+        "and dword ptr [rbx], 0xf",
+        "mov rsi, rbx; mov rdi, 0x8000; movsw",
+        "movaps xmm0, [rbx+8]",
+        "prefetcht0 [rbx]",
+    ),
     *("mov eax, [rbx]; mov ecx, [rbx+4]", "mov byte ptr [ebx], 1"),
 )
 PORTS = (
-    *("mov dx, 0x10; out dx, al", "out 0x20, eax", "in al, 0x20", "in eax, 0x30", "mov eax, -1; in ax, 0x30"),
-    *("mov dx, 5; mov rsi, 0x8000; rep outsb", "mov dx, 5; mov rsi, 0x8000; outsd", "mov dx, 5; mov rdi, 0x1000; rep insb"),
-    *("mov dx, 5; mov rdi, 0x1000; insw", "mov ecx, 0; rep insb", "out 0x20, al; inc eax; out 0x21, al"),
+    *(
+        "mov dx, 0x10; out dx, al",
+        "out 0x20, eax",
+        "in al, 0x20",
+        "in eax, 0x30",
+        "mov eax, -1; in ax, 0x30",
+    ),
+    *(
+        "mov dx, 5; mov rsi, 0x8000; rep outsb",
+        "mov dx, 5; mov rsi, 0x8000; outsd",
+        "mov dx, 5; mov rdi, 0x1000; rep insb",
+    ),
+    *(
+        "mov dx, 5; mov rdi, 0x1000; insw",
+        "mov ecx, 0; rep insb",
+        "out 0x20, al; inc eax; out 0x21, al",
+    ),
 )
 LONG = (
-    *("ud2", "xor ecx, ecx; div ecx", "mov rax, 0x500000000; mov [rax], eax", "mov rax, 0x800000000000; mov [rax], eax"),
+    *(
+        "ud2",
+        "xor ecx, ecx; div ecx",
+        "mov rax, 0x500000000; mov [rax], eax",
+        "mov rax, 0x800000000000; mov [rax], eax",
+    ),
     *(
         "mov rax, 0x7000; jmp rax",
         "mov rax, 0x500000000; jmp rax",
@@ -88,22 +168,53 @@ LONG = (
         "hlt",
         "cli; sti; hlt",
     ),
-    *("mov eax, 0x10; mov ds, eax; hlt", "mov eax, 0x33; mov ds, eax; hlt", "pushfq", "mov rsp, 0x1000; pushfq; pop rax; hlt"),
+    *(
+        "mov eax, 0x10; mov ds, eax; hlt",
+        "mov eax, 0x33; mov ds, eax; hlt",
+        "pushfq",
+        "mov rsp, 0x1000; pushfq; pop rax; hlt",
+    ),
     *(
         "mov eax, [0x5000]; ud2",
         "mov [0x5000], eax; mov rax, 0x500000000; mov [rax], eax",
         "mov [0x5000], eax; xor ecx, ecx; div ecx",
     ),
-    *("mov rax, 0x100; jmp rax", "nop", "mov byte ptr [rip+1], 5; mov al, 1; hlt", "a: mov [0x5000], al; inc al; jmp a"),
+    *(
+        "mov rax, 0x100; jmp rax",
+        "nop",
+        "mov byte ptr [rip+1], 5; mov al, 1; hlt",
+        "a: mov [0x5000], al; inc al; jmp a",
+    ),
 )
 PROTECTED = (
-    *("mov ebx, 0x5000; mov [ebx], eax; mov eax, [ebx]; mov [ebx], al; hlt", "mov eax, 0x10; mov ds, eax; mov es, eax; hlt"),
-    *("mov esp, 0x5100; push eax; pop ecx; hlt", "ud2", "mov edi, 0x5000; mov ecx, 3; rep stosd; hlt", "mov eax, cr0; hlt"),
-    *("mov dx, 4; mov ecx, 3; mov esi, 0x8000; rep outsd; hlt", "mov [0x90000000], eax; hlt", "mov eax, 0x33; mov ds, eax"),
+    *(
+        "mov ebx, 0x5000; mov [ebx], eax; mov eax, [ebx]; mov [ebx], al; hlt",
+        "mov eax, 0x10; mov ds, eax; mov es, eax; hlt",
+    ),
+    *(
+        "mov esp, 0x5100; push eax; pop ecx; hlt",
+        "ud2",
+        "mov edi, 0x5000; mov ecx, 3; rep stosd; hlt",
+        "mov eax, cr0; hlt",
+    ),
+    *(
+        "mov dx, 4; mov ecx, 3; mov esi, 0x8000; rep outsd; hlt",
+        "mov [0x90000000], eax; hlt",
+        "mov eax, 0x33; mov ds, eax",
+    ),
 )
 REAL = (
-    *("mov bx, 0x5000; mov [bx], ax; mov eax, [bx]; hlt", "mov bx, 0x500; mov ds, bx; mov [4], eax; hlt", "out 0x10, al; hlt"),
-    *("mov si, 0x100; mov cx, 3; rep outsb; hlt", "mov di, 0x1000; mov cx, 3; rep insb; hlt", "push ax; hlt", "hlt"),
+    *(
+        "mov bx, 0x5000; mov [bx], ax; mov eax, [bx]; hlt",
+        "mov bx, 0x500; mov ds, bx; mov [4], eax; hlt",
+        "out 0x10, al; hlt",
+    ),
+    *(
+        "mov si, 0x100; mov cx, 3; rep outsb; hlt",
+        "mov di, 0x1000; mov cx, 3; rep insb; hlt",
+        "push ax; hlt",
+        "hlt",
+    ),
     *("mov sp, 0x5100; push ax; hlt", "mov di, 0x5000; mov cx, 3; rep stosw; hlt", "nop"),
 )
 GUESTS = [
@@ -115,7 +226,9 @@ GUESTS = [
 
 
 def story(seen: Observation) -> list[dict[str, Any]]:
-    """Events, without what is a property of KVM's flavour: the pc at OUT and after a triple fault, internal_error's data."""
+    """Events, without what is a property of KVM's flavour: the pc at OUT and after a triple fault,
+    internal_error's data.
+    """
     out = []
     for event in seen.events:
         data = json_report.told(event)
@@ -142,7 +255,9 @@ def test_kvm_tells_the_same_story(mode: str, text: str) -> None:
     real = kvm()
     if real is None:
         pytest.skip("no usable /dev/kvm")
-    machine = x86(text, mode, observe_memory=WATCHED, observe_regs=("xmm0",) if mode == "long" else ())
+    machine = x86(
+        text, mode, observe_memory=WATCHED, observe_regs=("xmm0",) if mode == "long" else ()
+    )
     wanted = real.execute(machine)
     if wanted.events[-1].name == "shutdown":
         # What the registers are then depends on KVM's flavour.
@@ -160,7 +275,10 @@ def told(seen: Observation) -> list[tuple[object, ...]]:
 
 def test_stores_and_loads_of_each_width() -> None:
     seen = execute(
-        x86("mov rbx, 0x5000; mov eax, 0x11223344; mov [rbx], rax; mov [rbx+8], ax; mov [rbx+9], al; mov ecx, [rbx]; hlt")
+        x86(
+            "mov rbx, 0x5000; mov eax, 0x11223344; mov [rbx], rax; mov [rbx+8], ax; mov [rbx+9], "
+            "al; mov ecx, [rbx]; hlt"
+        )
     )
     assert told(seen) == [
         ("mmio", 0x5000, True, 8, 0x11223344, 15),
@@ -196,47 +314,87 @@ def test_read_then_write_with_the_reply() -> None:
 def test_actions_wait_until_the_instruction_is_complete() -> None:
     act = (Action("set_regs", {"rax": 0x55}),)
     script = (mmio(0x5000, False, act, reply={"data": 9}), mmio(0x5000, True), mmio(0x5008, True))
-    seen = execute(x86("mov eax, 5; mov rbx, 0x5000; xchg [rbx], eax; mov [rbx+8], eax; hlt", script=script))
+    seen = execute(
+        x86("mov eax, 5; mov rbx, 0x5000; xchg [rbx], eax; mov [rbx+8], eax; hlt", script=script)
+    )
     assert [e.fields.get("data") for e in seen.events] == [None, 5, 0x55]
 
 
 def test_the_limit_of_exits_cuts_an_instruction() -> None:
     seen = execute(x86("mov eax, 5; mov rbx, 0x5000; xchg [rbx], eax; hlt", exits=1))
-    assert (seen.stopped, len(seen.events), seen.regs["rax"], seen.regs["rip"]) == ("exits", 1, 5, 12)
+    assert (seen.stopped, len(seen.events), seen.regs["rax"], seen.regs["rip"]) == (
+        "exits",
+        1,
+        5,
+        12,
+    )
 
 
 def test_ports() -> None:
-    script = (Step("io", {"port": 0x20, "direction": 0}, reply={"data": 0xAB}), Step("io", observe_regs=("al",)), Step("hlt"))
+    script = (
+        Step("io", {"port": 0x20, "direction": 0}, reply={"data": 0xAB}),
+        Step("io", observe_regs=("al",)),
+        Step("hlt"),
+    )
     seen = execute(x86("in al, 0x20; mov dx, 0x1234; out dx, al; hlt", script=script))
     assert seen.events[0].fields == {"direction": 0, "size": 1, "port": 0x20, "count": 1}
-    assert seen.events[1].fields == {"direction": 1, "size": 1, "port": 0x1234, "count": 1, "data": 0xAB}
+    assert seen.events[1].fields == {
+        "direction": 1,
+        "size": 1,
+        "port": 0x1234,
+        "count": 1,
+        "data": 0xAB,
+    }
     assert [e.pc for e in seen.events] == [0, 6, 8]
     assert seen.events[1].regs == {"al": 0xAB}
 
 
 def test_rep_ins_is_one_exit_and_rep_outs_one_an_element() -> None:
     script = (Step("io", reply={"data": [1, 2, 3]}), Step("hlt"))
-    seen = execute(x86("mov dx, 5; mov edi, 0x1000; mov ecx, 3; rep insw; hlt", script=script, observe_memory=((0x1000, 6),)))
+    seen = execute(
+        x86(
+            "mov dx, 5; mov edi, 0x1000; mov ecx, 3; rep insw; hlt",
+            script=script,
+            observe_memory=((0x1000, 6),),
+        )
+    )
     assert (seen.events[0].fields["count"], seen.memory[0x1000]) == (3, bytes((1, 0, 2, 0, 3, 0)))
     seen = execute(x86("mov dx, 5; mov esi, 0x8000; mov ecx, 3; rep outsb; hlt"))
     assert [e.fields.get("data") for e in seen.events] == [*READONLY[:3], None]
 
 
 def test_a_read_only_slot() -> None:
-    seen = execute(x86("mov eax, [0x8000]; mov [0x8004], eax; lock inc dword ptr [0x8000]; hlt", observe_memory=((0x8000, 8),)))
+    seen = execute(
+        x86(
+            "mov eax, [0x8000]; mov [0x8004], eax; lock inc dword ptr [0x8000]; hlt",
+            observe_memory=((0x8000, 8),),
+        )
+    )
     value = int.from_bytes(READONLY[:4], "little")
-    assert [(e.fields["phys_addr"], e.fields["data"]) for e in seen.events[:-1]] == [(0x8004, value), (0x8000, value + 1)]
+    assert [(e.fields["phys_addr"], e.fields["data"]) for e in seen.events[:-1]] == [
+        (0x8004, value),
+        (0x8000, value + 1),
+    ]
     assert seen.memory[0x8000] == READONLY[:8]
 
 
-@pytest.mark.parametrize("code", ["ud2", "int3", "xor ecx, ecx; div ecx", "mov rax, 0x500000000; mov [rax], al", "push rax"])
+@pytest.mark.parametrize(
+    "code",
+    ["ud2", "int3", "xor ecx, ecx; div ecx", "mov rax, 0x500000000; mov [rax], al", "push rax"],
+)
 def test_an_exception_is_a_triple_fault(code: str) -> None:
     seen = execute(x86(code))
     assert ([e.name for e in seen.events], seen.stopped) == (["shutdown"], "expected")
 
 
 @pytest.mark.parametrize(
-    "code", ["addps xmm0, [0x5000]", "fld dword ptr [0x5000]", "movd xmm0, [0x5000]", "mov eax, 0x7000; jmp rax"]
+    "code",
+    [
+        "addps xmm0, [0x5000]",
+        "fld dword ptr [0x5000]",
+        "movd xmm0, [0x5000]",
+        "mov eax, 0x7000; jmp rax",
+    ],
 )
 def test_what_kvm_does_not_emulate(code: str) -> None:
     seen = execute(x86(code))
@@ -246,9 +404,25 @@ def test_what_kvm_does_not_emulate(code: str) -> None:
 @pytest.mark.parametrize(
     ("code", "mode"),
     [
-        *(("rdtsc", "long"), ("cpuid", "long"), ("mov ecx, 0x10; rdmsr", "long"), ("mov cr3, rax", "long"), ("vmcall", "long")),
-        *(("ud2", "real"), ("int 0x10", "real"), ("mov bx, 0xffff; mov [bx], ax", "real"), ("pusha", "protected")),
-        *(("movbe [0x5000], eax", "long"), ("syscall", "long"), ("movups [0x5ff4], xmm0", "long"), ("mov cr0, eax", "protected")),
+        *(
+            ("rdtsc", "long"),
+            ("cpuid", "long"),
+            ("mov ecx, 0x10; rdmsr", "long"),
+            ("mov cr3, rax", "long"),
+            ("vmcall", "long"),
+        ),
+        *(
+            ("ud2", "real"),
+            ("int 0x10", "real"),
+            ("mov bx, 0xffff; mov [bx], ax", "real"),
+            ("pusha", "protected"),
+        ),
+        *(
+            ("movbe [0x5000], eax", "long"),
+            ("syscall", "long"),
+            ("movups [0x5ff4], xmm0", "long"),
+            ("mov cr0, eax", "protected"),
+        ),
     ],
 )
 def test_it_says_why_it_does_not_predict(code: str, mode: str) -> None:
@@ -271,14 +445,19 @@ def test_loops() -> None:
 
 
 def test_known_msrs_keep_what_is_written() -> None:
-    seen = execute(x86("mov ecx, 0xc0000102; mov eax, 7; xor edx, edx; wrmsr; xor eax, eax; rdmsr; hlt"))
+    seen = execute(
+        x86("mov ecx, 0xc0000102; mov eax, 7; xor edx, edx; wrmsr; xor eax, eax; rdmsr; hlt")
+    )
     assert (seen.unpredicted, seen.regs["rax"]) == (None, 7)
 
 
 def test_a_slot_moves_under_the_guest() -> None:
     move = Action("set_memslot", {"slot": 1, "gpa": 0x5000, "size": 0x1000, "flags": 2})
     seen = execute(
-        x86("mov [0x5000], eax; mov eax, [0x5000]; mov ecx, [0x8000]; hlt", script=(mmio(then=(move,)), mmio(), Step("hlt")))
+        x86(
+            "mov [0x5000], eax; mov eax, [0x5000]; mov ecx, [0x8000]; hlt",
+            script=(mmio(then=(move,)), mmio(), Step("hlt")),
+        )
     )
     assert [e.fields.get("phys_addr") for e in seen.events] == [0x5000, 0x8000, None]
     assert seen.regs["rax"] == int.from_bytes(READONLY[:4], "little")

@@ -10,7 +10,8 @@ FILE = "scenarios/arm64-post-index.yaml"
 STARTED = 1795422600.25
 MACHINE = "sha256:" + "0123456789abcdef" * 4
 HINT = (
-    "the access has no valid syndrome (ESR_EL2.ISV = 0), so KVM cannot decode it and KVM_RUN fails; "
+    "the access has no valid syndrome (ESR_EL2.ISV = 0), so KVM cannot decode it and KVM_RUN "
+    "fails; "
     "with KVM_CAP_ARM_NISV_TO_USER it is an arm_nisv exit"
 )
 SOURCES = ("15: str  xzr, [x2]", "16: str  xzr, [x2, #8]", "17: str  xzr, [x2], #8")
@@ -28,7 +29,9 @@ ENOSYS = "error: {ioctl: KVM_RUN, errno: ENOSYS}"
 
 
 def store(address: int, pc: int) -> Event:
-    return Event(0, "exit", "mmio", {"phys_addr": address, "is_write": True, "len": 8, "data": 0}, pc)
+    return Event(
+        0, "exit", "mmio", {"phys_addr": address, "is_write": True, "len": 8, "data": 0}, pc
+    )
 
 
 def same(line: int, text: str, source: str = "") -> StoryRow:
@@ -49,11 +52,19 @@ def post_index(**changes: object) -> Result:
         "predicted": True,
         "status": "PASS",
         "elapsed": 0.0041,
-        "rows": (same(24, mmio(0x5000), SOURCES[0]), same(25, mmio(0x5008), SOURCES[1]), same(26, ENOSYS, SOURCES[2])),
+        "rows": (
+            same(24, mmio(0x5000), SOURCES[0]),
+            same(25, mmio(0x5008), SOURCES[1]),
+            same(26, ENOSYS, SOURCES[2]),
+        ),
         "machine": MACHINE,
         "observation": Observation(
             "error",
-            (store(0x5000, 4), store(0x5008, 8), Event(0, "error", "ENOSYS", {"ioctl": "KVM_RUN"}, 12)),
+            (
+                store(0x5000, 4),
+                store(0x5008, 8),
+                Event(0, "error", "ENOSYS", {"ioctl": "KVM_RUN"}, 12),
+            ),
             {"x2": 0x5000, "pc": 12},
             {0x5000: bytes(16)},
             0.0009,
@@ -98,7 +109,13 @@ def x86(case: str = "default", status: str = "PASS", **changes: object) -> Resul
         "observation": Observation(
             "expected",
             (
-                Event(0, "exit", "io", {"direction": 1, "size": 1, "port": 0x3F8, "count": 1, "data": 0x41}, 0x1003),
+                Event(
+                    0,
+                    "exit",
+                    "io",
+                    {"direction": 1, "size": 1, "port": 0x3F8, "count": 1, "data": 0x41},
+                    0x1003,
+                ),
                 Event(0, "exit", "hlt", {}, 0x1004),
             ),
             {"rax": 0x41, "rip": 0x1004},
@@ -126,7 +143,14 @@ def data_and_regs() -> Result:
         ),
         rows=(
             same(33, io(0x41), "18: out %al, %dx"),
-            StoryRow("~", 0, "", "io: {direction: out, port: 0x80, size: 1, data: 0}", (), "19: out %al, $0x80"),
+            StoryRow(
+                "~",
+                0,
+                "",
+                "io: {direction: out, port: 0x80, size: 1, data: 0}",
+                (),
+                "19: out %al, $0x80",
+            ),
             StoryRow("!", 34, io(0x42), io(0x62), ("data", "regs.rbx"), "21: out %al, %dx"),
             StoryRow("-", 35, io(0x43), ""),
             same(36, "hlt: {}", "25: hlt"),
@@ -147,7 +171,11 @@ def repeated(differs: bool = True) -> Result:
 
 
 def skipped(**changes: object) -> Result:
-    values: dict[str, object] = {"reason": "the host lacks KVM_CAP_X86_USER_SPACE_MSR", "observation": None, "machine": None}
+    values: dict[str, object] = {
+        "reason": "the host lacks KVM_CAP_X86_USER_SPACE_MSR",
+        "observation": None,
+        "machine": None,
+    }
     return x86(**{"case": "msr", "status": "SKIP", "elapsed": 0.0, **values, **changes})  # type: ignore[arg-type]
 
 
@@ -155,14 +183,17 @@ def broken() -> Result:
     return x86(
         "crash",
         "ERROR",
-        reason="the agent ended by SIGSEGV\nlast lines of its console:\n\x1b[31mSegmentation fault\x1b[0m",
+        reason="the agent ended by SIGSEGV\nlast lines of its console:\n\x1b[31mSegmentation "
+        "fault\x1b[0m",
         observation=None,
         elapsed=0.25,
     )
 
 
 def xfailed() -> Result:
-    return post_index(case="sign-extend", status="XFAIL", line=40, reason="ldrsw was zero-extended before v7.2")
+    return post_index(
+        case="sign-extend", status="XFAIL", line=40, reason="ldrsw was zero-extended before v7.2"
+    )
 
 
 def xpassed() -> Result:
@@ -185,37 +216,70 @@ def timed_out() -> Result:
         mismatches=(Mismatch(1, 12, "hlt: {}", None),),
         rows=(StoryRow("-", 12, "hlt: {}", ""), StoryRow("+", 0, "", "timeout: 5", (), "9: jmp .")),
         observation=Observation(
-            "timeout", (Event(0, "timeout", "", {"timeout": 5.0}, 0x1000),), {"rip": 0x1000}, {}, 5.0, "no exit within 5 s"
+            "timeout",
+            (Event(0, "timeout", "", {"timeout": 5.0}, 0x1000),),
+            {"rip": 0x1000},
+            {},
+            5.0,
+            "no exit within 5 s",
         ),
         elapsed=5.02,
     )
 
 
 PROBLEMS = (
-    Problem("scenarios/wrong.yaml", 7, 14, "0o17 is read differently by different YAML readers: write 15 or 0xf"),
+    Problem(
+        "scenarios/wrong.yaml",
+        7,
+        14,
+        "0o17 is read differently by different YAML readers: write 15 or 0xf",
+    ),
     Problem("scenarios/wrong.yaml", 9, 3, "no key `memslot` here: `memslots`"),
     Problem("scenarios/empty.yaml", 0, 0, "the file is empty"),
 )
 
 
-def run(*results: Result, problems: tuple[Problem, ...] = (), elapsed: float = 0.84, **changes: object) -> Run:
+def run(
+    *results: Result, problems: tuple[Problem, ...] = (), elapsed: float = 0.84, **changes: object
+) -> Run:
     return Run("20261123T083000-4f2a", STARTED, "0.1.0", results, problems, elapsed, **changes)  # type: ignore[arg-type]
 
 
 def nisv(**changes: object) -> Result:
     row = "arm_nisv: {fault_ipa: 0x5000, esr_iss: 0x47}"
-    rows = (same(32, mmio(0x5000), SOURCES[0]), same(33, mmio(0x5008), SOURCES[1]), same(34, row, SOURCES[2]))
+    rows = (
+        same(32, mmio(0x5000), SOURCES[0]),
+        same(33, mmio(0x5008), SOURCES[1]),
+        same(34, row, SOURCES[2]),
+    )
     return post_index(**{"case": "nisv-to-user", "line": 28, "rows": rows, **changes})
 
 
 def emulated() -> Result:
     part = {"phys_addr": 0x5000, "len": 8, "is_write": True, "data": 3}
-    event = Event(0, "exit", "arm_nisv", {"esr_iss": 0x47, "fault_ipa": 0x5000, "accesses": [part], "emulated": True}, 8)
-    lost = Event(0, "exit", "mmio", {"phys_addr": 0x5008, "is_write": False, "len": 1, "corrected": True}, 12)
-    observation = Observation("end", (event, lost), {"x2": 0x5008, "pc": 16}, {}, 0.0009, notes=("KVM lost a sign (1 reply)",))
+    event = Event(
+        0,
+        "exit",
+        "arm_nisv",
+        {"esr_iss": 0x47, "fault_ipa": 0x5000, "accesses": [part], "emulated": True},
+        8,
+    )
+    lost = Event(
+        0, "exit", "mmio", {"phys_addr": 0x5008, "is_write": False, "len": 1, "corrected": True}, 12
+    )
+    observation = Observation(
+        "end",
+        (event, lost),
+        {"x2": 0x5008, "pc": 16},
+        {},
+        0.0009,
+        notes=("KVM lost a sign (1 reply)",),
+    )
     tallies = [Tally(".data", f"table{n}", "read", 8, n % 2 == 0, 3000 + n) for n in range(22)]
     tallies.append(Tally(None, None, "write", 1, False, 1))
-    return nisv(case="carried-out", observation=observation, rows=(), memory={}, accesses=tuple(tallies))
+    return nisv(
+        case="carried-out", observation=observation, rows=(), memory={}, accesses=tuple(tallies)
+    )
 
 
 def hosts() -> Run:
@@ -227,13 +291,26 @@ def hosts() -> Run:
         ("qemu:arm64@7.2", "7.2.0-arm64"),
         ("model", None),
     ):
-        on = {"host": host, "kernel": kernel, "predicted": host == "model", "flavour": "vhe" if kernel else None}
+        on = {
+            "host": host,
+            "kernel": kernel,
+            "predicted": host == "model",
+            "flavour": "vhe" if kernel else None,
+        }
         results.append(post_index(**on))
-        results.append(enosys(case="mmio-only", **on) if host != "model" else post_index(case="mmio-only", **on))
+        results.append(
+            enosys(case="mmio-only", **on)
+            if host != "model"
+            else post_index(case="mmio-only", **on)
+        )
         results.append(
             nisv(
                 **on,
-                **({"status": "SKIP", "reason": "the host lacks KVM_CAP_ARM_NISV_TO_USER"} if kernel == "6.1.21-v8+" else {}),
+                **(
+                    {"status": "SKIP", "reason": "the host lacks KVM_CAP_ARM_NISV_TO_USER"}
+                    if kernel == "6.1.21-v8+"
+                    else {}
+                ),
             )
         )
     return run(*results)
@@ -258,7 +335,17 @@ def thousand() -> Run:
 RUNS: dict[str, Run] = {
     "founding": run(post_index(), nisv()),
     "enosys": run(enosys()),
-    "mixed": run(post_index(), x86(), data_and_regs(), skipped(), broken(), xfailed(), xpassed(), timed_out(), problems=PROBLEMS),
+    "mixed": run(
+        post_index(),
+        x86(),
+        data_and_regs(),
+        skipped(),
+        broken(),
+        xfailed(),
+        xpassed(),
+        timed_out(),
+        problems=PROBLEMS,
+    ),
     "hosts": hosts(),
     "repeated": run(repeated(), repeated(differs=False)),
     "thousand": thousand(),

@@ -1,7 +1,7 @@
 """Each report of each sample run, byte for byte as in tests/golden/reports/.
 
-After a wanted change: `KVMSCEN_UPDATE_GOLDEN=1 pytest tests/reports`, then read `git diff tests/golden/reports` before the
-commit. Where CI is set nothing is rewritten.
+After a wanted change: `KVMSCEN_UPDATE_GOLDEN=1 pytest tests/reports`, then read `git diff
+tests/golden/reports` before the commit. Where CI is set nothing is rewritten.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ def compare(path: Path, report: str) -> None:
     assert report == path.read_bytes().decode()
 
 
-REPORTS = [(name, format) for name in RUNS for format in FORMATS if name not in LONG or format == "text"]
+REPORTS = [
+    (name, format) for name in RUNS for format in FORMATS if name not in LONG or format == "text"
+]
 
 
 @pytest.mark.parametrize(("name", "format"), REPORTS)
@@ -74,5 +76,7 @@ def test_annotations() -> None:
 
 def test_no_golden_file_is_left_over() -> None:
     reports = {f"{name}.{SUFFIX[format]}" for name, format in REPORTS}
-    screens = {f"screen-{name}-{width}.txt" for name in SCREENS for width in (*WIDTHS, "quiet", "verbose")}
+    screens = {
+        f"screen-{name}-{width}.txt" for name in SCREENS for width in (*WIDTHS, "quiet", "verbose")
+    }
     assert {path.name for path in GOLDEN.iterdir()} == reports | screens | {"mixed.annotations"}

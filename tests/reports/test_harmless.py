@@ -51,7 +51,10 @@ texts = st.lists(st.one_of(st.sampled_from(EVIL), st.text(max_size=4)), max_size
 def obeyed(printed: str) -> list[str]:
     """What of a text a terminal, a reader of right-to-left signs, or a CI service would obey."""
     signs = [
-        c for c in printed if c not in "\n\t\u200c\u200d" and unicodedata.category(c) in ("Cc", "Cf", "Cs", "Cn", "Zl", "Zp")
+        c
+        for c in printed
+        if c not in "\n\t\u200c\u200d"
+        and unicodedata.category(c) in ("Cc", "Cf", "Cs", "Cn", "Zl", "Zp")
     ]
     # As actions/runner does: blanks before it do not count, and the older form counts anywhere.
     commands = [line for line in printed.split("\n") if line.strip().startswith("::")]
@@ -75,7 +78,9 @@ def test_what_does_no_harm_stays(text: str) -> None:
 
 
 def test_letters_of_any_script_stay() -> None:
-    plain = "Größe 測試 \u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645 \u2192 x::y # [a] \U0001f600"
+    plain = (
+        "Größe 測試 \u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645 \u2192 x::y # [a] \U0001f600"
+    )
     assert harmless.text(plain) == plain
     assert harmless.xml(plain) == plain
 
@@ -131,6 +136,9 @@ def test_no_report_lets_anything_through(name: str, text: str) -> None:
     if name == "junit":
         ET.fromstring(report)
     if name == "ktap":
-        # Each line is one that the report means: what is the user's stands behind `# `, or as a description.
+        # Each line is one that the report means: what is the user's stands behind `# `, or as a
+        # description.
         shape = r"KTAP version 1|1\.\.\d+|(?:not )?ok \d+ [^#]*(?: # .*)?|# .*|#"
-        assert [line for line in report.splitlines() if not re.fullmatch(shape, line.removeprefix("  "))] == []
+        assert [
+            line for line in report.splitlines() if not re.fullmatch(shape, line.removeprefix("  "))
+        ] == []

@@ -54,16 +54,51 @@ def test_json_has_the_agreed_shape():
     assert "interrupted" not in report
     (result,) = report["results"]
     assert result["events"] == [
-        {"vcpu": 0, "exit": "mmio", "phys_addr": 20480, "is_write": True, "len": 8, "data": 0, "pc": 4},
-        {"vcpu": 0, "exit": "mmio", "phys_addr": 20488, "is_write": True, "len": 8, "data": 0, "pc": 8},
+        {
+            "vcpu": 0,
+            "exit": "mmio",
+            "phys_addr": 20480,
+            "is_write": True,
+            "len": 8,
+            "data": 0,
+            "pc": 4,
+        },
+        {
+            "vcpu": 0,
+            "exit": "mmio",
+            "phys_addr": 20488,
+            "is_write": True,
+            "len": 8,
+            "data": 0,
+            "pc": 8,
+        },
         {"vcpu": 0, "error": "ENOSYS", "ioctl": "KVM_RUN", "pc": 12},
     ]
-    assert result["final"] == {"regs": {"x2": 20480, "pc": 12}, "memory": {"20480": {"u32": [1, 100]}}}
-    assert (result["kernel"], result["predicted"], result["stopped"], result["machine"]) == (None, True, "error", MACHINE)
-    assert report["summary"] == {"PASS": 1, "FAIL": 0, "ERROR": 0, "SKIP": 0, "XFAIL": 0, "XPASS": 0}
+    assert result["final"] == {
+        "regs": {"x2": 20480, "pc": 12},
+        "memory": {"20480": {"u32": [1, 100]}},
+    }
+    assert (result["kernel"], result["predicted"], result["stopped"], result["machine"]) == (
+        None,
+        True,
+        "error",
+        MACHINE,
+    )
+    assert report["summary"] == {
+        "PASS": 1,
+        "FAIL": 0,
+        "ERROR": 0,
+        "SKIP": 0,
+        "XFAIL": 0,
+        "XPASS": 0,
+    }
     (failed,) = json.loads(FORMATS["json"](run(enosys())))["results"]
     (mismatch,) = failed["mismatches"]
-    assert (mismatch["step"], mismatch["file"], mismatch["line"]) == (3, "scenarios/arm64-post-index.yaml", 26)
+    assert (mismatch["step"], mismatch["file"], mismatch["line"]) == (
+        3,
+        "scenarios/arm64-post-index.yaml",
+        26,
+    )
 
 
 DEFAULTS = {"ignored": False, "done": 0, "reply": None, "regs": None}
@@ -74,21 +109,34 @@ def read(told):
     rest = dict(told)
     more = {"times": rest.pop("count_of_equal", 1), "op": rest.pop("op", None)}
     more |= {
-        name: rest.pop(name, default) for name, default in (("ignored", False), ("done", 0), ("reply", None), ("regs", None))
+        name: rest.pop(name, default)
+        for name, default in (("ignored", False), ("done", 0), ("reply", None), ("regs", None))
     }
-    vcpu, pc, at, memory = rest.pop("vcpu"), rest.pop("pc"), rest.pop("step", None), rest.pop("memory", None)
+    vcpu, pc, at, memory = (
+        rest.pop("vcpu"),
+        rest.pop("pc"),
+        rest.pop("step", None),
+        rest.pop("memory", None),
+    )
     more["at"] = None if at is None else tuple(map(tuple, at))
-    more["memory"] = None if memory is None else {int(gpa): bytes.fromhex(raw) for gpa, raw in memory.items()}
+    more["memory"] = (
+        None if memory is None else {int(gpa): bytes.fromhex(raw) for gpa, raw in memory.items()}
+    )
     kind = next((kind for kind in ("exit", "error", "succeeded") if kind in rest), "timeout")
     name = "" if kind == "timeout" else rest.pop(kind)
     if kind == "exit":
-        rest = {{"arch_pc": "pc", "msr_error": "error"}.get(key, key): value for key, value in rest.items()}
+        rest = {
+            {"arch_pc": "pc", "msr_error": "error"}.get(key, key): value
+            for key, value in rest.items()
+        }
     return Event(vcpu, kind, name, rest, pc, **more)
 
 
 def test_json_events_are_whole():
     sample = RUNS["mixed"]
-    for result, told in zip(sample.results, json.loads(FORMATS["json"](sample))["results"], strict=True):
+    for result, told in zip(
+        sample.results, json.loads(FORMATS["json"](sample))["results"], strict=True
+    ):
         seen = result.observation.events if result.observation else ()
         assert tuple(map(read, told["events"])) == seen
 
@@ -98,16 +146,39 @@ def test_json_events_are_whole():
 def test_json_events_hold_each_member_of_each_exit(name, arch):
     # The names that stand beside the members must not clash with theirs.
     members = {field.name: number for number, field in enumerate(exits.fields_of(name, arch))}
-    event = Event(1, "exit", name, members, 4, {"rax": 1}, {8: b"x"}, {"data": 1}, 3, None, ((1, 2), (0, 0)), True, 2)
+    event = Event(
+        1,
+        "exit",
+        name,
+        members,
+        4,
+        {"rax": 1},
+        {8: b"x"},
+        {"data": 1},
+        3,
+        None,
+        ((1, 2), (0, 0)),
+        True,
+        2,
+    )
     assert read(json.loads(json.dumps(json_report.told(event)))) == event
 
 
 def test_the_shape_of_events_in_reports() -> None:
     mmio = {"phys_addr": 20480, "is_write": True, "len": 8, "data": 0}
-    assert json_report.told(Event(0, "exit", "mmio", mmio, 4)) == {"vcpu": 0, "exit": "mmio", **mmio, "pc": 4}
+    assert json_report.told(Event(0, "exit", "mmio", mmio, 4)) == {
+        "vcpu": 0,
+        "exit": "mmio",
+        **mmio,
+        "pc": 4,
+    }
     error = json_report.told(Event(0, "error", "ENOSYS", {"ioctl": "KVM_RUN"}, 12))
     assert error == {"vcpu": 0, "error": "ENOSYS", "ioctl": "KVM_RUN", "pc": 12}
-    assert json_report.told(Event(0, "timeout", "", {"timeout": 0.05}, 3)) == {"vcpu": 0, "timeout": 0.05, "pc": 3}
+    assert json_report.told(Event(0, "timeout", "", {"timeout": 0.05}, 3)) == {
+        "vcpu": 0,
+        "timeout": 0.05,
+        "pc": 3,
+    }
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -122,7 +193,10 @@ def test_junit_counts_are_those_of_its_testcases(name):
     sample = RUNS[name].summary
     assert int(root.get("failures")) == sample["FAIL"] + sample["XPASS"]
     assert int(root.get("skipped")) == sample["SKIP"] + sample["XFAIL"]
-    assert int(root.get("errors")) == sample["ERROR"] + len({p.file for p in RUNS[name].problems}) + RUNS[name].interrupted
+    assert (
+        int(root.get("errors"))
+        == sample["ERROR"] + len({p.file for p in RUNS[name].problems}) + RUNS[name].interrupted
+    )
 
 
 def test_junit_is_read_by_junitparser():
@@ -155,16 +229,25 @@ def test_junit_classname(file, classname):
 def test_junit_holds_what_xml_cannot():
     nasty = "\x00\x08\x1b\ud800\ufffe<&>\"']]>"
     row = StoryRow("+", 0, "", nasty, (), nasty)
-    report = FORMATS["junit"](run(x86(nasty, "FAIL", file=nasty, reason=nasty, rows=(row,)), skipped(reason=nasty)))
+    report = FORMATS["junit"](
+        run(x86(nasty, "FAIL", file=nasty, reason=nasty, rows=(row,)), skipped(reason=nasty))
+    )
     root = ET.fromstring(report.encode())
-    assert next(case.get("name") for case in root.iter("testcase")) == "\\x00\\x08\\x1b\\ud800\\ufffe<&>\"']]>@kvm"
+    assert (
+        next(case.get("name") for case in root.iter("testcase"))
+        == "\\x00\\x08\\x1b\\ud800\\ufffe<&>\"']]>@kvm"
+    )
 
 
-RESULT = re.compile(r"^(ok|not ok) ([0-9]+) ?(- )?([^#]*)( # .*)?$")  # as the kernel's kunit_parser.py has it
+RESULT = re.compile(
+    r"^(ok|not ok) ([0-9]+) ?(- )?([^#]*)( # .*)?$"
+)  # as the kernel's kunit_parser.py has it
 
 
 def read_ktap(lines: list[str], indent: str = "") -> list[tuple[bool, str, str, list]]:
-    """A level of KTAP: (ok, description, directive, children); fails where numbers, plan or indentation are wrong."""
+    """A level of KTAP: (ok, description, directive, children); fails where numbers, plan or
+    indentation are wrong.
+    """
     assert lines.pop(0) == indent + "KTAP version 1"
     if lines[0].startswith(indent + "# Subtest: "):
         lines.pop(0)
@@ -205,7 +288,9 @@ def test_ktap_subtest_is_named_as_its_result_line():
 
 def test_ktap_directives():
     tests = {
-        name: directive for file in read_ktap(FORMATS["ktap"](RUNS["mixed"]).splitlines()) for _, name, directive, _ in file[3]
+        name: directive
+        for file in read_ktap(FORMATS["ktap"](RUNS["mixed"]).splitlines())
+        for _, name, directive, _ in file[3]
     }
     assert tests["default@kvm"] == ""
     assert tests["msr@kvm"] == "SKIP the host lacks KVM_CAP_X86_USER_SPACE_MSR"
@@ -226,6 +311,15 @@ def test_an_enosys_is_never_called_unknown(format):
 
 
 def test_reports_are_imported_at_first_use():
-    code = "import sys, kvmscen.reports; print([m for m in ('tabulate', 'xml', 'kvmscen.reports.text') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+    code = (
+        "import sys, kvmscen.reports; print([m for m in ('tabulate', 'xml', "
+        "'kvmscen.reports.text') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[2],
+    )
     assert done.stdout == "[]\n"

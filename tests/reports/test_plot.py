@@ -22,8 +22,12 @@ def run(*results: Result) -> Run:
 def result(name: str = "sto$re") -> Result:
     ticks = tuple(float(n) for n in range(1000, 3000))
     figures = spread(ticks)
-    one = Measured(name, 1, "mmio", len(ticks), figures, figures, "native", None, 50, 50, 0.01, 1e9, (ticks,))
-    return Result("a.yaml", "a$b", "default", 1, "", "x86_64", "kvm", "6.1", False, "PASS", measured=(one,))
+    one = Measured(
+        name, 1, "mmio", len(ticks), figures, figures, "native", None, 50, 50, 0.01, 1e9, (ticks,)
+    )
+    return Result(
+        "a.yaml", "a$b", "default", 1, "", "x86_64", "kvm", "6.1", False, "PASS", measured=(one,)
+    )
 
 
 def test_a_bar_for_each_kind() -> None:
@@ -52,15 +56,36 @@ def kind(name: str, alone: float, user: float = 0.0) -> Measured:
     ticks = tuple(alone + n / 100 for n in range(-50, 51))
     whole = tuple(tick + user for tick in ticks)
     figures = spread(ticks)
-    return Measured(name, 1, "mmio", len(ticks), figures, figures, "native", None, 50, 50, 0.01, 1e9, (ticks,), (whole,))
+    return Measured(
+        name,
+        1,
+        "mmio",
+        len(ticks),
+        figures,
+        figures,
+        "native",
+        None,
+        50,
+        50,
+        0.01,
+        1e9,
+        (ticks,),
+        (whole,),
+    )
 
 
 def panel(*kinds: Measured, host: str = "kvm") -> Result:
-    return Result("a.yaml", "a", "default", 1, "", "arm64", host, "6.1", False, "PASS", measured=kinds)
+    return Result(
+        "a.yaml", "a", "default", 1, "", "arm64", host, "6.1", False, "PASS", measured=kinds
+    )
 
 
 def test_kinds_are_ranked_and_compared_with_user_space() -> None:
-    nisv, mmio, ram = kind("nisv", 300.0, 9000.0), kind("mmio", 400.0, 10.0), kind("ram", 4.0)._replace(is_span=True)
+    nisv, mmio, ram = (
+        kind("nisv", 300.0, 9000.0),
+        kind("mmio", 400.0, 10.0),
+        kind("ram", 4.0)._replace(is_span=True),
+    )
     result = panel(nisv, mmio, ram)
     (table,) = measure._compared([result], None)
     rows = [re.split(r"\s{2,}", line) for line in table.splitlines()[3:]]
@@ -74,18 +99,40 @@ def test_kinds_are_ranked_and_compared_with_user_space() -> None:
     assert "times mmio" in table
     cheap = kind("less", 0.2)._replace(rounds=((-1.0,),))
     (table,) = measure._compared([panel(nisv._replace(rounds=((1.0,),)), cheap)], None)
-    assert table.endswith("less: too little to be told from nothing, so no base: write a larger `per`")
+    assert table.endswith(
+        "less: too little to be told from nothing, so no base: write a larger `per`"
+    )
 
 
 def test_bars_are_multiples_of_ram_or_of_the_cheapest_with_user_space() -> None:
     nisv, mmio, ram = kind("nisv", 300.0, 9000.0), kind("mmio", 400.0, 10.0), kind("ram", 4.0)
     assert plot.base([panel(nisv, mmio)], "kvm") is mmio
-    assert plot.base([panel(nisv, mmio, kind("less", 2.0)), panel(ram), panel(kind("ram", 1.0), host="ssh:x")], "kvm") is ram
+    assert (
+        plot.base(
+            [
+                panel(nisv, mmio, kind("less", 2.0)),
+                panel(ram),
+                panel(kind("ram", 1.0), host="ssh:x"),
+            ],
+            "kvm",
+        )
+        is ram
+    )
     assert plot.multiples(nisv, 4.0) == pytest.approx((75, 2325))
     assert plot.multiples(kind("nothing", -1.0), 4.0) == (0.01, 0.01)
     pytest.importorskip("matplotlib")
-    shown = re.sub(r"<[^>]*>", " ", plot.render(run(panel(nisv, mmio, ram), panel(mmio, host="ssh:x"))))
-    for text in ("9,300 ns, 2,325 times", "410 ns, 102 times", "4 ns", "1 is ram, 4 ns", "1 is mmio, 410 ns", "1,000", "10,000"):
+    shown = re.sub(
+        r"<[^>]*>", " ", plot.render(run(panel(nisv, mmio, ram), panel(mmio, host="ssh:x")))
+    )
+    for text in (
+        "9,300 ns, 2,325 times",
+        "410 ns, 102 times",
+        "4 ns",
+        "1 is ram, 4 ns",
+        "1 is mmio, 410 ns",
+        "1,000",
+        "10,000",
+    ):
         assert text in shown
 
 

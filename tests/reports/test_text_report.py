@@ -6,7 +6,20 @@ import re
 import shlex
 
 import pytest
-from report_samples import RUNS, broken, data_and_regs, enosys, io, post_index, repeated, run, same, skipped, x86, xfailed
+from report_samples import (
+    RUNS,
+    broken,
+    data_and_regs,
+    enosys,
+    io,
+    post_index,
+    repeated,
+    run,
+    same,
+    skipped,
+    x86,
+    xfailed,
+)
 
 from kvmscen.errors import Problem
 from kvmscen.reports import harmless, story, text
@@ -32,7 +45,9 @@ def test_only_title_place_and_command_may_be_wider_than_the_terminal(result, wid
 def test_colour_changes_nothing_but_colour(name, width):
     for result in RUNS[name].results:
         assert ANSI.sub("", harmless.text(text.line(result, True))) == text.line(result, False)
-        assert ANSI.sub("", harmless.text(text.failure(result, True, width))) == text.failure(result, False, width)
+        assert ANSI.sub("", harmless.text(text.failure(result, True, width))) == text.failure(
+            result, False, width
+        )
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -45,8 +60,12 @@ def test_the_whole_report_is_ascii_without_control_characters(name):
 
 def test_a_guest_cannot_steer_the_terminal():
     row = StoryRow("+", 0, "", "hlt: {}", (), "9: \x1b[2J\x9b31m # \u202e")
-    result = x86(status="FAIL", rows=(row,), reason="\x1b]0;title\x07", hint="\x1b[1m", kernel="6\x1b[1m")
-    whole = text.render(run(result, problems=(Problem("a.yaml", 1, 2, "no \x1b[2J here\nor there"),))) + text.line(result, False)
+    result = x86(
+        status="FAIL", rows=(row,), reason="\x1b]0;title\x07", hint="\x1b[1m", kernel="6\x1b[1m"
+    )
+    whole = text.render(
+        run(result, problems=(Problem("a.yaml", 1, 2, "no \x1b[2J here\nor there"),))
+    ) + text.line(result, False)
     assert "\x1b" not in whole
     assert "\x9b" not in whole
     assert "\x07" not in whole
@@ -63,7 +82,9 @@ def test_an_enosys_is_never_called_unknown():
 
 
 def test_side_by_side_from_100_columns_on():
-    assert "expected" not in text.failure(enosys(), False, 99).split("differs:")[0].split("\n", 2)[2]
+    assert (
+        "expected" not in text.failure(enosys(), False, 99).split("differs:")[0].split("\n", 2)[2]
+    )
     assert re.search(r"line +expected +observed\n", text.failure(enosys(), False, 100))
 
 
@@ -99,9 +120,15 @@ def test_the_command_survives_the_shell(file):
 
 
 def test_the_place_of_what_was_not_expected_is_the_step_before():
-    rows = (same(7, "hlt: {}"), StoryRow("+", 0, "", "shutdown: {}"), StoryRow("-", 9, "hlt: {}", ""))
+    rows = (
+        same(7, "hlt: {}"),
+        StoryRow("+", 0, "", "shutdown: {}"),
+        StoryRow("-", 9, "hlt: {}", ""),
+    )
     assert story.headline(x86(status="FAIL", rows=rows)).startswith("scenarios/x86-io.yaml:7: ")
-    assert story.headline(x86(status="FAIL", rows=rows[1:2])).startswith("scenarios/x86-io.yaml:3: ")
+    assert story.headline(x86(status="FAIL", rows=rows[1:2])).startswith(
+        "scenarios/x86-io.yaml:3: "
+    )
 
 
 @pytest.mark.parametrize("status", ["PASS", "SKIP", "XFAIL"])
@@ -111,17 +138,26 @@ def test_no_failure_to_show(status):
 
 def test_lines_name_the_reason():
     assert text.line(skipped(), False).endswith(": the host lacks KVM_CAP_X86_USER_SPACE_MSR")
-    assert text.line(xfailed(), False).startswith("XFAIL arm64-post-index:sign-extend on model, predicted (")
+    assert text.line(xfailed(), False).startswith(
+        "XFAIL arm64-post-index:sign-extend on model, predicted ("
+    )
     assert text.line(broken(), False).endswith(": the agent ended by SIGSEGV")
     assert "\n" not in text.line(broken(), False)
 
 
 def test_summary():
-    assert text.summary(run(x86(), x86("a", "FAIL"), skipped())) == "1 passed, 1 failed, 1 skipped in 0.8 s"
+    assert (
+        text.summary(run(x86(), x86("a", "FAIL"), skipped()))
+        == "1 passed, 1 failed, 1 skipped in 0.8 s"
+    )
     assert text.summary(run(skipped())) == "1 skipped in 0.8 s: nothing ran"
-    assert text.summary(run(x86(), post_index())).endswith(" (1 of the 2 that ran was predicted by the model, not run on KVM)")
+    assert text.summary(run(x86(), post_index())).endswith(
+        " (1 of the 2 that ran was predicted by the model, not run on KVM)"
+    )
     # What a model skipped was not predicted.
-    assert "predicted" not in text.summary(run(x86(), post_index(status="SKIP", reason="no model of it")))
+    assert "predicted" not in text.summary(
+        run(x86(), post_index(status="SKIP", reason="no model of it"))
+    )
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -144,7 +180,12 @@ def test_no_table_is_spoken_of_where_none_is():
 
 
 def test_a_failure_is_told_in_full_once():
-    first = x86("a", "FAIL", rows=(StoryRow("!", 5, io(1), io(2), ("data",)),), mismatches=(Mismatch(1, 5, io(1), io(2)),))
+    first = x86(
+        "a",
+        "FAIL",
+        rows=(StoryRow("!", 5, io(1), io(2), ("data",)),),
+        mismatches=(Mismatch(1, 5, io(1), io(2)),),
+    )
     second = first._replace(host="qemu:x86_64@6.1", kernel="6.1.0", flavour="svm")
     shown = text.failure(second, False, 100, first)
     assert "the same as on kvm, kernel 6.1.0-18-amd64" in shown
@@ -158,16 +199,22 @@ def test_a_failure_is_told_in_full_once():
 
 
 def test_a_pass_with_its_whole_story():
-    result = x86(rows=tuple(StoryRow(" ", n, io(n), io(n), (), f"{n}: out dx, al") for n in range(1, 60)))
+    result = x86(
+        rows=tuple(StoryRow(" ", n, io(n), io(n), (), f"{n}: out dx, al") for n in range(1, 60))
+    )
     shown = text.passed(result, False, 120)
-    assert shown.startswith("PASS x86-io on kvm, kernel 6.1.0-18-amd64\nscenarios/x86-io.yaml:3: as expected\n")
+    assert shown.startswith(
+        "PASS x86-io on kvm, kernel 6.1.0-18-amd64\nscenarios/x86-io.yaml:3: as expected\n"
+    )
     assert "at 1: out dx, al" in shown
     assert "19 equal steps" in shown
 
 
 def test_many_cases_on_several_hosts_end_with_counts_by_host():
     results = [
-        x86(f"c{n}", "FAIL" if n == 7 and host == "model" else "PASS", host=host) for host in ("kvm", "model") for n in range(50)
+        x86(f"c{n}", "FAIL" if n == 7 and host == "model" else "PASS", host=host)
+        for host in ("kvm", "model")
+        for n in range(50)
     ]
     table = text.table(run(*results), 80)
     assert re.search(r"x86-io:c7 +PASS +FAIL\n", table)
@@ -181,7 +228,9 @@ def test_files_of_one_stem_are_told_apart():
 
 
 def test_annotations_are_escaped():
-    result = x86("a", "FAIL", file="a,b:c%.yaml", rows=(StoryRow("!", 5, io(1), "100%\r\n", ("data",)),))
+    result = x86(
+        "a", "FAIL", file="a,b:c%.yaml", rows=(StoryRow("!", 5, io(1), "100%\r\n", ("data",)),)
+    )
     assert harmless.text(text.annotations(run(result))) == (
         "::error file=a%2Cb%3Ac%25.yaml,line=5::FAIL x86-io:a on kvm, kernel 6.1.0-18-amd64: "
         "expected io: {direction: out, port: 0x3f8, size: 1, data: 0x1}, observed 100%25"
@@ -194,6 +243,9 @@ def test_what_differs_in_the_end_is_shown_though_it_has_no_row():
     result = x86(status="FAIL", rows=(same(7, "hlt: {}"),), mismatches=(wrong,))
     for width in WIDTHS:
         shown = text.failure(result, False, width)
-        assert shown.split("\n")[1] == "scenarios/x86-io.yaml:41: expected final rbx: 2, observed final rbx: 1"
+        assert (
+            shown.split("\n")[1]
+            == "scenarios/x86-io.yaml:41: expected final rbx: 2, observed final rbx: 1"
+        )
         assert shown.count("final rbx: 2") == 2
         assert shown.count("final rbx: 1") == 2

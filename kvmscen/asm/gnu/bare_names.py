@@ -1,6 +1,8 @@
-"""x86 in Intel syntax: names that stand alone, which GNU as takes for something in memory, the other assembler for a number.
+"""x86 in Intel syntax: names that stand alone, which GNU as takes for something in memory, the
+other assembler for a number.
 
-So is the size of a section, and a constant that is set further down. The program is refused: it would mean two things.
+So is the size of a section, and a constant that is set further down. The program is refused: it
+would mean two things.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ _BARE = re.compile(r"[\w.$]+(?:\s*[-+*]\s*[\w.$]+)*\Z", re.ASCII)
 
 
 def check(made: objects.Object, sections: set[str], report: messages.Report) -> None:
-    """Refuse what the two assemblers would take for different things. `sections` are the symbols of sections."""
+    """Refuse what the two assemblers would take for different things. `sections` are the symbols of
+    sections.
+    """
     constants = {name for name, symbol in made.symbols.items() if symbol.section is None}
     known: set[str] = set()
     intel = True
@@ -32,14 +36,28 @@ def check(made: objects.Object, sections: set[str], report: messages.Report) -> 
             known.add(statement.rest.partition(",")[0].strip())
         elif assigned := _ASSIGN.match(statement.text):
             known.add(assigned.group(1))
-        elif intel and word[:1] not in ("", ".") and not is_branch(word) and (constants or "__" in statement.rest):
+        elif (
+            intel
+            and word[:1] not in ("", ".")
+            and not is_branch(word)
+            and (constants or "__" in statement.rest)
+        ):
             try:
                 operands = split_operands(statement.rest)
             except Wrong:
                 continue
-            for name in (name for operand in operands if _BARE.match(operand) for name in _NAME.findall(operand)):
+            for name in (
+                name
+                for operand in operands
+                if _BARE.match(operand)
+                for name in _NAME.findall(operand)
+            ):
                 if name in sections and name not in made.symbols:
-                    report.add(index, f"{clip(statement.text)}: GNU as would load from {name}: write offset {name}")
+                    report.add(
+                        index,
+                        f"{clip(statement.text)}: GNU as would load from {name}: write offset "
+                        f"{name}",
+                    )
                 elif name in constants - known:
                     say = f"GNU as would load from {name}, which is set further down: set it before"
                     report.add(index, f"{clip(statement.text)}: {say}")

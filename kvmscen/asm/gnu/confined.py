@@ -1,8 +1,10 @@
-"""as and ld, started so that they can open their own files alone, and end when whoever started them does.
+"""as and ld, started so that they can open their own files alone, and end when whoever started them
+does.
 
-Whatever a program's macros put together, the kernel refuses the open. What a thread has given up, the processes that it starts do
-not have either: so a thread that is confined starts them. Between fork and exec it would take 2 ms more of each run, in which the
-kernel copies Python's memory. docs/security.md has the table of what they may.
+Whatever a program's macros put together, the kernel refuses the open. What a thread has given up,
+the processes that it starts do not have either: so a thread that is confined starts them. Between
+fork and exec it would take 2 ms more of each run, in which the kernel copies Python's memory.
+docs/security.md has the table of what they may.
 """
 
 from __future__ import annotations
@@ -31,21 +33,37 @@ _TICKS = ~0 << 3
 
 
 def _libraries(program: str) -> tuple[str, ...]:
-    """The shared libraries of a program, as its loader finds them; the folders of libraries where it does not tell."""
+    """The shared libraries of a program, as its loader finds them; the folders of libraries where
+    it does not tell.
+    """
     asked = {"LD_TRACE_LOADED_OBJECTS": "1", "LC_ALL": "C"}
     quiet = subprocess.DEVNULL
-    done = subprocess.run([program, "--version"], env=asked, stdin=quiet, stdout=subprocess.PIPE, stderr=quiet, check=False)
+    done = subprocess.run(
+        [program, "--version"],
+        env=asked,
+        stdin=quiet,
+        stdout=subprocess.PIPE,
+        stderr=quiet,
+        check=False,
+    )
     lines = done.stdout.decode("utf-8", "replace").splitlines()
-    return tuple(line.split(" => ")[1].rpartition(" (")[0] for line in lines if " => " in line) or FOLDERS
+    return (
+        tuple(line.split(" => ")[1].rpartition(" (")[0] for line in lines if " => " in line)
+        or FOLDERS
+    )
 
 
 class Starter:
-    """Starts `programs`, which may use the folders `own` and nothing else; `limits` are theirs, by resource and most.
+    """Starts `programs`, which may use the folders `own` and nothing else; `limits` are theirs, by
+    resource and most.
 
-    Raises HostError where the kernel lacks what --sandbox require asks for, or a program cannot be confined.
+    Raises HostError where the kernel lacks what --sandbox require asks for, or a program cannot be
+    confined.
     """
 
-    def __init__(self, programs: Sequence[str], own: Sequence[str], limits: Mapping[str, int]) -> None:
+    def __init__(
+        self, programs: Sequence[str], own: Sequence[str], limits: Mapping[str, int]
+    ) -> None:
         self._limits = {getattr(resource, name): most for name, most in limits.items()}
         self._environment = {"LC_ALL": "C"}
         self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
@@ -57,11 +75,17 @@ class Starter:
             if sandbox.mode() == "require":
                 sandbox.require(found)
         self.landlock = found.landlock
-        """The version of Landlock that holds them, 0 where nothing keeps them from files of the host."""
+        """The version of Landlock that holds them, 0 where nothing keeps them from files of the
+        host.
+        """
         if found.landlock:
             made = self._ruleset(programs, own)
         policies.load_for_threads()
-        code = seccomp.program(os.uname().machine, policies.TOOL.calls, policies.TOOL.checks) if found.seccomp else b""
+        code = (
+            seccomp.program(os.uname().machine, policies.TOOL.calls, policies.TOOL.checks)
+            if found.seccomp
+            else b""
+        )
         threading.Thread(target=self._serve, args=(made, code), daemon=True).start()
         if isinstance(failed := self._started.get(), BaseException):
             raise HostError(f"GNU as cannot be confined: {failed}")
@@ -75,11 +99,15 @@ class Starter:
             if found:
                 allowed.append((found, landlock.RUN))
                 libraries.update(dict.fromkeys(_libraries(program)))
-        folders = dict.fromkeys(path if path in FOLDERS else os.path.dirname(path) for path in libraries)
+        folders = dict.fromkeys(
+            path if path in FOLDERS else os.path.dirname(path) for path in libraries
+        )
         if folders:
             # The loader's own list of them lies in /etc, where they may not look.
             self._environment["LD_LIBRARY_PATH"] = ":".join(folders)
-        return landlock.ruleset(self.landlock, [*allowed, *((path, landlock.READ_FILE) for path in libraries)])
+        return landlock.ruleset(
+            self.landlock, [*allowed, *((path, landlock.READ_FILE) for path in libraries)]
+        )
 
     def _serve(self, made: int, code: bytes) -> None:
         """The thread."""
@@ -105,14 +133,19 @@ class Starter:
     def _taken(self, program: str) -> Popen:
         got = self._started.get()
         if isinstance(got, OSError) and self.landlock and Path(program).read_bytes()[:2] == b"#!":
-            say = "which cannot be kept from files of the host: put the real one on PATH, or run with --sandbox off"
+            say = (
+                "which cannot be kept from files of the host: put the real one on PATH, or run "
+                "with --sandbox off"
+            )
             raise HostError(f"{program} is no program but a script, {say}")
         if not isinstance(got, subprocess.Popen):
             raise HostError(f"{program} cannot be started: {got}")
         return got
 
     def start(self, argv: Sequence[str], where: Path) -> Popen:
-        """Start a program in a folder; it complains to `stderr`. It is killed when this process ends, however that is."""
+        """Start a program in a folder; it complains to `stderr`. It is killed when this process
+        ends, however that is.
+        """
         environment = {**self._environment, "TMPDIR": str(where)}
         # No pipes: one can be opened again by its name in /proc, and read without end.
         line, end = socket.socketpair()
@@ -126,7 +159,8 @@ class Starter:
                 stdin=line.fileno(),
                 stdout=self._null,
                 stderr=complaints.fileno(),
-                # All that Python opens is closed by exec; to look for more takes longer than as does.
+                # All that Python opens is closed by exec; to look for more takes longer than as
+                # does.
                 close_fds=False,
             )
 
@@ -158,7 +192,8 @@ _ENDS: dict[int, socket.socket] = {}
 
 
 def _tie(line: int, process: int) -> None:
-    """Have the kernel kill a process when the other end of its standard input is closed, if only by the death of who holds it.
+    """Have the kernel kill a process when the other end of its standard input is closed, if only by
+    the death of who holds it.
 
     PR_SET_PDEATHSIG would have to be asked for by the process itself.
     """
@@ -177,14 +212,18 @@ def _counted() -> int:
 
 @contextmanager
 def _limited(limits: Mapping[int, int]) -> Iterator[None]:
-    """Limits of this process for as long as another is started, which inherits them: it is never without."""
+    """Limits of this process for as long as another is started, which inherits them: it is never
+    without.
+    """
     before = {what: resource.getrlimit(what) for what in limits}
     try:
         for what, most in limits.items():
             # What this process has used itself must not end it.
             most += _counted() * (what == resource.RLIMIT_CPU)
             hard = before[what][1]
-            resource.setrlimit(what, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+            resource.setrlimit(
+                what, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard)
+            )
         yield
     finally:
         for what, soft in before.items():

@@ -17,7 +17,8 @@ from kvmscen.asm.values import Line, clip
 _BRANCHES = (282, 283)
 _REACH = 128 << 20
 
-# What ld shall not do: relax, complain of what layout has checked, or stop at the first thing that is wrong.
+# What ld shall not do: relax, complain of what layout has checked, or stop at the first thing that
+# is wrong.
 _OPTIONS = (
     "--no-relax",
     "--no-check-sections",
@@ -28,20 +29,31 @@ _OPTIONS = (
 
 
 def check_names(made: objects.Object, report: messages.Report) -> None:
-    """Refuse names that would be more than a name in a linker script: a quote in one ends the name there."""
+    """Refuse names that would be more than a name in a linker script: a quote in one ends the name
+    there.
+    """
     for name in (*(shape.name for shape in made.shapes), *made.undefined):
         kind = "symbol" if name in made.undefined else "section"
         if (why := no_name(name, kind)) is None:
             continue
         index = next((n for n, s in enumerate(report.statements) if name in s.text), None)
         if index is None and kind == "section":
-            index = next((n for n, s in enumerate(report.statements) if s.word in NAMING and not OPERANDS.match(s.rest)), None)
+            index = next(
+                (
+                    n
+                    for n, s in enumerate(report.statements)
+                    if s.word in NAMING and not OPERANDS.match(s.rest)
+                ),
+                None,
+            )
         report.add(index, why)
     report.stop()
 
 
 def script(made: objects.Object, places: Mapping[str, Placed], symbols: Mapping[str, int]) -> str:
-    """The linker script: one output section a section, each at its address, and the symbols of sections."""
+    """The linker script: one output section a section, each at its address, and the symbols of
+    sections.
+    """
     parts = ["SECTIONS {"]
     for name, at in places.items():
         kind = " (NOLOAD)" if name in made.nobits else ""
@@ -62,7 +74,9 @@ def link(
     symbols: Mapping[str, int],
     report: messages.Report,
 ) -> tuple[dict[str, bytes], tuple[Line, ...]]:
-    """The bytes of each section, and the lines, by address. What is wrong goes to the report, which stops."""
+    """The bytes of each section, and the lines, by address. What is wrong goes to the report, which
+    stops.
+    """
     (where / messages.OBJECT).write_bytes(made.raw)
     (where / "program.ld").write_text(script(made, places, symbols))
     files = ("-T", "program.ld", "-o", "program.elf", messages.OBJECT)
@@ -93,7 +107,9 @@ def link(
 
 
 def _lines(data: bytes, align: int, report: messages.Report) -> list[tuple[int, Line]]:
-    """Lines by address, each with the index of its statement; as pads up to `align` before an instruction."""
+    """Lines by address, each with the index of its statement; as pads up to `align` before an
+    instruction.
+    """
     found = []
     for index, start, end, outer in text.ranges(data):
         if max(index, outer) < len(report.statements):
@@ -102,7 +118,9 @@ def _lines(data: bytes, align: int, report: messages.Report) -> list[tuple[int, 
             length = end - start - padding
             if padding and statement.word[:1] != "." and length >= align and length % align == 0:
                 start += padding
-            found.append((index, Line(start, end - start, report.statements[outer].line, statement.text)))
+            found.append(
+                (index, Line(start, end - start, report.statements[outer].line, statement.text))
+            )
     return sorted(found, key=lambda item: item[1].gpa)
 
 
@@ -116,7 +134,10 @@ def _unlinked(index: int | None, say: str, report: messages.Report) -> str:
         return f"{messages.quoted(say)} (GNU ld)"
     statement = clip(report.statements[index].text)
     if symbol is not None:
-        return f"{statement}: {clip(symbol)} is out of reach, or does not fit here (GNU ld: {messages.quoted(say)})"
+        return (
+            f"{statement}: {clip(symbol)} is out of reach, or does not fit here (GNU ld: "
+            f"{messages.quoted(say)})"
+        )
     return f"{statement}: {messages.quoted(say)} (GNU ld)"
 
 
@@ -167,7 +188,9 @@ def _out_of_reach(
             index = _statement(lines, at)
             statement = "" if index is None else clip(report.statements[index].text) + ": "
             report.add(
-                index, f"{statement}the target {target:#x} is {abs(target - at):#x} bytes away from {at:#x}; it reaches 128 MiB"
+                index,
+                f"{statement}the target {target:#x} is {abs(target - at):#x} bytes away from "
+                f"{at:#x}; it reaches 128 MiB",
             )
     if not found:
         report.add(None, f"the size of section {section} changed while it was linked (GNU ld)")

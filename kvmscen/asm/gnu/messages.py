@@ -12,33 +12,50 @@ from kvmscen.asm.values import Source, clip
 from kvmscen.errors import Problem, ScenarioError
 
 SOURCE, OBJECT = "program.s", "program.o"
-FOREIGN = "this program reads another file: .include and .incbin are not allowed, since a scenario may not read files of the host"
+FOREIGN = (
+    "this program reads another file: .include and .incbin are not allowed, since a "
+    "scenario may not read files of the host"
+)
 UNSURE = (
-    "this program does not assemble, or reads another file, which is not allowed: directives are put together here, and where "
+    "this program does not assemble, or reads another file, which is not allowed: directives are "
+    "put together here, and where "
     "Landlock does not keep GNU as from other files, no more is said, since it might tell of one"
 )
-# What as says of a file that it tried to open: whether that is there, and why it cannot be read, is nobody's business.
-_OPENED = re.compile(r"(?:can't open|file not found|can't read from|unable to include|seek to end of \.incbin)\b")
+# What as says of a file that it tried to open: whether that is there, and why it cannot be read, is
+# nobody's business.
+_OPENED = re.compile(
+    r"(?:can't open|file not found|can't read from|unable to include|seek to end of \.incbin)\b"
+)
 _LINE = re.compile(
-    r"(?P<file>[^:]+)(?::(?P<line>\d+))?:\s+(?P<kind>Error|Warning|Fatal error|Info|Internal error)\b[^:]*: (?P<text>.*)"
+    r"(?P<file>[^:]+)(?::(?P<line>\d+))?:\s+(?P<kind>Error|Warning|Fatal error|Info|Internal "
+    r"error)\b[^:]*: (?P<text>.*)"
 )
 _USED = re.compile(r"[^:]+:(\d+):\s+Info: macro invoked from here")
 _FATAL = re.compile(r"(?:Fatal|Internal) error\b[^:]*: (.*)")
-_MEMORY = re.compile(r"out of memory|memory exhausted|virtual memory|cannot allocate", re.IGNORECASE)
+_MEMORY = re.compile(
+    r"out of memory|memory exhausted|virtual memory|cannot allocate", re.IGNORECASE
+)
 _LINKED = re.compile(r"\((?P<section>[^()]+)\+0x(?P<offset>[0-9a-f]+)\): (?P<text>.*)")
-_LARGE_WORDS = ".rept .irp .irpc .macro .fill .space .skip .zero .org .align .balign .p2align .nops .dcb .ds"
+_LARGE_WORDS = (
+    ".rept .irp .irpc .macro .fill .space .skip .zero .org .align .balign .p2align .nops .dcb .ds"
+)
 _LARGE = frozenset(_LARGE_WORDS.split())
 _FITS = re.compile(r"relocation truncated to fit: \w+ against (?:symbol )?`([^']*)'")
 # Warnings that do not mean other bytes than those that are written.
 _HARMLESS = re.compile(
-    r"repeat count is zero|end of file not at end|no instruction mnemonic suffix|translating to|deprecated|obsolete|"
-    r"using default for|stand-alone|skipping prefixes|redundant|unpredictable|section attributes|zero assumed for missing|"
-    r"indirect (?:call|jmp|ljmp|lcall) without|interpreting as|is ineffectual|writeback|write-back|transfer register",
+    r"repeat count is zero|end of file not at end|no instruction mnemonic suffix|translating "
+    r"to|deprecated|obsolete|"
+    r"using default for|stand-alone|skipping prefixes|redundant|unpredictable|section "
+    r"attributes|zero assumed for missing|"
+    r"indirect (?:call|jmp|ljmp|lcall) without|interpreting as|is "
+    r"ineffectual|writeback|write-back|transfer register",
 )
 
 
 class Complaint(NamedTuple):
-    """One message. `line` is that of as's text from 1, 0 where it names none; `used` that of the use of the macro it is in."""
+    """One message. `line` is that of as's text from 1, 0 where it names none; `used` that of the
+    use of the macro it is in.
+    """
 
     line: int
     text: str
@@ -47,7 +64,9 @@ class Complaint(NamedTuple):
 
 
 def of_assembler(messages: str) -> Iterator[Complaint]:
-    """The errors of as, and those warnings after which bytes would be others than those that are written."""
+    """The errors of as, and those warnings after which bytes would be others than those that are
+    written.
+    """
     last: Complaint | None = None
     for message in messages.splitlines():
         if found := _USED.match(message):
@@ -67,7 +86,11 @@ def _complaints(message: str) -> Iterator[Complaint]:
         kind, text = found.group("kind"), found.group("text")
         if kind != "Info" and not (kind == "Warning" and _HARMLESS.search(text)):
             inside = found.group("file") == SOURCE
-            yield Complaint(int(found.group("line") or 0) * inside, _memory(text), not inside or bool(_OPENED.match(text)))
+            yield Complaint(
+                int(found.group("line") or 0) * inside,
+                _memory(text),
+                not inside or bool(_OPENED.match(text)),
+            )
     elif fatal := _FATAL.match(message):
         yield Complaint(0, _memory(fatal.group(1)), bool(_OPENED.match(fatal.group(1))))
     elif _MEMORY.search(message):
@@ -83,7 +106,12 @@ def of_linker(messages: str) -> Iterator[tuple[str, int, str]]:
     for message in messages.splitlines():
         if found := _LINKED.search(message):
             yield found.group("section"), int(found.group("offset"), 16), found.group("text")
-        elif ": error: " in message or "cannot" in message or "failed" in message or "overlap" in message:
+        elif (
+            ": error: " in message
+            or "cannot" in message
+            or "failed" in message
+            or "overlap" in message
+        ):
             yield "", 0, message.rpartition(": ")[2]
 
 
@@ -118,14 +146,20 @@ class Report:
 
     def spot(self, index: int | None) -> tuple[str, int, int]:
         """File, line and column of the statement of an index, or of the program as a whole."""
-        place = self._source if index is None or index >= len(self.statements) else self.statements[index]
+        place = (
+            self._source
+            if index is None or index >= len(self.statements)
+            else self.statements[index]
+        )
         spot = place.spot if isinstance(place, Statement) else None
         return spot or (self._source.file, place.line, place.column)
 
     def misplaced(self, wrong: Misplaced) -> None:
         """A section that cannot be where it is placed."""
         place = wrong.placement or self._source
-        self._problems.append(Problem(place.file or self._source.file, place.line, place.column, wrong.message))
+        self._problems.append(
+            Problem(place.file or self._source.file, place.line, place.column, wrong.message)
+        )
 
     def only(self, index: int | None, message: str) -> None:
         """A problem that makes all others pointless."""
@@ -138,5 +172,9 @@ class Report:
             raise ScenarioError(dict.fromkeys(self._problems))
 
     def large(self) -> int | None:
-        """The first statement that may make much of little: where to look when a tool could not go on."""
-        return next((n for n, statement in enumerate(self.statements) if statement.word in _LARGE), None)
+        """The first statement that may make much of little: where to look when a tool could not go
+        on.
+        """
+        return next(
+            (n for n, statement in enumerate(self.statements) if statement.word in _LARGE), None
+        )

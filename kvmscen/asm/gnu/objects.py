@@ -15,13 +15,22 @@ from elftools.elf.sections import SymbolTableSection
 from kvmscen.asm.layout import Shape
 from kvmscen.asm.sections import MARKS, is_loaded
 
-_KEPT = ("SHT_PROGBITS", "SHT_NOBITS", "SHT_NOTE", "SHT_INIT_ARRAY", "SHT_FINI_ARRAY", "SHT_PREINIT_ARRAY")
+_KEPT = (
+    "SHT_PROGBITS",
+    "SHT_NOBITS",
+    "SHT_NOTE",
+    "SHT_INIT_ARRAY",
+    "SHT_FINI_ARRAY",
+    "SHT_PREINIT_ARRAY",
+)
 _ALLOC = 0x2  # SHF_ALLOC
 _MERGED = 0x30  # SHF_MERGE | SHF_STRINGS
 
 
 class Symbol(NamedTuple):
-    """A symbol of an object: its section's name, None for a plain number; `value` is the offset, or the number."""
+    """A symbol of an object: its section's name, None for a plain number; `value` is the offset, or
+    the number.
+    """
 
     section: str | None
     value: int
@@ -41,7 +50,9 @@ class Object(NamedTuple):
 
 
 class Use(NamedTuple):
-    """A relocation: where a symbol (or a section, by its name) is used, and the relocation's type."""
+    """A relocation: where a symbol (or a section, by its name) is used, and the relocation's
+    type.
+    """
 
     symbol: str
     section: str
@@ -51,7 +62,9 @@ class Use(NamedTuple):
 
 
 def read(raw: bytes, written: Mapping[str, str | None]) -> Object:
-    """Read an object file; `written` are the flags of sections as the program has them. Raises ELFError."""
+    """Read an object file; `written` are the flags of sections as the program has them. Raises
+    ELFError.
+    """
     elf = ELFFile(io.BytesIO(raw))
     shapes: dict[str, Shape] = {}
     nobits: set[str] = set()
@@ -63,7 +76,9 @@ def read(raw: bytes, written: Mapping[str, str | None]) -> Object:
         name = section.name
         if isinstance(section, SymbolTableSection):
             table = section
-        elif section["sh_type"] in _KEPT and is_loaded(name, "a" if section["sh_flags"] & _ALLOC else written.get(name)):
+        elif section["sh_type"] in _KEPT and is_loaded(
+            name, "a" if section["sh_flags"] & _ALLOC else written.get(name)
+        ):
             if name in shapes:
                 raise ELFError(f"there are two sections {name} of different kinds")
             shapes[name] = Shape(name, section["sh_size"], max(1, section["sh_addralign"]))
@@ -73,11 +88,17 @@ def read(raw: bytes, written: Mapping[str, str | None]) -> Object:
             if section["sh_flags"] & _MERGED:
                 merged[index] = section["sh_flags"]
     symbols, undefined = _symbols(table, names)
-    return Object(tuple(shapes.values()), frozenset(nobits), symbols, undefined, _unmerged(raw, elf, merged))
+    return Object(
+        tuple(shapes.values()), frozenset(nobits), symbols, undefined, _unmerged(raw, elf, merged)
+    )
 
 
-def _symbols(table: SymbolTableSection | None, names: Mapping[int, str]) -> tuple[dict[str, Symbol], frozenset[str]]:
-    """The symbols of sections that count and plain numbers, and those that are used and not there."""
+def _symbols(
+    table: SymbolTableSection | None, names: Mapping[int, str]
+) -> tuple[dict[str, Symbol], frozenset[str]]:
+    """The symbols of sections that count and plain numbers, and those that are used and not
+    there.
+    """
     symbols: dict[str, Symbol] = {}
     undefined: set[str] = set()
     for symbol in () if table is None else table.iter_symbols():
@@ -97,14 +118,21 @@ def _symbols(table: SymbolTableSection | None, names: Mapping[int, str]) -> tupl
 
 
 def _is_of_as(name: str) -> bool:
-    # $x and $d tell code from data on arm64 and riscv64. riscv64 also keeps numbered labels, and `.L0 ` for its own use.
+    # $x and $d tell code from data on arm64 and riscv64. riscv64 also keeps numbered labels, and
+    # `.L0 ` for its own use.
     if name.isprintable() and " " not in name:
-        return name[0] == "$" and name[1:2] in ("x", "d") and (len(name) == 2 or name[2] == "." or name.startswith("$xrv"))
+        return (
+            name[0] == "$"
+            and name[1:2] in ("x", "d")
+            and (len(name) == 2 or name[2] == "." or name.startswith("$xrv"))
+        )
     return True
 
 
 def _unmerged(raw: bytes, elf: ELFFile, merged: Mapping[int, int]) -> bytes:
-    """The object with no section whose equal strings ld would merge: a program has its bytes as they are written."""
+    """The object with no section whose equal strings ld would merge: a program has its bytes as
+    they are written.
+    """
     out = bytearray(raw)
     for index, flags in merged.items():
         at = elf["e_shoff"] + index * elf["e_shentsize"] + 8
@@ -128,7 +156,9 @@ def uses(raw: bytes) -> list[Use]:
             # A relocation to a plain number is against symbol 0, which has no name and no section.
             at = symbol["st_shndx"]
             name = symbol.name or (elf.get_section(at).name if isinstance(at, int) else "")
-            found.append(Use(name, where, entry["r_offset"], entry["r_info_type"], entry["r_addend"]))
+            found.append(
+                Use(name, where, entry["r_offset"], entry["r_info_type"], entry["r_addend"])
+            )
     return found
 
 
@@ -136,7 +166,10 @@ def contents(raw: bytes) -> dict[str, tuple[int, bytes]]:
     """Name to size and bytes of every section of a linked file; of those without bytes none."""
     elf = ELFFile(io.BytesIO(raw))
     return {
-        section.name: (section["sh_size"], b"" if section["sh_type"] == "SHT_NOBITS" else section.data())
+        section.name: (
+            section["sh_size"],
+            b"" if section["sh_type"] == "SHT_NOBITS" else section.data(),
+        )
         for section in elf.iter_sections()
         if section["sh_type"] in _KEPT
     }

@@ -1,4 +1,6 @@
-"""A program by as and ld: assembled once (on arm64 maybe twice), placed by the layout, linked there."""
+"""A program by as and ld: assembled once (on arm64 maybe twice), placed by the layout, linked
+there.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,17 @@ from pathlib import Path
 from elftools.common.exceptions import ELFError
 
 from kvmscen.asm.advice import advise
-from kvmscen.asm.gnu import bare_names, immediates, link, messages, objects, taken_names, targets, text, tools
+from kvmscen.asm.gnu import (
+    bare_names,
+    immediates,
+    link,
+    messages,
+    objects,
+    taken_names,
+    targets,
+    text,
+    tools,
+)
 from kvmscen.asm.keystone.items import MAX_SIZE
 from kvmscen.asm.layout import STANDARD, Placed, Shape, place, section_symbols
 from kvmscen.asm.values import GNU, Placement, Program, Section, Source, Wrong, clip
@@ -21,11 +33,17 @@ _ALWAYS = (".text", ".data", ".bss")
 _MASK = (1 << 64) - 1
 
 
-def assemble(arch: str, bits: int, source: Source, placements: Sequence[Placement], origin: int) -> Program:
-    """Assemble and link a program, as kvmscen.asm.assemble does. Raises ScenarioError with all problems."""
+def assemble(
+    arch: str, bits: int, source: Source, placements: Sequence[Placement], origin: int
+) -> Program:
+    """Assemble and link a program, as kvmscen.asm.assemble does. Raises ScenarioError with all
+    problems.
+    """
     found = targets.find(arch)
     if found is None:
-        raise ScenarioError([Problem(source.file, source.line, source.column, targets.absent(arch))])
+        raise ScenarioError(
+            [Problem(source.file, source.line, source.column, targets.absent(arch))]
+        )
     statements = text.statements(source, arch)
     report = messages.Report(source, statements)
     _check(report)
@@ -37,7 +55,10 @@ def assemble(arch: str, bits: int, source: Source, placements: Sequence[Placemen
         except scratch.Full:
             # Most programs need little, so memory is tried first, however small it is.
             continue
-    raise HostError(f"there is no room for the files of GNU as in {' or '.join(scratch.places())}: free some, or set TMPDIR")
+    raise HostError(
+        f"there is no room for the files of GNU as in {' or '.join(scratch.places())}: free some, "
+        f"or set TMPDIR"
+    )
 
 
 def _program(job: Job, arch: str, placements: Sequence[Placement], origin: int) -> Program:
@@ -54,10 +75,22 @@ def _program(job: Job, arch: str, placements: Sequence[Placement], origin: int) 
         bare_names.check(made, symbols.keys() - made.symbols.keys(), report)
     images, lines = link.link(job.found, job.where, made, places, symbols, report)
     sections = [
-        Section(s.name, places[s.name].gpa, places[s.name].load, images.get(s.name, b""), s.size, s.name in made.nobits)
+        Section(
+            s.name,
+            places[s.name].gpa,
+            places[s.name].load,
+            images.get(s.name, b""),
+            s.size,
+            s.name in made.nobits,
+        )
         for s in shapes
     ]
-    return Program(tuple(sorted(sections, key=lambda section: (section.gpa, section.name))), symbols, lines, GNU)
+    return Program(
+        tuple(sorted(sections, key=lambda section: (section.gpa, section.name))),
+        symbols,
+        lines,
+        GNU,
+    )
 
 
 def _check(report: messages.Report) -> None:
@@ -74,18 +107,24 @@ def _check(report: messages.Report) -> None:
 class Job:
     """One program and the folder that it is assembled in."""
 
-    def __init__(self, arch: str, found: targets.Tools, bits: int, where: Path, report: messages.Report) -> None:
+    def __init__(
+        self, arch: str, found: targets.Tools, bits: int, where: Path, report: messages.Report
+    ) -> None:
         self.found, self.where, self.report = found, where, report
         self._arch, self._bits = arch, bits
 
     def run(self, changed: Mapping[int, str]) -> tuple[tools.Ran, text.Text]:
-        """Let as assemble the statements, some of them `changed`: how it ended, and what it read."""
+        """Let as assemble the statements, some of them `changed`: how it ended, and what it
+        read.
+        """
         report, where, target = self.report, self.where, self.found.target
         rendered = text.render(target.prologue.get(self._bits, ""), report.statements, changed)
         body = "\n".join(rendered.lines) + "\n"
         (where / messages.SOURCE).write_bytes(body.encode("utf-8", "surrogatepass"))
         files = ("-o", messages.OBJECT, "--MD", "read.d", messages.SOURCE)
-        return tools.run([self.found.assembler, *target.options[self._bits], "-L", *files], where), rendered
+        return tools.run(
+            [self.found.assembler, *target.options[self._bits], "-L", *files], where
+        ), rendered
 
     def object(self, changed: Mapping[int, str]) -> objects.Object:
         """What as makes of the statements, some of them `changed`."""
@@ -100,17 +139,26 @@ class Job:
             self._unsure()
             report.add(
                 None,
-                f"assembling ended with status {ran.status}: {messages.shorten(ran.messages) or 'nothing was said'} (GNU as)",
+                f"assembling ended with status {ran.status}: "
+                f"{messages.shorten(ran.messages) or 'nothing was said'} (GNU as)",
             )
             report.stop()
         # A macro may have put `.incbin` together where nobody saw it.
-        read = (where / "read.d").read_text("utf-8", "replace").replace("\\\n", " ").partition(":")[2].split()
+        read = (
+            (where / "read.d")
+            .read_text("utf-8", "replace")
+            .replace("\\\n", " ")
+            .partition(":")[2]
+            .split()
+        )
         if read != [messages.SOURCE]:
             self._unsure()
             report.add(None, messages.FOREIGN)
             report.stop()
         try:
-            return objects.read((where / messages.OBJECT).read_bytes(), text.entered(report.statements))
+            return objects.read(
+                (where / messages.OBJECT).read_bytes(), text.entered(report.statements)
+            )
         except (ELFError, OSError) as error:
             report.add(None, f"what GNU as made cannot be used: {messages.shorten(str(error))}")
             report.stop()
@@ -124,7 +172,9 @@ class Job:
             # Of such a program nothing else is told: it might tell of what is in the file.
             if complaint.foreign:
                 at = rendered.statement(complaint.used)
-                self.report.add(rendered.statement(complaint.line) if at is None else at, messages.FOREIGN)
+                self.report.add(
+                    rendered.statement(complaint.line) if at is None else at, messages.FOREIGN
+                )
         self.report.stop()
         for complaint in complaints:
             index = rendered.statement(complaint.line)
@@ -137,10 +187,15 @@ class Job:
             say = f"{messages.quoted(complaint.text)}{about} (GNU as)"
             used = rendered.statement(complaint.used)
             if used is not None and index is not None:
-                # As the other assembler tells it: at the use, unless the macro stands beside the program.
+                # As the other assembler tells it: at the use, unless the macro stands beside the
+                # program.
                 inside, use = self.report.statements[index], self.report.statements[used]
                 beside = inside.spot is not None
-                say += f" (in a macro, used in line {use.line})" if beside else f" (line {inside.line} in a macro)"
+                say += (
+                    f" (in a macro, used in line {use.line})"
+                    if beside
+                    else f" (line {inside.line} in a macro)"
+                )
                 index = index if beside else used
             if index is not None and used is None:
                 say = advise(say, self.report.statements[index], self._arch)
@@ -163,7 +218,9 @@ def _place(
 ) -> tuple[list[Shape], dict[str, Placed]]:
     """The sections that count, and where they go."""
     placed = {placement.name for placement in placements}
-    named = {symbol.section for symbol in made.symbols.values()} | text.entered(report.statements).keys()
+    named = {symbol.section for symbol in made.symbols.values()} | text.entered(
+        report.statements
+    ).keys()
     shapes = []
     for shape in made.shapes:
         # as makes .text, .data and .bss also where nobody asks for them.
@@ -177,7 +234,10 @@ def _place(
     total = sum(shape.size for shape in shapes)
     for shape in shapes:
         if shape.size > MAX_SIZE or total > MAX_TOTAL:
-            say = f"section {shape.name} has {shape.size:#x} bytes; it may have 16 MiB, all together 64 MiB"
+            say = (
+                f"section {shape.name} has {shape.size:#x} bytes; it may have 16 MiB, all "
+                f"together 64 MiB"
+            )
             report.add(report.large(), say)
     report.stop()
     places, misplaced = place(shapes, placements, origin)
@@ -187,7 +247,9 @@ def _place(
     return shapes, places
 
 
-def _symbols(made: objects.Object, shapes: Sequence[Shape], places: Mapping[str, Placed]) -> dict[str, int]:
+def _symbols(
+    made: objects.Object, shapes: Sequence[Shape], places: Mapping[str, Placed]
+) -> dict[str, int]:
     symbols = section_symbols(shapes, dict(places))
     for name, symbol in made.symbols.items():
         base = 0 if symbol.section is None else places[symbol.section].gpa

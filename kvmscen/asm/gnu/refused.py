@@ -1,4 +1,6 @@
-"""Why GNU as refuses statements: for those that the other assembler refuses and has no reason for."""
+"""Why GNU as refuses statements: for those that the other assembler refuses and has no reason
+for.
+"""
 
 from __future__ import annotations
 
@@ -37,14 +39,18 @@ def reasons(arch: str, bits: int, source: Source) -> Mapping[Spot, str] | None:
         try:
             with scratch.folder(room) as folder:
                 job = program.Job(arch, found, bits, folder, report)
-                ran, rendered = job.run(immediates.provisional(statements) if arch == "arm64" else {})
+                ran, rendered = job.run(
+                    immediates.provisional(statements) if arch == "arm64" else {}
+                )
         except scratch.Full:
             continue
         return None if ran.why else _read(ran, rendered, found, report)
     return None
 
 
-def _read(ran: tools.Ran, rendered: text.Text, found: targets.Tools, report: messages.Report) -> Mapping[Spot, str] | None:
+def _read(
+    ran: tools.Ran, rendered: text.Text, found: targets.Tools, report: messages.Report
+) -> Mapping[Spot, str] | None:
     complaints = list(messages.of_assembler(ran.messages))
     # Of a program that may have read a file nothing is told: it might tell of what is in the file.
     unsure = not tools.confined_from_files(found.assembler) and text.composed(report.statements)

@@ -1,4 +1,5 @@
-"""Names and words that GNU as takes for others than a program means, and says nothing: most of them in x86's Intel syntax.
+"""Names and words that GNU as takes for others than a program means, and says nothing: most of them
+in x86's Intel syntax.
 
 `far: jmp far` jumps elsewhere; `mov eax, dword [rbx]` loads from rbx + 4.
 """
@@ -19,19 +20,30 @@ _ASSIGN = re.compile(r"([A-Za-z_.$][\w.$]*)\s*==?(?!=)", re.ASCII)
 
 def check(arch: str, report: messages.Report) -> None:
     """Refuse what stands in the program itself."""
-    macros = {re.split(r"[\s,]", s.rest, maxsplit=1)[0].lower() for s in report.statements if s.word == ".macro"}
+    macros = {
+        re.split(r"[\s,]", s.rest, maxsplit=1)[0].lower()
+        for s in report.statements
+        if s.word == ".macro"
+    }
     for index, statement in _intel(report):
         if reason := taken(defined(statement), arch):
             report.add(index, reason)
             continue
         has_operands = statement.word in text.DATA or statement.word[:1] not in ("", ".", "\\")
-        if has_operands and arch == "x86_64" and statement.word not in macros and (reason := unfinished(statement.rest)):
+        if (
+            has_operands
+            and arch == "x86_64"
+            and statement.word not in macros
+            and (reason := unfinished(statement.rest))
+        ):
             report.add(index, f"{clip(statement.text)}: {reason}")
     report.stop()
 
 
 def check_made(made: objects.Object, report: messages.Report) -> None:
-    """Refuse the names of symbols that macros have put together; those of AT&T syntax are allowed."""
+    """Refuse the names of symbols that macros have put together; those of AT&T syntax are
+    allowed.
+    """
     names = [name for name in made.symbols if taken(name)]
     if not names:
         return

@@ -1,4 +1,6 @@
-"""Which as and ld there are for an architecture, and what a process must keep that will start them."""
+"""Which as and ld there are for an architecture, and what a process must keep that will start
+them.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +19,11 @@ _PT_INTERP = 3
 
 
 class Target(NamedTuple):
-    """An architecture's binutils. `options` are as's by the mode's width in bits, `prologue` what stands before every program.
+    """An architecture's binutils. `options` are as's by the mode's width in bits, `prologue` what
+    stands before every program.
 
-    `machines` are those whose plain `as` is of this architecture. `align` is that of instructions, in bytes.
+    `machines` are those whose plain `as` is of this architecture. `align` is that of instructions,
+    in bytes.
     """
 
     machines: tuple[str, ...]
@@ -32,16 +36,27 @@ class Target(NamedTuple):
 
 
 _RISCV = (
-    "-march=rv64gch_zba_zbb_zbc_zbs_zbkb_zbkc_zbkx_zknd_zkne_zknh_zksed_zksh_zicbom_zicbop_zicboz_zihintpause_zawrs_svinval_zfh_v"
+    "-march=rv64gch_zba_zbb_zbc_zbs_zbkb_zbkc_zbkx_zknd_zkne_zknh_zksed_zksh_zicbom_zicbop_zicboz"
+    "_zihintpause_zawrs_svinval_zfh_v"
 )
 # Binutils know more instructions than one CPU has: a guest may ask what happens at any of them.
 # 32- and 16-bit x86 code is assembled into 64-bit ELF, so that it can change mode and lie anywhere.
 TARGETS = {
     "arm64": Target(
-        ("aarch64", "arm64"), "aarch64-linux-gnu-", "binutils-aarch64-linux-gnu", {64: ("-march=all",)}, "aarch64linux", 4
+        ("aarch64", "arm64"),
+        "aarch64-linux-gnu-",
+        "binutils-aarch64-linux-gnu",
+        {64: ("-march=all",)},
+        "aarch64linux",
+        4,
     ),
     "riscv64": Target(
-        ("riscv64",), "riscv64-linux-gnu-", "binutils-riscv64-linux-gnu", {64: ("-mno-relax", _RISCV)}, "elf64lriscv", 2
+        ("riscv64",),
+        "riscv64-linux-gnu-",
+        "binutils-riscv64-linux-gnu",
+        {64: ("-mno-relax", _RISCV)},
+        "elf64lriscv",
+        2,
     ),
     "x86_64": Target(
         ("x86_64", "amd64"),
@@ -91,7 +106,9 @@ def absent(arch: str) -> str:
 
 
 def rules(program: str) -> tuple[landlock.Rule, ...]:
-    """What a process must keep that will start `program`: to run it and its loader, and to read libraries."""
+    """What a process must keep that will start `program`: to run it and its loader, and to read
+    libraries.
+    """
     found = loader(program)
     folders = tuple((folder, landlock.READ_FILE) for folder in FOLDERS)
     return ((program, landlock.RUN), *(((found, landlock.RUN), *folders) if found else ()))
@@ -104,11 +121,16 @@ def loader(program: str) -> str | None:
         header = stream.read(64)
         if header[:5] != b"\x7fELF\x02":
             return None
-        at, size, count = (int.from_bytes(header[start : start + n], "little") for start, n in ((32, 8), (54, 2), (56, 2)))
+        at, size, count = (
+            int.from_bytes(header[start : start + n], "little")
+            for start, n in ((32, 8), (54, 2), (56, 2))
+        )
         stream.seek(at)
         table = stream.read(size * count)
         for entry in (table[n * size : (n + 1) * size] for n in range(count)):
             if int.from_bytes(entry[:4], "little") == _PT_INTERP:
                 stream.seek(int.from_bytes(entry[8:16], "little"))
-                return os.fsdecode(stream.read(int.from_bytes(entry[32:40], "little")).rstrip(b"\0"))
+                return os.fsdecode(
+                    stream.read(int.from_bytes(entry[32:40], "little")).rstrip(b"\0")
+                )
     return None

@@ -1,7 +1,9 @@
-"""A program as GNU as reads it: one statement a line, with marks around each that tell which bytes are its own.
+"""A program as GNU as reads it: one statement a line, with marks around each that tell which bytes
+are its own.
 
-The marks are records in a section of their own, made by directives before and behind the statement, also inside macros. as's
-debug information would know instructions only, and its listing no sections.
+The marks are records in a section of their own, made by directives before and behind the statement,
+also inside macros. as's debug information would know instructions only, and its listing no
+sections.
 """
 
 from __future__ import annotations
@@ -21,14 +23,19 @@ _EDGE = 1987654321
 _LAST_SUBSECTION = 8192
 _ASSIGN = re.compile(r"[A-Za-z_.$][\w.$]*\s*==?(?!=)", re.ASCII)
 _DATA_WORDS = """
-    .byte .2byte .4byte .8byte .hword .short .int .long .quad .word .value .octa .xword .dword .half .float .single .double
-    .float16 .tfloat .bfloat16 .ascii .asciz .string .string8 .string16 .string32 .string64 .base64 .space .zero .skip .fill .org
-    .inst .insn .uleb128 .sleb128 .nops .nop .dc .dc.a .dc.b .dc.d .dc.l .dc.s .dc.w .dc.x .dcb .dcb.b .dcb.d .dcb.l .dcb.s
+    .byte .2byte .4byte .8byte .hword .short .int .long .quad .word .value .octa .xword .dword .half
+    .float .single .double
+    .float16 .tfloat .bfloat16 .ascii .asciz .string .string8 .string16 .string32 .string64 .base64
+    .space .zero .skip .fill .org
+    .inst .insn .uleb128 .sleb128 .nops .nop .dc .dc.a .dc.b .dc.d .dc.l .dc.s .dc.w .dc.x .dcb
+    .dcb.b .dcb.d .dcb.l .dcb.s
     .dcb.w .dcb.x .ds .ds.b .ds.d .ds.l .ds.p .ds.s .ds.w .ds.x
 """
 DATA = frozenset(_DATA_WORDS.split())
 # What would tell as other lines than ours, and has no bytes.
-_IGNORED = frozenset([".file", ".line", ".ln", ".linefile", ".appfile", ".app-file", ".appline", ".loc", ".ident"])
+_IGNORED = frozenset(
+    [".file", ".line", ".ln", ".linefile", ".appfile", ".app-file", ".appline", ".loc", ".ident"]
+)
 _REFUSED = {
     ".incbin": "is not allowed: a scenario may not read files of the host",
     ".include": "is not allowed: a scenario may not read files of the host",
@@ -54,8 +61,13 @@ def statements(source: Source, arch: str) -> list[Statement]:
     for macro in source.macros:
         place = (macro.file, macro.line, macro.column)
         read = Reader(macro.text, arch, macro.line, macro.column).statements
-        body = [statement._replace(spot=(macro.file, statement.line, statement.column)) for statement in read]
-        head = Statement(macro.line, macro.column, f".macro {macro.name}", "", ".macro", macro.name, spot=place)
+        body = [
+            statement._replace(spot=(macro.file, statement.line, statement.column))
+            for statement in read
+        ]
+        head = Statement(
+            macro.line, macro.column, f".macro {macro.name}", "", ".macro", macro.name, spot=place
+        )
         out += [head, *body, Statement(macro.line, macro.column, ".endm", "", ".endm", spot=place)]
     return out + Reader(source.text, arch, source.line, source.column).statements
 
@@ -68,7 +80,11 @@ def check(statement: Statement) -> None:
     name = named(statement.rest) if word in NAMING and "\\" not in statement.rest else None
     if name is not None and (why := no_name(name)) is not None:
         raise Wrong(why)
-    count = statement.rest if word == ".rept" and statement.rest.isascii() and statement.rest.isdigit() else "0"
+    count = (
+        statement.rest
+        if word == ".rept" and statement.rest.isascii() and statement.rest.isdigit()
+        else "0"
+    )
     if len(count) > 9 or int(count) > _MAX_REPEAT:
         raise Wrong(f"{word} repeats at most {_MAX_REPEAT} times")
 
@@ -77,7 +93,9 @@ def composed(statements: Sequence[Statement]) -> list[int]:
     """The statements that may become any directive once macros are expanded."""
     loose = any(statement.word == ".altmacro" for statement in statements)
     return [
-        n for n, s in enumerate(statements) if "\\" in s.word or (loose and s.word in (".altmacro", ".macro", ".irp", ".irpc"))
+        n
+        for n, s in enumerate(statements)
+        if "\\" in s.word or (loose and s.word in (".altmacro", ".macro", ".irp", ".irpc"))
     ]
 
 
@@ -106,8 +124,15 @@ def _written(statement: Statement) -> str:
     if statement.word in (".comm", ".common") and 2 <= len(parts) <= 3:
         # Nobody else wants the symbol: it is room at the end of .bss, aligned as a linker would.
         size = parts[1]
-        align = parts[2] if len(parts) == 3 else f"(1 - (({size}) > 1) - 2*(({size}) > 3) - 4*(({size}) > 7) - 8*(({size}) > 15))"
-        return f".pushsection .bss, {_LAST_SUBSECTION}; .balign {align}; {parts[0]}: .skip {size}; .popsection"
+        align = (
+            parts[2]
+            if len(parts) == 3
+            else f"(1 - (({size}) > 1) - 2*(({size}) > 3) - 4*(({size}) > 7) - 8*(({size}) > 15))"
+        )
+        return (
+            f".pushsection .bss, {_LAST_SUBSECTION}; .balign {align}; {parts[0]}: .skip "
+            f"{size}; .popsection"
+        )
     return statement.text
 
 
@@ -143,9 +168,11 @@ def is_mark(message: str) -> bool:
 
 
 def ranges(data: bytes) -> Iterator[tuple[int, int, int, int]]:
-    """(statement, first address, address behind it, outermost) of the records in the section of marks.
+    """(statement, first address, address behind it, outermost) of the records in the section of
+    marks.
 
-    Of statements in each other the innermost has the bytes; the outermost is the use of a macro, or the same.
+    Of statements in each other the innermost has the bytes; the outermost is the use of a macro, or
+    the same.
     """
     # What is open: statement, start, whether something inside it has bytes.
     opened: list[list[int]] = []

@@ -1,4 +1,6 @@
-"""GNU as and ld as programs: which they are for an architecture, and how one is run so that no input can run away with it."""
+"""GNU as and ld as programs: which they are for an architecture, and how one is run so that no
+input can run away with it.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,8 @@ from kvmscen.asm.gnu import confined
 from kvmscen.disk import scratch
 from kvmscen.sent import sandbox
 
-# CPU seconds of one run, and what it may take: a program of 64 MiB and its relocations fit. By the wall's clock it is only ended
-# when it hangs: on a busy machine it may wait for a CPU for long.
+# CPU seconds of one run, and what it may take: a program of 64 MiB and its relocations fit. By the
+# wall's clock it is only ended when it hangs: on a busy machine it may wait for a CPU for long.
 SECONDS = 8
 WALL_SECONDS = 240.0
 _MEMORY = 1 << 30
@@ -26,7 +28,9 @@ _FILE = 256 << 20
 _OUTPUT = 1 << 20
 _LOOK = 0.5
 # What as and ld say themselves: a message of the program's own begins with its line.
-_FULL = re.compile(r"^(?!program\.s:\d+: ).*(?:No space left on device|Disk quota exceeded)", re.MULTILINE)
+_FULL = re.compile(
+    r"^(?!program\.s:\d+: ).*(?:No space left on device|Disk quota exceeded)", re.MULTILINE
+)
 
 
 class Ran(NamedTuple):
@@ -38,7 +42,9 @@ class Ran(NamedTuple):
 
 
 def run(argv: Sequence[str], where: Path) -> Ran:
-    """Run a tool in `where`, within SECONDS of CPU, and limits of memory and file size. What it prints is in English."""
+    """Run a tool in `where`, within SECONDS of CPU, and limits of memory and file size. What it
+    prints is in English.
+    """
     child = _starter(argv[0], sandbox.mode(), tuple(scratch.settle())).start(argv, where)
     try:
         with child:
@@ -92,7 +98,9 @@ def _read(child: subprocess.Popen[bytes], deadline: float) -> tuple[str, str]:
                     return said.decode("utf-8", "replace"), _ended(signal.SIGXCPU)
                 continue
             if left <= 0:
-                return said.decode("utf-8", "replace"), f"hangs: it took {WALL_SECONDS:g} s, most of which it slept"
+                return said.decode(
+                    "utf-8", "replace"
+                ), f"hangs: it took {WALL_SECONDS:g} s, most of which it slept"
             piece = os.read(child.stderr.fileno(), 65536)
             if not piece:
                 return said.decode("utf-8", "replace"), ""

@@ -1,4 +1,6 @@
-"""The passes: items to addresses until nothing moves, then to bytes, with all that is wrong on the way."""
+"""The passes: items to addresses until nothing moves, then to bytes, with all that is wrong on the
+way.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,17 @@ from kvmscen.asm.keystone.state import Architecture, Front
 from kvmscen.asm.keystone.x86.instructions import X86
 from kvmscen.asm.layout import STANDARD, Misplaced, Shape, place, section_symbols
 from kvmscen.asm.source import Statement
-from kvmscen.asm.values import Line, Placement, Program, Section, Source, Unencoded, Unexplained, Wrong, clip
+from kvmscen.asm.values import (
+    Line,
+    Placement,
+    Program,
+    Section,
+    Source,
+    Unencoded,
+    Unexplained,
+    Wrong,
+    clip,
+)
 from kvmscen.errors import Problem, ScenarioError
 
 MAX_PASSES = 60
@@ -28,7 +40,9 @@ FRONTS: dict[str, Callable[[int], Architecture]] = {"arm64": lambda bits: Arm64(
 class Assembly:
     """One program on its way from text to bytes."""
 
-    def __init__(self, arch: str, bits: int, source: Source, placements: Sequence[Placement], origin: int) -> None:
+    def __init__(
+        self, arch: str, bits: int, source: Source, placements: Sequence[Placement], origin: int
+    ) -> None:
         self._arch = arch
         self._source = source
         self._placements = placements
@@ -47,12 +61,17 @@ class Assembly:
         for placement in self._placements:
             # Cases share `sections`, and not each of their programs fills them all.
             if placement.name in STANDARD:
-                self._front.chunks.setdefault(placement.name, Chunk(placement.name, nobits=placement.name == ".bss"))
+                self._front.chunks.setdefault(
+                    placement.name, Chunk(placement.name, nobits=placement.name == ".bss")
+                )
         misplaced = self._settle()
         sizes = self._too_large()
         if sizes:
             raise ScenarioError(sizes)
-        images = {name: bytearray(0 if chunk.nobits else chunk.size) for name, chunk in self._front.chunks.items()}
+        images = {
+            name: bytearray(0 if chunk.nobits else chunk.size)
+            for name, chunk in self._front.chunks.items()
+        }
         lines: list[Line] = []
         for item in self._front.items:
             self._encode(item, images[item.chunk.name], lines)
@@ -67,7 +86,9 @@ class Assembly:
 
     @property
     def only_unencoded(self) -> bool:
-        """Whether nothing is wrong but that Keystone or the front end does not know what stands there."""
+        """Whether nothing is wrong but that Keystone or the front end does not know what stands
+        there.
+        """
         return bool(self._problems) and self._unencoded.issuperset(self._problems)
 
     @property
@@ -75,8 +96,12 @@ class Assembly:
         """Whether there is something wrong of which nobody says why."""
         return bool(self._unexplained)
 
-    def explained(self, problems: Sequence[Problem], reasons: Mapping[tuple[str, int, int], str], instead: str) -> list[Problem]:
-        """The problems, with GNU as's reasons by place for those that have none; `instead`, where it refuses nothing at all."""
+    def explained(
+        self, problems: Sequence[Problem], reasons: Mapping[tuple[str, int, int], str], instead: str
+    ) -> list[Problem]:
+        """The problems, with GNU as's reasons by place for those that have none; `instead`, where
+        it refuses nothing at all.
+        """
         out = []
         for problem in problems:
             reason = reasons.get((problem.file, problem.line, problem.column))
@@ -102,7 +127,9 @@ class Assembly:
             if isinstance(item, Assign) and item.changed:
                 self._report(item.statement, f"symbol {clip(item.name)} depends on itself")
         if not self._problems:
-            place_at = front.items[0].statement if front.items else Statement(self._source.line, 1, "")
+            place_at = (
+                front.items[0].statement if front.items else Statement(self._source.line, 1, "")
+            )
             self._report(place_at, "sizes in this program depend on each other without end")
         return misplaced
 
@@ -124,7 +151,11 @@ class Assembly:
             chunk.size += size
             if isinstance(item, Assign) and item.changed:
                 moved = True
-        shapes = [Shape(chunk.name, chunk.size, chunk.align) for chunk in front.chunks.values() if chunk.loaded]
+        shapes = [
+            Shape(chunk.name, chunk.size, chunk.align)
+            for chunk in front.chunks.values()
+            if chunk.loaded
+        ]
         places, misplaced = place(shapes, self._placements, self._origin)
         rebased = False
         for name, where in places.items():
@@ -152,8 +183,13 @@ class Assembly:
         wrong: list[Problem] = []
         for chunk in self._front.chunks.values():
             if chunk.size > MAX_SIZE or total > MAX_TOTAL:
-                last = max((i for i in self._front.items if i.chunk is chunk), key=lambda item: item.size)
-                message = f"section {chunk.name} has {chunk.size:#x} bytes; it may have 16 MiB, all together 64 MiB"
+                last = max(
+                    (i for i in self._front.items if i.chunk is chunk), key=lambda item: item.size
+                )
+                message = (
+                    f"section {chunk.name} has {chunk.size:#x} bytes; it may have 16 MiB, "
+                    f"all together 64 MiB"
+                )
                 wrong.append(self._problem(last.statement, message))
         return wrong
 
@@ -174,12 +210,16 @@ class Assembly:
             if not item.chunk.nobits:
                 image[item.offset : item.offset + len(data)] = data
             elif any(data):
-                message = f"section {item.chunk.name} holds zeros only; put this into .data or .text"
+                message = (
+                    f"section {item.chunk.name} holds zeros only; put this into .data or .text"
+                )
                 self._report(statement, message)
         if item.shown and item.size and item.chunk.loaded:
             lines.append(Line(item.address, item.size, statement.line, statement.text))
 
-    def _report(self, statement: Statement, message: str, unencoded: bool = False) -> Problem | None:
+    def _report(
+        self, statement: Statement, message: str, unencoded: bool = False
+    ) -> Problem | None:
         if message.startswith(MISSING):
             # Once is enough, whatever else is on that line.
             message = MISSING
@@ -199,7 +239,10 @@ class Assembly:
         if "\x02" in name:
             return f"there is no label {clip(name.partition(chr(2))[0])}: after this line"
         if self._front.is_defined(name):
-            return f"the value of {clip(name)} is not known: it depends on itself, or on something that is wrong"
+            return (
+                f"the value of {clip(name)} is not known: it depends on itself, or on "
+                f"something that is wrong"
+            )
         self._guesses += 1
         if self._guesses > 50:
             return f"undefined symbol {clip(name)}"
@@ -209,10 +252,22 @@ class Assembly:
 
     def _program(self, images: dict[str, bytearray], lines: list[Line]) -> Program:
         front = self._front
-        sections = [self._section(chunk, images[chunk.name]) for chunk in front.chunks.values() if chunk.loaded]
-        symbols = {name: value & _MASK for name, value in front.scope.symbols.items() if "\x02" not in name}
+        sections = [
+            self._section(chunk, images[chunk.name])
+            for chunk in front.chunks.values()
+            if chunk.loaded
+        ]
+        symbols = {
+            name: value & _MASK for name, value in front.scope.symbols.items() if "\x02" not in name
+        }
         lines.sort(key=lambda line: line.gpa)
-        return Program(tuple(sorted(sections, key=lambda section: (section.gpa, section.name))), symbols, tuple(lines))
+        return Program(
+            tuple(sorted(sections, key=lambda section: (section.gpa, section.name))),
+            symbols,
+            tuple(lines),
+        )
 
     def _section(self, chunk: Chunk, image: bytearray) -> Section:
-        return Section(chunk.name, chunk.base, self._loads[chunk.name], bytes(image), chunk.size, chunk.nobits)
+        return Section(
+            chunk.name, chunk.base, self._loads[chunk.name], bytes(image), chunk.size, chunk.nobits
+        )

@@ -36,7 +36,9 @@ class Known(Protocol):
 
 
 class _Condition:
-    """One `.if`. `off`: its statements do not count now; `dead`: nor those of any branch that follows."""
+    """One `.if`. `off`: its statements do not count now; `dead`: nor those of any branch that
+    follows.
+    """
 
     def __init__(self, statement: Statement, depth: int, off: bool, dead: bool) -> None:
         self.statement = statement
@@ -76,7 +78,10 @@ class Conditions:
             self._open.pop()
             return
         if last.otherwise:
-            raise Wrong(f"{word} behind the .else of line {last.otherwise}: the .if is in line {last.statement.line}")
+            raise Wrong(
+                f"{word} behind the .else of line {last.otherwise}: the .if is in line "
+                f"{last.statement.line}"
+            )
         last.off = True
         if word == ".else":
             last.otherwise = statement.line
@@ -86,7 +91,9 @@ class Conditions:
             last.dead = not last.off
 
     def leave(self, depth: int, early: bool) -> Statement | None:
-        """At the end of an expansion: the statement of an `.if` that was not closed in it; not told where it ended `early`."""
+        """At the end of an expansion: the statement of an `.if` that was not closed in it; not told
+        where it ended `early`.
+        """
         left: Statement | None = None
         while self._open and self._open[-1].depth >= depth:
             left = self._open.pop().statement
@@ -101,7 +108,11 @@ class Conditions:
         if word in (".ifdef", ".ifndef", ".ifnotdef"):
             name = _SYMBOL.match(rest)
             if not name:
-                raise Wrong(f"{word} takes the name of one symbol, not {clip(rest)}" if rest else f"{word} needs a symbol")
+                raise Wrong(
+                    f"{word} takes the name of one symbol, not {clip(rest)}"
+                    if rest
+                    else f"{word} needs a symbol"
+                )
             return self._known.is_defined(name.group(1)) == (word == ".ifdef")
         if word in (".ifb", ".ifnb"):
             return (not rest.strip()) == (word == ".ifb")

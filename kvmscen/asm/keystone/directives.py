@@ -15,16 +15,39 @@ from kvmscen.asm.values import Unencoded, Wrong, clip
 
 MAX_ALIGN = 1 << 24
 _NAME = re.compile(r"[A-Za-z_.$][\w.$]*\Z", re.ASCII)
-_DATA = {".byte": 1, ".2byte": 2, ".4byte": 4, ".8byte": 8, ".hword": 2, ".short": 2, ".int": 4, ".long": 4, ".quad": 8}
+_DATA = {
+    ".byte": 1,
+    ".2byte": 2,
+    ".4byte": 4,
+    ".8byte": 8,
+    ".hword": 2,
+    ".short": 2,
+    ".int": 4,
+    ".long": 4,
+    ".quad": 8,
+}
 _DATA.update({".dc": 2, ".dc.b": 1, ".dc.w": 2, ".dc.l": 4})
-_FLOATS = {".float": "f", ".single": "f", ".ffloat": "f", ".dc.s": "f", ".double": "d", ".dfloat": "d", ".dc.d": "d"}
-_FLOAT = re.compile(r"(?:0[a-z])?([-+]?)((?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|inf(?:inity)?)\Z", re.ASCII | re.IGNORECASE)
+_FLOATS = {
+    ".float": "f",
+    ".single": "f",
+    ".ffloat": "f",
+    ".dc.s": "f",
+    ".double": "d",
+    ".dfloat": "d",
+    ".dc.d": "d",
+}
+_FLOAT = re.compile(
+    r"(?:0[a-z])?([-+]?)((?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|inf(?:inity)?)\Z",
+    re.ASCII | re.IGNORECASE,
+)
 _BIG = re.compile(r"([-+~]?)\s*(0[xX][0-9a-fA-F]+|\d+)\Z", re.ASCII)
 _UNITS = {"": 2, ".b": 1, ".w": 2, ".l": 4, ".s": 4, ".d": 8}
 # What matters to a linker or a debugger only.
 _WITHOUT_EFFECT = """
-type size weak local hidden protected internal file loc ident extern title sbttl list nolist eject psize line ln func endfunc
-version symver lflags linkonce gnu_attribute noaltmacro print warning stabs stabn stabd loc_mark_labels noformat vtable_entry
+type size weak local hidden protected internal file loc ident extern title sbttl list nolist eject
+psize line ln func endfunc
+version symver lflags linkonce gnu_attribute noaltmacro print warning stabs stabn stabd
+loc_mark_labels noformat vtable_entry
 vtable_inherit attach_to_group addrsig addrsig_sym
 """
 _NOTHING = frozenset("." + word for word in _WITHOUT_EFFECT.split())
@@ -48,7 +71,14 @@ def directive(front: Front, statement: Statement) -> bool:
     word = statement.word
     width = _DATA.get(word) or front.machine.widths.get(word)
     if width:
-        front.add(Numbers(statement, front.chunk, width, [front.expression(part) for part in split_operands(statement.rest)]))
+        front.add(
+            Numbers(
+                statement,
+                front.chunk,
+                width,
+                [front.expression(part) for part in split_operands(statement.rest)],
+            )
+        )
         return True
     handler = _HANDLERS.get(word)
     if handler:
@@ -59,13 +89,15 @@ def directive(front: Front, statement: Statement) -> bool:
     return word in _NOTHING or word.startswith(".cfi_")
 
 
-# --- data -----------------------------------------------------------------------------------------------------------
+# --- data -----------------------------------------------------------------------------------------
 
 
 def _operands(front: Front, statement: Statement, least: int, most: int) -> list[Expression | None]:
     parts = split_operands(statement.rest)
     if not least <= len(parts) <= most or not parts[0]:
-        count = f"{least} to {most} operands" if least < most else f"{least} operand{'s' * (least > 1)}"
+        count = (
+            f"{least} to {most} operands" if least < most else f"{least} operand{'s' * (least > 1)}"
+        )
         raise Wrong(f"{statement.word} takes {count}")
     found = [front.expression(part) if part else None for part in parts]
     return found + [None] * (most - len(found))
@@ -77,7 +109,10 @@ def _ascii(front: Front, statement: Statement) -> None:
     parts = []
     for part in split_operands(statement.rest):
         text = string_bytes(part)
-        parts.append((text if width == 1 else b"".join(bytes([byte]) + bytes(width - 1) for byte in text)) + end)
+        parts.append(
+            (text if width == 1 else b"".join(bytes([byte]) + bytes(width - 1) for byte in text))
+            + end
+        )
     front.add(Fixed(statement, front.chunk, b"".join(parts)))
 
 
@@ -87,7 +122,11 @@ def _floats(front: Front, statement: Statement) -> None:
     for part in split_operands(statement.rest):
         found = _FLOAT.match(part)
         if not found:
-            say = "; its bits are not the same everywhere: write them with .long or .quad" if part.lower().endswith("nan") else ""
+            say = (
+                "; its bits are not the same everywhere: write them with .long or .quad"
+                if part.lower().endswith("nan")
+                else ""
+            )
             raise Wrong(f"{clip(part) or 'nothing'} is no floating-point number{say}")
         sign, digits = found.groups()
         value = float(sign + digits)
@@ -98,7 +137,9 @@ def _floats(front: Front, statement: Statement) -> None:
             too_large = True
         if too_large:
             raise Wrong(f"{clip(part)} is too large for {statement.word}")
-        if struct.unpack("<" + kind, data[-struct.calcsize(kind) :])[0] == 0 and digits.lower().partition("e")[0].strip("0."):
+        if struct.unpack("<" + kind, data[-struct.calcsize(kind) :])[
+            0
+        ] == 0 and digits.lower().partition("e")[0].strip("0."):
             raise Wrong(f"{clip(part)} is too small for {statement.word}")
     front.add(Fixed(statement, front.chunk, data))
 
@@ -108,7 +149,11 @@ def _octa(front: Front, statement: Statement) -> None:
     for part in split_operands(statement.rest):
         found = _BIG.match(part)
         if found and len(part) < 60:
-            value = int(found[2], 8 if re.fullmatch("0[0-7]+", found[2]) else 0) if not re.match("0[89]", found[2]) else 1 << 128
+            value = (
+                int(found[2], 8 if re.fullmatch("0[0-7]+", found[2]) else 0)
+                if not re.match("0[89]", found[2])
+                else 1 << 128
+            )
             value = -value if found[1] == "-" else ~value if found[1] == "~" else value
         else:
             value = front.absolute(part, f"an operand of {statement.word}")
@@ -122,13 +167,18 @@ def _leb128(front: Front, statement: Statement) -> None:
     signed = statement.word == ".sleb128"
     for part in split_operands(statement.rest):
         value = front.expression(part)
-        if signed and re.match(r"0x|\d", part) and value.constant is not None and value.constant < 0:
+        if (
+            signed
+            and re.match(r"0x|\d", part)
+            and value.constant is not None
+            and value.constant < 0
+        ):
             # GNU as takes a literal of 64 bits for the positive number that it is.
             value = value._replace(constant=value.constant + (1 << 64))
         front.add(Leb128(statement, front.chunk, value, signed))
 
 
-# --- space and alignment --------------------------------------------------------------------------------------------
+# --- space and alignment --------------------------------------------------------------------------
 
 
 def _space(front: Front, statement: Statement) -> None:
@@ -160,7 +210,10 @@ def _align(front: Front, statement: Statement) -> None:
     align = front.absolute(parts[0], f"the operand of {word}")
     if word.startswith(".p2align") or (word == ".align" and front.machine.align_is_power):
         if not 0 <= align <= 24:
-            raise Wrong(f"{word} takes a power of two from 0 to 24 here, not {align}: {word} 3 aligns to 8 bytes")
+            raise Wrong(
+                f"{word} takes a power of two from 0 to 24 here, not {align}: {word} 3 aligns to 8 "
+                f"bytes"
+            )
         align = 1 << align
     if align == 0:
         align = 1
@@ -186,16 +239,23 @@ def _repeated(unit: bytes) -> Callable[[int], bytes]:
     return pad
 
 
-# --- sections -------------------------------------------------------------------------------------------------------
+# --- sections -------------------------------------------------------------------------------------
 
 
 def _standard_section(front: Front, statement: Statement) -> None:
-    number = front.absolute(statement.rest, f"the subsection of {statement.word}") if statement.rest else 0
+    number = (
+        front.absolute(statement.rest, f"the subsection of {statement.word}")
+        if statement.rest
+        else 0
+    )
     front.enter(statement.word, number)
 
 
 def _subsection(front: Front, statement: Statement) -> None:
-    front.enter(front.chunk.name, front.absolute(statement.rest, "the number of .subsection") if statement.rest else 0)
+    front.enter(
+        front.chunk.name,
+        front.absolute(statement.rest, "the number of .subsection") if statement.rest else 0,
+    )
 
 
 def _section(front: Front, statement: Statement) -> None:
@@ -204,7 +264,9 @@ def _section(front: Front, statement: Statement) -> None:
     if written is not None and (why := sections.no_name(written)) is not None:
         raise Wrong(why)
     if not found:
-        raise Wrong(f'.section takes a name and flags: .section .name, "aw", not {clip(statement.rest)}')
+        raise Wrong(
+            f'.section takes a name and flags: .section .name, "aw", not {clip(statement.rest)}'
+        )
     name, number, flags, kind = found.groups()
     if number is not None and statement.word == ".section":
         raise Wrong(f".section takes no number: .subsection {number} begins a subsection")
@@ -215,7 +277,7 @@ def _section(front: Front, statement: Statement) -> None:
     front.enter(name, int(number or 0) if len(number or "") < 6 else 8193)
 
 
-# --- symbols --------------------------------------------------------------------------------------------------------
+# --- symbols --------------------------------------------------------------------------------------
 
 
 def _set(front: Front, statement: Statement) -> None:
@@ -231,7 +293,10 @@ def _global(front: Front, statement: Statement) -> None:
     for name in text.split(","):
         name = name.strip().strip('"')
         if not _NAME.match(name):
-            raise Wrong(f"{statement.word} takes names of symbols: {statement.word} _start, not {clip(statement.rest)}")
+            raise Wrong(
+                f"{statement.word} takes names of symbols: {statement.word} _start, not "
+                f"{clip(statement.rest)}"
+            )
 
 
 def _common(front: Front, statement: Statement) -> None:
@@ -246,7 +311,10 @@ def _common(front: Front, statement: Statement) -> None:
         while align * 2 <= min(size, most):
             align *= 2
     if size < 0 or align < 1 or align & (align - 1) or align > MAX_ALIGN:
-        raise Wrong(f"{statement.word} takes a size, and a power of two as alignment: {statement.word} buffer, 64, 16")
+        raise Wrong(
+            f"{statement.word} takes a size, and a power of two as alignment: {statement.word} "
+            f"buffer, 64, 16"
+        )
     front.push()
     front.enter(".bss", front.COMMON if statement.word != ".lcomm" else 1)
     front.add(Align(statement, front.chunk, align, None))
@@ -256,19 +324,27 @@ def _common(front: Front, statement: Statement) -> None:
 
 
 def _error(front: Front, statement: Statement) -> None:
-    text = string_bytes(statement.rest).decode("utf-8", "replace") if statement.rest else ".error is reached"
+    text = (
+        string_bytes(statement.rest).decode("utf-8", "replace")
+        if statement.rest
+        else ".error is reached"
+    )
     raise Wrong(clip(text) or ".error is reached")
 
 
 _HANDLERS: dict[str, Callable[[Front, Statement], None]] = {
-    **dict.fromkeys((".ascii", ".asciz", ".string", ".string8", ".string16", ".string32", ".string64"), _ascii),
+    **dict.fromkeys(
+        (".ascii", ".asciz", ".string", ".string8", ".string16", ".string32", ".string64"), _ascii
+    ),
     **dict.fromkeys(_FLOATS, _floats),
     ".octa": _octa,
     **dict.fromkeys((".sleb128", ".uleb128"), _leb128),
     **dict.fromkeys((".space", ".zero", ".skip", ".org"), _space),
     ".fill": _fill,
     **dict.fromkeys((f"{word}{unit}" for word in (".ds", ".dcb") for unit in _UNITS), _units),
-    **dict.fromkeys((".align", ".balign", ".balignw", ".balignl", ".p2align", ".p2alignw", ".p2alignl"), _align),
+    **dict.fromkeys(
+        (".align", ".balign", ".balignw", ".balignl", ".p2align", ".p2alignw", ".p2alignl"), _align
+    ),
     **dict.fromkeys((".text", ".data", ".bss", ".rodata"), _standard_section),
     ".subsection": _subsection,
     **dict.fromkeys((".section", ".pushsection"), _section),

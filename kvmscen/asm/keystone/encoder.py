@@ -1,7 +1,8 @@
 """Keystone as an encoder of one instruction, and nothing else: the only module that imports it.
 
-Keystone may kill or hang the process on text that is not a plain instruction, and encodes some numbers wrongly where a
-symbol resolver is set; so it sees no labels, no directives, and only text of a form that was fuzzed.
+Keystone may kill or hang the process on text that is not a plain instruction, and encodes some
+numbers wrongly where a symbol resolver is set; so it sees no labels, no directives, and only text
+of a form that was fuzzed.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from kvmscen.asm.values import Wrong
 _SAFE = re.compile(r"[a-z][\w.]*(\s+[\w\s,#\[\]{}!+\-*():.]*)?", re.ASCII)
 _SAFE_WORDS = re.compile(r"[a-z][\w.]*(?: [a-z]\w*)?", re.ASCII)
 _SAFE_ATT = re.compile(
-    r"\*?(?:\$-?\w+|%\w+(?:\([0-7]\))?|(?:%\w\w:)?(?:-?\w+)?(?:\((?:%\w+)?(?:,%\w+(?:,[1248])?)?\))?)", re.ASCII
+    r"\*?(?:\$-?\w+|%\w+(?:\([0-7]\))?|(?:%\w\w:)?(?:-?\w+)?(?:\((?:%\w+)?(?:,%\w+(?:,[1248])?)?\))?)",
+    re.ASCII,
 )
 _MAX_TEXT = 200
 _local = threading.local()
@@ -41,9 +43,9 @@ def is_installed() -> bool:
 def _decimal(opened: Callable[[], Any], mode: str) -> Any:
     """An engine that reads 10 as ten.
 
-    Keystone 0.9.2 does not initialise the base in which an engine reads numbers without a prefix. Where its memory happens to
-    hold 16 it reads them as hexadecimal, and says nothing. Such an engine is kept until another is found, so that its memory
-    is not given again.
+    Keystone 0.9.2 does not initialise the base in which an engine reads numbers without a prefix.
+    Where its memory happens to hold 16 it reads them as hexadecimal, and says nothing. Such an
+    engine is kept until another is found, so that its memory is not given again.
     """
     ten, wanted = _TEN["arm64" if mode == "arm64" else "x86"]
     wrong = []
@@ -57,7 +59,9 @@ def _decimal(opened: Callable[[], Any], mode: str) -> Any:
 
 
 def engine(mode: str) -> Any:
-    """The engine of this thread: a shared one ends the process. Raises Wrong where there is none."""
+    """The engine of this thread: a shared one ends the process. Raises Wrong where there is
+    none.
+    """
     engines: dict[str, Any] | None = getattr(_local, "engines", None)
     if engines is None:
         engines = _local.engines = {}
@@ -90,7 +94,9 @@ def _is_safe(mode: str, text: str) -> bool:
 
 @lru_cache(maxsize=16384)
 def encode(mode: str, text: str) -> bytes | None:
-    """The bytes of one instruction, None where it does not assemble. `mode`: arm64, x64, x32, x16, x64-att, ..."""
+    """The bytes of one instruction, None where it does not assemble. `mode`: arm64, x64, x32, x16,
+    x64-att, ...
+    """
     if len(text) > _MAX_TEXT or not _is_safe(mode, text):
         return None
     opened = engine(mode)

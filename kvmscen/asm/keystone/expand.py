@@ -1,6 +1,8 @@
-"""What a program's statements come to: conditions, macros and repetitions carried out, one statement after the other.
+"""What a program's statements come to: conditions, macros and repetitions carried out, one
+statement after the other.
 
-Everything is bounded: how deep it nests, how many statements are looked at, how long the text grows.
+Everything is bounded: how deep it nests, how many statements are looked at, how long the text
+grows.
 """
 
 from __future__ import annotations
@@ -18,14 +20,30 @@ MAX_STATEMENTS = 65536
 MAX_DEPTH = 100
 _MAX_LOOKED_AT = 10 * MAX_STATEMENTS
 _MAX_TEXT = 4 << 20
-_BLOCKS = frozenset([".macro", ".rept", ".irp", ".irpc", ".purgem", ".exitm", ".mexit", ".endm", ".endr", ".altmacro", ".end"])
+_BLOCKS = frozenset(
+    [
+        ".macro",
+        ".rept",
+        ".irp",
+        ".irpc",
+        ".purgem",
+        ".exitm",
+        ".mexit",
+        ".endm",
+        ".endr",
+        ".altmacro",
+        ".end",
+    ]
+)
 _REPEATS = frozenset([".rept", ".irp", ".irpc"])
 
 
 class _Frame:
     """Statements that are being read, `left` more times behind this one."""
 
-    def __init__(self, statements: list[Statement], statement: Statement | None = None, left: int = 0) -> None:
+    def __init__(
+        self, statements: list[Statement], statement: Statement | None = None, left: int = 0
+    ) -> None:
         self.statements = statements
         self.statement = statement
         self.left = left
@@ -57,7 +75,9 @@ class Expander:
         self._text = 0
         for macro in source.macros:
             body = Reader(macro.text, arch, macro.line, macro.column).statements
-            self._macros[macro.name.lower()] = Macro(macro.name, (), tuple(body), macro.line, macro.file)
+            self._macros[macro.name.lower()] = Macro(
+                macro.name, (), tuple(body), macro.line, macro.file
+            )
 
     def statements(self) -> Iterator[Statement | Wronged]:
         """Every statement that counts, in order; what is wrong stands in its place."""
@@ -132,7 +152,9 @@ class Expander:
         else:
             raise Wrong(f"{word} without its {'.macro' if word == '.endm' else '.rept'}")
 
-    def _body(self, frame: _Frame, statement: Statement, opens: frozenset[str], closes: str) -> list[Statement]:
+    def _body(
+        self, frame: _Frame, statement: Statement, opens: frozenset[str], closes: str
+    ) -> list[Statement]:
         """The statements up to the one that `closes`, which is passed over."""
         statements, level = frame.statements, 1
         for end in range(frame.at, len(statements)):
@@ -155,8 +177,15 @@ class Expander:
         key = name.lower()
         if key in self._macros:
             old = self._macros[key]
-            where = f"{old.foreign}:{old.line}" if old.foreign not in ("", self._file) else f"line {old.line}"
-            raise Wrong(f"the macro {clip(name)} is already defined in {where}; .purgem {clip(name)} forgets it")
+            where = (
+                f"{old.foreign}:{old.line}"
+                if old.foreign not in ("", self._file)
+                else f"line {old.line}"
+            )
+            raise Wrong(
+                f"the macro {clip(name)} is already defined in {where}; .purgem {clip(name)} "
+                f"forgets it"
+            )
         self._macros[key] = Macro(name, parameters, tuple(body), statement.line)
 
     def _macro(self, statement: Statement) -> Macro | None:
@@ -187,11 +216,15 @@ class Expander:
                 spot = statement.spot
             else:
                 spot = (macro.foreign, line.line, line.column)
-            at = statement._replace(within=note if len(note) < 200 else note[:197] + "...", spot=spot)
+            at = statement._replace(
+                within=note if len(note) < 200 else note[:197] + "...", spot=spot
+            )
             lines += self._expanded(line, given, number, at)
         self._frames.append(_Frame(lines, statement))
 
-    def _expanded(self, line: Statement, given: dict[str, str], number: int | None, at: Statement) -> list[Statement]:
+    def _expanded(
+        self, line: Statement, given: dict[str, str], number: int | None, at: Statement
+    ) -> list[Statement]:
         """The statements that a line of a body comes to, standing where `at` does."""
         text = line.text
         if "\\" in text or "&" in text:
@@ -206,7 +239,10 @@ class Expander:
             made = Reader(text, self._arch).statements
         else:
             made = [line]
-        return [one._replace(line=at.line, column=at.column, within=at.within, spot=at.spot) for one in made]
+        return [
+            one._replace(line=at.line, column=at.column, within=at.within, spot=at.spot)
+            for one in made
+        ]
 
     def _deeper(self, statement: Statement, what: str) -> None:
         if len(self._frames) > MAX_DEPTH:

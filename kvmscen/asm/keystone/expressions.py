@@ -1,7 +1,8 @@
 """GNU as integer expressions, compiled to postfix code once and evaluated in every pass.
 
-Values are 64 bits wide and wrap as in GNU as; so do its ranks: `* / % << >>` bind tighter than `| & ^`, these tighter
-than `+ -`. There is no recursion but for brackets and prefix operators, whose depth is limited.
+Values are 64 bits wide and wrap as in GNU as; so do its ranks: `* / % << >>` bind tighter than `| &
+^`, these tighter than `+ -`. There is no recursion but for brackets and prefix operators, whose
+depth is limited.
 """
 
 from __future__ import annotations
@@ -21,7 +22,20 @@ _TOKEN = re.compile(
     re.ASCII,
 )
 _SIMPLE = re.compile(r"-?(?:0|[1-9]\d{0,17}|0[xX][0-9a-fA-F]{1,15})\Z", re.ASCII)
-_RANK = {"*": 9, "/": 9, "%": 9, "<<": 9, ">>": 9, "|": 7, "&": 7, "^": 7, "!": 7, "!!": 7, "+": 5, "-": 5}
+_RANK = {
+    "*": 9,
+    "/": 9,
+    "%": 9,
+    "<<": 9,
+    ">>": 9,
+    "|": 7,
+    "&": 7,
+    "^": 7,
+    "!": 7,
+    "!!": 7,
+    "+": 5,
+    "-": 5,
+}
 _RANK.update({"==": 4, "<>": 4, "!=": 4, "<": 4, "<=": 4, ">=": 4, ">": 4, "&&": 3, "||": 2})
 _MASK = (1 << 64) - 1
 
@@ -37,7 +51,8 @@ class Unknown(Exception):
 class Expression(NamedTuple):
     """Postfix `code` of ("n", value), ("s", symbol), (".",), ("-u",) and binary operators.
 
-    `constant` is the value where no symbol is in it. `names` are its symbols, local labels under their inner names.
+    `constant` is the value where no symbol is in it. `names` are its symbols, local labels under
+    their inner names.
     """
 
     text: str
@@ -52,7 +67,9 @@ class Expression(NamedTuple):
         return _run(self.code, symbols, dot)
 
     def weight(self, weights: Mapping[str, int]) -> int:
-        """0 where the value does not move with the program, 1 for an address. An unknown symbol is an address."""
+        """0 where the value does not move with the program, 1 for an address. An unknown symbol is
+        an address.
+        """
         if self.constant is not None:
             return 0
         stack: list[int] = []
@@ -158,7 +175,9 @@ def number(text: str) -> int:
 
 
 class Parser:
-    """Compiles expressions. `local` turns `1b` and `1f` into the inner name of the label that is meant."""
+    """Compiles expressions. `local` turns `1b` and `1f` into the inner name of the label that is
+    meant.
+    """
 
     def __init__(self, local: Callable[[str], str]) -> None:
         self._local = local

@@ -1,4 +1,6 @@
-"""What statements become: items with a size and bytes, some of which depend on where everything else is."""
+"""What statements become: items with a size and bytes, some of which depend on where everything
+else is.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ class Chunk:
     One that is not `loaded`, as a comment for the linker, has no place in the guest.
     """
 
-    def __init__(self, name: str, code: bool = False, nobits: bool = False, loaded: bool = True) -> None:
+    def __init__(
+        self, name: str, code: bool = False, nobits: bool = False, loaded: bool = True
+    ) -> None:
         self.name = name
         self.code = code
         self.nobits = nobits
@@ -29,7 +33,8 @@ class Chunk:
 
 
 class Scope:
-    """What expressions see: values of symbols; their weights (1 is an address); the sections of labels.
+    """What expressions see: values of symbols; their weights (1 is an address); the sections of
+    labels.
 
     `widen` makes every branch that may grow do so: set where the passes take too long.
     """
@@ -42,9 +47,11 @@ class Scope:
 
 
 class Item:
-    """Something in a section. `offset` is in bytes from the section's start, `shown` whether it is a source line.
+    """Something in a section. `offset` is in bytes from the section's start, `shown` whether it is
+    a source line.
 
-    `rigid`: its size is known at once. `subsection`: items of one section stand in the order of these numbers.
+    `rigid`: its size is known at once. `subsection`: items of one section stand in the order of
+    these numbers.
     """
 
     shown = True
@@ -63,7 +70,9 @@ class Item:
         return self.chunk.base + self.offset
 
     def measure(self, scope: Scope) -> int:
-        """The size now, which `self.size` keeps. Raises nothing: what is wrong comes up in `encode`."""
+        """The size now, which `self.size` keeps. Raises nothing: what is wrong comes up in
+        `encode`.
+        """
         return self.size
 
     def encode(self, scope: Scope) -> bytes | None:
@@ -89,7 +98,9 @@ class Label(Item):
 
 
 class Assign(Item):
-    """`.set`: gives its name the value of an expression. `changed` is whether the last pass changed it."""
+    """`.set`: gives its name the value of an expression. `changed` is whether the last pass changed
+    it.
+    """
 
     shown = False
 
@@ -113,7 +124,9 @@ class Assign(Item):
 
     def encode(self, scope: Scope) -> bytes | None:
         value = self.value.value(scope.symbols, self.address)
-        scope.symbols[self.name] = value  # Again in order, since `.set` may give a name several values.
+        scope.symbols[self.name] = (
+            value  # Again in order, since `.set` may give a name several values.
+        )
         return None
 
 
@@ -136,7 +149,9 @@ class Numbers(Item):
 
     rigid = True
 
-    def __init__(self, statement: Statement, chunk: Chunk, width: int, values: list[Expression]) -> None:
+    def __init__(
+        self, statement: Statement, chunk: Chunk, width: int, values: list[Expression]
+    ) -> None:
         super().__init__(statement, chunk)
         self.width = width
         self.values = values
@@ -158,7 +173,10 @@ def to_bytes(value: int, width: int, text: str = "") -> bytes:
         shown = f"{value:#x}" if abs(value) > 9 else str(value)
         name = "" if not text or text == shown or text[:1].isdigit() else f" of {text}"
         least, most = -(1 << (bits - 1)), (1 << bits) - 1
-        raise Wrong(f"the value {shown}{name} does not fit in {width} byte{'s' * (width > 1)} ({least} to {most:#x})")
+        raise Wrong(
+            f"the value {shown}{name} does not fit in {width} byte{'s' * (width > 1)} ({least} to "
+            f"{most:#x})"
+        )
     return (value & ((1 << bits) - 1)).to_bytes(width, "little")
 
 
@@ -247,7 +265,14 @@ class Align(Item):
 
     shown = False
 
-    def __init__(self, statement: Statement, chunk: Chunk, align: int, pad: Callable[[int], bytes] | None, most: int = 0) -> None:
+    def __init__(
+        self,
+        statement: Statement,
+        chunk: Chunk,
+        align: int,
+        pad: Callable[[int], bytes] | None,
+        most: int = 0,
+    ) -> None:
         super().__init__(statement, chunk)
         self.align, self.pad, self.most = align, pad, most
         chunk.align = max(chunk.align, align)

@@ -1,4 +1,5 @@
-"""Macros as GNU as has them: their parameters, the arguments of a use, and what becomes of a line of the body.
+"""Macros as GNU as has them: their parameters, the arguments of a use, and what becomes of a line
+of the body.
 
 Follows gas/macro.c; `.altmacro` is not there.
 """
@@ -14,8 +15,12 @@ from kvmscen.asm.values import Wrong, clip
 
 NAME = re.compile(r"[A-Za-z_.$][\w.$]*", re.ASCII)
 _NO_NAME = re.compile(r"[^\s,\"();=]*", re.ASCII)
-# What GNU as takes for a part of a symbol when it drops blanks: between two of these one blank stays.
-_SYMBOL = {"arm64": re.compile(r"[\w.$\x80-\U0010ffff]"), "x86_64": re.compile(r"[\w.$\x80-\U0010ffff*%\-(\[{}]")}
+# What GNU as takes for a part of a symbol when it drops blanks: between two of these one blank
+# stays.
+_SYMBOL = {
+    "arm64": re.compile(r"[\w.$\x80-\U0010ffff]"),
+    "x86_64": re.compile(r"[\w.$\x80-\U0010ffff*%\-(\[{}]"),
+}
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"?|\'(?:\\.|[^\\])\'?')
 
 
@@ -28,7 +33,9 @@ class Parameter(NamedTuple):
 
 
 class Macro(NamedTuple):
-    """A macro: its body's statements are as written. `foreign` is the file of one that does not stand in the program."""
+    """A macro: its body's statements are as written. `foreign` is the file of one that does not
+    stand in the program.
+    """
 
     name: str
     parameters: tuple[Parameter, ...]
@@ -60,15 +67,25 @@ def parse(rest: str, arch: str) -> tuple[str, tuple[Parameter, ...]]:
     text = scrub(rest, arch)
     found = NAME.match(text)
     if not found:
-        raise Wrong(f".macro needs a name: .macro name, not {clip(rest)}" if rest else ".macro needs a name: .macro name")
+        raise Wrong(
+            f".macro needs a name: .macro name, not {clip(rest)}"
+            if rest
+            else ".macro needs a name: .macro name"
+        )
     name, at = found.group(), _comma(text, found.end())
     parameters: list[Parameter] = []
     while at < len(text):
         if parameters and parameters[-1].kind == "vararg":
-            raise Wrong(f"a parameter follows {parameters[-1].name}:vararg, which takes all that is left: make it the last")
+            raise Wrong(
+                f"a parameter follows {parameters[-1].name}:vararg, which takes all that is left: "
+                f"make it the last"
+            )
         found = NAME.match(text, at)
         if not found:
-            raise Wrong(f"{clip(text[at:])} is no parameter of a macro: write .macro {name} first, second=5, rest:vararg")
+            raise Wrong(
+                f"{clip(text[at:])} is no parameter of a macro: write .macro {name} first, "
+                f"second=5, rest:vararg"
+            )
         parameter, at = _parameter(text, found)
         if any(parameter.name == other.name for other in parameters):
             raise Wrong(f"the parameter {clip(parameter.name)} is there twice")
@@ -88,7 +105,10 @@ def _parameter(text: str, found: re.Match[str]) -> tuple[Parameter, int]:
     if text.startswith("=", at):
         default, at = _any_string(text, at + 1)
         if kind == "req":
-            raise Wrong(f"the parameter {clip(name)} is required, and so its default is never used: drop :req or the default")
+            raise Wrong(
+                f"the parameter {clip(name)} is required, and so its default is never used: drop "
+                f":req or the default"
+            )
     return Parameter(name, kind, default), at
 
 
@@ -112,10 +132,15 @@ def arguments(macro: Macro, rest: str, arch: str) -> dict[str, str]:
                 raise Wrong(f"the parameter {clip(name)} of the macro {macro.name} is given twice")
             given[name], at = _any_string(text, end.end() + 1)
         elif keyword:
-            raise Wrong(f"{clip(text[at:])}: an argument without a name cannot follow one with a name")
+            raise Wrong(
+                f"{clip(text[at:])}: an argument without a name cannot follow one with a name"
+            )
         elif not left:
             count = len(macro.parameters)
-            raise Wrong(f"{clip(text[at:])} is one argument too many: the macro {macro.name} has {count}{_has(macro)}")
+            raise Wrong(
+                f"{clip(text[at:])} is one argument too many: the macro {macro.name} has "
+                f"{count}{_has(macro)}"
+            )
         elif left[0].kind == "vararg":
             given[left.pop(0).name], at = text[at:], len(text)
         else:
@@ -172,7 +197,9 @@ def _characters(text: str) -> list[str]:
 
 
 def substitute(text: str, given: Mapping[str, str], number: int | None) -> str:
-    r"""A line of a body with its parameters replaced; `number` is what `\@` stands for, None where it stays."""
+    r"""A line of a body with its parameters replaced; `number` is what `\@` stands for, None where
+    it stays.
+    """
     out: list[str] = []
     at = 0
     while True:
@@ -216,7 +243,9 @@ def _comma(text: str, at: int) -> int:
 
 
 def _any_string(text: str, at: int) -> tuple[str, int]:
-    """One argument: a string without its quotes, or all up to a comma or a blank outside brackets."""
+    """One argument: a string without its quotes, or all up to a comma or a blank outside
+    brackets.
+    """
     at = _white(text, at)
     if text.startswith('"', at):
         return _strings(text, at)

@@ -1,4 +1,6 @@
-"""Distances that are known before the layout: between labels with nothing between them whose size may still change."""
+"""Distances that are known before the layout: between labels with nothing between them whose size
+may still change.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What is known of a program while it is read: its items, sections, labels and symbols, and the current place."""
+"""What is known of a program while it is read: its items, sections, labels and symbols, and the
+current place.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ class Architecture(Protocol):
 
 
 class Front:
-    """A program as far as it is read. `items` are in the order of the source; `constants` are symbols set to plain numbers."""
+    """A program as far as it is read. `items` are in the order of the source; `constants` are
+    symbols set to plain numbers.
+    """
 
     # The subsection of .bss that holds what .comm asks for.
     COMMON = _MAX_SUBSECTION + 1
@@ -55,14 +59,17 @@ class Front:
         self._counts: dict[str, int] = {}
         self._defined: dict[str, int] = {}
         self._set: set[str] = set()
-        # Section and subsection: the current ones, those before, and those that .pushsection put away.
+        # Section and subsection: the current ones, those before, and those that .pushsection put
+        # away.
         self._here = self._before = (".text", 0)
         self._stack: list[tuple[tuple[str, int], tuple[str, int]]] = []
         self._subsections = False
         self._ruler = Ruler()
 
     def finish(self) -> None:
-        """The end of the program: what the architecture adds there, and the items in the order of their subsections."""
+        """The end of the program: what the architecture adds there, and the items in the order of
+        their subsections.
+        """
         self.machine.finish(self)
         if self._subsections:
             self.items.sort(key=lambda item: item.subsection)
@@ -96,10 +103,15 @@ class Front:
             raise Wrong(reason)
 
     def absolute(self, text: str, what: str) -> int:
-        """A value that must be known at once: of numbers, symbols set before, and distances in one section. Raises Wrong."""
+        """A value that must be known at once: of numbers, symbols set before, and distances in one
+        section. Raises Wrong.
+        """
         expression = self.expression(text)
         value = None
-        if all(name in self.constants for name in expression.names) and ("s", ".") not in expression.code:
+        if (
+            all(name in self.constants for name in expression.names)
+            and ("s", ".") not in expression.code
+        ):
             value = expression.value(self.scope.symbols, 0)
         elif not expression.weight(self.scope.weights):
             value = self._distance(expression)
@@ -108,7 +120,9 @@ class Front:
         return value
 
     def _distance(self, expression: Expression) -> int | None:
-        """The value of an expression in which every address is one of the same stretch, so that it falls out."""
+        """The value of an expression in which every address is one of the same stretch, so that it
+        falls out.
+        """
         self._ruler.read(self.items)
         here, dot = self._ruler.here(*self._here)
         offsets: dict[str, int] = {}
@@ -121,7 +135,9 @@ class Front:
             stretch, offsets[name] = self._ruler.labels[name]
             stretches.add(stretch)
         values = set()
-        numbers = {name: self.scope.symbols[name] for name in expression.names if name in self.constants}
+        numbers = {
+            name: self.scope.symbols[name] for name in expression.names if name in self.constants
+        }
         for base in (0, 0x1234567):
             moved = {name: base + offset for name, offset in offsets.items()}
             values.add(expression.value({**numbers, **moved}, base + dot))
@@ -154,9 +170,13 @@ class Front:
 
     def open(self, name: str, flags: str | None, kind: str) -> Chunk:
         """Make a section. `flags` are None where none are written."""
-        code = name == ".text" or name.startswith((".text.", ".init", ".fini")) or "x" in (flags or "")
+        code = (
+            name == ".text" or name.startswith((".text.", ".init", ".fini")) or "x" in (flags or "")
+        )
         nobits = kind == "nobits" or (not kind and (name == ".bss" or name.startswith(".bss.")))
-        chunk = self.chunks[name] = Chunk(name, code, nobits, loaded=sections.is_loaded(name, flags))
+        chunk = self.chunks[name] = Chunk(
+            name, code, nobits, loaded=sections.is_loaded(name, flags)
+        )
         return chunk
 
     def is_set(self, name: str) -> bool:
@@ -204,7 +224,9 @@ class Front:
             raise Wrong("the symbol . is the location itself")
         self._allow(name)
         first = self._defined.setdefault(name, statement.line)
-        if (first != statement.line or name in self.labels or name in self._set) and not (again and name in self._set):
+        if (first != statement.line or name in self.labels or name in self._set) and not (
+            again and name in self._set
+        ):
             raise Wrong(f"symbol {clip(name)} is already defined in line {first}")
 
     def assign(self, statement: Statement, name: str, text: str, again: bool = True) -> None:
@@ -217,7 +239,9 @@ class Front:
         item = Assign(statement, self.chunk, name, value)
         # Known at once where it can be, so that later statements see a number rather than a symbol.
         self.scope.weights[name] = min(1, abs(value.weight(self.scope.weights)))
-        if value.constant is not None or (value.names and all(n in self.constants for n in value.names)):
+        if value.constant is not None or (
+            value.names and all(n in self.constants for n in value.names)
+        ):
             item.measure(self.scope)
             self.constants.add(name)
         self.add(item)

@@ -1,4 +1,6 @@
-"""File and line of a program's addresses, as far as its debug information tells; what cannot be read is left out."""
+"""File and line of a program's addresses, as far as its debug information tells; what cannot be
+read is left out.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ _COMPRESSED = 0x800  # SHF_COMPRESSED
 
 
 def debug_lines(elf: ELFFile, sections: tuple[Section, ...]) -> tuple[Line, ...]:
-    """Lines whose text is the name of their source file, by address. Empty where there are none, or too many to be worth it."""
+    """Lines whose text is the name of their source file, by address. Empty where there are none, or
+    too many to be worth it.
+    """
     try:
         if not _is_small(elf):
             return ()
@@ -46,9 +50,16 @@ def _is_small(elf: ELFFile) -> bool:
     for section in elf.iter_sections():
         if section.name.startswith((".debug_", ".zdebug_")):
             most = _MAX_LINES if section.name == ".debug_line" else _MAX_INFO
-            if section["sh_size"] > most or section["sh_flags"] & _COMPRESSED or section.name.startswith(".z"):
+            if (
+                section["sh_size"] > most
+                or section["sh_flags"] & _COMPRESSED
+                or section.name.startswith(".z")
+            ):
                 return False
-    return elf.get_section_by_name(".debug_line") is not None and elf.get_section_by_name(".debug_info") is not None
+    return (
+        elf.get_section_by_name(".debug_line") is not None
+        and elf.get_section_by_name(".debug_info") is not None
+    )
 
 
 def _rows(elf: ELFFile) -> list[tuple[int, int, str]]:
@@ -65,7 +76,13 @@ def _rows(elf: ELFFile) -> list[tuple[int, int, str]]:
         for entry in program.get_entries():
             state = entry.state
             if state is not None:
-                out.append((state.address, 0 if state.end_sequence else state.line, _file(program, state.file)))
+                out.append(
+                    (
+                        state.address,
+                        0 if state.end_sequence else state.line,
+                        _file(program, state.file),
+                    )
+                )
         if len(out) > _MAX_ROWS or time.thread_time() > until:
             return []
     # A line that begins where another sequence ends counts.

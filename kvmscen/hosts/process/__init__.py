@@ -1,1 +1,3 @@
-"""Children that answer frames: started, asked with a deadline, killed, started anew. The agent's pack is made here."""
+"""Children that answer frames: started, asked with a deadline, killed, started anew. The agent's
+pack is made here.
+"""

@@ -1,6 +1,7 @@
 """A child process that answers frames: spawned, asked with a deadline, killed, started anew.
 
-It runs in a session of its own, so that a ^C on the terminal does not reach it; it ends when its input does.
+It runs in a session of its own, so that a ^C on the terminal does not reach it; it ends when its
+input does.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ Json = dict[str, Any]
 # A console may print for ever without a frame in it.
 _FLOOD = 64 << 20
 _PIPE = 1 << 20
-# A damaged line is asked for again when nothing more comes, so that noise is not answered with a request for more; and a child
-# that gets our lines damaged this often will not get one whole.
+# A damaged line is asked for again when nothing more comes, so that noise is not answered with a
+# request for more; and a child that gets our lines damaged this often will not get one whole.
 _QUIET = 0.2
 _TRIES = 16
 
@@ -65,12 +66,13 @@ class Child:
         self._unsent = bytearray()
         self._id = 0
         self._last = b""
-        # `_lock` is for the few lines that change `_process`; `_use` is held by whoever has his hands on the pipes.
+        # `_lock` is for the few lines that change `_process`; `_use` is held by whoever has his
+        # hands on the pipes.
         self._lock = threading.Lock()
         self._use = threading.RLock()
         self._closed = False
 
-    # --- life -------------------------------------------------------------------------------------------------------
+    # --- life -------------------------------------------------------------------------------------
 
     def spawn(self) -> None:
         """Start the process; its hello is read by the first `wait_hello` or `ask`."""
@@ -102,14 +104,17 @@ class Child:
         assert process.stdin is not None
         os.set_blocking(process.stdin.fileno(), False)
         try:
-            # So much that a greeting goes in at once, and the child can start while others are started.
+            # So much that a greeting goes in at once, and the child can start while others are
+            # started.
             fcntl.fcntl(process.stdin, fcntl.F_SETPIPE_SZ, _PIPE)
         except OSError:
             pass
         return process
 
     def wait_hello(self, seconds: float = 30.0) -> Json:
-        """The child's first frame; raises ChildError when it does not come, or is of another protocol."""
+        """The child's first frame; raises ChildError when it does not come, or is of another
+        protocol.
+        """
         with self._use:
             if self._process is None:
                 self.spawn()
@@ -121,7 +126,10 @@ class Child:
                         pass
                     if hello.get("protocol") != frames.VERSION:
                         theirs = hello.get("protocol")
-                        raise ChildError(f"{self.name} speaks protocol {theirs}, this kvmscen {frames.VERSION}", self.tail)
+                        raise ChildError(
+                            f"{self.name} speaks protocol {theirs}, this kvmscen {frames.VERSION}",
+                            self.tail,
+                        )
                 except ChildError:
                     self.kill()
                     raise
@@ -165,13 +173,14 @@ class Child:
         """The end of what the child printed outside frames."""
         return self._reader.tail.decode("utf-8", "replace").strip()
 
-    # --- asking -----------------------------------------------------------------------------------------------------
+    # --- asking -----------------------------------------------------------------------------------
 
     def ask(self, body: str, seconds: float) -> Json:
-        """Send the members `body` (JSON text without braces) and return the reply's; raises ChildError.
+        """Send the members `body` (JSON text without braces) and return the reply's; raises
+        ChildError.
 
-        The time counts as in kvmscen.hosts.process.patience; a start, where one is needed, has time of its own. After a
-        ChildError the child is gone; the next call starts a new one.
+        The time counts as in kvmscen.hosts.process.patience; a start, where one is needed, has time
+        of its own. After a ChildError the child is gone; the next call starts a new one.
         """
         with self._use:
             self.wait_hello(max(seconds, 30.0))
@@ -188,7 +197,9 @@ class Child:
                             raise ChildError(f"{self.name} gets every line damaged", self.tail)
                         self._write(self._last)
                     elif reply.get("id") == 0 and "broke" in reply:
-                        raise ChildError(f"{self.name} cannot take the request: {reply['broke']}", self.tail)
+                        raise ChildError(
+                            f"{self.name} cannot take the request: {reply['broke']}", self.tail
+                        )
                     # Any other is the reply to an earlier request that nobody took, or of nobody.
                 return reply
             except ChildError:
@@ -196,16 +207,22 @@ class Child:
                 raise
 
     def ask_ahead(self, bodies: Sequence[str], seconds: float) -> Iterator[Json]:
-        """Send `bodies` without waiting and yield their replies in order, each at most `seconds` after the one before.
+        """Send `bodies` without waiting and yield their replies in order, each at most `seconds`
+        after the one before.
 
-        At a ChildError the first one without a reply did it, those behind it were not answered, and the child is gone.
+        At a ChildError the first one without a reply did it, those behind it were not answered, and
+        the child is gone.
         """
         self.wait_hello(max(seconds, 30.0))
         first = self._id + 1
         self._id += len(bodies)
         try:
             with self._use:
-                self._write(b"".join(frames.pack(f'{{"id":{first + n},{body}}}') for n, body in enumerate(bodies)))
+                self._write(
+                    b"".join(
+                        frames.pack(f'{{"id":{first + n},{body}}}') for n, body in enumerate(bodies)
+                    )
+                )
             for n in range(len(bodies)):
                 with self._use:
                     reply = self._reply(self._patience(seconds))
@@ -307,12 +324,18 @@ class Child:
             status = process.wait(1.0)
         except subprocess.TimeoutExpired:
             return ChildError(f"{self.name} closed its output", self.tail)
-        how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"exited with status {status}"
+        how = (
+            f"was ended by {signal.Signals(-status).name}"
+            if status < 0
+            else f"exited with status {status}"
+        )
         return ChildError(f"{self.name} {how}{crash.where(self.tail)}", self.tail, status)
 
 
 def python(module: str, *arguments: str) -> list[str]:
-    """The command line of a child that runs `main()` of a module of this package, from wherever this package lies."""
+    """The command line of a child that runs `main()` of a module of this package, from wherever
+    this package lies.
+    """
     root = str(Path(kvmscen.__file__).resolve().parent.parent)
     # -P keeps the working folder, and so a stranger's json.py, off sys.path.
     code = f"import sys; sys.path.insert(0, {root!r}); from {module} import main; main()"

@@ -1,4 +1,6 @@
-"""Hosts whose guests run in child processes: each worker's executor is a child that answers Machines with Observations."""
+"""Hosts whose guests run in child processes: each worker's executor is a child that answers
+Machines with Observations.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +20,15 @@ Json = dict[str, Any]
 GRACE = 5.0
 
 
-# So many starts in a row that fail, and a host has gone: nobody waits for the rest of its cases to find out one by one.
+# So many starts in a row that fail, and a host has gone: nobody waits for the rest of its cases to
+# find out one by one.
 _STARTS = 2
 
 
 class Starts:
-    """What the children of one host share while they start: how many may at once, and how many failed since one did not."""
+    """What the children of one host share while they start: how many may at once, and how many
+    failed since one did not.
+    """
 
     def __init__(self, at_once: int = 64) -> None:
         self.gate = threading.Semaphore(at_once)
@@ -32,7 +37,9 @@ class Starts:
 
 
 class ChildExecutor:
-    """`execute` by a child that answers Machines with Observations. A child that breaks is replaced for the next Machine."""
+    """`execute` by a child that answers Machines with Observations. A child that breaks is replaced
+    for the next Machine.
+    """
 
     def __init__(self, child: Child, host: ChildHost) -> None:
         self.child = child
@@ -69,7 +76,10 @@ class ChildExecutor:
                 raise
         if _same(self.host.known(self.child.hello)) != _same(self.host.facts):
             self.child.kill()
-            raise HostError(f"host {self.host.name} is another machine, or another kernel, than it was when the run began")
+            raise HostError(
+                f"host {self.host.name} is another machine, or another kernel, than it was when "
+                f"the run began"
+            )
 
     def close(self) -> None:
         """Kill the child for good."""
@@ -114,13 +124,20 @@ class ChildHost:
         return str(error) + "".join(f" ({line})" for line in last)
 
     def known(self, hello: Json) -> tuple[Facts, ...]:
-        """The facts of a child's hello; raises HostError where it cannot run guests, or tells no facts."""
+        """The facts of a child's hello; raises HostError where it cannot run guests, or tells no
+        facts.
+        """
         if "unusable" in hello:
             raise HostError(f"host {self.name} cannot run here: {hello['unusable']}")
         try:
-            return tuple(shapes.facts(decode(Facts, facts))._replace(kind=self.kind) for facts in hello["facts"])
+            return tuple(
+                shapes.facts(decode(Facts, facts))._replace(kind=self.kind)
+                for facts in hello["facts"]
+            )
         except (LookupError, TypeError, ValueError, AttributeError, OverflowError):
-            raise HostError(f"host {self.name} does not say what it is: its hello has no facts") from None
+            raise HostError(
+                f"host {self.name} does not say what it is: its hello has no facts"
+            ) from None
 
     def take(self, hello: Json) -> None:
         """The facts of a hello; raises HostError as `known` does."""

@@ -1,4 +1,6 @@
-"""What the main process hears of how its children are confined, and what it says of it: once, whatever many of them say."""
+"""What the main process hears of how its children are confined, and what it says of it: once,
+whatever many of them say.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +18,19 @@ tell: list[Callable[[str], None]] = []
 
 
 def heard(hello: Json, where: str = "") -> None:
-    """Take in a child's hello; `where` names another machine than this one. Raises HostError where `require` is not met."""
+    """Take in a child's hello; `where` names another machine than this one. Raises HostError where
+    `require` is not met.
+    """
     held = in_force(hello)
     if held is None or sandbox.mode() == "off" or not held.lacking:
         return
     machine = f"{where}: the kernel there" if where else "this kernel"
     if sandbox.mode() == "require":
         raise HostError(f"--sandbox require: {machine} has no {held.lacking}")
-    say = f"{machine} has no {held.lacking}: scenarios run less confined there (docs/security.md); --sandbox require refuses it"
+    say = (
+        f"{machine} has no {held.lacking}: scenarios run less confined there "
+        f"(docs/security.md); --sandbox require refuses it"
+    )
     if say not in _told:
         _told.add(say)
         for told in tell:
@@ -39,7 +46,9 @@ def in_force(hello: Json) -> InForce | None:
 
 
 def check() -> None:
-    """Raise HostError where `require` asks for more than this machine's kernel has: before anything is started."""
+    """Raise HostError where `require` asks for more than this machine's kernel has: before anything
+    is started.
+    """
     if sandbox.mode() == "require":
         from kvmscen.sent.sandbox import policies  # here, since most runs do not ask
 
@@ -47,12 +56,20 @@ def check() -> None:
 
 
 def asked(timing: bool) -> str:
-    """What an agent is told: how to confine itself, whether it times exits, whether it may change the host beyond a VM."""
-    return sandbox.mode() + (",timing" if timing else "") + (",effects" if sandbox.effects_allowed() else "")
+    """What an agent is told: how to confine itself, whether it times exits, whether it may change
+    the host beyond a VM.
+    """
+    return (
+        sandbox.mode()
+        + (",timing" if timing else "")
+        + (",effects" if sandbox.effects_allowed() else "")
+    )
 
 
 def here() -> str:
-    """What holds the processes of this machine that read scenario files, in a sentence for people."""
+    """What holds the processes of this machine that read scenario files, in a sentence for
+    people.
+    """
     if sandbox.mode() == "off":
         return "sandbox: off, what reads scenario files may do what you may"
     from kvmscen.sent.sandbox import policies  # here, since most runs do not ask
@@ -61,4 +78,7 @@ def here() -> str:
     parts = [f"Landlock (ABI {found.landlock})"] if found.landlock else []
     parts += ["seccomp"] if found.seccomp else []
     lacking = f"; this kernel has no {found.lacking}" if found.lacking else ""
-    return f"sandbox: what reads scenario files is confined by {' and '.join(parts) or 'limits alone'}{lacking}"
+    return (
+        f"sandbox: what reads scenario files is confined by "
+        f"{' and '.join(parts) or 'limits alone'}{lacking}"
+    )

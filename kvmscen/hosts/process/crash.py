@@ -10,7 +10,9 @@ _SHOWN = 4
 
 
 def where(tail: str) -> str:
-    """` in NAME (FILE:LINE), called by ...`, the innermost first; empty where the end of what it printed tells nothing."""
+    """` in NAME (FILE:LINE), called by ...`, the innermost first; empty where the end of what it
+    printed tells nothing.
+    """
     told = list(_FATAL.finditer(tail))
     frames = _FRAME.findall(tail[told[-1].end() :]) if told else []
     return "" if not frames else " in " + ", called by ".join(map(_place, frames[:_SHOWN]))

@@ -1,6 +1,7 @@
 """The agent as it is sent: a zip of kvmscen/sent, and the line of Python that takes it in.
 
-Nothing is installed where it runs: the zip lives in a memfd. `-I` keeps a stranger's json.py out, `-S` leaves site out.
+Nothing is installed where it runs: the zip lives in a memfd. `-I` keeps a stranger's json.py out,
+`-S` leaves site out.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ import kvmscen
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 OLD = "kvmscen needs python3 3.9 or newer"
-# Read `LENGTH\n` and that many bytes from descriptor 0, put them into a memfd on sys.path, and serve.
+# Read `LENGTH\n` and that many bytes from descriptor 0, put them into a memfd on sys.path, and
+# serve.
 BOOT = (
     "import os,sys\n"
     f"if sys.version_info<(3,9):sys.exit('{OLD}, this is %d.%d'%sys.version_info[:2])\n"
@@ -43,8 +45,8 @@ BOOT = (
 def pack(compiled: bool = False) -> bytes:
     """The zip's bytes: the same for the same sources.
 
-    `compiled`: with this interpreter's bytecode beside them, which takes it half the time to start; any other finds that it
-    is not its own and takes the source.
+    `compiled`: with this interpreter's bytecode beside them, which takes it half the time to start;
+    any other finds that it is not its own and takes the source.
     """
     root = Path(kvmscen.__file__).resolve().parent
     buffer = io.BytesIO()
@@ -58,7 +60,9 @@ def pack(compiled: bool = False) -> bytes:
 
 
 def _bytecode(path: Path) -> bytes:
-    """A .pyc that is not held against its source (PEP 552); the code comes from __pycache__ where it is there."""
+    """A .pyc that is not held against its source (PEP 552); the code comes from __pycache__ where
+    it is there.
+    """
     code = SourceFileLoader(path.stem, str(path)).get_code(path.stem)
     return MAGIC_NUMBER + (1).to_bytes(4, "little") + bytes(8) + marshal.dumps(code)
 

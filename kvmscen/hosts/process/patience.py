@@ -1,4 +1,6 @@
-"""How long a child may take for an answer: its time counts while it could run, so that a busy machine makes no errors."""
+"""How long a child may take for an answer: its time counts while it could run, so that a busy
+machine makes no errors.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +8,22 @@ import os
 import time
 from collections.abc import Iterator
 
-# Once the time is over by the wall's clock, the child is looked at so often (seconds), and given up when it was found asleep so
-# many times in a row: it waits for something that does not come.
+# Once the time is over by the wall's clock, the child is looked at so often (seconds), and given up
+# when it was found asleep so many times in a row: it waits for something that does not come.
 _LOOK, _LOOKS = 0.25, 4
-# A child that neither sleeps nor gets anywhere is given up after so many times its time, and this in seconds.
+# A child that neither sleeps nor gets anywhere is given up after so many times its time, and this
+# in seconds.
 _TIMES, _MORE = 10, 60.0
 _TICK = 1 / os.sysconf("SC_CLK_TCK")
 
 
 class Patience:
-    """`seconds` of CPU time of a process and those that it started, or of the wall's while it sleeps.
+    """`seconds` of CPU time of a process and those that it started, or of the wall's while it
+    sleeps.
 
-    By the wall's clock nothing is over while one of them could use a CPU and does not get one, or waits for the disk. What is
-    not a process of this machine (an ssh client waits for another one) counts by the wall's clock.
+    By the wall's clock nothing is over while one of them could use a CPU and does not get one, or
+    waits for the disk. What is not a process of this machine (an ssh client waits for another one)
+    counts by the wall's clock.
     """
 
     def __init__(self, seconds: float, process: int) -> None:
@@ -27,7 +32,8 @@ class Patience:
         self._process = process
         self._until = now + seconds
         self._most = now + seconds * _TIMES + _MORE
-        # What it has started by now, if anything, is short-lived, and looking for it takes longer than a small file.
+        # What it has started by now, if anything, is short-lived, and looking for it takes longer
+        # than a small file.
         self._used = _own(str(process))
         self._asleep = 0
 
@@ -46,7 +52,9 @@ class Patience:
 
 
 def used(process: int) -> float:
-    """The CPU time in seconds of a process and of those that it started, ended ones included; 0 where /proc does not tell."""
+    """The CPU time in seconds of a process and of those that it started, ended ones included; 0
+    where /proc does not tell.
+    """
     return sum(map(_own, _family(process)))
 
 
@@ -76,7 +84,9 @@ def _family(process: int) -> Iterator[str]:
 
 
 def _stat(which: str) -> list[str]:
-    """What stands behind the name in /proc/WHICH/stat (proc(5)): the state first; empty where it has gone."""
+    """What stands behind the name in /proc/WHICH/stat (proc(5)): the state first; empty where it
+    has gone.
+    """
     return _read(f"/proc/{which}/stat").rpartition(")")[2].split()
 
 

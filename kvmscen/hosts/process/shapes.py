@@ -1,4 +1,6 @@
-"""Whether an Observation of others is one: of an agent, or out of a recording. What reads it later need not ask again."""
+"""Whether an Observation of others is one: of an agent, or out of a recording. What reads it later
+need not ask again.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,11 @@ from kvmscen.sent.measure import Timing
 from kvmscen.sent.observation import EVENTS_MOST, STOPPED, Event, Observation
 
 # Members without which nothing can be said of an exit.
-_NEEDED = {"mmio": ("phys_addr", "len", "is_write"), "io": ("direction", "size", "port", "count"), "arm_nisv": ("fault_ipa",)}
+_NEEDED = {
+    "mmio": ("phys_addr", "len", "is_write"),
+    "io": ("direction", "size", "port", "count"),
+    "arm_nisv": ("fault_ipa",),
+}
 _MOST = 1 << 512
 _KINDS = ("exit", "error", "succeeded", "timeout")
 
@@ -20,9 +26,15 @@ _KINDS = ("exit", "error", "succeeded", "timeout")
 def check(seen: Observation) -> Observation:
     """The same. Raises ValueError where a value is of another kind than hosts give it."""
     _hold(seen.stopped in STOPPED, "stopped")
-    _hold(isinstance(seen.elapsed, int | float) and isfinite(seen.elapsed) and seen.elapsed >= 0, "elapsed")
+    _hold(
+        isinstance(seen.elapsed, int | float) and isfinite(seen.elapsed) and seen.elapsed >= 0,
+        "elapsed",
+    )
     _hold(_numbers(seen.regs), "regs")
-    _hold(all(one is None or isinstance(one, str) for one in (seen.detail, seen.unpredicted)), "detail")
+    _hold(
+        all(one is None or isinstance(one, str) for one in (seen.detail, seen.unpredicted)),
+        "detail",
+    )
     _hold(all(isinstance(note, str) for note in seen.notes), "notes")
     _hold(seen.exception is None or _numbers(seen.exception), "exception")
     _hold(seen.timing is None or _timing(seen.timing), "timing")
@@ -36,7 +48,13 @@ def facts(known: Facts) -> Facts:
     """The same. Raises ValueError where a value is of another kind than hosts give it."""
     _hold(isinstance(known.arch, str) and isinstance(known.kernel or "", str), "arch")
     _hold(_numbers(known.capabilities) and isinstance(known.page_size, int), "capabilities")
-    _hold(all(isinstance(text, str) for text in (known.flavour or "", known.agent, known.kind, *known.cpu)), "flavour")
+    _hold(
+        all(
+            isinstance(text, str)
+            for text in (known.flavour or "", known.agent, known.kind, *known.cpu)
+        ),
+        "flavour",
+    )
     _hold(isinstance(known.predicted, bool), "predicted")
     return known
 
@@ -44,10 +62,13 @@ def facts(known: Facts) -> Facts:
 def _timing(timing: Timing) -> bool:
     """Whether all that is calculated with are numbers."""
     texts = (timing.loop, timing.why or "", *timing.series)
-    if not all(isinstance(text, str) for text in texts) or not _times((timing.hz, timing.exits, *timing.overhead)):
+    if not all(isinstance(text, str) for text in texts) or not _times(
+        (timing.hz, timing.exits, *timing.overhead)
+    ):
         return False
     return all(
-        _times((*one.ticks, *one.whole, one.kvm, one.user)) and all(map(_count, (one.came, one.ends, one.begins, one.broken)))
+        _times((*one.ticks, *one.whole, one.kvm, one.user))
+        and all(map(_count, (one.came, one.ends, one.begins, one.broken)))
         for one in timing.series.values()
     )
 
@@ -57,21 +78,40 @@ def _times(values: Iterable[Any]) -> bool:
 
 
 def _event(event: Event) -> None:
-    _hold(event.kind in _KINDS and isinstance(event.fields, dict) and all(isinstance(key, str) for key in event.fields), "kind")
+    _hold(
+        event.kind in _KINDS
+        and isinstance(event.fields, dict)
+        and all(isinstance(key, str) for key in event.fields),
+        "kind",
+    )
     _hold(_count(event.vcpu) and event.vcpu < 1 << 16, "vcpu")
     _hold(event.pc is None or _number(event.pc), "pc")
     _hold(isinstance(event.name, str), "name")
     _hold(event.regs is None or _numbers(event.regs), "regs")
     _hold(event.op is None or isinstance(event.op, str), "op")
-    _hold(isinstance(event.ignored, bool) and _count(event.done) and _count(event.times) and event.times > 0, "done")
+    _hold(
+        isinstance(event.ignored, bool)
+        and _count(event.done)
+        and _count(event.times)
+        and event.times > 0,
+        "done",
+    )
     _hold(event.at is None or all(_count(index) and _count(nth) for index, nth in event.at), "step")
-    _hold(event.reply is None or (isinstance(event.reply, dict) and all(map(_plain, event.reply.values()))), "reply")
+    _hold(
+        event.reply is None
+        or (isinstance(event.reply, dict) and all(map(_plain, event.reply.values()))),
+        "reply",
+    )
     if event.kind == "timeout":
         time = event.fields.get("timeout")
         _hold(isinstance(time, int | float) and isfinite(time) and time >= 0, "timeout")
     elif event.kind == "error":
         _hold(isinstance(event.fields.get("ioctl"), str), "ioctl")
-        _hold(isinstance(event.fields.get("reason", ""), str) and _numbers(event.fields.get("memory_fault", {})), "reason")
+        _hold(
+            isinstance(event.fields.get("reason", ""), str)
+            and _numbers(event.fields.get("memory_fault", {})),
+            "reason",
+        )
     elif event.kind == "exit":
         _members(event)
 
@@ -84,7 +124,9 @@ def _members(event: Event) -> None:
     if event.name in ("mmio", "io"):
         length = event.fields["len" if event.name == "mmio" else "size"]
         _hold(1 <= length <= 8, "len")
-    _hold(all(isinstance(part, dict) for part in _list(event.fields.get("accesses", []))), "accesses")
+    _hold(
+        all(isinstance(part, dict) for part in _list(event.fields.get("accesses", []))), "accesses"
+    )
     for part in _list(event.fields.get("accesses", [])):
         _hold(all(_number(part.get(name)) for name in ("phys_addr", "len", "is_write")), "accesses")
 
@@ -108,7 +150,9 @@ def _count(value: Any) -> bool:
 
 
 def _numbers(values: Any) -> bool:
-    return isinstance(values, dict) and all(isinstance(name, str) and _number(value) for name, value in values.items())
+    return isinstance(values, dict) and all(
+        isinstance(name, str) and _number(value) for name, value in values.items()
+    )
 
 
 def _plain(value: Any) -> bool:

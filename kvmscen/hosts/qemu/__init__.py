@@ -1,1 +1,3 @@
-"""Linux machines that QEMU boots in software, with KVM inside: what they are made of, and how they are made and kept."""
+"""Linux machines that QEMU boots in software, with KVM inside: what they are made of, and how they
+are made and kept.
+"""

@@ -8,11 +8,13 @@ from typing import NamedTuple
 class Board(NamedTuple):
     """One machine with KVM inside.
 
-    `arch` is kvmscen's name, `debian` Debian's; `flavour` names its kernels, `package` what holds its QEMU on Debian.
-    `line` is QEMU's command line but for memory, kernel and channel, `append` the kernel's. `channel` is the device that frames
-    go over inside, `wire` the options that bring it out; `console` which serial line the kernel prints to. `modules` are loaded
-    by the first process, with what they depend on, where the kernel does not have them built in. `memory` is in MiB. `magic`
-    stands in its kernel images, at that offset (Documentation/arch/*/boot); `firmware` are packages that QEMU needs besides.
+    `arch` is kvmscen's name, `debian` Debian's; `flavour` names its kernels, `package` what holds
+    its QEMU on Debian. `line` is QEMU's command line but for memory, kernel and channel, `append`
+    the kernel's. `channel` is the device that frames go over inside, `wire` the options that bring
+    it out; `console` which serial line the kernel prints to. `modules` are loaded by the first
+    process, with what they depend on, where the kernel does not have them built in. `memory` is in
+    MiB. `magic` stands in its kernel images, at that offset (Documentation/arch/*/boot); `firmware`
+    are packages that QEMU needs besides.
     """
 
     arch: str
@@ -61,7 +63,8 @@ BOARDS: dict[str, Board] = {
         modules=("virtio_mmio", "virtio_console"),
         memory=256,
     ),
-    # The board that the founding question was asked on: four Cortex-A53, no GIC in the kernel, two serial lines and nothing else.
+    # The board that the founding question was asked on: four Cortex-A53, no GIC in the kernel, two
+    # serial lines and nothing else.
     "raspi3b": Board(
         arch="arm64",
         debian="arm64",

@@ -1,4 +1,6 @@
-"""Archives that a kernel unpacks as its first file system: cpio, "newc" (early-userspace/buffer-format)."""
+"""Archives that a kernel unpacks as its first file system: cpio, "newc"
+(early-userspace/buffer-format).
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ class Archive:
         self._add(name, stat.S_IFCHR | 0o600, b"", (major, minor))
 
     def tree(self, root: Path, skip: frozenset[str] = frozenset()) -> None:
-        """Everything below a folder, but for the members of `skip` and what is below them; devices and sockets are left out."""
+        """Everything below a folder, but for the members of `skip` and what is below them; devices
+        and sockets are left out.
+        """
         for name, path in _walk(root, "", skip):
             found = path.lstat()
             if stat.S_ISLNK(found.st_mode):

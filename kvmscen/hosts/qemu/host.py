@@ -1,4 +1,6 @@
-"""The `qemu:BOARD[@KERNEL]` hosts: real KVM inside a Linux that QEMU boots in software, from a snapshot where there is one."""
+"""The `qemu:BOARD[@KERNEL]` hosts: real KVM inside a Linux that QEMU boots in software, from a
+snapshot where there is one.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ class QemuHost(ChildHost):
         """Begin to boot, or to go on from the snapshot."""
         entry = store.find(self.wanted)
         if entry is None:
-            raise HostError(f"host {self.name} is not prepared: kvmscen host prepare {self.wanted.entry}")
+            raise HostError(
+                f"host {self.name} is not prepared: kvmscen host prepare {self.wanted.entry}"
+            )
         entry = store.renewed(entry)
         self.image = image(entry, self.wanted.cpu)
         found = snapshot.find(entry, self.image)
@@ -86,7 +90,9 @@ class QemuHost(ChildHost):
 
 
 def image(entry: store.Entry, cpu: str = "") -> Image:
-    """What is booted of a prepared machine, with the agent as it is now; raises HostError without a QEMU."""
+    """What is booted of a prepared machine, with the agent as it is now; raises HostError without a
+    QEMU.
+    """
     board = entry.board
     qemu = tools.need(board)
     return Image(
@@ -103,7 +109,9 @@ def image(entry: store.Entry, cpu: str = "") -> Image:
 
 
 def prepared() -> list[QemuHost]:
-    """Of each architecture the newest machine that is prepared, for cases that no host was named for."""
+    """Of each architecture the newest machine that is prepared, for cases that no host was named
+    for.
+    """
     found: dict[str, store.Entry] = {}
     for entry in store.entries():
         if entry.manifest["board"] == entry.board.arch and entry.manifest["series"]:

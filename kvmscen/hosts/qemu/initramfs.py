@@ -1,4 +1,6 @@
-"""The first file system of such a machine: Python, the kernel's modules that are needed, and the agent."""
+"""The first file system of such a machine: Python, the kernel's modules that are needed, and the
+agent.
+"""
 
 from __future__ import annotations
 
@@ -15,20 +17,36 @@ from kvmscen.hosts.process import pack
 from kvmscen.hosts.qemu.cpio import Archive
 
 AGENT = "kvmscen.zip"
-_INIT = "#!/usr/bin/python3 -IS\nimport sys\nsys.path.insert(0, '/{agent}')\nfrom kvmscen.sent.agent.init import main\nmain()\n"
+_INIT = (
+    "#!/usr/bin/python3 -IS\nimport sys\nsys.path.insert(0, '/{agent}')\nfrom "
+    "kvmscen.sent.agent.init import main\nmain()\n"
+)
 
 # What the agent never imports, or what libraries that are not there would be needed for.
 # fmt: off
 _UNUSED = (
-    "__phello__", "asyncio", "concurrent", "curses", "dbm", "distutils", "email", "ensurepip", "html", "http",
-    "idlelib", "lib2to3", "logging", "multiprocessing", "pydoc_data", "sqlite3", "test", "tkinter", "turtledemo",
-    "unittest", "venv", "wsgiref", "xml", "xmlrpc", "pydoc.py", "doctest.py", "_pyrepl", "pathlib/tests",
-    "lib-dynload/_test*", "lib-dynload/_dbm*", "lib-dynload/_curses*", "lib-dynload/_sqlite3*", "lib-dynload/_ssl*",
-    "lib-dynload/_codecs_*", "lib-dynload/_lzma*", "lib-dynload/_bz2*", "lib-dynload/readline*", "lib-dynload/nis*",
+    "__phello__", "asyncio", "concurrent", "curses", "dbm", "distutils", "email", "ensurepip",
+    "html", "http",
+    "idlelib", "lib2to3", "logging", "multiprocessing", "pydoc_data", "sqlite3", "test", "tkinter",
+    "turtledemo",
+    "unittest", "venv", "wsgiref", "xml", "xmlrpc", "pydoc.py", "doctest.py", "_pyrepl",
+    "pathlib/tests",
+    "lib-dynload/_test*", "lib-dynload/_dbm*", "lib-dynload/_curses*", "lib-dynload/_sqlite3*",
+    "lib-dynload/_ssl*",
+    "lib-dynload/_codecs_*", "lib-dynload/_lzma*", "lib-dynload/_bz2*", "lib-dynload/readline*",
+    "lib-dynload/nis*",
     "lib-dynload/_crypt*", "lib-dynload/_decimal*", "lib-dynload/_zstd*",
 )
 # fmt: on
-_UNUSED_FILES = ("usr/share", "usr/lib/*/gconv", "usr/lib/*/audit", "etc", "usr/lib/valgrind", "usr/lib/debug", "usr/sbin")
+_UNUSED_FILES = (
+    "usr/share",
+    "usr/lib/*/gconv",
+    "usr/lib/*/audit",
+    "etc",
+    "usr/lib/valgrind",
+    "usr/lib/debug",
+    "usr/sbin",
+)
 # Where a Debian has folders since these moved below /usr.
 MERGED = ("bin", "sbin", "lib", "lib64")
 
@@ -61,7 +79,9 @@ def merge(root: Path) -> None:
 
 
 def trim(root: Path) -> None:
-    """Leave of the packages what the agent needs, with Python's library compiled where this machine has the same Python."""
+    """Leave of the packages what the agent needs, with Python's library compiled where this machine
+    has the same Python.
+    """
     for pattern in _UNUSED_FILES:
         for path in root.glob(pattern):
             shutil.rmtree(path)
@@ -79,24 +99,40 @@ def trim(root: Path) -> None:
 
 
 def _compile(library: Path) -> None:
-    """Bytecode in the place of the sources; left alone where no interpreter of the same version is here."""
+    """Bytecode in the place of the sources; left alone where no interpreter of the same version is
+    here.
+    """
     name = library.name
     own = f"python{sys.version_info.major}.{sys.version_info.minor}"
     python = sys.executable if own == name else shutil.which(name)
     if python is None:
         return
-    argv = [python, "-I", "-S", "-m", "compileall", "-q", "-b", "-s", str(library.parent.parent.parent)]
-    done = subprocess.run([*argv, "--invalidation-mode", "unchecked-hash", str(library)], capture_output=True)
+    argv = [
+        python,
+        "-I",
+        "-S",
+        "-m",
+        "compileall",
+        "-q",
+        "-b",
+        "-s",
+        str(library.parent.parent.parent),
+    ]
+    done = subprocess.run(
+        [*argv, "--invalidation-mode", "unchecked-hash", str(library)], capture_output=True
+    )
     if done.returncode == 0:
         for source in library.rglob("*.py"):
             source.unlink()
 
 
-# --- modules --------------------------------------------------------------------------------------------------------
+# --- modules --------------------------------------------------------------------------------------
 
 
 def modules(folder: Path, wanted: Iterable[str]) -> list[tuple[str, bytes]]:
-    """Kernel modules with those that they need before them: (name, bytes). What the kernel has built in is left out."""
+    """Kernel modules with those that they need before them: (name, bytes). What the kernel has
+    built in is left out.
+    """
     found = {_plain(path.name.partition(".ko")[0]): path for path in folder.rglob("*.ko*")}
     loaded: dict[str, bytes] = {}
 
@@ -132,6 +168,8 @@ def _read(path: Path) -> bytes:
     if path.suffix == ".zst":
         done = subprocess.run(["zstd", "-dcq", str(path)], capture_output=True)
         if done.returncode:
-            raise HostError(f"{path.name} cannot be unpacked: {done.stderr.decode(errors='replace').strip()}")
+            raise HostError(
+                f"{path.name} cannot be unpacked: {done.stderr.decode(errors='replace').strip()}"
+            )
         return done.stdout
     return data

@@ -1,4 +1,6 @@
-"""`host prepare`: packages, kernel, first file system. What is done is not done again; what is half done is not used."""
+"""`host prepare`: packages, kernel, first file system. What is done is not done again; what is half
+done is not used.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ _LIBRARIES = r"libc6|libffi\d.*|zlib1g|libexpat1|libgcc-s1"
 
 
 class Own(NamedTuple):
-    """The user's own files: a kernel image, a folder or archive with python3 in it, a folder with modules."""
+    """The user's own files: a kernel image, a folder or archive with python3 in it, a folder with
+    modules.
+    """
 
     kernel: Path | None = None
     rootfs: Path | None = None
@@ -45,14 +49,18 @@ class _Kernel(NamedTuple):
     @property
     def modules(self) -> list[str]:
         """The package of its modules, where they are not with the kernel."""
-        return self.apt.names(rf"^linux-modules-{re.escape(self.package.partition('-binary-')[2] or 'none')}$")
+        return self.apt.names(
+            rf"^linux-modules-{re.escape(self.package.partition('-binary-')[2] or 'none')}$"
+        )
 
 
 def prepare(name: Name, own: Own, tell: Tell) -> Entry:
     """Make the machine that `name` means, unless it is there and whole. Raises HostError."""
     if own.kernel is not None:
         if name.kernel:
-            raise UsageError(f"{name.entry} has a kernel in its name: with --kernel write qemu:{name.board}")
+            raise UsageError(
+                f"{name.entry} has a kernel in its name: with --kernel write qemu:{name.board}"
+            )
         name = Name(name.board, str(own.kernel), name.cpu)
     kernel = None
     if store.find(name) is None:
@@ -64,14 +72,21 @@ def prepare(name: Name, own: Own, tell: Tell) -> Entry:
     folder = store.folder_of(name.entry)
     with store.locked(folder.name, lambda what: tell(what, None)):
         entry = store.find(name)
-        if entry is not None and entry.damage() is None and entry.changed() is None and not (own.rootfs or own.modules):
+        if (
+            entry is not None
+            and entry.damage() is None
+            and entry.changed() is None
+            and not (own.rootfs or own.modules)
+        ):
             tell(f"{entry.name} is there", None)
             return entry
         try:
             _make(name, own, kernel, folder, tell)
         except OSError as error:
             what = error.filename or store.home()
-            raise HostError(f"{name.entry} was not prepared: {what}: {os.strerror(error.errno or 0)}") from None
+            raise HostError(
+                f"{name.entry} was not prepared: {what}: {os.strerror(error.errno or 0)}"
+            ) from None
         entry = store.find(name)
         assert entry is not None
         return entry
@@ -96,7 +111,9 @@ def _make(name: Name, own: Own, kernel: _Kernel | None, folder: Path, tell: Tell
 
 
 def _downloads(name: Name) -> Path:
-    """Where the packages of one machine are: nobody else's, since whoever prepares it has its lock."""
+    """Where the packages of one machine are: nobody else's, since whoever prepares it has its
+    lock.
+    """
     return store.home() / "downloads" / store.folder_of(name.entry).name
 
 
@@ -118,7 +135,9 @@ def _build(name: Name, own: Own, kernel: _Kernel | None, made: Path, tell: Tell)
         tree.mkdir()
         if image is None:
             kernel = kernel or _choose(name, tell)
-            packages += _fetched(kernel.apt, [kernel.package, *kernel.modules], tree, downloads, tell)
+            packages += _fetched(
+                kernel.apt, [kernel.package, *kernel.modules], tree, downloads, tell
+            )
             image = _image(tree, kernel.package)
         store.write_kernel(image, made, board)
         if own.rootfs is None:
@@ -142,7 +161,7 @@ def _build(name: Name, own: Own, kernel: _Kernel | None, made: Path, tell: Tell)
     }
 
 
-# --- kernels --------------------------------------------------------------------------------------------------------
+# --- kernels --------------------------------------------------------------------------------------
 
 
 def _choose(name: Name, tell: Tell) -> _Kernel:
@@ -167,7 +186,9 @@ def _choose(name: Name, tell: Tell) -> _Kernel:
         _same_everywhere(failed, len(suites))
         wanted = f"a kernel {name.kernel}" if name.kernel else "a kernel"
         why = "".join(f"; {reason}" for reason in failed)
-        raise HostError(f"{name.entry}: none of {', '.join(suites)} has {wanted} for {name.row.debian}{why}")
+        raise HostError(
+            f"{name.entry}: none of {', '.join(suites)} has {wanted} for {name.row.debian}{why}"
+        )
     return max(found, key=lambda kernel: store.natural(kernel.version))
 
 
@@ -180,15 +201,25 @@ def _kernels(board: Board, suite: str, series: str, tell: Tell) -> list[_Kernel]
     versions: dict[str, str] = {}
     for package in names:
         version = re.sub(rf"^linux-(image|binary)-|-{board.flavour}$", "", package)
-        if re.fullmatch(r"[\d.]+([+-][\w.+]*)?", version) and (version not in versions or "-binary-" in package):
+        if re.fullmatch(r"[\d.]+([+-][\w.+]*)?", version) and (
+            version not in versions or "-binary-" in package
+        ):
             # From 7.0 on an image package is empty, and the kernel lies in another.
             versions[version] = package
     if not series and apt.names(f"^linux-image-{board.flavour}$"):
         # Of several series in one suite, as backports in its security archive, its own.
         chosen = apt.depends(f"linux-image-{board.flavour}")
-        versions = {v: package for v, package in versions.items() if f"linux-image-{v}-{board.flavour}" in chosen}
+        versions = {
+            v: package
+            for v, package in versions.items()
+            if f"linux-image-{v}-{board.flavour}" in chosen
+        }
     # A name without its patch level holds others' place only.
-    return [_Kernel(apt, package, version) for version, package in versions.items() if len(re.findall(r"\d+", version)) > 2]
+    return [
+        _Kernel(apt, package, version)
+        for version, package in versions.items()
+        if len(re.findall(r"\d+", version)) > 2
+    ]
 
 
 def _series(version: str) -> str:
@@ -196,7 +227,12 @@ def _series(version: str) -> str:
 
 
 def _image(tree: Path, package: str) -> Path:
-    for pattern in ("boot/vmlinuz-*", "boot/vmlinux-*", "usr/lib/modules/*/vmlinuz*", "usr/lib/modules/*/vmlinux*"):
+    for pattern in (
+        "boot/vmlinuz-*",
+        "boot/vmlinux-*",
+        "usr/lib/modules/*/vmlinuz*",
+        "usr/lib/modules/*/vmlinux*",
+    ):
         for path in sorted(tree.glob(pattern)):
             return path
     raise HostError(f"{package} has no kernel image in it")
@@ -209,15 +245,21 @@ def _readable(path: Path) -> bytes:
         raise HostError(f"{path} cannot be read: {os.strerror(error.errno or 0)}") from None
 
 
-# --- the first file system ------------------------------------------------------------------------------------------
+# --- the first file system ------------------------------------------------------------------------
 
 
 def _userland(board: Board, root: Path, downloads: Path, tell: Tell) -> list[Path]:
     """Python with what it needs, unpacked and trimmed; returns the packages."""
     apt = _with_python(board, tell)
-    python = next(name for name in apt.depends("python3-minimal") if re.fullmatch(r"python3\.\d+-minimal", name))
+    python = next(
+        name
+        for name in apt.depends("python3-minimal")
+        if re.fullmatch(r"python3\.\d+-minimal", name)
+    )
     parts = [python, f"lib{python}", f"lib{python.replace('minimal', 'stdlib')}"]
-    needed = {name for part in parts for name in apt.depends(part) if re.fullmatch(_LIBRARIES, name)}
+    needed = {
+        name for part in parts for name in apt.depends(part) if re.fullmatch(_LIBRARIES, name)
+    }
     initramfs.merge(root)
     packages = _fetched(apt, [*parts, *sorted(needed)], root, downloads, tell)
     initramfs.trim(root)
@@ -236,18 +278,27 @@ def _with_python(board: Board, tell: Tell) -> Apt:
         except HostError as error:
             failed.append(str(error))
     _same_everywhere(failed, len(failed))
-    raise HostError(f"no suite has python3 for {board.debian}" + "".join(f"; {reason}" for reason in failed))
+    raise HostError(
+        f"no suite has python3 for {board.debian}" + "".join(f"; {reason}" for reason in failed)
+    )
 
 
 def _same_everywhere(failed: Sequence[str], suites: int) -> None:
-    """Raises HostError with the one reason for which no suite could be looked at, as a cache that cannot be written."""
+    """Raises HostError with the one reason for which no suite could be looked at, as a cache that
+    cannot be written.
+    """
     if len(failed) == suites and len(set(failed)) == 1:
         raise HostError(failed[0])
 
 
 def _fetched(apt: Apt, names: list[str], into: Path, downloads: Path, tell: Tell) -> list[Path]:
     packages = apt.download(names, downloads, tell)
-    tell(f"unpacking {len(packages)} packages" if len(packages) > 1 else f"unpacking {packages[0].name}", None)
+    tell(
+        f"unpacking {len(packages)} packages"
+        if len(packages) > 1
+        else f"unpacking {packages[0].name}",
+        None,
+    )
     for package in packages:
         unpack(package, into)
     return packages
@@ -257,5 +308,8 @@ def _rootfs(own: Path | None, root: Path) -> Path:
     if own is None:
         return root
     if not (own / "usr/bin/python3").exists():
-        raise HostError(f"{own} has no usr/bin/python3: --rootfs is the folder of a root file system with Python 3.9 or newer")
+        raise HostError(
+            f"{own} has no usr/bin/python3: --rootfs is the folder of a root file system with "
+            f"Python 3.9 or newer"
+        )
     return own

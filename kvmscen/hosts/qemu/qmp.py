@@ -31,7 +31,9 @@ class Qmp:
         self.command("qmp_capabilities")
 
     def command(self, name: str, seconds: float = _HUNG, **arguments: Any) -> Any:
-        """Run one command; raises HostError when QEMU refuses it, is gone or takes longer than `seconds`."""
+        """Run one command; raises HostError when QEMU refuses it, is gone or takes longer than
+        `seconds`.
+        """
         until = time.monotonic() + seconds
         request = {"execute": name, **({"arguments": arguments} if arguments else {})}
         try:

@@ -1,6 +1,8 @@
-"""Snapshots: a machine that was stopped while its agent waits, so that every run begins there instead of at its boot.
+"""Snapshots: a machine that was stopped while its agent waits, so that every run begins there
+instead of at its boot.
 
-The memory is a file of its own that QEMU maps, and never copies; what is saved besides are the devices (x-ignore-shared).
+The memory is a file of its own that QEMU maps, and never copies; what is saved besides are the
+devices (x-ignore-shared).
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ _KEPT = 1
 
 
 def key(entry: Entry, image: Image) -> str:
-    """What a snapshot holds for: the agent, QEMU, the machine's line, the kernel and its first file system."""
+    """What a snapshot holds for: the agent, QEMU, the machine's line, the kernel and its first file
+    system.
+    """
     board = image.board
     parts = (
         pack.digest(),
@@ -65,7 +69,9 @@ def state(entry: Entry) -> str:
 
 
 class Making:
-    """A machine that is booted for a snapshot: it boots as soon as this is made, and is saved by `finish`."""
+    """A machine that is booted for a snapshot: it boots as soon as this is made, and is saved by
+    `finish`.
+    """
 
     def __init__(self, name: str, entry: Entry, image: Image) -> None:
         self.entry = entry
@@ -77,7 +83,8 @@ class Making:
         self.vm.spawn()
 
     def finish(self) -> Json:
-        """Wait for the agent, save the machine and end it; returns the hello. Raises ChildError, HostError.
+        """Wait for the agent, save the machine and end it; returns the hello. Raises ChildError,
+        HostError.
 
         What was saved is kept if a machine goes on from it; that it does not is possible, but rare.
         """
@@ -139,7 +146,8 @@ class Making:
 
 
 def _prune(kept: Path, cpu: str) -> None:
-    """Remove older snapshots for the same CPU, of other agents, QEMUs or kernels, and what was left unfinished long ago.
+    """Remove older snapshots for the same CPU, of other agents, QEMUs or kernels, and what was left
+    unfinished long ago.
 
     A machine that goes on from one of them has its files open and mapped, and keeps them.
     """

@@ -1,4 +1,6 @@
-"""Where prepared machines are kept: one folder each in the cache of the user, with a manifest that is written last."""
+"""Where prepared machines are kept: one folder each in the cache of the user, with a manifest that
+is written last.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ _OPTIONS = ("cpu",)
 
 
 class Name(NamedTuple):
-    """`qemu:BOARD[@KERNEL][,cpu=NAME]` taken apart. `kernel` is a series as 6.1, `newest`, a path, or empty: not said."""
+    """`qemu:BOARD[@KERNEL][,cpu=NAME]` taken apart. `kernel` is a series as 6.1, `newest`, a path,
+    or empty: not said.
+    """
 
     board: str
     kernel: str
@@ -49,25 +53,35 @@ def parse(text: str) -> Name:
     board, at, kernel = rest.partition("@")
     if board not in BOARDS:
         known = ", ".join(f"qemu:{name}" for name in BOARDS)
-        raise UsageError(f"there is no host {text!r}; qemu hosts are {known}, each with @KERNEL behind it or without")
+        raise UsageError(
+            f"there is no host {text!r}; qemu hosts are {known}, each with @KERNEL behind it or "
+            f"without"
+        )
     if at and not (re.fullmatch(r"[0-9]+\.[0-9]+|newest", kernel) or "/" in kernel):
-        raise UsageError(f"{text}: a KERNEL is a series as 6.1, newest, or the path of an image, not {kernel!r}")
+        raise UsageError(
+            f"{text}: a KERNEL is a series as 6.1, newest, or the path of an image, not {kernel!r}"
+        )
     given = dict(option.partition("=")[::2] for option in options)
     for name, value in given.items():
         if name not in _OPTIONS or not value:
-            raise UsageError(f"{text}: options are cpu=NAME, not {name + '=' + value if value else name!r}")
+            raise UsageError(
+                f"{text}: options are cpu=NAME, not {name + '=' + value if value else name!r}"
+            )
     cpu = given.get("cpu", "")
     if cpu and not re.fullmatch(r"[\w.+,=-]+", cpu, re.ASCII):
         raise UsageError(f"{text}: {cpu!r} is no CPU of QEMU")
     if cpu.partition(",")[0] == "max" and BOARDS[board].arch == "arm64":
         raise UsageError(
-            f"{text}: cpu=max: QEMU's max is not usable for arm64 (7.2 runs the code of earlier guests): take neoverse-n1"
+            f"{text}: cpu=max: QEMU's max is not usable for arm64 (7.2 runs the code of earlier "
+            f"guests): take neoverse-n1"
         )
     return Name(board, os.path.abspath(kernel) if "/" in kernel else kernel, cpu)
 
 
 def home() -> Path:
-    """The cache's folder of kvmscen, below XDG_CACHE_HOME. Raises HostError where there is none to be found."""
+    """The cache's folder of kvmscen, below XDG_CACHE_HOME. Raises HostError where there is none to
+    be found.
+    """
     return homes.folder("XDG_CACHE_HOME", ".cache") / "qemu"
 
 
@@ -105,7 +119,11 @@ class Entry(NamedTuple):
         """The file that is not as it was made, by its hash."""
         for name, known in self.manifest["files"].items():
             path = self.file(name)
-            if not path.is_file() or path.stat().st_size != known["size"] or sha256(path) != known["sha256"]:
+            if (
+                not path.is_file()
+                or path.stat().st_size != known["size"]
+                or sha256(path) != known["sha256"]
+            ):
                 return str(name)
         return None
 
@@ -148,17 +166,27 @@ def entries() -> list[Entry]:
 
 
 def find(name: Name) -> Entry | None:
-    """The prepared machine that a name means: of several kernels where none is named, the newest."""
+    """The prepared machine that a name means: of several kernels where none is named, the
+    newest.
+    """
     if name.kernel and name.kernel != NEWEST:
         return _read(folder_of(name.entry))
-    fitting = [entry for entry in entries() if entry.manifest["board"] == name.board and entry.manifest["series"]]
+    fitting = [
+        entry
+        for entry in entries()
+        if entry.manifest["board"] == name.board and entry.manifest["series"]
+    ]
     return max(fitting, key=lambda entry: natural(entry.manifest["series"]), default=None)
 
 
 def _read(folder: Path) -> Entry | None:
     try:
         manifest = json.loads((folder / "manifest.json").read_text())
-        if manifest["format"] == FORMAT and manifest["version"] == VERSION and manifest["board"] in BOARDS:
+        if (
+            manifest["format"] == FORMAT
+            and manifest["version"] == VERSION
+            and manifest["board"] in BOARDS
+        ):
             return Entry(folder, manifest)
     except (OSError, ValueError, KeyError, TypeError):
         pass
@@ -166,7 +194,10 @@ def _read(folder: Path) -> Entry | None:
 
 
 def natural(text: str) -> list[Any]:
-    return [(int(part), "") if re.fullmatch("[0-9]+", part) else (-1, part) for part in re.split(r"([0-9]+)", text)]
+    return [
+        (int(part), "") if re.fullmatch("[0-9]+", part) else (-1, part)
+        for part in re.split(r"([0-9]+)", text)
+    ]
 
 
 def write(folder: Path, manifest: dict[str, Any]) -> None:
@@ -176,7 +207,9 @@ def write(folder: Path, manifest: dict[str, Any]) -> None:
         "format": FORMAT,
         "version": VERSION,
         **manifest,
-        "files": {path.name: {"size": path.stat().st_size, "sha256": sha256(path)} for path in files},
+        "files": {
+            path.name: {"size": path.stat().st_size, "sha256": sha256(path)} for path in files
+        },
         "made": time.strftime("%Y-%m-%d %H:%M", time.localtime()),
     }
     part = folder / "manifest.json.part"
@@ -189,27 +222,39 @@ def remove(entry: Entry) -> None:
     try:
         (entry.folder / "manifest.json").unlink(missing_ok=True)
     except OSError as error:
-        raise HostError(f"{entry.folder} cannot be removed: {os.strerror(error.errno or 0)}") from None
+        raise HostError(
+            f"{entry.folder} cannot be removed: {os.strerror(error.errno or 0)}"
+        ) from None
     shutil.rmtree(entry.folder, ignore_errors=True)
 
 
 def renewed(entry: Entry) -> Entry:
-    """The same machine with the user's own kernel as it is now; raises HostError where a file of his has gone."""
+    """The same machine with the user's own kernel as it is now; raises HostError where a file of
+    his has gone.
+    """
     changed = entry.changed()
     if changed is None:
         return entry
     own = entry.manifest["own"]
     if changed != entry.manifest["kernel"] or not Path(changed).is_file():
-        raise HostError(f"{changed} is not as it was when {entry.name} was prepared: prepare it again")
+        raise HostError(
+            f"{changed} is not as it was when {entry.name} was prepared: prepare it again"
+        )
     with locked(entry.folder.name):
         write_kernel(Path(changed), entry.folder, entry.board)
-        rest = {key: value for key, value in entry.manifest.items() if key not in ("format", "version", "files", "made")}
+        rest = {
+            key: value
+            for key, value in entry.manifest.items()
+            if key not in ("format", "version", "files", "made")
+        }
         write(entry.folder, {**rest, "own": {**own, changed: stamp(Path(changed))}})
     return _read(entry.folder) or entry
 
 
 def write_kernel(image: Path, folder: Path, board: Board) -> None:
-    """Put a kernel image into a machine's folder as QEMU takes it. Raises HostError where it cannot be read, or is none."""
+    """Put a kernel image into a machine's folder as QEMU takes it. Raises HostError where it cannot
+    be read, or is none.
+    """
     part = folder / ".kernel"
     try:
         raw = image.read_bytes()
@@ -224,7 +269,9 @@ def write_kernel(image: Path, folder: Path, board: Board) -> None:
 
 
 def _plain(image: bytes) -> bytes:
-    """An image out of the EFI program that unpacks itself (drivers/firmware/efi/libstub/zboot-header.S)."""
+    """An image out of the EFI program that unpacks itself
+    (drivers/firmware/efi/libstub/zboot-header.S).
+    """
     if image[4:8] != b"zimg":
         return image
     at, size = (int.from_bytes(image[where : where + 4], "little") for where in (8, 12))
@@ -235,12 +282,16 @@ def _plain(image: bytes) -> bytes:
         raise HostError(f"the kernel is packed with {kind}, which is not installed")
     done = subprocess.run([kind, "-dcq"], input=payload, capture_output=True)
     if done.returncode and not done.stdout:
-        raise HostError(f"the kernel cannot be unpacked: {done.stderr.decode(errors='replace').strip()}")
+        raise HostError(
+            f"the kernel cannot be unpacked: {done.stderr.decode(errors='replace').strip()}"
+        )
     return done.stdout
 
 
 def clear() -> None:
-    """Remove everything that was prepared and downloaded. Raises HostError where another kvmscen is at it."""
+    """Remove everything that was prepared and downloaded. Raises HostError where another kvmscen is
+    at it.
+    """
     place = home() / "locks"
     names = os.listdir(place) if place.is_dir() else []
     with ExitStack() as held:
@@ -256,25 +307,34 @@ def clear() -> None:
 
 
 @contextmanager
-def locked(name: str, waiting: Callable[[str], None] | None = None, wait: bool = True, shared: bool = False) -> Iterator[None]:
-    """Only one kvmscen at a time does what has this name, or several with `shared`; the kernel ends the lock of a dead one.
+def locked(
+    name: str, waiting: Callable[[str], None] | None = None, wait: bool = True, shared: bool = False
+) -> Iterator[None]:
+    """Only one kvmscen at a time does what has this name, or several with `shared`; the kernel ends
+    the lock of a dead one.
 
-    `waiting` is told what for, if it comes to that. Raises HostError where the cache cannot be written, and, without `wait`,
-    where another has the lock.
+    `waiting` is told what for, if it comes to that. Raises HostError where the cache cannot be
+    written, and, without `wait`, where another has the lock.
     """
     place = home() / "locks"
     try:
         place.mkdir(parents=True, exist_ok=True)
-        file = os.open(place / name.replace("/", "%2F"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        file = os.open(
+            place / name.replace("/", "%2F"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+        )
     except OSError as error:
-        raise HostError(f"{error.filename or place} cannot be written: {os.strerror(error.errno or 0)}") from None
+        raise HostError(
+            f"{error.filename or place} cannot be written: {os.strerror(error.errno or 0)}"
+        ) from None
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     try:
         try:
             fcntl.flock(file, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             if not wait:
-                raise HostError(f"another kvmscen is at work on {name}: try again when it is done") from None
+                raise HostError(
+                    f"another kvmscen is at work on {name}: try again when it is done"
+                ) from None
             if waiting is not None:
                 waiting(f"another kvmscen is at work on {name}: waiting for it")
             fcntl.flock(file, kind)

@@ -37,21 +37,32 @@ def find(board: Board) -> Qemu | None:
     program = root / "usr/bin" / board.binary
     if not program.exists():
         return None
-    libraries = [str(path) for path in (*root.glob("usr/lib/*-linux-gnu*"), *root.glob("lib/*-linux-gnu*"))]
+    libraries = [
+        str(path) for path in (*root.glob("usr/lib/*-linux-gnu*"), *root.glob("lib/*-linux-gnu*"))
+    ]
     environment = {**os.environ, "LD_LIBRARY_PATH": ":".join(libraries)}
-    return Qemu(str(program), ("-L", str(root / "usr/share/qemu"), "-L", str(root / "usr/share/seabios")), environment)
+    return Qemu(
+        str(program),
+        ("-L", str(root / "usr/share/qemu"), "-L", str(root / "usr/share/seabios")),
+        environment,
+    )
 
 
 def need(board: Board) -> Qemu:
     """The QEMU for a board; raises HostError with what to do where there is none."""
     found = find(board)
     if found is None:
-        raise HostError(f"{board.binary} is not installed: install Debian's package {board.package}, or prepare the host again")
+        raise HostError(
+            f"{board.binary} is not installed: install Debian's package {board.package}, or "
+            f"prepare the host again"
+        )
     return found
 
 
 def get(board: Board, tell: Tell) -> None:
-    """See to it that there is a QEMU for a board: the machine's own, or its package unpacked into the cache, not installed."""
+    """See to it that there is a QEMU for a board: the machine's own, or its package unpacked into
+    the cache, not installed.
+    """
     if find(board) is not None:
         return
     tell(f"{board.binary} is not installed here: getting {board.package}", None)
@@ -62,7 +73,11 @@ def get(board: Board, tell: Tell) -> None:
         downloads = store.home() / "downloads" / board.package
         apt = Apt(store.home() / "apt", native(), release())
         apt.update(tell)
-        packages = [package for name in (board.package, *board.firmware) for package in apt.closure(name, downloads, tell)]
+        packages = [
+            package
+            for name in (board.package, *board.firmware)
+            for package in apt.closure(name, downloads, tell)
+        ]
         place.parent.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
         try:

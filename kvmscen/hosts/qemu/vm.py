@@ -25,14 +25,16 @@ _CONSOLE_TAIL = 8192
 _BOOT_SECONDS = 120.0
 # Going on takes a third of one.
 RESUME_SECONDS = 20.0
-# QEMU goes on when nobody reads it, so a shell beside it ends it when we have ended without doing so. It is there before QEMU is,
-# since our end may come at any moment.
+# QEMU goes on when nobody reads it, so a shell beside it ends it when we have ended without doing
+# so. It is there before QEMU is, since our end may come at any moment.
 _WATCHED = '{ read -r _ || kill -9 $$; } < "/proc/self/fd/$1" > /dev/null 2>&1 & shift; exec "$@"'
 _AGAIN = frames.pack('{"id":0,"again":true}')
 
 
 class Image(NamedTuple):
-    """What is booted: QEMU, its environment, and the files; `initrd` has the agent in it. `memory` is in MiB."""
+    """What is booted: QEMU, its environment, and the files; `initrd` has the agent in it. `memory`
+    is in MiB.
+    """
 
     board: Board
     qemu: str
@@ -46,7 +48,9 @@ class Image(NamedTuple):
 
 
 class Saved(NamedTuple):
-    """A machine that was stopped with its agent waiting: its memory, and the state of its devices."""
+    """A machine that was stopped with its agent waiting: its memory, and the state of its
+    devices.
+    """
 
     memory: Path
     state: Path
@@ -57,9 +61,13 @@ class Saved(NamedTuple):
 
 
 class Vm(Child):
-    """One machine. It is booted, or goes on from `saved`; `memory` is a file for its memory, which can then be saved."""
+    """One machine. It is booted, or goes on from `saved`; `memory` is a file for its memory, which
+    can then be saved.
+    """
 
-    def __init__(self, name: str, image: Image, saved: Saved | None = None, memory: Path | None = None) -> None:
+    def __init__(
+        self, name: str, image: Image, saved: Saved | None = None, memory: Path | None = None
+    ) -> None:
         super().__init__(name, [image.qemu], _AGAIN if saved else b"")
         self.image = image
         self.saved = saved
@@ -81,7 +89,11 @@ class Vm(Child):
         if self._console < 0:
             return ""
         size = os.fstat(self._console).st_size
-        return os.pread(self._console, _CONSOLE_TAIL, max(0, size - _CONSOLE_TAIL)).decode("utf-8", "replace").strip()
+        return (
+            os.pread(self._console, _CONSOLE_TAIL, max(0, size - _CONSOLE_TAIL))
+            .decode("utf-8", "replace")
+            .strip()
+        )
 
     @property
     def tail(self) -> str:
@@ -89,7 +101,9 @@ class Vm(Child):
         return "\n".join(text for text in (super().tail, self.console) if text)
 
     def wait_hello(self, seconds: float = 30.0) -> Json:
-        """The agent's hello, after a boot or from a snapshot; where that is of no use any more the machine is booted."""
+        """The agent's hello, after a boot or from a snapshot; where that is of no use any more the
+        machine is booted.
+        """
         if self.saved is None:
             return super().wait_hello(max(seconds, _BOOT_SECONDS))
         if self.resumes(min(seconds, RESUME_SECONDS)):
@@ -123,10 +137,22 @@ class Vm(Child):
                 for part in self.image.initrd:
                     _write(initrd, part)
                 self.pass_fds.append(initrd)
-            self.argv = ["/bin/sh", "-c", _WATCHED, "sh", str(told), *self._line(self._console, theirs.fileno(), initrd)]
+            self.argv = [
+                "/bin/sh",
+                "-c",
+                _WATCHED,
+                "sh",
+                str(told),
+                *self._line(self._console, theirs.fileno(), initrd),
+            ]
             if self.saved is not None:
-                # All at once: QEMU takes them one after another, and the agent's answer says that they went well.
-                self._monitor.sendall(b"".join(json.dumps(command).encode() + b"\n" for command in _resume(self.saved)))
+                # All at once: QEMU takes them one after another, and the agent's answer says that
+                # they went well.
+                self._monitor.sendall(
+                    b"".join(
+                        json.dumps(command).encode() + b"\n" for command in _resume(self.saved)
+                    )
+                )
             return super()._start()
         finally:
             theirs.close()
@@ -137,7 +163,15 @@ class Vm(Child):
 
     def _line(self, console: int, monitor: int, initrd: int) -> list[str]:
         board, image = self.image.board, self.image
-        line = [image.qemu, *image.options, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
+        line = [
+            image.qemu,
+            *image.options,
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-no-reboot",
+        ]
         cpu = image.cpu or board.cpu
         line += [*board.line, *(("-cpu", cpu) if cpu else ()), "-m", str(image.memory)]
         line += ["-accel", "tcg,thread=multi,tb-size=256"]
@@ -145,11 +179,20 @@ class Vm(Child):
             "-chardev",
             f"file,id=console,path=/proc/self/fd/{console}",
         ]
-        line += ["-chardev", f"socket,id=monitor,fd={monitor}", "-mon", "chardev=monitor,mode=control", *board.wire]
+        line += [
+            "-chardev",
+            f"socket,id=monitor,fd={monitor}",
+            "-mon",
+            "chardev=monitor,mode=control",
+            *board.wire,
+        ]
         file = self.saved.memory if self.saved else self.memory
         if file is not None:
             share = "off" if self.saved else "on"
-            memory = f"memory-backend-file,id=ram,size={image.memory}M,mem-path={_escaped(file)},share={share}"
+            memory = (
+                f"memory-backend-file,id=ram,size={image.memory}M,"
+                f"mem-path={_escaped(file)},share={share}"
+            )
             # Else a machine that was stopped to be saved would still be stopped when it goes on.
             running = "migration.store-global-state=off"
             line += ["-object", memory, "-machine", "memory-backend=ram", "-global", running]
@@ -222,19 +265,25 @@ def _write(fd: int, data: bytes) -> None:
 
 # What a kernel prints when it is at its end, or not well.
 _PANIC = re.compile(r"Kernel panic - not syncing: .*")
-_OOPS = re.compile(r"(Internal error: |Unable to handle kernel |BUG: |kernel BUG at |Oops|WARNING: |INFO: rcu).*")
+_OOPS = re.compile(
+    r"(Internal error: |Unable to handle kernel |BUG: |kernel BUG at |Oops|WARNING: |INFO: rcu).*"
+)
 _SHOWN = 20
 
 
 def why(error: ChildError, name: str) -> str:
     """What a machine that broke died of, with the end of its console behind the first line."""
     lines = error.tail.splitlines()
-    panic, oops = (next(filter(None, map(wanted.search, lines)), None) for wanted in (_PANIC, _OOPS))
+    panic, oops = (
+        next(filter(None, map(wanted.search, lines)), None) for wanted in (_PANIC, _OOPS)
+    )
     if place := crash.where(error.tail):
         # It is the first process there, so the kernel panics too.
         first = f"the agent of {name} died{place}"
     elif panic is not None:
-        first = f"a probable finding: the kernel of {name} panicked: {panic.group().partition(': ')[2]}"
+        first = (
+            f"a probable finding: the kernel of {name} panicked: {panic.group().partition(': ')[2]}"
+        )
     elif oops is not None:
         first = f"a probable finding: the kernel of {name} is not well, and {error}: {oops.group()}"
     elif "did not answer in time" in str(error):

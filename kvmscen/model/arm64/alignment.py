@@ -1,4 +1,6 @@
-"""arm64: the accesses to the slots that Unicorn lets pass and a CPU of silicon does not (kvmscen.sent.undecoded.alignment)."""
+"""arm64: the accesses to the slots that Unicorn lets pass and a CPU of silicon does not
+(kvmscen.sent.undecoded.alignment).
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ from kvmscen.sent.undecoded.alignment import SA, misaligned, needs, stack
 
 
 class Alignment:
-    """Looks at each access to the slots; `report` is called with what is wrong, and the access then counts for nothing.
+    """Looks at each access to the slots; `report` is called with what is wrong, and the access then
+    counts for nothing.
 
     `accessed` is told the address of each, and whether it writes.
     """
@@ -39,7 +42,9 @@ class Alignment:
         self._pc_at, self._sp_at = ctypes.byref(self._pc), ctypes.byref(self._sp)
         engine.hook_add(uc_const.UC_HOOK_MEM_READ | uc_const.UC_HOOK_MEM_WRITE, self._on_access)
 
-    def _on_access(self, engine: Any, access: int, address: int, size: int, value: int, data: Any) -> None:
+    def _on_access(
+        self, engine: Any, access: int, address: int, size: int, value: int, data: Any
+    ) -> None:
         self._accessed(address, access == uc_const.UC_MEM_WRITE)
         self._raw(self._handle, const.UC_ARM64_REG_PC, self._pc_at)
         by_sp, align = needs(self._word(self._pc.value))
@@ -56,5 +61,7 @@ class Alignment:
                 self._report(wrong)
 
     def wrong(self, pc: int) -> str | None:
-        """What is wrong with the access of the instruction at `pc`, before it is carried out; None where nothing is."""
+        """What is wrong with the access of the instruction at `pc`, before it is carried out; None
+        where nothing is.
+        """
         return misaligned(self._word(pc), self._read, self._device)

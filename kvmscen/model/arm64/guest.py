@@ -1,4 +1,6 @@
-"""arm64: which accesses KVM can decode, PSCI, and what the guest would take as an exception of its own."""
+"""arm64: which accesses KVM can decode, PSCI, and what the guest would take as an exception of its
+own.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,7 @@ class Arm64(Processor):
         self.off = False
         self.instructions = Instructions(self)
 
-    # --- registers --------------------------------------------------------------------------------------------------
+    # --- registers --------------------------------------------------------------------------------
 
     def put_tables(self) -> None:
         tables = self.machine.tables
@@ -63,16 +65,20 @@ class Arm64(Processor):
     def _on_block(self, engine: Any, address: int, size: int, data: Any) -> None:
         try:
             if address & 3:
-                raise Unpredicted(f"the guest takes an exception of its own (pc {address:#x} is not aligned)")
+                raise Unpredicted(
+                    f"the guest takes an exception of its own (pc {address:#x} is not aligned)"
+                )
             if self.sctlr & M and self.physical(address) != address:
-                raise Unpredicted(f"the guest's own tables map its code at {address:#x} to another address")
+                raise Unpredicted(
+                    f"the guest's own tables map its code at {address:#x} to another address"
+                )
         except Unpredicted as reason:  # it cannot pass through Unicorn
             self.error = self.error or reason
             engine.emu_stop()
             return
         super()._on_block(engine, address, size, data)
 
-    # --- stops ------------------------------------------------------------------------------------------------------
+    # --- stops ------------------------------------------------------------------------------------
 
     def go(self) -> None:
         if self.off:
@@ -107,22 +113,34 @@ class Arm64(Processor):
             self._hypercall(pc)
             return
         if number == SMC:
-            raise Unpredicted("what smc does depends on the host: KVM answers it as it does hvc from 6.4 on, with -1 before")
+            raise Unpredicted(
+                "what smc does depends on the host: KVM answers it as it does hvc from 6.4 on, "
+                "with -1 before"
+            )
         word = self.word(pc)
         if number == UNDEFINED and word >> 16 and word & 0xFFE0001F != HLT:
-            raise Unpredicted(f"Unicorn does not know the instruction {word:#010x} at {pc:#x}, or it is none")
+            raise Unpredicted(
+                f"Unicorn does not know the instruction {word:#010x} at {pc:#x}, or it is none"
+            )
         self.exception(EXCEPTIONS.get(number, f"exception {number} of Unicorn"))
 
     def exception(self, what: str) -> None:
         pstate = self.read_whole("pstate")
-        vector = self.read_whole("vbar_el1") + (0x400 if pstate & 0xC == 0 else 0x200 if pstate & 1 else 0)
+        vector = self.read_whole("vbar_el1") + (
+            0x400 if pstate & 0xC == 0 else 0x200 if pstate & 1 else 0
+        )
         if self.memory.at(vector) is not None:
-            raise Unpredicted(f"the guest takes an exception of its own ({what}, near pc {self.pc():#x})")
+            raise Unpredicted(
+                f"the guest takes an exception of its own ({what}, near pc {self.pc():#x})"
+            )
         self.write_wholes({"pstate": RESET_PSTATE})
         # Each further abort is taken from EL1 with SP_EL1.
         self.jump(self.read_whole("vbar_el1") + 0x200)
         for name in ("esr_el1", "far_el1", "elr_el1", "spsr_el1"):
-            self.unknown[name] = "the guest takes one exception after another, and how KVM reports them differs by version"
+            self.unknown[name] = (
+                "the guest takes one exception after another, and how KVM reports them differs by "
+                "version"
+            )
         if not self.sctlr & SPAN:
             self.unknown["pstate"] = "taking an exception sets PAN where the CPU has it"
         raise Blocked
@@ -130,7 +148,7 @@ class Arm64(Processor):
     def _readonly(self, address: int) -> bool | None:
         return self.memory.readonly(self.physical(address))
 
-    # --- accesses ---------------------------------------------------------------------------------------------------
+    # --- accesses ---------------------------------------------------------------------------------
 
     def faulted(self, access: int, address: int, size: int, value: int, pc: int) -> None:
         self.monitor.clear()
@@ -139,12 +157,20 @@ class Arm64(Processor):
             return
         self.jump(pc)
         if address >> IPA_BITS:
-            raise Unpredicted(f"the guest accesses {address:#x}, beyond the {IPA_BITS} bits of its physical addresses")
+            raise Unpredicted(
+                f"the guest accesses {address:#x}, beyond the {IPA_BITS} bits of its physical "
+                f"addresses"
+            )
         word = self.word(pc)
         found = decode(word)
         if found is None:
-            raise Unpredicted(f"an access by an instruction that the model does not know ({word:#010x} at {pc:#x})")
-        wrong = self.alignment.wrong(pc) or torn(word, self.register, self._readonly, self.machine.undecoded is not None)
+            raise Unpredicted(
+                f"an access by an instruction that the model does not know ({word:#010x} at "
+                f"{pc:#x})"
+            )
+        wrong = self.alignment.wrong(pc) or torn(
+            word, self.register, self._readonly, self.machine.undecoded is not None
+        )
         if wrong is not None:
             raise Unpredicted(wrong)
         if found.isv:
@@ -167,7 +193,9 @@ class Arm64(Processor):
         self.jump(pc + 4)
 
     def _swapped(self, value: int, size: int) -> int:
-        """What KVM makes of a value of the guest's byte order, and back (vcpu_data_guest_to_host)."""
+        """What KVM makes of a value of the guest's byte order, and back
+        (vcpu_data_guest_to_host).
+        """
         raw = (value & (1 << 8 * size) - 1).to_bytes(size, "little")
         return int.from_bytes(raw, "big" if self.big_endian else "little")
 
@@ -179,7 +207,9 @@ class Arm64(Processor):
                 self.recorder.amend(self.plan.id, "mmio", {"corrected": True})
             return self._signed(value, found)
         if self.kernel is None:
-            raise Unpredicted("KVM extends the sign of this load's reply from 7.2 on only: ask model@KERNEL")
+            raise Unpredicted(
+                "KVM extends the sign of this load's reply from 7.2 on only: ask model@KERNEL"
+            )
         return value if self._before(SIGN_EXTENDED) else self._signed(value, found)
 
     def _before(self, version: tuple[int, int]) -> bool:
@@ -196,42 +226,62 @@ class Arm64(Processor):
             return
         readonly = self.memory.at(address) is not None
         if readonly and address >> 12 != pc >> 12:
-            raise Unpredicted("whether a write to a read-only slot is a permission fault depends on what was read there before")
+            raise Unpredicted(
+                "whether a write to a read-only slot is a permission fault depends on what was "
+                "read there before"
+            )
         if self.machine.undecoded is None:
             iss = esr_iss(found, readonly, 3 if readonly else self._level(address, pc))
             self.exit("arm_nisv", {"esr_iss": iss, "fault_ipa": address}, pc)
             return
         fields = {"fault_ipa": address}
         try:
-            fields = {"esr_iss": esr_iss(found, readonly, 3 if readonly else self._level(address, pc)), **fields}
+            fields = {
+                "esr_iss": esr_iss(found, readonly, 3 if readonly else self._level(address, pc)),
+                **fields,
+            }
         except Unpredicted:
-            pass  # nobody looks at it where the access is carried out: better left out than the run given up
+            # nobody looks at it where the access is carried out: better left out than the run given
+            # up
+            pass
 
         def take(fields: Mapping[str, Any]) -> Verdict:
             return self.take("exit", "arm_nisv", fields, pc)
 
-        self.verdicts[-1:] = [emulation.carry_out(self.recorder, bus_of(self, self.monitors), fields, take)]
+        self.verdicts[-1:] = [
+            emulation.carry_out(self.recorder, bus_of(self, self.monitors), fields, take)
+        ]
 
     def carry_out(self, vcpu: int) -> None:
         """The access of the last arm_nisv."""
         emulation.act(self.recorder, bus_of(self, self.monitors))
 
     def _level(self, address: int, pc: int) -> int:
-        """The level at which the stage-2 walk ends. KVM maps pages of 4 KiB when they are touched, as that of pc was."""
+        """The level at which the stage-2 walk ends. KVM maps pages of 4 KiB when they are touched,
+        as that of pc was.
+        """
         for level, shift in ((3, 21), (2, 30)):
             low = address >> shift << shift
             if pc >> shift << shift == low:
                 return level
-            if any(slot.gpa < low + (1 << shift) and low < slot.gpa + slot.size for slot in self.memory.slots.values()):
-                raise Unpredicted("the level of this fault depends on which pages of the slots around it were touched before")
+            if any(
+                slot.gpa < low + (1 << shift) and low < slot.gpa + slot.size
+                for slot in self.memory.slots.values()
+            ):
+                raise Unpredicted(
+                    "the level of this fault depends on which pages of the slots around it were "
+                    "touched before"
+                )
         return 1
 
-    # --- hvc --------------------------------------------------------------------------------------------------------
+    # --- hvc --------------------------------------------------------------------------------------
 
     def _hypercall(self, pc: int) -> None:
         self.monitor.clear()
         function = self.general(0) & 0xFFFFFFFF
-        reply = answer(function, (self.general(1), self.general(2)), "psci_0_2" in self.plan.features)
+        reply = answer(
+            function, (self.general(1), self.general(2)), "psci_0_2" in self.plan.features
+        )
         if reply is None:
             raise Unpredicted(f"the answer to the hypercall {function:#x} depends on the host")
         for number, value in enumerate((reply.value, 0, 0, 0)):
@@ -239,6 +289,8 @@ class Arm64(Processor):
         self.jump(pc + 4)
         self.off = reply.off
         if reply.event is not None:
-            self.exit("system_event", {"type": reply.event, "ndata": 1, "flags": 0, "data": [0]}, pc + 4)
+            self.exit(
+                "system_event", {"type": reply.event, "ndata": 1, "flags": 0, "data": [0]}, pc + 4
+            )
         elif reply.blocks:
             raise Blocked

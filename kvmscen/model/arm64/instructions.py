@@ -1,4 +1,6 @@
-"""arm64: the instructions in front of which the guest stops, and what is done there instead of leaving them to Unicorn."""
+"""arm64: the instructions in front of which the guest stops, and what is done there instead of
+leaving them to Unicorn.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ from kvmscen.sent.undecoded.alignment import ZVA
 from kvmscen.sent.undecoded.syndrome import decode
 
 _FPEN_TRAPS = (0, 2)  # what CPACR_EL1.FPEN traps at EL1; 1 traps at EL0 only
-# The farthest address that cache maintenance is left alone at; the tables of `mmu: identity` end there.
+# The farthest address that cache maintenance is left alone at; the tables of `mmu: identity` end
+# there.
 _REACH = arm64_tables.REACH
 
 
@@ -29,16 +32,25 @@ class Instructions:
         self.guest = guest
 
     def within(self, address: int, code: bytes) -> Iterable[int]:
-        """The addresses of a block, about to run for the first time, in front of which the guest must stop."""
+        """The addresses of a block, about to run for the first time, in front of which the guest
+        must stop.
+        """
         for n, word in enumerate(struct.unpack(f"<{len(code) // 4}I", code)):
             if self._stops(word):
                 yield address + 4 * n
 
     def _stops(self, word: int) -> bool:
-        return is_exclusive(word) or system.stops(word) or is_signed_atomic(word) or (uses_simd(word) and self._trapping())
+        return (
+            is_exclusive(word)
+            or system.stops(word)
+            or is_signed_atomic(word)
+            or (uses_simd(word) and self._trapping())
+        )
 
     def harmless(self, address: int) -> bool:
-        """Whether it is an exclusive that Unicorn may execute: a load of a slot, or a store that is done."""
+        """Whether it is an exclusive that Unicorn may execute: a load of a slot, or a store that is
+        done.
+        """
         word, monitor = self.guest.word(address), self.guest.monitor
         if not is_exclusive(word):
             return False
@@ -80,15 +92,20 @@ class Instructions:
         """Whether CPACR_EL1 traps SIMD and floating point; Unicorn executes them all the same."""
         return self.guest.read_whole("cpacr_el1") >> 20 & 3 in _FPEN_TRAPS
 
-    # --- the system space -------------------------------------------------------------------------------------------
+    # --- the system space -------------------------------------------------------------------------
 
     def _system(self, word: int) -> None:
         guest = self.guest
         if word == system.SELF:
             raise Blocked
-        guest.monitor.doubt("it depends on the host whether KVM comes in at a system instruction behind the load-exclusive")
+        guest.monitor.doubt(
+            "it depends on the host whether KVM comes in at a system instruction behind the "
+            "load-exclusive"
+        )
         if word == system.WFE:
-            guest.jump(guest.pc() + 4)  # KVM goes on behind it, where it traps it; an event comes with the host's next tick
+            guest.jump(
+                guest.pc() + 4
+            )  # KVM goes on behind it, where it traps it; an event comes with the host's next tick
         elif word == system.ERET:
             # Unicorn takes each return to EL1 for an illegal one.
             pstate, pc = guest.read_whole("spsr_el1"), guest.read_whole("elr_el1")
@@ -110,7 +127,9 @@ class Instructions:
     def _is_cache(self, word: int) -> bool:
         _, op1, crn, crm, op2 = system.fields(word)
         row = op1, crn, crm, op2
-        return row in system.CACHES_BY_SET or (row in system.CACHES_BY_ADDRESS and self.guest.general(word & 31) < _REACH)
+        return row in system.CACHES_BY_SET or (
+            row in system.CACHES_BY_ADDRESS and self.guest.general(word & 31) < _REACH
+        )
 
     def _write(self, word: int, value: int) -> None:
         """msr of a register."""
@@ -118,17 +137,23 @@ class Instructions:
         if row in system.TIMER_VALUES or (row in system.TIMER_CONTROLS and not value & 1):
             guest.jump(guest.pc() + 4)
         elif row in system.TIMER_CONTROLS:
-            raise Unpredicted(f"the guest arms a timer at {guest.pc():#x}: when it fires is for the host's clock to say")
+            raise Unpredicted(
+                f"the guest arms a timer at {guest.pc():#x}: when it fires is for the host's clock "
+                f"to say"
+            )
         elif row in system.HELD:
             name = system.HELD[row]
             guest.check({name: value})
             if value & ~KEPT.get(name, value):
-                raise Unpredicted(f"{name} is written {value:#x} at {guest.pc():#x}: what is kept of its reserved bits differs")
+                raise Unpredicted(
+                    f"{name} is written {value:#x} at {guest.pc():#x}: what is kept of its "
+                    f"reserved bits differs"
+                )
             guest.single()
         else:
             raise Unpredicted(f"{system.reason(word)} (at {guest.pc():#x})")
 
-    # --- what Unicorn does otherwise than a CPU under KVM -------------------------------------------------------------
+    # --- what Unicorn does otherwise than a CPU under KVM -----------------------------------------
 
     def _zeroes(self, word: int, pc: int) -> bool:
         """dc zva: behind its abort Unicorn would go on for a while."""
@@ -153,7 +178,7 @@ class Instructions:
         quietly(bus_of(guest, guest.monitors))
         return True
 
-    # --- exclusives -------------------------------------------------------------------------------------------------
+    # --- exclusives -------------------------------------------------------------------------------
 
     def _marks(self, word: int) -> tuple[int, int]:
         """The physical address and the bytes of an exclusive."""
@@ -162,7 +187,9 @@ class Instructions:
         return self.guest.physical(virtual), (1 << (word >> 30)) << (word >> 21 & 1)
 
     def _emulated(self) -> bool:
-        """Whether the guest is behind a load-exclusive that its host has carried out: the host does the store too."""
+        """Whether the guest is behind a load-exclusive that its host has carried out: the host does
+        the store too.
+        """
         return self.guest.plan.id in self.guest.recorder.exclusive
 
     def _exclusive(self, word: int, pc: int) -> None:
@@ -171,7 +198,9 @@ class Instructions:
         at, size = self._marks(word)
         if is_load(word):
             self._load(word, at, size, pc)
-        elif self._emulated() and emulation.store_exclusive(guest.recorder, bus_of(guest, guest.monitors)):
+        elif self._emulated() and emulation.store_exclusive(
+            guest.recorder, bus_of(guest, guest.monitors)
+        ):
             guest.recorder.exclusive.discard(guest.plan.id)
             guest.monitor.clear()
         else:
@@ -189,7 +218,10 @@ class Instructions:
         guest = self.guest
         done, doubt = guest.monitor.fate(at, size, pc)
         if doubt is not None:
-            raise Unpredicted(f"whether the store-exclusive at {pc:#x} is done depends on the CPU or the host: {doubt}")
+            raise Unpredicted(
+                f"whether the store-exclusive at {pc:#x} is done depends on the CPU or the host: "
+                f"{doubt}"
+            )
         if done and guest.memory.readonly(at):
             guest.faulted(uc_const.UC_MEM_WRITE_PROT, at, size, 0, pc)
             return
@@ -208,7 +240,9 @@ def is_load(word: int) -> bool:
 
 
 def uses_simd(word: int) -> bool:
-    """Whether CPACR_EL1 may trap a word: SIMD and floating point, loads and stores of such registers, fpcr and fpsr."""
+    """Whether CPACR_EL1 may trap a word: SIMD and floating point, loads and stores of such
+    registers, fpcr and fpsr.
+    """
     if word & 0xFFC00000 == 0xD5000000:
         return system.HELD.get(word >> 5 & 0xFFFF) in ("fpcr", "fpsr") and bool(word & 1 << 20)
     return word >> 25 & 7 in (6, 7)

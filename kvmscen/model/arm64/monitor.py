@@ -1,7 +1,9 @@
-"""arm64: whether a store-exclusive to a slot finds the monitor as its load-exclusive left it (Arm ARM, B2.12).
+"""arm64: whether a store-exclusive to a slot finds the monitor as its load-exclusive left it (Arm
+ARM, B2.12).
 
-The hypervisor clears it each time that it goes back to the guest, since ERET does. So it is lost where KVM came in between: for
-user space, for a hypercall, or for a page that stage 2 did not map yet, or mapped read-only.
+The hypervisor clears it each time that it goes back to the guest, since ERET does. So it is lost
+where KVM came in between: for user space, for a hypercall, or for a page that stage 2 did not map
+yet, or mapped read-only.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ class Monitor:
         self._memory = memory
         self._readable: set[int] = set()
         self._writable: set[int] = set()
-        # A store-exclusive that failed may have had them mapped for writing. It may take KVM two faults (6.1) or one (7.3).
+        # A store-exclusive that failed may have had them mapped for writing. It may take KVM two
+        # faults (6.1) or one (7.3).
         self._unsure: set[int] = set()
         self._unmapped = 0
         self._mark: tuple[int, int] | None = None
@@ -36,20 +39,29 @@ class Monitor:
         self._doubt: str | None = None
 
     def accessed(self, address: int, write: bool) -> None:
-        """The guest accesses a slot: where its page is not mapped for that yet, KVM comes in between."""
+        """The guest accesses a slot: where its page is not mapped for that yet, KVM comes in
+        between.
+        """
         self._follow()
         if write:
             self._memory.written.add(address // PAGE)
             if self._mark is not None and address // _GRANULE == self._mark[0] // _GRANULE:
-                self.doubt(f"what the write to {address:#x} does to the mark of the load-exclusive depends on the CPU")
+                self.doubt(
+                    f"what the write to {address:#x} does to the mark of the load-exclusive "
+                    f"depends on the CPU"
+                )
         page = address // PAGE
         if page in (self._writable if write else self._readable):
             return
-        self.doubt(f"the access to {address:#x} behind the load-exclusive may be the first to its page")
+        self.doubt(
+            f"the access to {address:#x} behind the load-exclusive may be the first to its page"
+        )
         self._readable.add(page)
         slot = self._memory.at(address)
         # A page that was written to before is mapped for writing also when it is read.
-        if write or (self._memory.pristine(address) is False and slot is not None and not slot.readonly):
+        if write or (
+            self._memory.pristine(address) is False and slot is not None and not slot.readonly
+        ):
             self._writable.add(page)
 
     def load(self, address: int, size: int, pc: int) -> None:
@@ -74,7 +86,9 @@ class Monitor:
         if self._mark is None:
             return Fate(False)
         if self._mark != (address, size):
-            return Fate(False, f"it stores to {address:#x} behind a load-exclusive of {self._mark[0]:#x}")
+            return Fate(
+                False, f"it stores to {address:#x} behind a load-exclusive of {self._mark[0]:#x}"
+            )
         if not readonly and page not in self._writable:
             pristine = self._memory.pristine(address)
             if pristine and page not in self._unsure:
@@ -96,7 +110,12 @@ class Monitor:
             self._readable.clear()
             self._writable.clear()
         if self._memory.changed:
-            # The host's first write gives the slot another page there, of whatever size the host's are.
+            # The host's first write gives the slot another page there, of whatever size the host's
+            # are.
             grains = {page * PAGE // GRAINS[0] for page in self._memory.changed}
-            self._readable -= {page for page in self._readable - self._writable if page * PAGE // GRAINS[0] in grains}
+            self._readable -= {
+                page
+                for page in self._readable - self._writable
+                if page * PAGE // GRAINS[0] in grains
+            }
             self._memory.changed.clear()

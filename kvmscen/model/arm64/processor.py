@@ -1,4 +1,6 @@
-"""arm64: one vCPU as its parts see it: registers, pc, translation, and the exclusives that are open."""
+"""arm64: one vCPU as its parts see it: registers, pc, translation, and the exclusives that are
+open.
+"""
 
 from __future__ import annotations
 
@@ -52,26 +54,38 @@ class Processor(Guest):
         super().__init__(machine)
         # Unicorn's default, a Cortex-A72, has no LSE atomics.
         self.engine.ctl_set_cpu_model(const.UC_CPU_ARM64_MAX)
-        # Without it Unicorn walks the tables of EL1 as those of AArch32, and drops the upper half of each address.
+        # Without it Unicorn walks the tables of EL1 as those of AArch32, and drops the upper half
+        # of each address.
         self.engine.reg_write(const.UC_ARM64_REG_CP_REG, (*_SCR_EL3, _RW))
         self.monitor = Monitor(self.memory)
         self.monitors = Monitors()  # those of emulated exclusives
-        self.alignment = Alignment(self.engine, self.word, self.register, self._device, self._misaligned, self.monitor.accessed)
+        self.alignment = Alignment(
+            self.engine,
+            self.word,
+            self.register,
+            self._device,
+            self._misaligned,
+            self.monitor.accessed,
+        )
         self.sctlr = RESET["sctlr_el1"]
         self.identity = False  # the tables, were the MMU on, would be those of `mmu: identity`
-        self.unknown: dict[str, str] = {}  # registers that hold what the model does not know, and why
+        self.unknown: dict[
+            str, str
+        ] = {}  # registers that hold what the model does not know, and why
 
-    # --- what a subclass gives --------------------------------------------------------------------------------------
+    # --- what a subclass gives --------------------------------------------------------------------
 
     def exception(self, what: str) -> None:
-        """The guest takes a synchronous exception to EL1. Where its vectors lie in no slot, it takes another there for ever."""
+        """The guest takes a synchronous exception to EL1. Where its vectors lie in no slot, it
+        takes another there for ever.
+        """
         raise NotImplementedError
 
     def undecoded(self, found: Access, address: int, pc: int) -> None:
         """An abort without a valid syndrome."""
         raise NotImplementedError
 
-    # --- registers --------------------------------------------------------------------------------------------------
+    # --- registers --------------------------------------------------------------------------------
 
     def pc(self) -> int:
         return int(self.engine.reg_read(const.UC_ARM64_REG_PC))
@@ -113,7 +127,11 @@ class Processor(Guest):
 
     def register(self, name: str) -> int:
         """As an instruction names it: `sp` is that in use."""
-        return int(self.engine.reg_read(const.UC_ARM64_REG_SP)) if name == "sp" else self.read_whole(name)
+        return (
+            int(self.engine.reg_read(const.UC_ARM64_REG_SP))
+            if name == "sp"
+            else self.read_whole(name)
+        )
 
     def put(self, number: int, value: int) -> None:
         """Write x0 to x30."""
@@ -124,7 +142,7 @@ class Processor(Guest):
         """Go on elsewhere."""
         self.engine.reg_write(const.UC_ARM64_REG_PC, pc & MASK)
 
-    # --- translation ------------------------------------------------------------------------------------------------
+    # --- translation ------------------------------------------------------------------------------
 
     def check(self, values: Mapping[str, int]) -> None:
         """Give up where registers are written that leave what the model knows."""
@@ -136,7 +154,9 @@ class Processor(Guest):
             self._seen.clear()  # what is special in a block depends on it
         tables = self.machine.tables
         wanted = {} if tables is None else arm64_tables.boot(tables.at)
-        self.identity = bool(wanted) and all(values.get(name, self.read_whole(name)) == wanted[name] for name in TRANSLATION)
+        self.identity = bool(wanted) and all(
+            values.get(name, self.read_whole(name)) == wanted[name] for name in TRANSLATION
+        )
 
     @property
     def big_endian(self) -> bool:
@@ -166,7 +186,7 @@ class Processor(Guest):
             self.error = Unpredicted(wrong)
         self.engine.emu_stop()
 
-    # --- instructions -----------------------------------------------------------------------------------------------
+    # --- instructions -----------------------------------------------------------------------------
 
     def word(self, address: int) -> int:
         """The instruction at an address, 0 outside the slots."""
@@ -183,7 +203,10 @@ class Processor(Guest):
         finally:
             self.passing = False
         if self.fault is not None or self.interrupt is not None or failed is not None:
-            raise Unpredicted(f"what the instruction at {pc:#x} does ({self.word(pc):#010x}) depends on the guest's state")
+            raise Unpredicted(
+                f"what the instruction at {pc:#x} does ({self.word(pc):#010x}) depends on the "
+                f"guest's state"
+            )
 
 
 def _cp(name: str) -> tuple[int, int, int, int, int]:

@@ -1,6 +1,8 @@
-"""What KVM answers to an arm64 guest's hvc: PSCI and the SMC calling convention (arch/arm64/kvm/psci.c, hypercalls.c).
+"""What KVM answers to an arm64 guest's hvc: PSCI and the SMC calling convention
+(arch/arm64/kvm/psci.c, hypercalls.c).
 
-Values are those of Linux 5.18 and later; what depends on the machine or its kernel's mitigations has no answer here.
+Values are those of Linux 5.18 and later; what depends on the machine or its kernel's mitigations
+has no answer here.
 """
 
 from __future__ import annotations
@@ -11,11 +13,28 @@ NOT_SUPPORTED, INVALID, ALREADY_ON, INTERNAL_FAILURE = -1, -2, -4, -6
 SMCCC_1_1 = 0x10001
 SYSTEM_SHUTDOWN, SYSTEM_RESET = 1, 2
 
-_VERSION, _SUSPEND, _OFF, _ON, _AFFINITY, _MIGRATE_TYPE = 0x84000000, 0x84000001, 0x84000002, 0x84000003, 0x84000004, 0x84000006
+_VERSION, _SUSPEND, _OFF, _ON, _AFFINITY, _MIGRATE_TYPE = (
+    0x84000000,
+    0x84000001,
+    0x84000002,
+    0x84000003,
+    0x84000004,
+    0x84000006,
+)
 _SYSTEM_OFF, _SYSTEM_RESET, _FEATURES = 0x84000008, 0x84000009, 0x8400000A
 _SMC64 = 0x40000000
 _WIDE = {n | _SMC64 for n in (_SUSPEND, _ON, _AFFINITY)}
-_KNOWN = {_VERSION, _SUSPEND, _OFF, _ON, _AFFINITY, _MIGRATE_TYPE, _SYSTEM_OFF, _SYSTEM_RESET, _FEATURES} | _WIDE
+_KNOWN = {
+    _VERSION,
+    _SUSPEND,
+    _OFF,
+    _ON,
+    _AFFINITY,
+    _MIGRATE_TYPE,
+    _SYSTEM_OFF,
+    _SYSTEM_RESET,
+    _FEATURES,
+} | _WIDE
 # SMCCC features, stolen time, KVM's own calls, random numbers, SYSTEM_RESET2 and SYSTEM_SUSPEND.
 _HOST = (
     (0x80000001, 0x80007FFF),
@@ -31,7 +50,9 @@ _HOST = (
 
 
 class Answer(NamedTuple):
-    """`value` goes to x0; `event` is the type of a system_event; `blocks`: the vCPU sleeps; `off`: for good."""
+    """`value` goes to x0; `event` is the type of a system_event; `blocks`: the vCPU sleeps; `off`:
+    for good.
+    """
 
     value: int
     event: int | None = None
@@ -40,7 +61,9 @@ class Answer(NamedTuple):
 
 
 def answer(function: int, args: tuple[int, int], psci: bool) -> Answer | None:
-    """The answer to function identifier w0 with x1 and x2, on the only vCPU; None where it cannot be known."""
+    """The answer to function identifier w0 with x1 and x2, on the only vCPU; None where it cannot
+    be known.
+    """
     if function == 0x80000000:
         return Answer(SMCCC_1_1)
     if any(low <= function <= high for low, high in _HOST):
@@ -66,7 +89,9 @@ def _psci(function: int, args: tuple[int, int]) -> Answer:
     if function in (_AFFINITY, _AFFINITY | _SMC64):
         # Above level 0 the affinities below the level do not count.
         level = args[1]
-        return Answer(INVALID if level > 3 or args[0] & (0xFF00FFFFFF << 8 * level) & 0xFF00FFFFFF else 0)
+        return Answer(
+            INVALID if level > 3 or args[0] & (0xFF00FFFFFF << 8 * level) & 0xFF00FFFFFF else 0
+        )
     if function == _MIGRATE_TYPE:
         return Answer(2)
     if function == _FEATURES:

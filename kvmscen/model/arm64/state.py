@@ -9,7 +9,8 @@ from kvmscen.sent.undecoded.alignment import M
 WXN, EE = 1 << 19, 1 << 25
 _KEYS = 1 << 31 | 1 << 30 | 1 << 27 | 1 << 13  # EnIA, EnIB, EnDA, EnDB: pointer authentication
 TRANSLATION = ("ttbr0_el1", "ttbr1_el1", "tcr_el1", "mair_el1")
-# TCR_EL1: the granules, both of 4 KiB, and what comes above IPS and AS (tags, hardware's own access flags, ...).
+# TCR_EL1: the granules, both of 4 KiB, and what comes above IPS and AS (tags, hardware's own access
+# flags, ...).
 _GRANULES, _OF_4_KIB, _ABOVE_AS = 3 << 14 | 3 << 30, 2 << 30, 37
 _FPCR = 0x7C00000  # AHP, DN, FZ, RMode
 _DAIF, _NZCV = 0xF << 6, 0xF << 28
@@ -27,28 +28,38 @@ KEPT = {
 _MODES = (4, 5)  # EL1t, EL1h
 
 RESET_PSTATE = 0x3C5  # EL1h, all exceptions masked
-# What KVM_ARM_VCPU_INIT leaves in system registers other than 0: those that the Arm ARM calls unknown get one number of KVM's.
+# What KVM_ARM_VCPU_INIT leaves in system registers other than 0: those that the Arm ARM calls
+# unknown get one number of KVM's.
 _UNKNOWN = 0x1DE7EC7EDBADC0DE
 RESET = {
     "pstate": RESET_PSTATE,
     "sctlr_el1": 0xC50078,
     "cpacr_el1": 0,
-    **dict.fromkeys(("ttbr0_el1", "ttbr1_el1", "mair_el1", "esr_el1", "far_el1", "par_el1"), _UNKNOWN),
+    **dict.fromkeys(
+        ("ttbr0_el1", "ttbr1_el1", "mair_el1", "esr_el1", "far_el1", "par_el1"), _UNKNOWN
+    ),
     **dict.fromkeys(("tpidr_el0", "tpidrro_el0", "tpidr_el1"), _UNKNOWN),
 }
 
 
 def unmodelled(values: Mapping[str, int], read: Callable[[str], int]) -> str | None:
-    """Why the model cannot follow a guest in whose registers `values` are written over what `read` gives, or None."""
+    """Why the model cannot follow a guest in whose registers `values` are written over what `read`
+    gives, or None.
+    """
     sctlr = values.get("sctlr_el1", read("sctlr_el1"))
     if sctlr >> 32 or sctlr & (_KEYS | WXN):
-        return f"sctlr_el1 is {sctlr:#x}: the model knows no pointer authentication and no WXN, nor what lies above bit 31"
+        return (
+            f"sctlr_el1 is {sctlr:#x}: the model knows no pointer authentication and no WXN, "
+            f"nor what lies above bit 31"
+        )
     if sctlr & M and (wrong := _untranslated(values, read, sctlr)):
         return wrong
     if "pstate" in values and (wrong := unmodelled_pstate(values["pstate"])):
         return wrong
     if values.get("fpcr", 0) & ~_FPCR:
-        return f"fpcr is {values['fpcr']:#x}: whether a CPU has those bits depends on its extensions"
+        return (
+            f"fpcr is {values['fpcr']:#x}: whether a CPU has those bits depends on its extensions"
+        )
     if values.get("vbar_el1", 0) & 0x7FF:
         return f"vbar_el1 is {values['vbar_el1']:#x}: what a CPU keeps of its low bits differs"
     return None
@@ -59,10 +70,16 @@ def _untranslated(values: Mapping[str, int], read: Callable[[str], int], sctlr: 
         return "a big-endian guest with the MMU on, whose tables are big-endian too"
     changed = [name for name in TRANSLATION if values.get(name, read(name)) != read(name)]
     if changed and read("sctlr_el1") & M:
-        return f"{changed[0]} changes while the MMU is on: what the CPU still holds of the old tables is for it to say"
+        return (
+            f"{changed[0]} changes while the MMU is on: what the CPU still holds of the old "
+            f"tables is for it to say"
+        )
     tcr = values.get("tcr_el1", read("tcr_el1"))
     if tcr & _GRANULES != _OF_4_KIB or tcr >> _ABOVE_AS:
-        return f"tcr_el1 is {tcr:#x}: the model knows granules of 4 KiB (TG0 0, TG1 2), and nothing above bit 36"
+        return (
+            f"tcr_el1 is {tcr:#x}: the model knows granules of 4 KiB (TG0 0, TG1 2), and "
+            f"nothing above bit 36"
+        )
     return None
 
 
@@ -71,5 +88,8 @@ def unmodelled_pstate(pstate: int) -> str | None:
     if pstate & 0xF not in _MODES or pstate & 0x10:
         return f"the guest leaves EL1 (pstate {pstate:#x})"
     if pstate & ~(_DAIF | _NZCV | 0xF):
-        return f"pstate is {pstate:#x}: its bits beside mode, DAIF and NZCV are of single steps or of extensions"
+        return (
+            f"pstate is {pstate:#x}: its bits beside mode, DAIF and NZCV are of single steps "
+            f"or of extensions"
+        )
     return None

@@ -1,7 +1,9 @@
-"""arm64: the instructions that Unicorn would carry out silently, and which of them every CPU under KVM does so.
+"""arm64: the instructions that Unicorn would carry out silently, and which of them every CPU under
+KVM does so.
 
-It is a list of what is known. What is not on it is not predicted, since it depends on the CPU, the kernel or the host's clock
-(timers, `at`, registers of debug, of the PMU and of the GIC), or changes what the model relies on (Arm ARM, C5).
+It is a list of what is known. What is not on it is not predicted, since it depends on the CPU, the
+kernel or the host's clock (timers, `at`, registers of debug, of the PMU and of the GIC), or changes
+what the model relies on (Arm ARM, C5).
 """
 
 from __future__ import annotations
@@ -30,20 +32,30 @@ HELD = {
     _row(3, 3, 4, 4, 0): "fpcr",
     _row(3, 3, 4, 4, 1): "fpsr",
 }
-# cntp_ctl_el0 and cntv_ctl_el0; then what does nothing until one of them enables its timer: cntkctl_el1, tval and cval.
+# cntp_ctl_el0 and cntv_ctl_el0; then what does nothing until one of them enables its timer:
+# cntkctl_el1, tval and cval.
 TIMER_CONTROLS = frozenset((_row(3, 3, 14, 2, 1), _row(3, 3, 14, 3, 1)))
-TIMER_VALUES = frozenset(_row(3, *at) for at in ((0, 14, 1, 0), (3, 14, 2, 0), (3, 14, 2, 2), (3, 14, 3, 0), (3, 14, 3, 2)))
-# Hints that change nothing the model shows, whether or not the CPU has their extension: nop, yield, sev, sevl, dgh, esb, psb,
-# tsb, csdb, bti, and pointer authentication with its keys off. Not xpaclri, which needs no key.
-_HINTS = frozenset((0, 1, 3, 4, 5, 6, 8, 10, 12, 14, 16, 17, 18, 20, *range(24, 32), 32, 34, 36, 38))
+TIMER_VALUES = frozenset(
+    _row(3, *at)
+    for at in ((0, 14, 1, 0), (3, 14, 2, 0), (3, 14, 2, 2), (3, 14, 3, 0), (3, 14, 3, 2))
+)
+# Hints that change nothing the model shows, whether or not the CPU has their extension: nop, yield,
+# sev, sevl, dgh, esb, psb, tsb, csdb, bti, and pointer authentication with its keys off. Not
+# xpaclri, which needs no key.
+_HINTS = frozenset(
+    (0, 1, 3, 4, 5, 6, 8, 10, 12, 14, 16, 17, 18, 20, *range(24, 32), 32, 34, 36, 38)
+)
 # clrex, dsb, dmb, isb by op2. 1 and 7 are dsb nXS and sb, of extensions.
 _BARRIERS = frozenset((2, 4, 5, 6))
-# op1, CRn, CRm, op2: ic ialluis and iallu; dc isw, csw and cisw, which KVM traps; with an address ic ivau, dc ivac, cvac,
-# cvau, civac.
+# op1, CRn, CRm, op2: ic ialluis and iallu; dc isw, csw and cisw, which KVM traps; with an address
+# ic ivau, dc ivac, cvac, cvau, civac.
 _CACHES = frozenset(((0, 7, 1, 0), (0, 7, 5, 0)))
 CACHES_BY_SET = frozenset(((0, 7, 6, 2), (0, 7, 10, 2), (0, 7, 14, 2)))
-CACHES_BY_ADDRESS = frozenset(((3, 7, 5, 1), (0, 7, 6, 1), (3, 7, 10, 1), (3, 7, 11, 1), (3, 7, 14, 1)))
-# Mask and value of instructions that Unicorn's CPU has and the smallest one with KVM, a Cortex-A53, need not have.
+CACHES_BY_ADDRESS = frozenset(
+    ((3, 7, 5, 1), (0, 7, 6, 1), (3, 7, 10, 1), (3, 7, 11, 1), (3, 7, 14, 1))
+)
+# Mask and value of instructions that Unicorn's CPU has and the smallest one with KVM, a Cortex-A53,
+# need not have.
 _EXTENSIONS = (
     (0xFE1F0800, 0xD61F0800),  # braa, blraa, retaa, eretaa
     (0xFFFF0000, 0xDAC10000),  # pacia and its like
@@ -87,7 +99,10 @@ _EXTENSIONS = (
     (0xFF7E0C00, 0x5E300800),  # pairs of one vector,
     (0x5FC00000, 0x1FC00000),  # fmadd and its like
 )
-_HALF, _HALF_CONVERT = (0x5FE00000, 0x1EE00000), ((0xFFFFFC00, 0x1EE24000), (0xFFFFFC00, 0x1EE2C000))
+_HALF, _HALF_CONVERT = (
+    (0x5FE00000, 0x1EE00000),
+    ((0xFFFFFC00, 0x1EE24000), (0xFFFFFC00, 0x1EE2C000)),
+)
 
 
 def fields(word: int) -> tuple[int, int, int, int, int]:
@@ -97,7 +112,9 @@ def fields(word: int) -> tuple[int, int, int, int, int]:
 
 @lru_cache(maxsize=4096)
 def stops(word: int) -> bool:
-    """Whether the guest must stop in front of it: what it does depends on its operands, or is not known."""
+    """Whether the guest must stop in front of it: what it does depends on its operands, or is not
+    known.
+    """
     if word & 0xFFC00000 == 0xD5000000:
         return not _plain(word)
     return word in (ERET, SELF) or of_extension(word)
@@ -123,7 +140,9 @@ def _plain(word: int) -> bool:
 
 def of_extension(word: int) -> bool:
     """Whether it is an instruction that not every CPU has."""
-    half = word & _HALF[0] == _HALF[1] and not any(word & mask == value for mask, value in _HALF_CONVERT)
+    half = word & _HALF[0] == _HALF[1] and not any(
+        word & mask == value for mask, value in _HALF_CONVERT
+    )
     return half or any(word & mask == value for mask, value in _EXTENSIONS)
 
 
@@ -135,7 +154,10 @@ def reason(word: int) -> str:
     if op0 & 2:
         what = _what(op0, crn, crm)
         verb = "reads" if word >> 21 & 1 else "writes"
-        return f"the guest {verb} {what} (s{op0}_{op1}_c{crn}_c{crm}_{op2}): what is in it depends on the host"
+        return (
+            f"the guest {verb} {what} (s{op0}_{op1}_c{crn}_c{crm}_{op2}): what is in it "
+            f"depends on the host"
+        )
     if op0 == 1 and crn == 7 and crm in (8, 9):
         return "what `at` leaves in par_el1 depends on the CPU"
     return f"what the system instruction {word:#010x} does depends on the CPU"

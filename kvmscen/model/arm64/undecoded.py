@@ -1,4 +1,6 @@
-"""arm64: what the model's guest gives kvmscen.sent.undecoded.emulation, and what Unicorn cannot be left to do beside it."""
+"""arm64: what the model's guest gives kvmscen.sent.undecoded.emulation, and what Unicorn cannot be
+left to do beside it.
+"""
 
 from __future__ import annotations
 
@@ -43,5 +45,7 @@ def is_exclusive(word: int) -> bool:
 
 
 def is_signed_atomic(word: int) -> bool:
-    """ldsmax and ldsmin of less than 8 bytes: Unicorn compares what is in memory without its sign."""
+    """ldsmax and ldsmin of less than 8 bytes: Unicorn compares what is in memory without its
+    sign.
+    """
     return word & 0x3F20EC00 == 0x38204000 and word >> 30 != 3

@@ -16,8 +16,9 @@ from kvmscen.sent.machine import Vcpu
 
 _USER = 3
 _CR0_REAL = 0x60000010  # as a reset leaves it: CD, NW, ET
-# What may differ from where kvmscen starts a vCPU by itself, beside the general and xmm registers: always, in real mode, and in
-# long mode, where the guest may bring its own tables and start in user mode.
+# What may differ from where kvmscen starts a vCPU by itself, beside the general and xmm registers:
+# always, in real mode, and in long mode, where the guest may bring its own tables and start in user
+# mode.
 _ALWAYS = ("idt.base", "idt.limit", "cr2", "cr8")
 _LONG = ("cr3", "gdt.base", "gdt.limit", "cs.selector", "cs.dpl", "ss.selector", "ss.dpl")
 _STUB, _SIZE = 1 << 38, 0x6000
@@ -47,7 +48,8 @@ def start(guest: Processor, plan: Vcpu) -> None:
     guest.held.update(wanted)
     guest.engine.reg_write(const.UC_X86_REG_FPCW, 0x37F)
     guest.engine.reg_write(const.UC_X86_REG_MXCSR, 0x1F80)
-    # With tables of its own the guest loads no selectors, and Unicorn cannot be given them without their descriptors.
+    # With tables of its own the guest loads no selectors, and Unicorn cannot be given them without
+    # their descriptors.
     for name, number in guest.SELECTORS.items() if not guest.own_gdt else ():
         guest.engine.reg_write(number, wanted[name])
     guest.write_wholes({name: value for name, value in wanted.items() if guest.writable(name)})
@@ -56,7 +58,9 @@ def start(guest: Processor, plan: Vcpu) -> None:
 def _startable(guest: Processor, name: str) -> bool:
     if name in _ALWAYS or guest.is_general(name):
         return True
-    return (guest.mode == "real" and name.endswith(".selector")) or (guest.mode == "long" and name in _LONG)
+    return (guest.mode == "real" and name.endswith(".selector")) or (
+        guest.mode == "long" and name in _LONG
+    )
 
 
 def _protected(guest: Processor, mode: str, wanted: Mapping[str, int]) -> None:
@@ -78,11 +82,15 @@ def _protected(guest: Processor, mode: str, wanted: Mapping[str, int]) -> None:
         guest.passing = False
         engine.reg_write(const.UC_X86_REG_CR3, wanted.get("cr3", 0))
     guest.own_gdt = own
-    engine.reg_write(const.UC_X86_REG_GDTR, (0, wanted.get("gdt.base", 0), wanted.get("gdt.limit", 0), 0))
+    engine.reg_write(
+        const.UC_X86_REG_GDTR, (0, wanted.get("gdt.base", 0), wanted.get("gdt.limit", 0), 0)
+    )
 
 
 def _to_user(engine: Any, wanted: Mapping[str, int]) -> None:
-    """Go to CPL 3 by the one way that Unicorn has: an iretq, on tables and descriptors that are gone afterwards."""
+    """Go to CPL 3 by the one way that Unicorn has: an iretq, on tables and descriptors that are
+    gone afterwards.
+    """
     engine.mem_map(_STUB, _SIZE)
     code, pdpt, directory, gdt, stack = (_STUB + n * paging.PAGE for n in range(1, 6))
     index = _STUB >> 39 & 511, _STUB >> 30 & 511, _STUB >> 21 & 511

@@ -1,7 +1,9 @@
-"""Which x86 instructions KVM's emulator carries out when they touch memory outside the slots (arch/x86/kvm/emulate.c).
+"""Which x86 instructions KVM's emulator carries out when they touch memory outside the slots
+(arch/x86/kvm/emulate.c).
 
-What it does not know leaves as internal_error, suberror 1: AVX, x87 but for the stores of control and status word, movd, movq
-and movss of xmm registers, popcnt, and all newer than SSE2. Only instructions with a memory operand matter here.
+What it does not know leaves as internal_error, suberror 1: AVX, x87 but for the stores of control
+and status word, movd, movq and movss of xmm registers, popcnt, and all newer than SSE2. Only
+instructions with a memory operand matter here.
 """
 
 from __future__ import annotations
@@ -9,19 +11,61 @@ from __future__ import annotations
 from typing import NamedTuple
 
 LEGACY = frozenset((0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF0, 0xF2, 0xF3))
-_STRINGS = frozenset((0x6C, 0x6D, 0x6E, 0x6F, 0xA4, 0xA5, 0xA6, 0xA7, 0xAA, 0xAB, 0xAC, 0xAD, 0xAE, 0xAF))
+_STRINGS = frozenset(
+    (0x6C, 0x6D, 0x6E, 0x6F, 0xA4, 0xA5, 0xA6, 0xA7, 0xAA, 0xAB, 0xAC, 0xAD, 0xAE, 0xAF)
+)
 # Two-byte opcodes with a general-purpose operand.
 _TWO = frozenset(
     (
         *range(0x40, 0x50),
         *range(0x90, 0xA0),
         *(0xA0, 0xA1, 0xA8, 0xA9),
-        *(0xA3, 0xA4, 0xA5, 0xAB, 0xAC, 0xAD, 0xAF, 0xB0, 0xB1, 0xB3, 0xB6, 0xB7, 0xBA, 0xBB, 0xBC, 0xBD, 0xBE, 0xBF),
+        *(
+            0xA3,
+            0xA4,
+            0xA5,
+            0xAB,
+            0xAC,
+            0xAD,
+            0xAF,
+            0xB0,
+            0xB1,
+            0xB3,
+            0xB6,
+            0xB7,
+            0xBA,
+            0xBB,
+            0xBC,
+            0xBD,
+            0xBE,
+            0xBF,
+        ),
         *(0xC0, 0xC1, 0xC3),
     )
 )
 _UNCERTAIN = frozenset(
-    (0x06, 0x07, 0x0E, 0x16, 0x17, 0x1E, 0x1F, 0x60, 0x61, 0x62, 0x8C, 0x8E, 0x9A, 0xC4, 0xC5, 0xC8, 0xCA, 0xCB, 0xCF, 0xEA)
+    (
+        0x06,
+        0x07,
+        0x0E,
+        0x16,
+        0x17,
+        0x1E,
+        0x1F,
+        0x60,
+        0x61,
+        0x62,
+        0x8C,
+        0x8E,
+        0x9A,
+        0xC4,
+        0xC5,
+        0xC8,
+        0xCA,
+        0xCB,
+        0xCF,
+        0xEA,
+    )
 )
 # SSE and MMX moves: opcode to the mandatory prefixes (0 is none) with which they are known.
 _MOVES = {
@@ -34,7 +78,17 @@ _MOVES = {
     0x7F: (0, 0x66, 0xF3),
     0xE7: (0x66,),
 }
-_ALIGNED = {(0x28, 0), (0x28, 0x66), (0x29, 0), (0x29, 0x66), (0x2B, 0), (0x2B, 0x66), (0x6F, 0x66), (0x7F, 0x66), (0xE7, 0x66)}
+_ALIGNED = {
+    (0x28, 0),
+    (0x28, 0x66),
+    (0x29, 0),
+    (0x29, 0x66),
+    (0x2B, 0),
+    (0x2B, 0x66),
+    (0x6F, 0x66),
+    (0x7F, 0x66),
+    (0xE7, 0x66),
+}
 
 
 class Instruction(NamedTuple):
@@ -57,7 +111,11 @@ class Instruction(NamedTuple):
     @property
     def wide_move(self) -> bool:
         """Whether it moves 16 bytes at once."""
-        return self.map == 2 and self.opcode in _MOVES and not (self.opcode in (0x6F, 0x7F) and self.prefix == 0)
+        return (
+            self.map == 2
+            and self.opcode in _MOVES
+            and not (self.opcode in (0x6F, 0x7F) and self.prefix == 0)
+        )
 
     @property
     def aligned(self) -> bool:
@@ -97,12 +155,17 @@ def parse(raw: bytes, bits: int) -> Instruction:
 
 def reads_flags(found: Instruction) -> bool:
     """Whether a memory operand is written from flags: setcc, rcl, rcr."""
-    rotates = found.opcode in (0xC0, 0xC1, 0xD0, 0xD1, 0xD2, 0xD3) and found.modrm >> 3 & 7 in (2, 3)
+    rotates = found.opcode in (0xC0, 0xC1, 0xD0, 0xD1, 0xD2, 0xD3) and found.modrm >> 3 & 7 in (
+        2,
+        3,
+    )
     return (found.map == 2 and 0x90 <= found.opcode <= 0x9F) or (found.map == 1 and rotates)
 
 
 def uncertain(found: Instruction) -> bool:
-    """Whether KVM's order or width of accesses is not the processor's: segment loads, far transfers, several pushes."""
+    """Whether KVM's order or width of accesses is not the processor's: segment loads, far
+    transfers, several pushes.
+    """
     group = found.modrm >> 3 & 7
     if found.map == 1:
         return found.opcode in _UNCERTAIN or (found.opcode == 0xFF and group in (3, 5))
@@ -110,9 +173,11 @@ def uncertain(found: Instruction) -> bool:
 
 
 def system(found: Instruction) -> str | None:
-    """Of the instructions on descriptor tables and the machine status word: what KVM does with a memory operand, if it is known.
+    """Of the instructions on descriptor tables and the machine status word: what KVM does with a
+    memory operand, if it is known.
 
-    `spins`: it tries again in the kernel until a signal comes; else in words why the model does not follow it.
+    `spins`: it tries again in the kernel until a signal comes; else in words why the model does not
+    follow it.
     """
     group = found.modrm >> 3 & 7
     if found.map != 2 or found.opcode > 1 or found.modrm >= 0xC0:

@@ -1,7 +1,8 @@
-"""What rflags holds where Unicorn's is not the processor's: flags that an instruction leaves undefined, RF, and stale ones.
+"""What rflags holds where Unicorn's is not the processor's: flags that an instruction leaves
+undefined, RF, and stale ones.
 
-KVM's emulator writes rflags back with the registers. In a repeated string instruction it does so at a write, with RF set, and
-not at a read (x86_emulate_insn in arch/x86/kvm/emulate.c).
+KVM's emulator writes rflags back with the registers. In a repeated string instruction it does so at
+a write, with RF set, and not at a read (x86_emulate_insn in arch/x86/kvm/emulate.c).
 """
 
 from __future__ import annotations
@@ -10,14 +11,32 @@ from kvmscen.model.building import Unpredicted
 from kvmscen.model.x86.processor import Processor
 
 RF = 1 << 16
-# Arithmetic flags that processors set each in their way. That of and, or, xor and test is 0 on all of them.
+# Arithmetic flags that processors set each in their way. That of and, or, xor and test is 0 on all
+# of them.
 UNDEFINED = frozenset(
     (
-        *("mul", "imul", "div", "idiv", "shl", "sal", "shr", "sar", "shld", "shrd", "rol", "ror", "rcl", "rcr"),
+        *(
+            "mul",
+            "imul",
+            "div",
+            "idiv",
+            "shl",
+            "sal",
+            "shr",
+            "sar",
+            "shld",
+            "shrd",
+            "rol",
+            "ror",
+            "rcl",
+            "rcr",
+        ),
         *("bsf", "bsr", "bt", "bts", "btr", "btc", "aaa", "aas", "aad", "aam", "daa", "das"),
     )
 )
-_DEFINED = frozenset(("add", "adc", "sub", "sbb", "cmp", "neg", "and", "or", "xor", "test", "xadd", "cmpxchg"))
+_DEFINED = frozenset(
+    ("add", "adc", "sub", "sbb", "cmp", "neg", "and", "or", "xor", "test", "xadd", "cmpxchg")
+)
 READERS = frozenset(("pushf", "pushfd", "pushfq", "lahf"))
 
 
@@ -28,12 +47,16 @@ class Flags:
         self.guest = guest
         self.unsure = False  # an instruction that leaves flags undefined has been met
         self._resumes: int | None = None  # the string instruction at whose write RF was set
-        self._stale: tuple[int, int] | None = None  # a repeated comparison that has begun, and rflags before it
+        self._stale: tuple[int, int] | None = (
+            None  # a repeated comparison that has begun, and rflags before it
+        )
 
     def entered(self) -> None:
         """Forget what was kept of one instruction: the guest resumes elsewhere."""
         pc = self.guest.pc()
-        if self._resumes is not None and (pc != self._resumes or not self.guest.read_whole("rcx") & (1 << self.guest.bits) - 1):
+        if self._resumes is not None and (
+            pc != self._resumes or not self.guest.read_whole("rcx") & (1 << self.guest.bits) - 1
+        ):
             self._resumes = None
         if self._stale is not None and pc != self._stale[0]:
             self._stale = None
@@ -57,7 +80,10 @@ class Flags:
         """Somebody compares them, or the guest stores them. Raises Unpredicted."""
         if not self._certain():
             pc = self.guest.pc()
-            raise Unpredicted(f"rflags at {pc:#x}: an instruction before, such as mul or a shift, leaves flags of it undefined")
+            raise Unpredicted(
+                f"rflags at {pc:#x}: an instruction before, such as mul or a shift, leaves flags "
+                f"of it undefined"
+            )
 
     def _certain(self) -> bool:
         unsure, at, end = self.unsure, self.guest.block, self.guest.start()

@@ -1,4 +1,6 @@
-"""x86: Unicorn with the engine's real page tables; port I/O, MMIO and the triple fault as KVM shows them."""
+"""x86: Unicorn with the engine's real page tables; port I/O, MMIO and the triple fault as KVM shows
+them.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,7 @@ class X86(Processor):
         self._user: int | None = None  # where KVM's emulator gave up in user mode
         self._edge = 0  # the instruction that cannot be fetched, when it lies ahead
 
-    # --- registers --------------------------------------------------------------------------------------------------
+    # --- registers --------------------------------------------------------------------------------
 
     def put_tables(self) -> None:
         tables = self.machine.tables
@@ -44,12 +46,18 @@ class X86(Processor):
     def boot(self, plan: Vcpu) -> None:
         boot.start(self, plan)
         if self.mode == "real":
-            self.engine.hook_add(uc_const.UC_HOOK_MEM_READ | uc_const.UC_HOOK_MEM_WRITE, self._on_real)
+            self.engine.hook_add(
+                uc_const.UC_HOOK_MEM_READ | uc_const.UC_HOOK_MEM_WRITE, self._on_real
+            )
 
-    def _on_real(self, engine: Any, access: int, address: int, size: int, value: int, data: Any) -> None:
+    def _on_real(
+        self, engine: Any, access: int, address: int, size: int, value: int, data: Any
+    ) -> None:
         # Unicorn does not look at limits.
         if not self.in_limit(address, size) and self.error is None:
-            self.error = Unpredicted(f"an access of {size} bytes at {address:#x}, beyond the end of its segment")
+            self.error = Unpredicted(
+                f"an access of {size} bytes at {address:#x}, beyond the end of its segment"
+            )
             engine.emu_stop()
 
     def rflags(self, value: int) -> int:
@@ -58,7 +66,9 @@ class X86(Processor):
     def read(self, names: Iterable[str]) -> dict[str, int]:
         wanted = tuple(names)
         # All general registers are read at the end, whether or not somebody looks at them.
-        looked_at = wanted[len(self.GENERAL) :] if wanted[: len(self.GENERAL)] == self.GENERAL else wanted
+        looked_at = (
+            wanted[len(self.GENERAL) :] if wanted[: len(self.GENERAL)] == self.GENERAL else wanted
+        )
         if any(base(self.REGISTERS, name) == "rflags" for name in looked_at):
             self.flags.looked_at()
         return super().read(wanted)
@@ -67,7 +77,7 @@ class X86(Processor):
         self.flags.entered()
         super().go()
 
-    # --- instructions -----------------------------------------------------------------------------------------------
+    # --- instructions -----------------------------------------------------------------------------
 
     def harmless(self, address: int) -> bool:
         return self.instructions.harmless(address)
@@ -77,13 +87,21 @@ class X86(Processor):
 
     def notes(self) -> tuple[str, ...]:
         if self._user is not None:
-            told = f"at pc {self._user:#x} KVM's emulator gives up in user mode: #UD for the guest on VMX and SVM, predicted so"
+            told = (
+                f"at pc {self._user:#x} KVM's emulator gives up in user mode: #UD for the "
+                f"guest on VMX and SVM, predicted so"
+            )
             return (f"{told}, an internal_error on PVM",)
         if not self.instructions.lacked:
             return ()
         at, text = min(self.instructions.lacked.items())
-        told = f"the code has `{text}` at {at:#x}, which PVM's emulator lacks at CPL 0: an internal_error there"
-        return (f"{told}, predicted as on VMX and SVM ({len(self.instructions.lacked):,} of the kind)",)
+        told = (
+            f"the code has `{text}` at {at:#x}, which PVM's emulator lacks at CPL 0: an "
+            f"internal_error there"
+        )
+        return (
+            f"{told}, predicted as on VMX and SVM ({len(self.instructions.lacked):,} of the kind)",
+        )
 
     def special(self, address: int) -> bool:
         return self.instructions.carry_out(address)
@@ -101,12 +119,17 @@ class X86(Processor):
             self.faulted(*self.fault)
         elif self.interrupt is not None:
             if self.decode(self.start())[1] == "ljmp" and not self.cpl:
-                raise Unpredicted(f"a far jump that faults, at {before:#x}: a shutdown on VMX and SVM, an internal_error on PVM")
+                raise Unpredicted(
+                    f"a far jump that faults, at {before:#x}: a shutdown on VMX and SVM, an "
+                    f"internal_error on PVM"
+                )
             self.interrupted(self.interrupt)
         elif failed is not None:
             self.refused(failed)
         elif self.pc() == before and self.decode(self.start())[1] in FAR:
-            raise Unpredicted(f"a far transfer to itself, or an exception that Unicorn loses, at {before:#x}")
+            raise Unpredicted(
+                f"a far transfer to itself, or an exception that Unicorn loses, at {before:#x}"
+            )
         elif self.pc() == before:
             # An exception is lost where only one instruction runs.
             self.interrupted(0)
@@ -117,7 +140,7 @@ class X86(Processor):
     def run_from(self, pc: int) -> Any:
         return self.emulate(pc, until=self._edge or NOWHERE)
 
-    # --- stops ------------------------------------------------------------------------------------------------------
+    # --- stops ------------------------------------------------------------------------------------
 
     def halted(self) -> None:
         if self.start() == self._edge:
@@ -140,7 +163,9 @@ class X86(Processor):
         return at == end and name == "hlt"
 
     def _lost(self) -> None:
-        """An exception that Unicorn takes for a triple fault: after an unmapped access it counts wrongly."""
+        """An exception that Unicorn takes for a triple fault: after an unmapped access it counts
+        wrongly.
+        """
         pc = self.start()
         if parse(self.raw(pc), self.bits).map == 0 and self.decode(pc)[0]:
             self._unknown(pc)
@@ -150,11 +175,18 @@ class X86(Processor):
             self.interrupted(0)
 
     def interrupted(self, number: int) -> None:
-        if self.read_whole("idt.limit") >= (number + 1) * {"long": 16, "protected": 8, "real": 4}[self.mode] - 1:
-            raise Unpredicted(f"the guest takes an exception of its own (vector {number} near {self.pc():#x})")
+        if (
+            self.read_whole("idt.limit")
+            >= (number + 1) * {"long": 16, "protected": 8, "real": 4}[self.mode] - 1
+        ):
+            raise Unpredicted(
+                f"the guest takes an exception of its own (vector {number} near {self.pc():#x})"
+            )
         pc = self.pc()
         self.stale = "the registers behind a shutdown: kvm-amd has reset the vCPU then, VMX has not"
-        self.ended = "another KVM_RUN behind a shutdown: kvm-amd has reset the vCPU then, VMX has not"
+        self.ended = (
+            "another KVM_RUN behind a shutdown: kvm-amd has reset the vCPU then, VMX has not"
+        )
         self.exit("shutdown", {}, pc)
 
     def unemulated(self, pc: int) -> None:
@@ -162,7 +194,10 @@ class X86(Processor):
             self._user = pc
             self.interrupted(6)
             return
-        self.ended = "another KVM_RUN behind internal_error: VMX and SVM have queued #UD for the guest, PVM has not"
+        self.ended = (
+            "another KVM_RUN behind internal_error: VMX and SVM have queued #UD for the "
+            "guest, PVM has not"
+        )
         self.exit("internal_error", {"suberror": 1}, pc)
 
     def refused(self, error: Any) -> None:

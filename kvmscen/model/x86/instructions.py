@@ -1,4 +1,6 @@
-"""x86: the instructions in front of which the guest stops, and what is done there instead of leaving them to Unicorn."""
+"""x86: the instructions in front of which the guest stops, and what is done there instead of
+leaving them to Unicorn.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +23,43 @@ MSRS = frozenset(("rdmsr", "wrmsr"))
 # What a host's CPU, kernel or clock says, or what changes what the model relies on.
 REFUSED = frozenset(
     (
-        *("cpuid", "rdtsc", "rdtscp", "rdpmc", "rdrand", "rdseed", "xgetbv", "xsetbv", "rdpid", "rdpru"),
-        *("syscall", "sysret", "sysretq", "sysenter", "sysexit", "vmcall", "vmmcall", "vmrun", "vmload", "vmsave"),
-        *("mwait", "monitor", "mwaitx", "monitorx", "clgi", "stgi", "skinit", "invlpga", "invpcid", "rsm", "getsec"),
+        *(
+            "cpuid",
+            "rdtsc",
+            "rdtscp",
+            "rdpmc",
+            "rdrand",
+            "rdseed",
+            "xgetbv",
+            "xsetbv",
+            "rdpid",
+            "rdpru",
+        ),
+        *(
+            "syscall",
+            "sysret",
+            "sysretq",
+            "sysenter",
+            "sysexit",
+            "vmcall",
+            "vmmcall",
+            "vmrun",
+            "vmload",
+            "vmsave",
+        ),
+        *(
+            "mwait",
+            "monitor",
+            "mwaitx",
+            "monitorx",
+            "clgi",
+            "stgi",
+            "skinit",
+            "invlpga",
+            "invpcid",
+            "rsm",
+            "getsec",
+        ),
         *(
             "rdfsbase",
             "rdgsbase",
@@ -38,10 +74,34 @@ REFUSED = frozenset(
             "xabort",
             "xtest",
         ),
-        *("xsave", "xsave64", "xsavec", "xsavec64", "xsaveopt", "xsaveopt64", "xsaves", "xsaves64", "xrstor", "xrstor64"),
+        *(
+            "xsave",
+            "xsave64",
+            "xsavec",
+            "xsavec64",
+            "xsaveopt",
+            "xsaveopt64",
+            "xsaves",
+            "xsaves64",
+            "xrstor",
+            "xrstor64",
+        ),
         *("fxsave", "fxsave64", "fxrstor", "fxrstor64", "ldmxcsr", "fldenv", "frstor"),
         # What they approximate differs between processors.
-        *("rcpps", "rcpss", "rsqrtps", "rsqrtss", "fsin", "fcos", "fsincos", "fptan", "fpatan", "f2xm1", "fyl2x", "fyl2xp1"),
+        *(
+            "rcpps",
+            "rcpss",
+            "rsqrtps",
+            "rsqrtss",
+            "fsin",
+            "fcos",
+            "fsincos",
+            "fptan",
+            "fpatan",
+            "f2xm1",
+            "fyl2x",
+            "fyl2xp1",
+        ),
         *("lmsw", "ltr", "lldt", "str", "sldt", "verr", "verw", "lar", "lsl"),
     )
 )
@@ -52,13 +112,17 @@ FAR = frozenset(("iret", "iretd", "iretq", "retf", "retfq", "lcall", "ljmp"))
 SEGMENT_LOADS = frozenset(("lds", "les", "lfs", "lgs", "lss"))
 DEBUG = tuple(f" dr{n}" for n in range(8))
 # Moves of 16 bytes that need not be aligned.
-UNALIGNED = frozenset(("movups", "movupd", "movdqu", "lddqu", "pcmpestri", "pcmpestrm", "pcmpistri", "pcmpistrm"))
+UNALIGNED = frozenset(
+    ("movups", "movupd", "movdqu", "lddqu", "pcmpestri", "pcmpestrm", "pcmpistri", "pcmpistrm")
+)
 # What shows the flags of floating point, and what sets those.
 SHOW_FLAGS = frozenset(("stmxcsr", "fnstsw", "fnstenv", "fnsave"))
 _SSE = ("cvt", "sqrt", "min", "max", "cmp", "comis", "ucomis", "rcp", "rsqrt")
-_QUIET = frozenset(("fninit", "fnclex", "fwait", "wait", "fnop", "fldcw", "fnstcw", "fnstsw", "femms"))
-# MSRs that hold what the guest put there, and that KVM starts at 0; those of addresses fault on Intel's CPUs where one is not
-# canonical.
+_QUIET = frozenset(
+    ("fninit", "fnclex", "fwait", "wait", "fnop", "fldcw", "fnstcw", "fnstsw", "femms")
+)
+# MSRs that hold what the guest put there, and that KVM starts at 0; those of addresses fault on
+# Intel's CPUs where one is not canonical.
 ADDRESSES = frozenset((0xC0000082, 0xC0000083, 0xC0000100, 0xC0000101, 0xC0000102))
 KNOWN_MSRS = ADDRESSES | {EFER, 0xC0000081, 0xC0000084}
 # sysenter's: whether they keep 64 bits differs.
@@ -78,13 +142,17 @@ class Instructions:
         self.lacked: dict[int, str] = {}  # at CPL 0, what PVM's emulator lacks
 
     def within(self, address: int, code: bytes) -> Iterable[int]:
-        """The addresses of a block, about to run for the first time, in front of which the guest must stop."""
+        """The addresses of a block, about to run for the first time, in front of which the guest
+        must stop.
+        """
         end = address
         for at, size, mnemonic, operands in self.guest.disassemble(code, address):
             offset, end = at - address, at + size
             name = named(mnemonic, operands)
             self.flags.unsure |= name in UNDEFINED
-            self._computed["stmxcsr"] |= name in ARITHMETIC or ("xmm" in operands and name.startswith(_SSE))
+            self._computed["stmxcsr"] |= name in ARITHMETIC or (
+                "xmm" in operands and name.startswith(_SSE)
+            )
             if name[0] == "f" and name not in _QUIET:
                 self._computed.update(dict.fromkeys(("fnstsw", "fnstenv", "fnsave"), True))
             raw = code[offset : offset + size]
@@ -96,9 +164,22 @@ class Instructions:
             yield end  # Capstone knows no instruction there
 
     def _stops(self, name: str, operands: str, raw: bytes) -> bool:
-        if name in PORTS or name in MSRS or name in REFUSED or name in READERS or name in FLUSHES or name in POPS:
+        if (
+            name in PORTS
+            or name in MSRS
+            or name in REFUSED
+            or name in READERS
+            or name in FLUSHES
+            or name in POPS
+        ):
             return True
-        if name in FAR or name in SEGMENT_LOADS or name in TABLES or name == "lgdt" or raw == b"\xeb\xfe":
+        if (
+            name in FAR
+            or name in SEGMENT_LOADS
+            or name in TABLES
+            or name == "lgdt"
+            or raw == b"\xeb\xfe"
+        ):
             return True
         found = parse(raw, self.guest.bits)
         if found.map == 0 or wrong(found, raw, self.guest.bits) is not None:
@@ -122,7 +203,9 @@ class Instructions:
         size, name, operands = guest.decode(address)
         if name in SCANS:
             return self._source(address, operands) != 0
-        if (name == "push" and operands in SEGMENTS) or (name == "mov" and operands.rpartition(" ")[2] in SEGMENTS):
+        if (name == "push" and operands in SEGMENTS) or (
+            name == "mov" and operands.rpartition(" ")[2] in SEGMENTS
+        ):
             return not guest.own_gdt or operands.rpartition(" ")[2] in ("cs", "ss")
         needs = _needs_alignment(name, operands)
         if not needs and name not in ARITHMETIC:
@@ -136,7 +219,9 @@ class Instructions:
         # Where it aborts, Unicorn loses the flags that its hook has made.
         if at is not None and guest.memory.at(at) is None:
             return False
-        return name not in ARITHMETIC or not two_nans(name, operands, guest.read, partial(self._operand, at))
+        return name not in ARITHMETIC or not two_nans(
+            name, operands, guest.read, partial(self._operand, at)
+        )
 
     def _source(self, address: int, operands: str) -> int | None:
         """The second operand of bsf or bsr; None where it lies outside the slots."""
@@ -151,7 +236,9 @@ class Instructions:
 
     def _operand(self, at: int | None, size: int) -> int:
         """What lies in memory there."""
-        return int.from_bytes((self.guest.memory.read(at, size) if at is not None else None) or b"", "little")
+        return int.from_bytes(
+            (self.guest.memory.read(at, size) if at is not None else None) or b"", "little"
+        )
 
     def carry_out(self, address: int) -> bool:
         """Do what is special at an address; False: nothing is."""
@@ -167,15 +254,23 @@ class Instructions:
             raise Blocked
         if name in PORTS:
             if guest.cpl:
-                self._give_up(name, operands, "what ports user mode may use is in a TSS, which the model does not know")
+                self._give_up(
+                    name,
+                    operands,
+                    "what ports user mode may use is in a TSS, which the model does not know",
+                )
             ports(guest, self.flags, parse(raw, guest.bits), size)
         elif name in MSRS:
             self._msr(name)
         elif name == "mov" and ("cr2" in operands or "cr8" in operands):
             self._control(operands, size)
         elif (found := parse(raw, guest.bits)).map == 0:
-            self._give_up(name, operands, "without CR4.OSXSAVE it is undefined, and PVM's emulator lacks it")
-        elif (why := wrong(found, raw[:size], guest.bits)) is not None and not guest.outside(address):
+            self._give_up(
+                name, operands, "without CR4.OSXSAVE it is undefined, and PVM's emulator lacks it"
+            )
+        elif (why := wrong(found, raw[:size], guest.bits)) is not None and not guest.outside(
+            address
+        ):
             self._give_up(name, operands, why)
         elif name in READERS:
             self.flags.looked_at()
@@ -191,8 +286,12 @@ class Instructions:
             if at is not None and at & 15 and _needs_alignment(name, operands):
                 guest.interrupted(13)
                 return
-            if name in ARITHMETIC and two_nans(name, operands, guest.read, partial(self._operand, at)):
-                self._give_up(name, operands, "of two NaNs Unicorn takes another than processors do")
+            if name in ARITHMETIC and two_nans(
+                name, operands, guest.read, partial(self._operand, at)
+            ):
+                self._give_up(
+                    name, operands, "of two NaNs Unicorn takes another than processors do"
+                )
             guest.step()
         elif name in SCANS:
             if not self._source(address, operands):
@@ -200,11 +299,20 @@ class Instructions:
             guest.step()
         elif name == "push" or (name == "mov" and operands.rpartition(" ")[2] in SEGMENTS):
             if not self.harmless(address):
-                self._give_up(name, operands, "what a selector is that nobody has loaded differs between PVM and SVM")
+                self._give_up(
+                    name,
+                    operands,
+                    "what a selector is that nobody has loaded differs between PVM and SVM",
+                )
             guest.step()
         elif name in SHOW_FLAGS and self._computed[name]:
-            self._give_up(name, operands, "Unicorn does not keep the flags of what was computed before")
-        elif name in SHOW_FLAGS or wrong(parse(raw := guest.raw(address), guest.bits), raw, guest.bits) is not None:
+            self._give_up(
+                name, operands, "Unicorn does not keep the flags of what was computed before"
+            )
+        elif (
+            name in SHOW_FLAGS
+            or wrong(parse(raw := guest.raw(address), guest.bits), raw, guest.bits) is not None
+        ):
             guest.step()
         elif name in FLUSHES and guest.outside(address):
             self._give_up(name, operands, "it lies outside the slots")
@@ -217,7 +325,9 @@ class Instructions:
             self._give_up(name, operands)
 
     def _popped(self, name: str) -> None:
-        """Give up where the flags that were loaded are of single steps, or of checks that Unicorn lacks."""
+        """Give up where the flags that were loaded are of single steps, or of checks that Unicorn
+        lacks.
+        """
         flags = self.guest.read_whole("rflags")
         if flags & TF or (flags & AC and self.guest.cpl):
             what = "TF" if flags & TF else "AC in user mode"
@@ -236,10 +346,19 @@ class Instructions:
         before = {segment: guest.read_whole(f"{segment}.selector") for segment in SEGMENTS}
         guest.step()
         after = {segment: guest.read_whole(f"{segment}.selector") for segment in SEGMENTS}
-        if after["cs"] != before["cs"] or after["ss"] & 3 or (guest.mode == "protected" and 0 in after.values()):
-            raise Unpredicted(f"the guest goes to another code segment, or to one that is none, by {name} near {guest.pc():#x}")
+        if (
+            after["cs"] != before["cs"]
+            or after["ss"] & 3
+            or (guest.mode == "protected" and 0 in after.values())
+        ):
+            raise Unpredicted(
+                f"the guest goes to another code segment, or to one that is none, by {name} near "
+                f"{guest.pc():#x}"
+            )
         self._popped(name)
-        guest.reloaded |= {segment for segment in SEGMENTS if name in FAR or after[segment] != before[segment]}
+        guest.reloaded |= {
+            segment for segment in SEGMENTS if name in FAR or after[segment] != before[segment]
+        }
 
     def _msr(self, name: str) -> None:
         guest = self.guest
@@ -250,10 +369,17 @@ class Instructions:
             self._give_up(name, f"of {number:#x}")
         if name == "wrmsr":
             if number in ADDRESSES and value + (1 << 47) & (1 << 64) - 1 >= 1 << 48:
-                self._give_up(name, f"of {number:#x}", "an address that is not canonical faults on Intel's CPUs only")
+                self._give_up(
+                    name,
+                    f"of {number:#x}",
+                    "an address that is not canonical faults on Intel's CPUs only",
+                )
             if number in SHORT_MSRS and high:
                 self._give_up(name, f"of {number:#x}", "whether it keeps 64 bits differs")
-            if number == EFER and (value ^ int(guest.engine.reg_read(const.UC_X86_REG_MSR, EFER))) & ~_EFER_FREE:
+            if (
+                number == EFER
+                and (value ^ int(guest.engine.reg_read(const.UC_X86_REG_MSR, EFER))) & ~_EFER_FREE
+            ):
                 self._give_up(name, f"of {number:#x}", "the guest changes its mode")
         guest.step()
 
@@ -274,11 +400,17 @@ class Instructions:
                 guest.interrupted(13)
                 return
             if value < guest.cr8:
-                self._give_up("mov", operands, "lowering cr8 is a set_tpr exit of VMX and SVM, and none of PVM")
+                self._give_up(
+                    "mov",
+                    operands,
+                    "lowering cr8 is a set_tpr exit of VMX and SVM, and none of PVM",
+                )
             guest.cr8 = value
         guest.jump(guest.pc() + size)
 
-    def _give_up(self, name: str, operands: str, why: str = "what it does depends on the host or its mode") -> None:
+    def _give_up(
+        self, name: str, operands: str, why: str = "what it does depends on the host or its mode"
+    ) -> None:
         raise Unpredicted(f"{name} {operands}".strip() + f" at {self.guest.pc():#x}: {why}")
 
 

@@ -1,4 +1,6 @@
-"""x86: instructions of which it depends on the CPU, or on what Unicorn leaves out, what they do; by their bytes."""
+"""x86: instructions of which it depends on the CPU, or on what Unicorn leaves out, what they do; by
+their bytes.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +9,51 @@ from kvmscen.model.x86.emulator import LEGACY, Instruction, emulated
 _F2, _F3 = 0xF2, 0xF3
 _ENDBR = (0xFA, 0xFB)
 # In long mode no processor knows those, and none gives them another meaning.
-_NONE = frozenset((0x06, 0x07, 0x0E, 0x16, 0x17, 0x1E, 0x1F, 0x27, 0x2F, 0x37, 0x3F, 0x60, 0x61, 0x82, 0x9A, 0xCE, 0xD4, 0xEA))
-_TO_MEMORY = frozenset((0x00, 0x01, 0x08, 0x09, 0x10, 0x11, 0x18, 0x19, 0x20, 0x21, 0x28, 0x29, 0x30, 0x31, 0x86, 0x87))
+_NONE = frozenset(
+    (
+        0x06,
+        0x07,
+        0x0E,
+        0x16,
+        0x17,
+        0x1E,
+        0x1F,
+        0x27,
+        0x2F,
+        0x37,
+        0x3F,
+        0x60,
+        0x61,
+        0x82,
+        0x9A,
+        0xCE,
+        0xD4,
+        0xEA,
+    )
+)
+_TO_MEMORY = frozenset(
+    (0x00, 0x01, 0x08, 0x09, 0x10, 0x11, 0x18, 0x19, 0x20, 0x21, 0x28, 0x29, 0x30, 0x31, 0x86, 0x87)
+)
 # Two-byte opcodes of MMX and SSE. movnti is none of them.
-_VECTORS = frozenset((*range(0x10, 0x18), *range(0x28, 0x30), *range(0x50, 0x80), 0xC2, 0xC4, 0xC5, 0xC6, *range(0xD0, 0xFF)))
+_VECTORS = frozenset(
+    (
+        *range(0x10, 0x18),
+        *range(0x28, 0x30),
+        *range(0x50, 0x80),
+        0xC2,
+        0xC4,
+        0xC5,
+        0xC6,
+        *range(0xD0, 0xFF),
+    )
+)
 _NEAR = frozenset((0xC2, 0xC3, 0xE0, 0xE1, 0xE2, 0xE3, 0xE8, 0xE9, 0xEB, *range(0x70, 0x80)))
 
 
 def named(mnemonic: str, operands: str) -> str:
-    """The name without prefixes. Capstone calls far jumps and calls by memory as near ones, with an operand of no size."""
+    """The name without prefixes. Capstone calls far jumps and calls by memory as near ones, with an
+    operand of no size.
+    """
     name = mnemonic.split()[-1]
     return f"l{name}" if name in ("jmp", "call") and operands.startswith("ptr [") else name
 
@@ -25,8 +63,16 @@ def wrong(found: Instruction, raw: bytes, bits: int) -> str | None:
     if _of_extension(found):
         return "not every CPU has it"
     if _locked(raw) and not _lockable(found):
-        return "with a LOCK prefix that it does not take it is undefined on a processor, and QEMU does not check"
-    if found.map == 2 and 0xC8 <= found.opcode <= 0xCF and not found.rex & 8 and (bits == 16) != bool(found.sizes & 1):
+        return (
+            "with a LOCK prefix that it does not take it is undefined on a processor, and QEMU "
+            "does not check"
+        )
+    if (
+        found.map == 2
+        and 0xC8 <= found.opcode <= 0xCF
+        and not found.rex & 8
+        and (bits == 16) != bool(found.sizes & 1)
+    ):
         return "of 16 bits it is undefined"
     if bits == 16 and found.sizes & 1 and _near(found):
         return "a branch of 32 bits in real mode: Unicorn does not look at the end of cs"
@@ -41,11 +87,15 @@ def undefined(found: Instruction, bits: int) -> bool:
 def stays(found: Instruction) -> bool:
     """Whether it may leave pc where it is: a near jump, call or return to itself."""
     group = found.modrm >> 3 & 7
-    return found.map == 1 and (found.opcode in (0xC2, 0xC3) or (found.opcode == 0xFF and group in (2, 4)))
+    return found.map == 1 and (
+        found.opcode in (0xC2, 0xC3) or (found.opcode == 0xFF and group in (2, 4))
+    )
 
 
 def lacking(found: Instruction, raw: bytes, bits: int) -> bool:
-    """Whether PVM's emulator, which runs kernel mode there, lacks what processors have; measured on 6.18."""
+    """Whether PVM's emulator, which runs kernel mode there, lacks what processors have; measured on
+    6.18.
+    """
     group, register = found.modrm >> 3 & 7, found.modrm >= 0xC0
     if found.map == 1 and 0xD8 <= found.opcode <= 0xDF:
         stores = (found.opcode, group) in ((0xD9, 7), (0xDD, 7)) and not register
@@ -70,7 +120,9 @@ def _of_extension(found: Instruction) -> bool:
     if found.opcode in (0xB8, 0xBC, 0xBD):
         return found.rep == _F3  # popcnt, tzcnt, lzcnt
     if found.opcode == 0xC7:
-        return found.modrm >> 3 & 7 == 1 and bool(found.rex & 8)  # cmpxchg16b, which QEMU's SVM runs without
+        return found.modrm >> 3 & 7 == 1 and bool(
+            found.rex & 8
+        )  # cmpxchg16b, which QEMU's SVM runs without
     if found.opcode == 0x1E:
         return found.rep == _F3 and found.modrm not in _ENDBR and found.modrm >= 0xC0
     if found.opcode in (0x78, 0x79, 0x0F):
@@ -112,4 +164,6 @@ def _lockable(found: Instruction) -> bool:
 def _near(found: Instruction) -> bool:
     if found.map == 2:
         return 0x80 <= found.opcode <= 0x8F
-    return found.map == 1 and (found.opcode in _NEAR or (found.opcode == 0xFF and found.modrm >> 3 & 7 in (2, 4)))
+    return found.map == 1 and (
+        found.opcode in _NEAR or (found.opcode == 0xFF and found.modrm >> 3 & 7 in (2, 4))
+    )

@@ -1,7 +1,9 @@
-"""An x86 instruction that touches memory outside the slots, carried out over shadow pages, one exit for each fragment.
+"""An x86 instruction that touches memory outside the slots, carried out over shadow pages, one exit
+for each fragment.
 
-KVM's emulator reads first, with the registers still as they were; at a write the instruction is over but for the store, and
-pc stands behind it. A fragment ends at a page's end and holds at most 8 bytes.
+KVM's emulator reads first, with the registers still as they were; at a write the instruction is
+over but for the store, and pc stands behind it. A fragment ends at a page's end and holds at most 8
+bytes.
 """
 
 from __future__ import annotations
@@ -37,11 +39,15 @@ class Mmio:
         self.pc = 0
         self.wide = False
         self.done = False
-        self.first: tuple[int, int] | None = None  # the operand that KVM reads before the one that Unicorn reads first
+        self.first: tuple[int, int] | None = (
+            None  # the operand that KVM reads before the one that Unicorn reads first
+        )
         self.ready: dict[int, int] = {}
 
     def carry_out(self, address: int, size: int) -> None:
-        """Execute the instruction at pc, whose first access outside the slots is known, and record its exits."""
+        """Execute the instruction at pc, whose first access outside the slots is known, and record
+        its exits.
+        """
         guest = self.guest
         self.pc = guest.pc()
         raw = guest.raw(guest.start())
@@ -63,11 +69,19 @@ class Mmio:
         if found.map == 3:
             raise Unpredicted("movbe is there or not by the host's CPU")
         if reads_flags(found):
-            raise Unpredicted(f"setcc, rcl or rcr outside the slots, at {self.pc:#x}: Unicorn loses the flags that it reads")
+            raise Unpredicted(
+                f"setcc, rcl or rcr outside the slots, at {self.pc:#x}: Unicorn loses the flags "
+                f"that it reads"
+            )
         if uncertain(found):
-            raise Unpredicted(f"a segment load, far transfer or multiple push at {self.pc:#x} that reaches outside the slots")
+            raise Unpredicted(
+                f"a segment load, far transfer or multiple push at {self.pc:#x} that reaches "
+                f"outside the slots"
+            )
         if guest.bits < 64 and not guest.in_limit(address, size):
-            raise Unpredicted(f"an access of {size} bytes at {address:#x}, beyond the end of its segment")
+            raise Unpredicted(
+                f"an access of {size} bytes at {address:#x}, beyond the end of its segment"
+            )
         self.writes, self.wide, self.done = [], found.wide_move, False
         self.ready.clear()
         self.first = None
@@ -88,9 +102,13 @@ class Mmio:
         self._write_out()
 
     def _exchange_16(self, address: int) -> None:
-        """cmpxchg16b: KVM's emulator reads its operand before it finds that it lacks the instruction."""
+        """cmpxchg16b: KVM's emulator reads its operand before it finds that it lacks the
+        instruction.
+        """
         if address & 15:
-            raise Unpredicted(f"cmpxchg16b that is not aligned, or partly in a slot, at {self.pc:#x}")
+            raise Unpredicted(
+                f"cmpxchg16b that is not aligned, or partly in a slot, at {self.pc:#x}"
+            )
         try:
             for at in (address, address + 8):
                 self._ask(at, 8)
@@ -103,7 +121,11 @@ class Mmio:
         bits = {64: (64, 32), 32: (32, 16), 16: (16, 32)}[self.guest.bits][found.sizes >> 1]
         index = {64: "rsi", 32: "esi", 16: "si"}[bits]
         wide = found.rex & 8 and 8
-        size = 1 if found.opcode == 0xA6 else wide or (2 if bool(found.sizes & 1) != (self.guest.bits == 16) else 4)
+        size = (
+            1
+            if found.opcode == 0xA6
+            else wide or (2 if bool(found.sizes & 1) != (self.guest.bits == 16) else 4)
+        )
         if found.segment:
             raise Unpredicted("cmps with a segment override")
         return self.guest.read((index,))[index] + self.guest.base("ds"), size
@@ -114,7 +136,9 @@ class Mmio:
         sp = guest.read_whole("rsp")
         guest.context = engine.context_save()
         guest.accessing = guest.passing = True
-        hook = engine.hook_add(uc_const.UC_HOOK_MEM_READ | uc_const.UC_HOOK_MEM_WRITE, self._on_access)
+        hook = engine.hook_add(
+            uc_const.UC_HOOK_MEM_READ | uc_const.UC_HOOK_MEM_WRITE, self._on_access
+        )
         try:
             self._open(address)
             guest.memory.forget_code()
@@ -127,9 +151,12 @@ class Mmio:
                 guest.interrupted(guest.interrupt)
                 self.done = True
             elif failed is not None:
-                raise Unpredicted(f"an instruction at {self.pc:#x} that the model cannot carry out: {failed}")
+                raise Unpredicted(
+                    f"an instruction at {self.pc:#x} that the model cannot carry out: {failed}"
+                )
             elif not found.string and self._stayed(found, sp):
-                # A division that failed after its read: the exception is lost where only one instruction runs.
+                # A division that failed after its read: the exception is lost where only one
+                # instruction runs.
                 guest.interrupted(0)
                 self.done = True
         finally:
@@ -138,7 +165,9 @@ class Mmio:
             guest.accessing = guest.passing = False
 
     def _stayed(self, found: Instruction, sp: int) -> bool:
-        """Whether it was not carried out; until here the registers that others see are those before the instruction."""
+        """Whether it was not carried out; until here the registers that others see are those before
+        the instruction.
+        """
         self.guest.context = None
         jump = found.opcode == 0xFF and found.modrm >> 3 & 7 == 4
         if stays(found) and (jump or self.guest.read_whole("rsp") != sp):
@@ -171,12 +200,16 @@ class Mmio:
 
     def fault(self, access: int, address: int) -> bool:
         """A further access outside the slots while the instruction is under way."""
-        if access not in (uc_const.UC_MEM_READ_UNMAPPED, uc_const.UC_MEM_WRITE_UNMAPPED, uc_const.UC_MEM_WRITE_PROT):
+        if access not in (
+            uc_const.UC_MEM_READ_UNMAPPED,
+            uc_const.UC_MEM_WRITE_UNMAPPED,
+            uc_const.UC_MEM_WRITE_PROT,
+        ):
             return False
         self._open(address)
         return True
 
-    # --- accesses ---------------------------------------------------------------------------------------------------
+    # --- accesses ---------------------------------------------------------------------------------
 
     def _fragments(self, address: int, size: int, write: bool) -> Iterator[tuple[int, int]]:
         end = address + size
@@ -187,7 +220,9 @@ class Mmio:
                 yield address, stop - address
             address = stop
 
-    def _on_access(self, engine: Any, access: int, address: int, size: int, value: int, data: Any) -> None:
+    def _on_access(
+        self, engine: Any, access: int, address: int, size: int, value: int, data: Any
+    ) -> None:
         guest = self.guest
         address &= (1 << 64) - 1
         write = access == uc_const.UC_MEM_WRITE
@@ -199,8 +234,12 @@ class Mmio:
                 raise Unpredicted(f"a 16-byte access over the end of a page at {address:#x}")
             if write:
                 if self.writes and not self.wide:
-                    raise Unpredicted(f"an instruction at {self.pc:#x} that writes outside the slots twice")
-                self.writes += [(at, n, value >> 8 * (at - address) & (1 << 8 * n) - 1) for at, n in fragments]
+                    raise Unpredicted(
+                        f"an instruction at {self.pc:#x} that writes outside the slots twice"
+                    )
+                self.writes += [
+                    (at, n, value >> 8 * (at - address) & (1 << 8 * n) - 1) for at, n in fragments
+                ]
                 return
             early, self.first = self.first, None
             if early is not None and early[0] != address:
@@ -217,7 +256,9 @@ class Mmio:
             engine.emu_stop()
 
     def _ask(self, at: int, length: int) -> int:
-        reply = self.guest.exit("mmio", {"phys_addr": at, "is_write": False, "len": length}, self.pc)
+        reply = self.guest.exit(
+            "mmio", {"phys_addr": at, "is_write": False, "len": length}, self.pc
+        )
         if self.guest.cut:
             raise _Cut
         return int(reply["data"]) & (1 << 8 * length) - 1
@@ -226,15 +267,21 @@ class Mmio:
         guest = self.guest
         pc = guest.pc()
         for at, length, value in self.writes:
-            guest.exit("mmio", {"phys_addr": at, "is_write": True, "len": length, "data": value}, pc)
+            guest.exit(
+                "mmio", {"phys_addr": at, "is_write": True, "len": length, "data": value}, pc
+            )
             if guest.cut:
                 return
 
     def _string(self, found: Instruction) -> None:
-        """With a rep prefix, pc moves on only when the instruction is begun with a count of 0, or ended by a comparison."""
+        """With a rep prefix, pc moves on only when the instruction is begun with a count of 0, or
+        ended by a comparison.
+        """
         guest = self.guest
         if not found.rep or guest.pc() == self.pc:
             return
-        if found.opcode in (0xA6, 0xA7, 0xAE, 0xAF) and bool(guest.read_whole("rflags") & ZF) != (found.rep == 0xF3):
+        if found.opcode in (0xA6, 0xA7, 0xAE, 0xAF) and bool(guest.read_whole("rflags") & ZF) != (
+            found.rep == 0xF3
+        ):
             return
         guest.jump(self.pc)

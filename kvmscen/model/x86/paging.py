@@ -1,7 +1,7 @@
 """x86: page tables of the guest's own (Intel SDM volume 3, 4.5 "4-level paging").
 
-They are followed where they map addresses to themselves. Unicorn walks them as a CPU does; what the model adds takes linear and
-physical addresses for the same.
+They are followed where they map addresses to themselves. Unicorn walks them as a CPU does; what the
+model adds takes linear and physical addresses for the same.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ _TABLES_MOST = 4096
 
 
 def tables(root: int, read: Callable[[int, int], bytes | None]) -> set[int]:
-    """The pages of the tables at `root`, by address. Raises Unpredicted where one entry maps an address to another."""
+    """The pages of the tables at `root`, by address. Raises Unpredicted where one entry maps an
+    address to another.
+    """
     found = {root & _ADDRESS}
     pending = [(root & _ADDRESS, 3, 0)]
     while pending:
@@ -36,9 +38,13 @@ def tables(root: int, read: Callable[[int, int], bytes | None]) -> set[int]:
                 found.add(entry & _ADDRESS)
                 pending.append((entry & _ADDRESS, level - 1, here))
             elif level == 3 or entry & _ADDRESS & -size != here:
-                raise Unpredicted(f"the guest's page tables map {here:#x} to {entry & _ADDRESS & -size:#x}")
+                raise Unpredicted(
+                    f"the guest's page tables map {here:#x} to {entry & _ADDRESS & -size:#x}"
+                )
             elif level == 2:
-                raise Unpredicted("the guest's page tables have pages of 1 GiB, which not every host has")
+                raise Unpredicted(
+                    "the guest's page tables have pages of 1 GiB, which not every host has"
+                )
         if len(found) > _TABLES_MOST:
             raise Unpredicted("the guest has more page tables than the model looks through")
     return found

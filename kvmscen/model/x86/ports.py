@@ -1,4 +1,6 @@
-"""Port I/O on x86, as KVM carries it out: in, out, ins and outs (arch/x86/kvm/x86.c and emulate.c)."""
+"""Port I/O on x86, as KVM carries it out: in, out, ins and outs (arch/x86/kvm/x86.c and
+emulate.c).
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,12 @@ def ports(guest: Processor, flags: Flags, found: Instruction, length: int) -> No
     immediate = not found.opcode & 8
     port = found.modrm if immediate else guest.read(("dx",))["dx"]
     register = {1: "al", 2: "ax", 4: "eax"}[size]
-    fields: dict[str, Any] = {"direction": found.opcode >> 1 & 1, "size": size, "port": port, "count": 1}
+    fields: dict[str, Any] = {
+        "direction": found.opcode >> 1 & 1,
+        "size": size,
+        "port": port,
+        "count": 1,
+    }
     if fields["direction"]:
         fields["data"] = guest.read((register,))[register]
     reply = guest.exit("io", fields, pc)
@@ -76,7 +83,13 @@ def _string(guest: Processor, flags: Flags, found: Instruction, size: int, lengt
             guest.jump(pc + length)
         else:
             flags.written(pc)
-        fields = {"direction": 1, "size": size, "port": port, "count": 1, "data": int.from_bytes(data, "little")}
+        fields = {
+            "direction": 1,
+            "size": size,
+            "port": port,
+            "count": 1,
+            "data": int.from_bytes(data, "little"),
+        }
         guest.exit("io", fields, guest.pc())
         return
     elements = max(1, min(left, (_PAGE - linear % _PAGE) // size, _AHEAD // size))
@@ -86,7 +99,9 @@ def _string(guest: Processor, flags: Flags, found: Instruction, size: int, lengt
     reply = guest.exit("io", {"direction": 0, "size": size, "port": port, "count": elements}, pc)
     if guest.cut:
         return
-    raw = b"".join(value.to_bytes(size, "little") for value in _values(reply["data"], elements, size))
+    raw = b"".join(
+        value.to_bytes(size, "little") for value in _values(reply["data"], elements, size)
+    )
     guest.memory.write(linear, raw)
     guest.memory.forget_code()
     moved(elements)

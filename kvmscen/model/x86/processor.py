@@ -20,7 +20,11 @@ EFER = 0xC0000080
 SEGMENTS = ("cs", "ds", "es", "fs", "gs", "ss")
 AC = 1 << 18
 CR8_MOST = 0xF
-ENGINES = {"long": uc_const.UC_MODE_64, "protected": uc_const.UC_MODE_32, "real": uc_const.UC_MODE_16}
+ENGINES = {
+    "long": uc_const.UC_MODE_64,
+    "protected": uc_const.UC_MODE_32,
+    "real": uc_const.UC_MODE_16,
+}
 _LONG = {name: getattr(const, f"UC_X86_REG_{name.upper()}") for name in x86_64.KVM_REGS}
 _SHORT = {
     name: getattr(const, "UC_X86_REG_E" + name.upper()[1:])
@@ -31,7 +35,11 @@ _CONTROL = {name: getattr(const, f"UC_X86_REG_{name.upper()}") for name in ("cr0
 # What the host may set of rflags: CF PF AF ZF SF, IF, DF, OF, IOPL, RF, AC, ID.
 _FLAGS = 0x253ED7
 _XMM = {f"xmm{n}": getattr(const, f"UC_X86_REG_XMM{n}") for n in range(16)}
-_CAPSTONE = {"long": capstone.CS_MODE_64, "protected": capstone.CS_MODE_32, "real": capstone.CS_MODE_16}
+_CAPSTONE = {
+    "long": capstone.CS_MODE_64,
+    "protected": capstone.CS_MODE_32,
+    "real": capstone.CS_MODE_16,
+}
 _disassemblers: dict[str, Any] = {}
 
 
@@ -42,7 +50,9 @@ class Processor(Guest):
     REGISTERS = x86_64.REGISTERS
     GENERAL = x86_64.GENERAL
     CAPABILITIES = X86_64
-    SELECTORS: Mapping[str, int] = {f"{name}.selector": getattr(const, f"UC_X86_REG_{name.upper()}") for name in SEGMENTS}
+    SELECTORS: Mapping[str, int] = {
+        f"{name}.selector": getattr(const, f"UC_X86_REG_{name.upper()}") for name in SEGMENTS
+    }
 
     def __init__(self, machine: Machine) -> None:
         mode = machine.vcpus[0].mode
@@ -51,7 +61,9 @@ class Processor(Guest):
         super().__init__(machine)
         self.bits = x86_64.BITS[mode]
         self._ids = _LONG if mode == "long" else _SHORT
-        self.held: dict[str, int] = {"cr2": 0}  # what Unicorn does not hold, or changes when it starts
+        self.held: dict[str, int] = {
+            "cr2": 0
+        }  # what Unicorn does not hold, or changes when it starts
         self.cpl = 0
         self.cr8 = 0  # Unicorn has none without an APIC
         self.own_gdt = False
@@ -62,14 +74,16 @@ class Processor(Guest):
             _disassemblers[mode] = capstone.Cs(capstone.CS_ARCH_X86, _CAPSTONE[mode])
         self._disassembler = _disassemblers[mode]
 
-    # --- what a subclass gives --------------------------------------------------------------------------------------
+    # --- what a subclass gives --------------------------------------------------------------------
 
     def rflags(self, value: int) -> int:
         """What KVM_GET_REGS gives for rflags where Unicorn has `value`."""
         raise NotImplementedError
 
     def step(self) -> None:
-        """Let Unicorn execute the one instruction at pc, which goes to another, and may access what lies outside the slots."""
+        """Let Unicorn execute the one instruction at pc, which goes to another, and may access what
+        lies outside the slots.
+        """
         raise NotImplementedError
 
     def unemulated(self, pc: int) -> None:
@@ -80,15 +94,21 @@ class Processor(Guest):
         """An instruction that Capstone does not know: none, or a new one."""
         raise NotImplementedError
 
-    # --- registers --------------------------------------------------------------------------------------------------
+    # --- registers --------------------------------------------------------------------------------
 
     def is_general(self, name: str) -> bool:
         """Whether it is one of struct kvm_regs, or an xmm register."""
         return name in x86_64.KVM_REGS or name in _XMM
 
     def writable(self, name: str) -> bool:
-        """Whether the host may set it: what else there is has hidden parts, or changes the guest's mode."""
-        return self.is_general(name) or name in ("cr2", "cr8") or (self.mode == "real" and name in self.SELECTORS)
+        """Whether the host may set it: what else there is has hidden parts, or changes the guest's
+        mode.
+        """
+        return (
+            self.is_general(name)
+            or name in ("cr2", "cr8")
+            or (self.mode == "real" and name in self.SELECTORS)
+        )
 
     def read_whole(self, name: str) -> int:
         if name == "cr8":
@@ -96,7 +116,9 @@ class Processor(Guest):
         if self.own_gdt and name in self.SELECTORS:
             return self.held[name]  # none is ever loaded
         source = self.engine if self.context is None else self.context
-        found = self._ids.get(name) or self.SELECTORS.get(name) or _CONTROL.get(name) or _XMM.get(name)
+        found = (
+            self._ids.get(name) or self.SELECTORS.get(name) or _CONTROL.get(name) or _XMM.get(name)
+        )
         if found is not None:
             value = int(source.reg_read(found))
             return self.rflags(value) if name == "rflags" else value
@@ -105,11 +127,21 @@ class Processor(Guest):
         if name == "efer":
             return int(self.engine.reg_read(const.UC_X86_REG_MSR, EFER))
         if name in ("gdt.base", "gdt.limit", "idt.base", "idt.limit"):
-            table = self.engine.reg_read(const.UC_X86_REG_GDTR if name[0] == "g" else const.UC_X86_REG_IDTR)
+            table = self.engine.reg_read(
+                const.UC_X86_REG_GDTR if name[0] == "g" else const.UC_X86_REG_IDTR
+            )
             return int(table[1] if name.endswith("base") else table[2])
         if self.mode == "long" and name in ("fs.base", "gs.base"):
-            return int(self.engine.reg_read(const.UC_X86_REG_FS_BASE if name[0] == "f" else const.UC_X86_REG_GS_BASE))
-        if self.mode == "real" and name.endswith(".base") and name[:2] + ".selector" in self.SELECTORS:
+            return int(
+                self.engine.reg_read(
+                    const.UC_X86_REG_FS_BASE if name[0] == "f" else const.UC_X86_REG_GS_BASE
+                )
+            )
+        if (
+            self.mode == "real"
+            and name.endswith(".base")
+            and name[:2] + ".selector" in self.SELECTORS
+        ):
             return self.read_whole(name[:2] + ".selector") << 4
         if name in self.held and name[:2] not in self.reloaded:
             return self.held[name]
@@ -121,14 +153,20 @@ class Processor(Guest):
                 raise Unpredicted(f"the model does not set {name}")
             if name == "rflags" and (value & ~_FLAGS or (value & AC and self.cpl)):
                 raise Unpredicted(
-                    f"rflags is {value:#x}: the model knows no single steps, nested tasks, virtual 8086 mode or AC of user mode"
+                    f"rflags is {value:#x}: the model knows no single steps, nested tasks, virtual "
+                    f"8086 mode or AC of user mode"
                 )
             if name == "cr8":
                 if value > CR8_MOST:
                     raise Unpredicted(f"cr8 is {value:#x}, which has 4 bits")
                 self.cr8 = value
                 continue
-            found = self._ids.get(name) or _XMM.get(name) or self.SELECTORS.get(name) or _CONTROL.get(name)
+            found = (
+                self._ids.get(name)
+                or _XMM.get(name)
+                or self.SELECTORS.get(name)
+                or _CONTROL.get(name)
+            )
             if found is not None:
                 self.engine.reg_write(found, value | 2 if name == "rflags" else value)
             else:
@@ -156,7 +194,7 @@ class Processor(Guest):
             return address + size <= 1 << 32
         return any(0 <= address - self.base(name) <= 0x10000 - size for name in SEGMENTS)
 
-    # --- instructions -----------------------------------------------------------------------------------------------
+    # --- instructions -----------------------------------------------------------------------------
 
     def raw(self, address: int) -> bytes:
         """Up to 15 bytes of code."""
@@ -166,8 +204,12 @@ class Processor(Guest):
         return self.memory.read(address, min(15, slot.gpa + slot.size - address)) or b""
 
     def decode(self, address: int) -> tuple[int, str, str]:
-        """Length, mnemonic and operands of the instruction at an address; length 0 if there is none."""
-        for _, size, mnemonic, operands in self._disassembler.disasm_lite(self.raw(address), address, 1):
+        """Length, mnemonic and operands of the instruction at an address; length 0 if there is
+        none.
+        """
+        for _, size, mnemonic, operands in self._disassembler.disasm_lite(
+            self.raw(address), address, 1
+        ):
             return size, named(mnemonic, operands), operands
         return 0, "", ""
 
@@ -184,10 +226,19 @@ class Processor(Guest):
             for operand in found.operands:
                 if operand.type == capstone.x86.X86_OP_MEM:
                     segment = found.reg_name(operand.mem.segment) if operand.mem.segment else "ds"
-                    at = operand.mem.disp + (pc + found.size if found.reg_name(operand.mem.base) == "rip" else 0)
-                    for reg, scale in ((operand.mem.base, 1), (operand.mem.index, operand.mem.scale)):
+                    at = operand.mem.disp + (
+                        pc + found.size if found.reg_name(operand.mem.base) == "rip" else 0
+                    )
+                    for reg, scale in (
+                        (operand.mem.base, 1),
+                        (operand.mem.index, operand.mem.scale),
+                    ):
                         name = found.reg_name(reg) if reg else ""
-                        at += self.read((name,))[name] * scale if name in self.REGISTERS and name != "rip" else 0
+                        at += (
+                            self.read((name,))[name] * scale
+                            if name in self.REGISTERS and name != "rip"
+                            else 0
+                        )
                     at &= (1 << 8 * found.addr_size) - 1
                     return int(at + self.base(str(segment))) & (1 << 64) - 1
         finally:

@@ -1,1 +1,3 @@
-"""The agent: a process that takes Machines as frames on its input and answers each with an Observation."""
+"""The agent: a process that takes Machines as frames on its input and answers each with an
+Observation.
+"""

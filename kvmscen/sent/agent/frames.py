@@ -1,7 +1,9 @@
-"""Frames: one line each way, `0x1e LENGTH CRC32 BODY`, so that a console's noise around them does no harm.
+"""Frames: one line each way, `0x1e LENGTH CRC32 BODY`, so that a console's noise around them does
+no harm.
 
-LENGTH is the body's length in bytes and CRC32 its checksum in hex. The body is JSON text, or, when that is large, `z` and the
-base64 of its zlib compression. Whatever is between frames is kept as console tail.
+LENGTH is the body's length in bytes and CRC32 its checksum in hex. The body is JSON text, or, when
+that is large, `z` and the base64 of its zlib compression. Whatever is between frames is kept as
+console tail.
 """
 
 from __future__ import annotations
@@ -12,8 +14,8 @@ import zlib
 VERSION = 2
 START = b"\x1e"
 _LARGE = 1 << 16
-# More than any file's jobs or Observation; little enough that a line which never ends, or one that unpacks to a thousand times
-# its size, does not take all memory.
+# More than any file's jobs or Observation; little enough that a line which never ends, or one that
+# unpacks to a thousand times its size, does not take all memory.
 MOST_TEXT = 256 << 20
 MOST_LINE = 128 << 20
 _TAIL = 4096
@@ -32,7 +34,9 @@ def pack(text: str) -> bytes:
 
 
 def unpack(line: bytes) -> str | None:
-    """The text of one line that starts with START; None when it is cut or damaged. Raises TooLarge."""
+    """The text of one line that starts with START; None when it is cut or damaged. Raises
+    TooLarge.
+    """
     parts = line[1:].rstrip(b"\r\n").split(b" ", 2)
     if len(parts) != 3 or not parts[0].isdigit():
         return None
@@ -60,9 +64,11 @@ def _decompress(data: bytes) -> bytes:
 
 
 class Reader:
-    """Frames out of a stream of bytes that may hold anything else too: of that, the end is kept as `tail`.
+    """Frames out of a stream of bytes that may hold anything else too: of that, the end is kept as
+    `tail`.
 
-    `damaged`: a line that began as a frame was none; whoever reads sets it back. `noise`: bytes of it since the last frame.
+    `damaged`: a line that began as a frame was none; whoever reads sets it back. `noise`: bytes of
+    it since the last frame.
     """
 
     def __init__(self) -> None:
@@ -82,7 +88,8 @@ class Reader:
         while (start := held.find(START)) >= 0:
             self._drop(start)
             end = held.find(b"\n", self._searched)
-            # A body holds no START, so the last one in a line is where its frame begins, whatever noise stands before it.
+            # A body holds no START, so the last one in a line is where its frame begins, whatever
+            # noise stands before it.
             start = held.rfind(START, self._searched, end if end >= 0 else len(held))
             if start > 0:
                 self._drop(start)

@@ -1,6 +1,8 @@
-"""The first process of a Linux that QEMU boots for the agent: mounts, modules, the line to the other side, then the agent.
+"""The first process of a Linux that QEMU boots for the agent: mounts, modules, the line to the
+other side, then the agent.
 
-The kernel's command line says `kvmscen=DEVICE`, the device that frames go over. When the agent ends, so does the machine.
+The kernel's command line says `kvmscen=DEVICE`, the device that frames go over. When the agent
+ends, so does the machine.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ def main() -> None:
         from kvmscen.sent.agent.main import main as serve
 
         _wait()
-        # This machine is made for the agent, which has to switch it off: nothing in it is a stranger's.
+        # This machine is made for the agent, which has to switch it off: nothing in it is a
+        # stranger's.
         serve(_awake, "off,effects")
     except BaseException:
         import traceback
@@ -46,15 +49,18 @@ def main() -> None:
 def _wait() -> None:
     """Before the agent waits: have the next thing that the kernel's timer is set for be ours.
 
-    QEMU (7.2: vmstate_arm_cpu has GTIMER_PHYS and GTIMER_VIRT alone) saves no EL2 timer of arm64. What was set there when a
-    machine was saved never comes when it goes on, and the kernel sets no later time. It does when what it waits for is cancelled.
+    QEMU (7.2: vmstate_arm_cpu has GTIMER_PHYS and GTIMER_VIRT alone) saves no EL2 timer of arm64.
+    What was set there when a machine was saved never comes when it goes on, and the kernel sets no
+    later time. It does when what it waits for is cancelled.
     """
     signal.signal(signal.SIGALRM, lambda number, frame: None)
     signal.setitimer(signal.ITIMER_REAL, _TICK, _TICK)
 
 
 def _awake() -> None:
-    """Cancel it; and sleep for a moment, so that a machine without a timer does not answer, and is known by that."""
+    """Cancel it; and sleep for a moment, so that a machine without a timer does not answer, and is
+    known by that.
+    """
     signal.setitimer(signal.ITIMER_REAL, 0)
     time.sleep(0.001)
 
@@ -70,7 +76,9 @@ def _prepare(libc: ctypes.CDLL) -> None:
     names = sorted(os.listdir(_MODULES)) if os.path.isdir(_MODULES) else []
     for name in names:
         fd = os.open(os.path.join(_MODULES, name), os.O_RDONLY)
-        if libc.syscall(ctypes.c_long(_FINIT_MODULE[os.uname().machine]), ctypes.c_int(fd), b"", ctypes.c_int(0)):
+        if libc.syscall(
+            ctypes.c_long(_FINIT_MODULE[os.uname().machine]), ctypes.c_int(fd), b"", ctypes.c_int(0)
+        ):
             # A board may lack what a module is for; what the agent then misses it says itself.
             print(f"init: {name}: {os.strerror(ctypes.get_errno())}", file=sys.stderr)
         os.close(fd)

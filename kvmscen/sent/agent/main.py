@@ -1,4 +1,6 @@
-"""The agent: Machines in, Observations out, on a machine that has /dev/kvm and python3 3.9 or newer, and nothing else."""
+"""The agent: Machines in, Observations out, on a machine that has /dev/kvm and python3 3.9 or
+newer, and nothing else.
+"""
 
 from __future__ import annotations
 
@@ -27,16 +29,21 @@ from kvmscen.sent.sandbox import policies
 _FLAVOURS = {"kvm_pvm": "pvm", "kvm_amd": "svm", "kvm_intel": "vmx"}
 
 
-# What arm64's KVM says of itself when it starts: "VHE", "Hyp", "Hyp nVHE", "Protected nVHE", "VHE+NV2".
+# What arm64's KVM says of itself when it starts: "VHE", "Hyp", "Hyp nVHE", "Protected nVHE",
+# "VHE+NV2".
 _STARTED = re.compile("kvm \\[[0-9]+\\]: (.*)mode initialized successfully")
 
 
 def _flavour(arch: str, cpu: Sequence[str]) -> str | None:
-    """Which KVM this is, by the module that is loaded or by the kernel's log; None where they do not tell."""
+    """Which KVM this is, by the module that is loaded or by the kernel's log; None where they do
+    not tell.
+    """
     if arch == "arm64":
         # VHE came with Armv8.1, as did the LSE atomics.
         return _logged() if "atomics" in cpu else "nvhe"
-    return next((name for module, name in _FLAVOURS.items() if os.path.isdir(f"/sys/module/{module}")), None)
+    return next(
+        (name for module, name in _FLAVOURS.items() if os.path.isdir(f"/sys/module/{module}")), None
+    )
 
 
 def announced(line: str) -> str | None:
@@ -108,7 +115,10 @@ def _open() -> Kvm | str:
     except FileNotFoundError:
         return "there is no /dev/kvm (no virtualization, or the kvm module is not loaded)"
     except PermissionError:
-        return "no permission to open /dev/kvm (be root, or a member of the group that owns it, often kvm)"
+        return (
+            "no permission to open /dev/kvm (be root, or a member of the group that owns it, "
+            "often kvm)"
+        )
     except (OSError, IoctlError) as error:
         return f"/dev/kvm cannot be used: {error}"
     version = kvm.ioctl("KVM_GET_API_VERSION")
@@ -121,9 +131,10 @@ def _open() -> Kvm | str:
 def main(awake: Callable[[], None] = lambda: None, asked: str | None = None) -> None:
     """Serve until the input ends; `awake` is called before what comes is looked at.
 
-    `asked` is how it is confined (kvmscen.sent.sandbox.MODES), by default the command line's first argument, or the
-    environment's. `timing` behind a comma leaves system calls unfiltered, since a filter's time would be in every figure;
-    `effects` lets a guest have capabilities that reach beyond its VM.
+    `asked` is how it is confined (kvmscen.sent.sandbox.MODES), by default the command line's first
+    argument, or the environment's. `timing` behind a comma leaves system calls unfiltered, since a
+    filter's time would be in every figure; `effects` lets a guest have capabilities that reach
+    beyond its VM.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     asked, *others = (asked or (sys.argv[1] if len(sys.argv) > 1 else sandbox.mode())).split(",")

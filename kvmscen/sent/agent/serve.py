@@ -1,7 +1,9 @@
-"""The loop of a child process: a hello, then one reply for each request, as frames on its first input and output.
+"""The loop of a child process: a hello, then one reply for each request, as frames on its first
+input and output.
 
-The same loop serves the agent on any host, the model and the prepare children. A request is a JSON object with an `id`; so is
-its reply. After a damaged line either side asks `{"id": n, "again": true}` and the other sends its last line once more.
+The same loop serves the agent on any host, the model and the prepare children. A request is a JSON
+object with an `id`; so is its reply. After a damaged line either side asks `{"id": n, "again":
+true}` and the other sends its last line once more.
 """
 
 from __future__ import annotations
@@ -44,10 +46,11 @@ def serve(
     awake: Callable[[], None] = lambda: None,
     leave: Callable[[], None] = _leave,
 ) -> None:
-    """Say `hello`, then answer requests until the input ends. An exception of `handle` is a reply with `broke`.
+    """Say `hello`, then answer requests until the input ends. An exception of `handle` is a reply
+    with `broke`.
 
-    `awake` is called when there is something to read, before it is looked at; `leave` in a thread of its own when nobody is
-    there any more who could read a reply: it ends the process.
+    `awake` is called when there is something to read, before it is looked at; `leave` in a thread
+    of its own when nobody is there any more who could read a reply: it ends the process.
     """
     # Where a fault was goes to stderr, and so into what the other side says of our end.
     faulthandler.enable(2, all_threads=False)
@@ -65,12 +68,16 @@ def serve(
             _send(out, frames.pack('{"id": 0, "broke": "a request is a JSON object with an id"}'))
             continue
         if not request.get("again"):
-            last = frames.pack(json.dumps({"id": request["id"], **_answer(handle, request)}, separators=(",", ":")))
+            last = frames.pack(
+                json.dumps({"id": request["id"], **_answer(handle, request)}, separators=(",", ":"))
+            )
         _send(out, last)
 
 
 def _next(reader: frames.Reader, out: int, awake: Callable[[], None]) -> str | None:
-    """The next frame on descriptor 0; None when that has ended. A damaged one is asked for again."""
+    """The next frame on descriptor 0; None when that has ended. A damaged one is asked for
+    again.
+    """
     while True:
         try:
             text = reader.next()
@@ -91,9 +98,11 @@ def _next(reader: frames.Reader, out: int, awake: Callable[[], None]) -> str | N
 
 
 def _end_without_reader(out: int, leave: Callable[[], None]) -> None:
-    """End this process when nobody can read its replies any more: a guest may run for minutes after its asker was cut off.
+    """End this process when nobody can read its replies any more: a guest may run for minutes after
+    its asker was cut off.
 
-    The end of the input tells only who reads it. A serial port says that nobody is there also between two who are.
+    The end of the input tells only who reads it. A serial port says that nobody is there also
+    between two who are.
     """
     if not stat.S_ISFIFO(os.fstat(out).st_mode) and not stat.S_ISSOCK(os.fstat(out).st_mode):
         return
@@ -123,7 +132,8 @@ def _answer(handle: Callable[[Json], Json], request: Json) -> Json:
     try:
         return handle(request)
     except Exception as error:
-        # This is the border of a process: whatever broke goes to the other side as data, with where it broke on stderr.
+        # This is the border of a process: whatever broke goes to the other side as data, with where
+        # it broke on stderr.
         traceback.print_exc(file=sys.stderr)
         if isinstance(error, HostError):
             return {"broke": str(error)}

@@ -10,5 +10,7 @@ ARCHES: dict[str, Any] = {module.NAME: module for module in (arm64, riscv64, x86
 
 
 def of_machine(machine: str) -> str:
-    """The architecture's name for what `uname -m` prints; that text itself where kvmscen does not know it."""
+    """The architecture's name for what `uname -m` prints; that text itself where kvmscen does not
+    know it.
+    """
     return next((name for name, module in ARCHES.items() if machine in module.MACHINES), machine)

@@ -1,4 +1,6 @@
-"""arm64: registers, features and the state in which kvmscen starts a vCPU (Arm ARM, D1; KVM API 4.82 KVM_ARM_VCPU_INIT)."""
+"""arm64: registers, features and the state in which kvmscen starts a vCPU (Arm ARM, D1; KVM API
+4.82 KVM_ARM_VCPU_INIT).
+"""
 
 from __future__ import annotations
 
@@ -79,9 +81,13 @@ def _registers() -> Registers:
 REGISTERS = _registers()
 GENERAL = (*(f"x{n}" for n in range(31)), "sp_el0", "sp_el1", "pc", "pstate")
 # Names that mean something else than their reader thinks.
-REFUSED = {"sp": "KVM's regs.sp is SP_EL0, the guest's stack at EL1 is sp_el1: write sp_el1 or sp_el0"}
+REFUSED = {
+    "sp": "KVM's regs.sp is SP_EL0, the guest's stack at EL1 is sp_el1: write sp_el1 or sp_el0"
+}
 
 
 def pc_advanced(name: str, fields: Mapping[str, object], flavour: str | None) -> bool | None:
-    """Whether pc already points behind the instruction at this exit: KVM advances it at the next KVM_RUN."""
+    """Whether pc already points behind the instruction at this exit: KVM advances it at the next
+    KVM_RUN.
+    """
     return name in ("hypercall", "system_event")

@@ -6,7 +6,9 @@ from typing import NamedTuple
 
 
 class Register(NamedTuple):
-    """`bits` wide; a view names the register it is `of`, and its `shift` in it. `zeroes`: a write clears the rest."""
+    """`bits` wide; a view names the register it is `of`, and its `shift` in it. `zeroes`: a write
+    clears the rest.
+    """
 
     bits: int
     of: str = ""
@@ -29,7 +31,9 @@ def get(table: Registers, values: dict[str, int], name: str) -> int:
 
 
 def put(table: Registers, values: dict[str, int], name: str, value: int) -> None:
-    """Write a register or view into the values of whole registers, as the CPU would (a 32-bit view clears the top)."""
+    """Write a register or view into the values of whole registers, as the CPU would (a 32-bit view
+    clears the top).
+    """
     row = table[name]
     mask = (1 << row.bits) - 1
     if not row.of:
@@ -37,4 +41,6 @@ def put(table: Registers, values: dict[str, int], name: str, value: int) -> None
     elif row.zeroes:
         values[row.of] = value & mask
     else:
-        values[row.of] = (values.get(row.of, 0) & ~(mask << row.shift)) | ((value & mask) << row.shift)
+        values[row.of] = (values.get(row.of, 0) & ~(mask << row.shift)) | (
+            (value & mask) << row.shift
+        )

@@ -1,4 +1,6 @@
-"""riscv64: registers and the state in which kvmscen starts a vCPU (KVM API 4.68, "RISC-V registers")."""
+"""riscv64: registers and the state in which kvmscen starts a vCPU (KVM API 4.68, "RISC-V
+registers").
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,19 @@ NAMES = (
 )
 CORE = ("pc", *NAMES, "mode")
 # struct kvm_riscv_csr, in order.
-CSRS = ("sstatus", "sie", "stvec", "sscratch", "sepc", "scause", "stval", "sip", "satp", "scounteren", "senvcfg")
+CSRS = (
+    "sstatus",
+    "sie",
+    "stvec",
+    "sscratch",
+    "sepc",
+    "scause",
+    "stval",
+    "sip",
+    "satp",
+    "scounteren",
+    "senvcfg",
+)
 # f0 to f31 by the names of the ABI.
 FLOATS = (
     *(f"ft{n}" for n in range(8)),
@@ -53,5 +67,7 @@ REFUSED = dict.fromkeys(("zero", "x0"), "it is always 0, and KVM has no id for i
 
 
 def pc_advanced(name: str, fields: Mapping[str, object], flavour: str | None) -> bool | None:
-    """Whether pc already points behind the instruction at this exit: KVM advances it at the next KVM_RUN."""
+    """Whether pc already points behind the instruction at this exit: KVM advances it at the next
+    KVM_RUN.
+    """
     return False

@@ -1,7 +1,9 @@
-"""x86: registers, modes and the state in which kvmscen starts a vCPU (Intel SDM volume 3, chapters 2, 3 and 5).
+"""x86: registers, modes and the state in which kvmscen starts a vCPU (Intel SDM volume 3, chapters
+2, 3 and 5).
 
-The engine's own slot holds, from `Tables.at`: PML4, PDPT, four page directories (2 MiB pages; PVM has no 1 GiB pages), the
-GDT, one page spare, and one page directory more for each GiB in use above 4 GiB.
+The engine's own slot holds, from `Tables.at`: PML4, PDPT, four page directories (2 MiB pages; PVM
+has no 1 GiB pages), the GDT, one page spare, and one page directory more for each GiB in use above
+4 GiB.
 """
 
 from __future__ import annotations
@@ -23,7 +25,19 @@ FEATURE_CAPABILITIES: dict[str, str] = {}
 PC = "rip"
 
 # struct kvm_regs, in order.
-KVM_REGS = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rsp", "rbp", *(f"r{n}" for n in range(8, 16)), "rip", "rflags")
+KVM_REGS = (
+    "rax",
+    "rbx",
+    "rcx",
+    "rdx",
+    "rsi",
+    "rdi",
+    "rsp",
+    "rbp",
+    *(f"r{n}" for n in range(8, 16)),
+    "rip",
+    "rflags",
+)
 SEGMENTS = ("cs", "ds", "es", "fs", "gs", "ss", "tr", "ldt")
 SEGMENT_MEMBERS = {
     "base": 64,
@@ -83,7 +97,9 @@ GENERAL = KVM_REGS
 
 
 def pc_advanced(name: str, fields: Mapping[str, object], flavour: str | None) -> bool | None:
-    """Whether pc already points behind the instruction at this exit; None where it cannot be told."""
+    """Whether pc already points behind the instruction at this exit; None where it cannot be
+    told.
+    """
     if name == "hlt":
         return True
     if name == "mmio":
@@ -93,7 +109,7 @@ def pc_advanced(name: str, fields: Mapping[str, object], flavour: str | None) ->
     return False
 
 
-# --- boot state -----------------------------------------------------------------------------------------------------
+# --- boot state -----------------------------------------------------------------------------------
 
 # CR0: PE | MP | ET | NE, and PG in long mode. CR4: PAE | OSFXSR | OSXMMEXCPT.
 CR0_PROTECTED = 0x33
@@ -106,7 +122,8 @@ PAGE = 0x1000
 GIB = 1 << 30
 TABLES_SIZE = 0x8000
 TABLES_AT = 0xFFFC0000
-# Intel needs three pages for real mode (KVM_SET_TSS_ADDR, KVM API 4.32): they lie so far below the engine's slot.
+# Intel needs three pages for real mode (KVM_SET_TSS_ADDR, KVM API 4.32): they lie so far below the
+# engine's slot.
 TSS_BELOW = 0x4000
 TSS_SIZE = 3 * PAGE
 _PRESENT = 0x63  # P | RW | A | D, preset so that no write to the tables is needed
@@ -137,12 +154,21 @@ _DATA16 = Segment(0, 0xFFFF, 0, 3, 1, 0, 0, 1, 0, 0)
 
 
 def tables_size(spans: tuple[tuple[int, int], ...]) -> int:
-    """Bytes that the engine's slot takes when `spans` (gpa, size) are to be mapped beside the first 4 GiB."""
+    """Bytes that the engine's slot takes when `spans` (gpa, size) are to be mapped beside the first
+    4 GiB.
+    """
     return TABLES_SIZE + PAGE * len(_high_gibs(spans)) + (PAGE * len(_high_pdpts(spans)))
 
 
 def _high_gibs(spans: tuple[tuple[int, int], ...]) -> list[int]:
-    return sorted({gib for at, size in spans for gib in range(at // GIB, (at + size - 1) // GIB + 1) if gib >= 4})
+    return sorted(
+        {
+            gib
+            for at, size in spans
+            for gib in range(at // GIB, (at + size - 1) // GIB + 1)
+            if gib >= 4
+        }
+    )
 
 
 def _high_pdpts(spans: tuple[tuple[int, int], ...]) -> list[int]:
@@ -151,7 +177,9 @@ def _high_pdpts(spans: tuple[tuple[int, int], ...]) -> list[int]:
 
 @lru_cache(maxsize=16)
 def tables(at: int, spans: tuple[tuple[int, int], ...]) -> bytes:
-    """The bytes of the engine's slot at gpa `at`: identity map of the first 4 GiB and of each GiB that `spans` touch."""
+    """The bytes of the engine's slot at gpa `at`: identity map of the first 4 GiB and of each GiB
+    that `spans` touch.
+    """
     raw = bytearray(tables_size(spans))
     high, pdpts = _high_gibs(spans), _high_pdpts(spans)
     extra = TABLES_SIZE
@@ -169,14 +197,30 @@ def tables(at: int, spans: tuple[tuple[int, int], ...]) -> bytes:
         struct.pack_into("<Q", raw, pdpt_at[gib >> 9] + (gib & 511) * 8, (at + offset) | _PRESENT)
         entries = [(gib * GIB + n * 0x200000) | _PRESENT | _LARGE for n in range(512)]
         struct.pack_into("<512Q", raw, offset, *entries)
-    # Null, 64-bit code or 32-bit code by mode (the hidden parts are set by KVM_SET_SREGS), data; then both code kinds again.
-    struct.pack_into("<5Q", raw, 6 * PAGE, 0, 0x00AF9B000000FFFF, 0x00CF93000000FFFF, 0x00CF9B000000FFFF, 0x00AF9B000000FFFF)
+    # Null, 64-bit code or 32-bit code by mode (the hidden parts are set by KVM_SET_SREGS), data;
+    # then both code kinds again.
+    struct.pack_into(
+        "<5Q",
+        raw,
+        6 * PAGE,
+        0,
+        0x00AF9B000000FFFF,
+        0x00CF93000000FFFF,
+        0x00CF9B000000FFFF,
+        0x00AF9B000000FFFF,
+    )
     return bytes(raw)
 
 
 def boot(mode: str, at: int | None) -> dict[str, int]:
-    """The registers that differ from KVM's reset state, by name. `at` is the engine's slot, None when it is off."""
-    code, data = {"long": (_CODE64, _DATA32), "protected": (_CODE32, _DATA32), "real": (_CODE16, _DATA16)}[mode]
+    """The registers that differ from KVM's reset state, by name. `at` is the engine's slot, None
+    when it is off.
+    """
+    code, data = {
+        "long": (_CODE64, _DATA32),
+        "protected": (_CODE32, _DATA32),
+        "real": (_CODE16, _DATA16),
+    }[mode]
     regs: dict[str, int] = dict.fromkeys(KVM_REGS, 0)
     regs["rflags"] = 2
     for name in ("cs", "ds", "es", "fs", "gs", "ss"):
@@ -193,6 +237,7 @@ def boot(mode: str, at: int | None) -> dict[str, int]:
         if at is not None:
             regs["cr3"] = at
     elif at is not None:
-        # In the GDT, selector 8 is 64-bit code: a 32-bit guest that reloads CS finds its own kind at 0x18.
+        # In the GDT, selector 8 is 64-bit code: a 32-bit guest that reloads CS finds its own kind
+        # at 0x18.
         regs["cs.selector"] = 0x18
     return regs

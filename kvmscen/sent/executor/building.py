@@ -1,4 +1,6 @@
-"""The order in which a Machine is built, and how a host action is done: one for KVM and for the model."""
+"""The order in which a Machine is built, and how a host action is done: one for KVM and for the
+model.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from kvmscen.sent.script.recorder import Recorder
 
 
 class Backend(Protocol):
-    """What KVM and the model each do in their own way. Each method raises IoctlError where the ioctl that it stands for fails."""
+    """What KVM and the model each do in their own way. Each method raises IoctlError where the
+    ioctl that it stands for fails.
+    """
 
     recorder: Recorder
 
@@ -56,7 +60,9 @@ class Backend(Protocol):
 
 
 def build(host: Backend, machine: Machine) -> str | None:
-    """VM, its capabilities, slots with their bytes, vCPUs, their capabilities, registers, `setup`. None, or why the run stops."""
+    """VM, its capabilities, slots with their bytes, vCPUs, their capabilities, registers, `setup`.
+    None, or why the run stops.
+    """
     first = machine.vcpus[0].id
 
     def attempt(name: str, op: str, wanted: str | None, act: Callable[[], None]) -> str | None:
@@ -64,7 +70,11 @@ def build(host: Backend, machine: Machine) -> str | None:
 
     def enable(on_vcpu: bool) -> str | None:
         for n, cap in enumerate(machine.enable):
-            if cap.on_vcpu == on_vcpu and (stop := attempt("enable", f"enable/{n}", cap.errno, partial(host.enable, cap, first))):
+            if cap.on_vcpu == on_vcpu and (
+                stop := attempt(
+                    "enable", f"enable/{n}", cap.errno, partial(host.enable, cap, first)
+                )
+            ):
                 return stop
         return None
 
@@ -73,7 +83,9 @@ def build(host: Backend, machine: Machine) -> str | None:
         return stop
     host.put_tables()
     for n, slot in enumerate(machine.memslots):
-        if stop := attempt("set_memslot", f"memslots/{n}", slot.errno, partial(host.set_memslot, slot)):
+        if stop := attempt(
+            "set_memslot", f"memslots/{n}", slot.errno, partial(host.set_memslot, slot)
+        ):
             return stop
     for part in machine.image:
         host.write_memory(part.gpa, part.data)

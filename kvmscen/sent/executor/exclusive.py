@@ -1,4 +1,6 @@
-"""arm64: from an emulated load-exclusive to its store-exclusive, step by step, and that is carried out too."""
+"""arm64: from an emulated load-exclusive to its store-exclusive, step by step, and that is carried
+out too.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ _STEPS = 64
 
 
 def run_on(session: Session, vcpu: Vcpu) -> int | None:
-    """Run up to the store-exclusive and carry it out: None then, else what KVM_RUN returned with instead of a step.
+    """Run up to the store-exclusive and carry it out: None then, else what KVM_RUN returned with
+    instead of a step.
 
     Where the scenario steps the guest itself, each step is an exit of its own.
     """
@@ -36,7 +39,8 @@ def run_on(session: Session, vcpu: Vcpu) -> int | None:
 def _one_step(session: Session, vcpu: Vcpu) -> int | None:
     """One step of a guest that the scenario steps itself: what KVM_RUN returned with.
 
-    None where the store-exclusive was there, and is carried out: what comes behind it is entered as always.
+    None where the store-exclusive was there, and is carried out: what comes behind it is entered as
+    always.
     """
     if emulation.store_exclusive(session.recorder, session.bus(vcpu)):
         session.recorder.exclusive.discard(vcpu.number)

@@ -71,4 +71,14 @@ def _observe(session: Session, runner: Runner) -> Observation:
     elapsed = time.monotonic() - start
     detail = recorder.detail(stopped or "end") if timing is None else None
     events, notes = recorder.seen(), recorder.notes()
-    return Observation(stopped or "end", events, regs, memory, elapsed, detail, timing=timing, notes=notes, exception=exception)
+    return Observation(
+        stopped or "end",
+        events,
+        regs,
+        memory,
+        elapsed,
+        detail,
+        timing=timing,
+        notes=notes,
+        exception=exception,
+    )

@@ -1,4 +1,6 @@
-"""Runs the vCPUs of a session along their scripts: KVM_RUN, what each exit is answered, and the time limits."""
+"""Runs the vCPUs of a session along their scripts: KVM_RUN, what each exit is answered, and the
+time limits.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ from kvmscen.sent.undecoded import emulation, unaligned
 _EINTR = 4
 _FAULTS = ("EFAULT", "EHWPOISON")
 _MEMORY_FAULT = 39
-# A signal that comes between the last bytecode and the system call is lost, so the timer fires again and again.
+# A signal that comes between the last bytecode and the system call is lost, so the timer fires
+# again and again.
 _AGAIN = 0.02
 
 
@@ -34,7 +37,9 @@ class Runner:
         self.state = session.state
         self.limits = limits
         self.expired = False
-        self.signed: emulation.Signed | None = None  # a load at the last exit whose sign KVM may lose
+        self.signed: emulation.Signed | None = (
+            None  # a load at the last exit whose sign KVM may lose
+        )
 
     def alarm(self, number: int, frame: object) -> None:
         """The timer has fired: KVM_RUN returns at once."""
@@ -43,7 +48,9 @@ class Runner:
             vcpu.immediate_exit = 1
 
     def run(self, vcpu: Vcpu) -> str:
-        """Enter the vCPU until its script, an ending exit or a limit stops it; why, as in kvmscen.sent.observation.STOPPED."""
+        """Enter the vCPU until its script, an ending exit or a limit stops it; why, as in
+        kvmscen.sent.observation.STOPPED.
+        """
         self.arm(None)
         if self.recorder.scripts[vcpu.number].over():
             return "end"
@@ -74,7 +81,9 @@ class Runner:
         signal.setitimer(signal.ITIMER_REAL, max(self.limits.left(), 1e-6), _AGAIN)
 
     def _enter(self, vcpu: Vcpu) -> tuple[Verdict, bool]:
-        """KVM_RUN until something happened: the verdict on it, and whether an instruction is left to complete."""
+        """KVM_RUN until something happened: the verdict on it, and whether an instruction is left
+        to complete.
+        """
         wait = self.recorder.scripts[vcpu.number].timeout()
         if wait is not None:
             self.arm(wait)
@@ -92,7 +101,11 @@ class Runner:
                 verdict = self._take(vcpu, "timeout", "", {"timeout": seconds})
                 return (verdict._replace(stop="timeout") if late else verdict), False
             vcpu.immediate_exit = 0
-            number = exclusive.run_on(self.session, vcpu) if vcpu.number in self.recorder.exclusive else None
+            number = (
+                exclusive.run_on(self.session, vcpu)
+                if vcpu.number in self.recorder.exclusive
+                else None
+            )
             if number is None:
                 number = vcpu.run()
             if number != _EINTR:
@@ -103,7 +116,9 @@ class Runner:
         return self._returned(vcpu, number)
 
     def _complete(self, vcpu: Vcpu) -> tuple[Verdict, bool] | None:
-        """Complete the pending exit without entering the guest; an exit that this yields is the next event."""
+        """Complete the pending exit without entering the guest; an exit that this yields is the
+        next event.
+        """
         vcpu.immediate_exit = 1
         number = vcpu.run()
         vcpu.immediate_exit = 0
@@ -138,7 +153,9 @@ class Runner:
 
     def _take(self, vcpu: Vcpu, kind: str, name: str, fields: Mapping[str, Any]) -> Verdict:
         def observe(step: Step) -> tuple[Mapping[str, int], Mapping[int, bytes]]:
-            return self.state.read(vcpu, step.observe_regs), self.session.memory(step.observe_memory)
+            return self.state.read(vcpu, step.observe_regs), self.session.memory(
+                step.observe_memory
+            )
 
         return self.recorder.take(vcpu.number, kind, name, fields, self.state.pc(vcpu), observe)
 

@@ -1,4 +1,6 @@
-"""What is built of one Machine on /dev/kvm: the VM, its slots, its vCPUs, and what is kept of what they do."""
+"""What is built of one Machine on /dev/kvm: the VM, its slots, its vCPUs, and what is kept of what
+they do.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +25,16 @@ ARCHES: dict[str, Any] = {"arm64": arm64, "riscv64": riscv64, "x86_64": x86_64}
 
 
 class Session:
-    """One VM, from its making to its end. `effects`: the guest may have capabilities that reach beyond the VM.
+    """One VM, from its making to its end. `effects`: the guest may have capabilities that reach
+    beyond the VM.
 
-    A Backend of kvmscen.sent.executor.building. The descriptors are its own; `close` gives them back.
+    A Backend of kvmscen.sent.executor.building. The descriptors are its own; `close` gives them
+    back.
     """
 
-    def __init__(self, kvm: Kvm, machine: Machine, flavour: str | None, effects: bool = False) -> None:
+    def __init__(
+        self, kvm: Kvm, machine: Machine, flavour: str | None, effects: bool = False
+    ) -> None:
         self.kvm = kvm
         self.machine = machine
         self.state = ARCHES[machine.arch]
@@ -71,15 +77,19 @@ class Session:
         if self._slots is not None:
             self._slots.close()
 
-    # --- building ---------------------------------------------------------------------------------------------------
+    # --- building ---------------------------------------------------------------------------------
 
     def create_vm(self) -> None:
         """KVM_CREATE_VM (KVM API 4.2), and what the architecture's VM has from its making on."""
         self._vm = self.state.create_vm(self.kvm, self.machine, self.flavour)
-        self._slots = Slots(self.vm, self.machine.tables.size if self.machine.tables is not None else 0)
+        self._slots = Slots(
+            self.vm, self.machine.tables.size if self.machine.tables is not None else 0
+        )
 
     def enable(self, cap: Capability, vcpu: int) -> None:
-        """KVM_ENABLE_CAP (KVM API 4.37). Raises HostError for what reaches beyond the VM and is not allowed."""
+        """KVM_ENABLE_CAP (KVM API 4.37). Raises HostError for what reaches beyond the VM and is not
+        allowed.
+        """
         if not self.effects and (reach := beyond(cap.number)):
             raise HostError(reach)
         (self.vcpus[vcpu] if cap.on_vcpu else self.vm).enable_cap(cap.number, cap.args)
@@ -113,7 +123,7 @@ class Session:
         self.state.boot(self.kvm, self.vm, self.vcpus[plan.id], plan, self.machine)
         self.booted.add(plan.id)
 
-    # --- host actions -----------------------------------------------------------------------------------------------
+    # --- host actions -----------------------------------------------------------------------------
 
     def set_regs(self, vcpu: int, regs: Mapping[str, int]) -> None:
         """Set registers by name; what is not named keeps its value."""
@@ -142,7 +152,7 @@ class Session:
             self.quiet = Quiet(self.kvm, self.vm, self.first)
         self.quiet.act(row.name, args)
 
-    # --- what a runner asks for -------------------------------------------------------------------------------------
+    # --- what a runner asks for -------------------------------------------------------------------
 
     def drain(self) -> None:
         """Carry out the writes that KVM has gathered."""
@@ -166,8 +176,13 @@ class Session:
         return self._buses[vcpu.number].fresh()
 
     def memory(self, ranges: Iterable[tuple[int, int]]) -> dict[int, bytes]:
-        """Bytes as they lie, in slots and in sections outside them; none of a range that is not wholly in these."""
-        return {gpa: self.recorder.devices.beside(self.slots.read, gpa, size) or b"" for gpa, size in ranges}
+        """Bytes as they lie, in slots and in sections outside them; none of a range that is not
+        wholly in these.
+        """
+        return {
+            gpa: self.recorder.devices.beside(self.slots.read, gpa, size) or b""
+            for gpa, size in ranges
+        }
 
     def final(self) -> tuple[dict[str, int], dict[int, bytes]]:
         """Registers of the first vCPU and memory, at the end of the run."""
@@ -176,7 +191,9 @@ class Session:
         if self.machine.vcpus[0].id not in self.booted:
             # KVM gives no registers of a vCPU that it could not initialise.
             return {}, memory
-        return self.state.read(self.first, (*self.state.GENERAL, *self.machine.observe_regs)), memory
+        return self.state.read(
+            self.first, (*self.state.GENERAL, *self.machine.observe_regs)
+        ), memory
 
 
 # Actions that keep something of their own beside the ioctl.
@@ -184,5 +201,7 @@ MORE: dict[str, Callable[[Session, Vcpu, actions.Action, Mapping[str, Any]], Non
     "register_coalesced_mmio": Session.act_quietly,
     "unregister_coalesced_mmio": Session.act_quietly,
     "ioeventfd": Session.act_quietly,
-    "set_guest_debug": lambda session, vcpu, row, args: vcpu.set_guest_debug(session.machine.arch, args),
+    "set_guest_debug": lambda session, vcpu, row, args: vcpu.set_guest_debug(
+        session.machine.arch, args
+    ),
 }

@@ -35,7 +35,9 @@ class Timed:
         arch, devices = session.machine.arch, session.recorder.devices
         return measuring.timed(session.kvm, session.first, arch, measure, devices, ring, self)
 
-    def answer(self, vcpu: Vcpu, name: str, members: Mapping[str, Any], place: TimedExit | None) -> str | None:
+    def answer(
+        self, vcpu: Vcpu, name: str, members: Mapping[str, Any], place: TimedExit | None
+    ) -> str | None:
         """What user space does at an exit; why the vCPU ends there, if it does."""
         session = self.session
         session.drain()
@@ -57,7 +59,9 @@ class Timed:
         try:
             prepared = emulation.prepare(bus, members["fault_ipa"])
         except IoctlError as error:
-            return session.recorder.failed(vcpu.number, error, session.state.pc(vcpu), None) or "error"
+            return (
+                session.recorder.failed(vcpu.number, error, session.state.pc(vcpu), None) or "error"
+            )
         emulation.commit(bus, prepared)
         if not prepared.form.monitor:
             return None
@@ -65,14 +69,24 @@ class Timed:
         number = exclusive.run_on(session, vcpu)
         if number is None:
             return None
-        return self.failed(vcpu, number) if number else self.answer(vcpu, *vcpu.exit(session.machine.arch), None)
+        return (
+            self.failed(vcpu, number)
+            if number
+            else self.answer(vcpu, *vcpu.exit(session.machine.arch), None)
+        )
 
     def failed(self, vcpu: Vcpu, number: int) -> str:
         """A KVM_RUN that failed ends its vCPU."""
         error = IoctlError("KVM_RUN", number)
-        self.session.recorder.add(Event(vcpu.number, "error", error.errno, {"ioctl": "KVM_RUN"}, self.session.state.pc(vcpu)))
+        self.session.recorder.add(
+            Event(
+                vcpu.number, "error", error.errno, {"ioctl": "KVM_RUN"}, self.session.state.pc(vcpu)
+            )
+        )
         return "error"
 
     def watch(self, count: Callable[[], int], seconds: float) -> Watch:
-        """Who breaks the run off when `count()` stays the same for so many seconds, or the whole run's time is over."""
+        """Who breaks the run off when `count()` stays the same for so many seconds, or the whole
+        run's time is over.
+        """
         return Watch(count, self.limits, seconds)

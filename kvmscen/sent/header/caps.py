@@ -1,6 +1,7 @@
 """Capabilities: the KVM_CAP_ numbers of <linux/kvm.h>, and on which descriptor each is enabled.
 
-KVM API 4.4 (KVM_CHECK_EXTENSION), 4.37 (KVM_ENABLE_CAP), 6 and 7 ("Capabilities that can be enabled on vCPUs / on VMs").
+KVM API 4.4 (KVM_CHECK_EXTENSION), 4.37 (KVM_ENABLE_CAP), 6 and 7 ("Capabilities that can be enabled
+on vCPUs / on VMs").
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The exit table: what KVM_RUN can return with, one row an exit reason.
 
-Names are the lower-case suffixes of KVM_EXIT_ in <linux/kvm.h>, fields the members of the matching struct in the union of
-`struct kvm_run` (KVM API, section 5 "The kvm_run structure"). To add an exit reason, add a row; `python schema/generate.py`
-carries it into the JSON Schema.
+Names are the lower-case suffixes of KVM_EXIT_ in <linux/kvm.h>, fields the members of the matching
+struct in the union of `struct kvm_run` (KVM API, section 5 "The kvm_run structure"). To add an exit
+reason, add a row; `python schema/generate.py` carries it into the JSON Schema.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ Value = Any  # int, or a list of int for an array member
 
 
 class Field(NamedTuple):
-    """One member. `offset` is in bytes from the start of the union, `fmt` a struct character, `length` > 1 an array."""
+    """One member. `offset` is in bytes from the start of the union, `fmt` a struct character,
+    `length` > 1 an array.
+    """
 
     name: str
     offset: int
@@ -32,9 +34,10 @@ class Field(NamedTuple):
 class Exit(NamedTuple):
     """One exit reason.
 
-    `where` are the fields that tell one such exit from another (the rest is what the exit holds), `reply` those that user
-    space writes back, `ends` whether a vCPU ends at it when the step has no `then`, `completes` whether the instruction is
-    completed only by the next KVM_RUN, `archs` where it exists (empty: everywhere).
+    `where` are the fields that tell one such exit from another (the rest is what the exit holds),
+    `reply` those that user space writes back, `ends` whether a vCPU ends at it when the step has no
+    `then`, `completes` whether the instruction is completed only by the next KVM_RUN, `archs` where
+    it exists (empty: everywhere).
     """
 
     number: int
@@ -54,7 +57,14 @@ class Exit(NamedTuple):
 
 
 F = Field
-X86, ARM, RISCV, S390, PPC, LOONG = ("x86_64",), ("arm64",), ("riscv64",), ("s390",), ("powerpc",), ("loongarch",)
+X86, ARM, RISCV, S390, PPC, LOONG = (
+    ("x86_64",),
+    ("arm64",),
+    ("riscv64",),
+    ("s390",),
+    ("powerpc",),
+    ("loongarch",),
+)
 
 _MSR = (
     F("error", 0, "B", text="written by user space: 1 injects #GP"),
@@ -70,7 +80,13 @@ _MSR = (
 )
 
 EXITS: tuple[Exit, ...] = (
-    Exit(0, "unknown", (F("hardware_exit_reason", 0, "Q"),), ends=True, text="an exit that KVM does not know"),
+    Exit(
+        0,
+        "unknown",
+        (F("hardware_exit_reason", 0, "Q"),),
+        ends=True,
+        text="an exit that KVM does not know",
+    ),
     Exit(1, "exception", (F("exception", 0, "I"), F("error_code", 4, "I")), archs=PPC),
     Exit(
         2,
@@ -96,14 +112,31 @@ EXITS: tuple[Exit, ...] = (
             F("args", 8, "Q", 6),
             F("ret", 56, "Q"),
             F("longmode", 64, "I"),
-            F("flags", 64, "Q", text="the same place as longmode, by the header of Linux 6.1 and later"),
+            F(
+                "flags",
+                64,
+                "Q",
+                text="the same place as longmode, by the header of Linux 6.1 and later",
+            ),
         ),
         where=("nr",),
         reply=("ret",),
         completes=True,
     ),
-    Exit(4, "debug", (), completes=False, text="a breakpoint or a single step; members of debug.arch stand here directly"),
-    Exit(5, "hlt", ends=True, archs=(*X86, *S390), text="HLT was executed and no irqchip is in the kernel"),
+    Exit(
+        4,
+        "debug",
+        (),
+        completes=False,
+        text="a breakpoint or a single step; members of debug.arch stand here directly",
+    ),
+    Exit(
+        5,
+        "hlt",
+        ends=True,
+        archs=(*X86, *S390),
+        text="HLT was executed and no irqchip is in the kernel",
+    ),
     Exit(
         6,
         "mmio",
@@ -111,14 +144,19 @@ EXITS: tuple[Exit, ...] = (
         where=("phys_addr", "is_write"),
         reply=("data",),
         completes=True,
-        text="an access outside every memslot, or a write to a read-only one; `data` is the value of its first `len` bytes",
+        text="an access outside every memslot, or a write to a read-only one; `data` is the value "
+        "of its first `len` bytes",
     ),
     Exit(7, "irq_window_open", archs=X86),
     Exit(8, "shutdown", ends=True, archs=X86, text="a triple fault"),
-    Exit(9, "fail_entry", (F("hardware_entry_failure_reason", 0, "Q"), F("cpu", 8, "I")), ends=True),
+    Exit(
+        9, "fail_entry", (F("hardware_entry_failure_reason", 0, "Q"), F("cpu", 8, "I")), ends=True
+    ),
     Exit(10, "intr"),
     Exit(11, "set_tpr", archs=X86),
-    Exit(12, "tpr_access", (F("rip", 0, "Q"), F("is_write", 8, "I")), where=("is_write",), archs=X86),
+    Exit(
+        12, "tpr_access", (F("rip", 0, "Q"), F("is_write", 8, "I")), where=("is_write",), archs=X86
+    ),
     Exit(13, "s390_sieic", (F("icptcode", 0, "B"), F("ipa", 2, "H"), F("ipb", 4, "I")), archs=S390),
     Exit(14, "s390_reset", (F("s390_reset_flags", 0, "Q"),), archs=S390),
     Exit(15, "dcr", (F("dcrn", 0, "I"), F("data", 4, "I"), F("is_write", 8, "B")), archs=PPC),
@@ -131,7 +169,12 @@ EXITS: tuple[Exit, ...] = (
                 "suberror",
                 0,
                 "I",
-                names={"emulation": 1, "simul_ex": 2, "delivery_ev": 3, "unexpected_exit_reason": 4},
+                names={
+                    "emulation": 1,
+                    "simul_ex": 2,
+                    "delivery_ev": 3,
+                    "unexpected_exit_reason": 4,
+                },
                 text="a KVM_INTERNAL_ERROR_",
             ),
             F("ndata", 4, "I"),
@@ -141,7 +184,14 @@ EXITS: tuple[Exit, ...] = (
         text="KVM could not go on, as for an instruction that it cannot emulate",
     ),
     Exit(18, "osi", (F("gprs", 0, "Q", 32),), archs=PPC),
-    Exit(19, "papr_hcall", (F("nr", 0, "Q"), F("ret", 8, "Q"), F("args", 16, "Q", 9)), ("nr",), ("ret",), archs=PPC),
+    Exit(
+        19,
+        "papr_hcall",
+        (F("nr", 0, "Q"), F("ret", 8, "Q"), F("args", 16, "Q", 9)),
+        ("nr",),
+        ("ret",),
+        archs=PPC,
+    ),
     Exit(20, "s390_ucontrol", (F("trans_exc_code", 0, "Q"), F("pgm_code", 8, "I")), archs=S390),
     Exit(21, "watchdog"),
     Exit(
@@ -199,7 +249,13 @@ EXITS: tuple[Exit, ...] = (
         archs=S390,
     ),
     Exit(26, "ioapic_eoi", (F("vector", 0, "B"),), where=("vector",), archs=X86),
-    Exit(27, "hyperv", (F("type", 0, "I", names={"synic": 1, "hcall": 2, "syndbg": 3}),), where=("type",), archs=X86),
+    Exit(
+        27,
+        "hyperv",
+        (F("type", 0, "I", names={"synic": 1, "hcall": 2, "syndbg": 3}),),
+        where=("type",),
+        archs=X86,
+    ),
     Exit(
         28,
         "arm_nisv",
@@ -209,9 +265,12 @@ EXITS: tuple[Exit, ...] = (
         ),
         where=("fault_ipa",),
         archs=ARM,
-        text="an access outside the memslots without a valid syndrome, with KVM_CAP_ARM_NISV_TO_USER enabled",
+        text="an access outside the memslots without a valid syndrome, with "
+        "KVM_CAP_ARM_NISV_TO_USER enabled",
     ),
-    Exit(29, "x86_rdmsr", _MSR, where=("index",), reply=("data", "error"), completes=True, archs=X86),
+    Exit(
+        29, "x86_rdmsr", _MSR, where=("index",), reply=("data", "error"), completes=True, archs=X86
+    ),
     Exit(30, "x86_wrmsr", _MSR, where=("index",), reply=("error",), completes=True, archs=X86),
     Exit(31, "dirty_ring_full"),
     Exit(32, "ap_reset_hold", archs=X86),
@@ -220,7 +279,12 @@ EXITS: tuple[Exit, ...] = (
     Exit(
         35,
         "riscv_sbi",
-        (F("extension_id", 0, "Q"), F("function_id", 8, "Q"), F("args", 16, "Q", 6), F("ret", 64, "Q", 2)),
+        (
+            F("extension_id", 0, "Q"),
+            F("function_id", 8, "Q"),
+            F("args", 16, "Q", 6),
+            F("ret", 64, "Q", 2),
+        ),
         where=("extension_id", "function_id"),
         reply=("ret",),
         completes=True,
@@ -229,13 +293,23 @@ EXITS: tuple[Exit, ...] = (
     Exit(
         36,
         "riscv_csr",
-        (F("csr_num", 0, "Q"), F("new_value", 8, "Q"), F("write_mask", 16, "Q"), F("ret_value", 24, "Q")),
+        (
+            F("csr_num", 0, "Q"),
+            F("new_value", 8, "Q"),
+            F("write_mask", 16, "Q"),
+            F("ret_value", 24, "Q"),
+        ),
         where=("csr_num",),
         reply=("ret_value",),
         completes=True,
         archs=RISCV,
     ),
-    Exit(37, "notify", (F("flags", 0, "I", names={"context_invalid": 1}, text="a KVM_NOTIFY_"),), archs=X86),
+    Exit(
+        37,
+        "notify",
+        (F("flags", 0, "I", names={"context_invalid": 1}, text="a KVM_NOTIFY_"),),
+        archs=X86,
+    ),
     Exit(
         38,
         "loongarch_iocsr",
@@ -264,7 +338,13 @@ EXITS: tuple[Exit, ...] = (
         where=("gpa",),
         archs=ARM,
     ),
-    Exit(42, "arm_ldst64b", (F("esr_iss", 0, "Q"), F("fault_ipa", 8, "Q")), where=("fault_ipa",), archs=ARM),
+    Exit(
+        42,
+        "arm_ldst64b",
+        (F("esr_iss", 0, "Q"), F("fault_ipa", 8, "Q")),
+        where=("fault_ipa",),
+        archs=ARM,
+    ),
     Exit(43, "snp_req_certs", archs=X86),
 )
 
@@ -279,19 +359,33 @@ DEBUG_FIELDS: dict[str, tuple[Field, ...]] = {
 BY_NAME: dict[str, Exit] = {e.name: e for e in EXITS}
 BY_NUMBER: dict[int, Exit] = {e.number: e for e in EXITS}
 
-# What is in no struct member of its own: the data of an io, and what was carried out for the guest at an arm_nisv.
+# What is in no struct member of its own: the data of an io, and what was carried out for the guest
+# at an arm_nisv.
 _ADDED = {
     "io": (Field("data", 0, "Q"),),
     "arm_nisv": (
-        Field("emulated", 0, "B", text="the access was carried out for the guest (`undecoded: emulate`)"),
-        Field("accesses", 0, "Q", 64, text="its parts, in order: `phys_addr`, `len`, `is_write`, `data`"),
+        Field(
+            "emulated",
+            0,
+            "B",
+            text="the access was carried out for the guest (`undecoded: emulate`)",
+        ),
+        Field(
+            "accesses",
+            0,
+            "Q",
+            64,
+            text="its parts, in order: `phys_addr`, `len`, `is_write`, `data`",
+        ),
     ),
 }
 _SKIPPED = ("data_offset",)
 
 
 def fields_of(name: str, arch: str) -> tuple[Field, ...]:
-    """The members of one exit on one architecture, in the header's order; then what is added to them."""
+    """The members of one exit on one architecture, in the header's order; then what is added to
+    them.
+    """
     if name == "debug":
         return DEBUG_FIELDS.get(arch, ())
     fields = tuple(f for f in BY_NAME[name].fields if f.name not in _SKIPPED)
@@ -301,8 +395,8 @@ def fields_of(name: str, arch: str) -> tuple[Field, ...]:
 def decode(reason: int, union: bytes, data_at: Any, arch: str) -> tuple[str, dict[str, Value]]:
     """Name and members of the exit whose reason and union `struct kvm_run` hold.
 
-    `data_at(offset, length)` reads bytes of the kvm_run mapping, for `io`. A reason that the table does not have keeps its
-    number: it is named `KVM_EXIT_<n>`.
+    `data_at(offset, length)` reads bytes of the kvm_run mapping, for `io`. A reason that the table
+    does not have keeps its number: it is named `KVM_EXIT_<n>`.
     """
     row = BY_NUMBER.get(reason)
     if row is None:
@@ -344,7 +438,8 @@ _FAR_NOT_VALID, _GPA_VALID = 1 << 10, 1
 def _unwritten(name: str, values: Mapping[str, Any], data_at: Any, arch: str) -> tuple[str, ...]:
     """The members of an exit that KVM leaves as the last exit or reply left them."""
     if name == "debug" and arch == "arm64":
-        # far: kvm_handle_guest_debug. hsr_high: ("KVM: arm64: Treat ESR_EL2 as a 64-bit register") (in v5.19).
+        # far: kvm_handle_guest_debug. hsr_high: ("KVM: arm64: Treat ESR_EL2 as a 64-bit register")
+        # (in v5.19).
         far = () if values["hsr"] >> 26 in _WATCHPOINTS else ("far",)
         valid = int.from_bytes(data_at(_RUN_FLAGS, 2), "little") & _HSR_HIGH_VALID
         return far if valid else (*far, "hsr_high")
@@ -369,8 +464,12 @@ def _decode_io(union: bytes, data_at: Any) -> dict[str, Value]:
 
 
 def elements(raw: bytes, size: int) -> Value:
-    """The little-endian elements of `size` bytes in `raw`: a number, or a list when there are several."""
-    values: list[int] = [int.from_bytes(raw[i : i + size], "little") for i in range(0, len(raw), size)]
+    """The little-endian elements of `size` bytes in `raw`: a number, or a list when there are
+    several.
+    """
+    values: list[int] = [
+        int.from_bytes(raw[i : i + size], "little") for i in range(0, len(raw), size)
+    ]
     return values[0] if len(values) == 1 else values
 
 

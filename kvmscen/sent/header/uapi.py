@@ -33,9 +33,16 @@ XSAVE = 4096
 CPUID_ENTRY = 40
 VCPU_INIT_ARM = 32
 
-# struct kvm_guest_debug_arch by architecture: its size, and its arrays of 64-bit numbers as (offset, length).
+# struct kvm_guest_debug_arch by architecture: its size, and its arrays of 64-bit numbers as
+# (offset, length).
 GUEST_DEBUG: dict[str, tuple[int, dict[str, tuple[int, int]]]] = {
-    "arm64": (512, {name: (128 * n, 16) for n, name in enumerate(("dbg_bcr", "dbg_bvr", "dbg_wcr", "dbg_wvr"))}),
+    "arm64": (
+        512,
+        {
+            name: (128 * n, 16)
+            for n, name in enumerate(("dbg_bcr", "dbg_bvr", "dbg_wcr", "dbg_wvr"))
+        },
+    ),
     "riscv64": (0, {}),
     "x86_64": (64, {"debugreg": (0, 8)}),
 }
@@ -81,7 +88,8 @@ MEM_FLAGS: dict[str, int] = {
     "KVM_MEM_GUEST_MEMFD": 1 << 2,
 }
 
-# `control` of KVM_SET_GUEST_DEBUG (KVM API 4.87): the first two everywhere, the others by architecture.
+# `control` of KVM_SET_GUEST_DEBUG (KVM API 4.87): the first two everywhere, the others by
+# architecture.
 _GUESTDBG = {"KVM_GUESTDBG_ENABLE": 1, "KVM_GUESTDBG_SINGLESTEP": 2}
 GUESTDBG: dict[str, dict[str, int]] = {
     "arm64": {**_GUESTDBG, "KVM_GUESTDBG_USE_SW_BP": 1 << 16, "KVM_GUESTDBG_USE_HW": 1 << 17},

@@ -1,4 +1,6 @@
-"""arm64 state to and from KVM: KVM_ARM_VCPU_INIT and the ids of registers (KVM API 4.68 "KVM_SET_ONE_REG", 4.82, 4.83)."""
+"""arm64 state to and from KVM: KVM_ARM_VCPU_INIT and the ids of registers (KVM API 4.68
+"KVM_SET_ONE_REG", 4.82, 4.83).
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,9 @@ SVE_IDS = {**IDS, **{f"v{n}": one_reg.sized(_ARM64 | _SVE | n << 5, _Z_BYTES) fo
 
 
 def create_vm(kvm: Kvm, machine: Machine, flavour: str | None) -> Vm:
-    """A VM with 40 bits of guest physical address; with as many as there are on a CPU that has fewer."""
+    """A VM with 40 bits of guest physical address; with as many as there are on a CPU that has
+    fewer.
+    """
     try:
         return kvm.create_vm()
     except IoctlError as error:
@@ -64,7 +68,9 @@ def create_vm(kvm: Kvm, machine: Machine, flavour: str | None) -> Vm:
 
 
 def boot(kvm: Kvm, vm: Vm, vcpu: Vcpu, plan: VcpuPlan, machine: Machine) -> None:
-    """Initialise a new vCPU as the CPU that it runs on, with the plan's features, and set its registers."""
+    """Initialise a new vCPU as the CPU that it runs on, with the plan's features, and set its
+    registers.
+    """
     init = (ctypes.c_char * uapi.VCPU_INIT_ARM)()
     vm.ioctl("KVM_ARM_PREFERRED_TARGET", init)
     features = struct.unpack_from("=I", init, 4)[0]
@@ -96,10 +102,14 @@ def read(vcpu: Vcpu, names: Iterable[str]) -> dict[str, int]:
 
 
 def reader(vcpu: Vcpu) -> Callable[[str], int]:
-    """A function that gives one whole register by name: quicker than `read` where they are read one at a time."""
+    """A function that gives one whole register by name: quicker than `read` where they are read one
+    at a time.
+    """
     one, ids = one_reg.OneReg(vcpu), _ids_of(vcpu)
     low = (1 << 128) - 1  # v is the low end of z
-    return lambda name: one.get(ids[name]) & low if name[0] == "v" and name[1].isdigit() else one.get(ids[name])
+    return lambda name: (
+        one.get(ids[name]) & low if name[0] == "v" and name[1].isdigit() else one.get(ids[name])
+    )
 
 
 def write(vcpu: Vcpu, regs: Mapping[str, int]) -> None:

@@ -1,8 +1,9 @@
 """/dev/kvm, a VM and a vCPU: each owns its descriptor and its mappings, and gives them back.
 
-Every ioctl goes through ctypes, not fcntl: from Python 3.14 `fcntl.ioctl` retries EINTR in C, so a KVM_RUN with
-`immediate_exit` would spin for ever, and before 3.15 it refuses buffers over 1,024 bytes (KVM_SET_CPUID2). Guest memory and
-struct kvm_run are mapped by libc too: `mmap.mmap(fd)` would dup the descriptor, and the VM live on after its close.
+Every ioctl goes through ctypes, not fcntl: from Python 3.14 `fcntl.ioctl` retries EINTR in C, so a
+KVM_RUN with `immediate_exit` would spin for ever, and before 3.15 it refuses buffers over 1,024
+bytes (KVM_SET_CPUID2). Guest memory and struct kvm_run are mapped by libc too: `mmap.mmap(fd)`
+would dup the descriptor, and the VM live on after its close.
 """
 
 from __future__ import annotations
@@ -23,7 +24,14 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _ioctl = _libc.ioctl
 _ioctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p)
 _mmap = _libc.mmap
-_mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
+_mmap.argtypes = (
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_long,
+)
 _mmap.restype = ctypes.c_void_p
 _munmap = _libc.munmap
 _munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
@@ -39,12 +47,16 @@ _FAILED = ctypes.c_void_p(-1).value
 def _map(size: int, flags: int, fd: int, prot: int = _PROT_READ_WRITE) -> int:
     at = _mmap(None, size, prot, flags, fd, 0)
     if at == _FAILED:
-        raise OSError(ctypes.get_errno(), f"mmap of {size} bytes: {os.strerror(ctypes.get_errno())}")
+        raise OSError(
+            ctypes.get_errno(), f"mmap of {size} bytes: {os.strerror(ctypes.get_errno())}"
+        )
     return int(at)
 
 
 def map_code(code: bytes) -> int:
-    """Machine code in executable memory that nobody can write to: its address. Raises OSError where that is refused."""
+    """Machine code in executable memory that nobody can write to: its address. Raises OSError where
+    that is refused.
+    """
     fd = os.memfd_create("kvmscen-code")
     try:
         os.write(fd, code)
@@ -94,7 +106,9 @@ class Memory:
         ctypes.memmove(self.at + offset, data, len(data))
 
     def copy(self, other: Memory) -> None:
-        """Take over the bytes of another, smaller memory; pages that hold nothing stay untouched."""
+        """Take over the bytes of another, smaller memory; pages that hold nothing stay
+        untouched.
+        """
         for offset in range(0, other.size, _PIECE):
             piece = other.read(offset, min(_PIECE, other.size - offset))
             if not _NOTHING.startswith(piece):
@@ -236,13 +250,17 @@ class Vcpu(Descriptor):
 
 
 def call(descriptor: Descriptor, row: Action, arch: str, args: Mapping[str, Any]) -> None:
-    """Fill the struct of an action that is one ioctl, and call it. `args` as in `packed`. Raises IoctlError."""
+    """Fill the struct of an action that is one ioctl, and call it. `args` as in `packed`. Raises
+    IoctlError.
+    """
     members = row.of(arch) or ()
     buffer = ctypes.create_string_buffer(bytes(packed(row, members, args)))
     held = []  # what the struct points to lives until the call is over
     for member in members:
         if member.fmt == VALUE:
             size = reg_bits(args.get("id", 0)) // 8
-            held.append(ctypes.create_string_buffer(args.get(member.name, 0).to_bytes(size, "little"), size))
+            held.append(
+                ctypes.create_string_buffer(args.get(member.name, 0).to_bytes(size, "little"), size)
+            )
             struct.pack_into("=Q", buffer, member.offset, ctypes.addressof(held[-1]))
     descriptor.ioctl(row.ioctl, buffer)

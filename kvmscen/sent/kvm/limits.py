@@ -1,4 +1,6 @@
-"""Time limits of a vCPU: they count only while its thread could run, and not before the guest did."""
+"""Time limits of a vCPU: they count only while its thread could run, and not before the guest
+did.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +14,12 @@ from kvmscen.sent.errors import HostError, IoctlError
 from kvmscen.sent.kvm.fds import Vcpu
 from kvmscen.sent.machine import seconds as written
 
-# A guest that does nothing but `jmp .` is left at each tick of the host's clock, 100 to 1,000 times a second. One whose first
-# instruction could not be fetched yet, or that was held up by interrupts that were due, has been left a few times all the same.
+# A guest that does nothing but `jmp .` is left at each tick of the host's clock, 100 to 1,000 times
+# a second. One whose first instruction could not be fetched yet, or that was held up by interrupts
+# that were due, has been left a few times all the same.
 _ENTRIES = 10
-# What a guest is given when its limit is over and nothing shows that it ran: as much again, within these bounds in seconds, and
-# again until it has had the most.
+# What a guest is given when its limit is over and nothing shows that it ran: as much again, within
+# these bounds in seconds, and again until it has had the most.
 _LEAST, _MOST = 0.02, 3.0
 _RUNNABLE = 0  # KVM_MP_STATE_RUNNABLE
 # struct kvm_stats_header and kvm_stats_desc (KVM API 4.133).
@@ -27,7 +30,8 @@ _DESC = struct.Struct("=IhHII")
 class Clock:
     """Seconds that the thread which made this ran or slept: what it waited for a CPU is left out.
 
-    The kernel counts that in /proc/PID/task/TID/schedstat. Where it does not, the clock is that of the wall.
+    The kernel counts that in /proc/PID/task/TID/schedstat. Where it does not, the clock is that of
+    the wall.
     """
 
     def __init__(self) -> None:
@@ -58,10 +62,12 @@ class Clock:
 class Limits:
     """The limit of a whole run, and that of the step which waits for nothing to happen.
 
-    Neither is over before something shows that the guest has run: a machine that could not get to it (a busy one, or one that
-    QEMU has just restored, whose memory is still on the disk) has seen nothing of the guest. What shows it is an exit, a pc
-    that has moved, or that the guest was left several times (KVM counts it), as at a tick of the clock. The time that the
-    thread used the CPU shows it only beside these: in a machine that QEMU runs, it goes on while QEMU waits for the disk.
+    Neither is over before something shows that the guest has run: a machine that could not get to
+    it (a busy one, or one that QEMU has just restored, whose memory is still on the disk) has seen
+    nothing of the guest. What shows it is an exit, a pc that has moved, or that the guest was left
+    several times (KVM counts it), as at a tick of the clock. The time that the thread used the CPU
+    shows it only beside these: in a machine that QEMU runs, it goes on while QEMU waits for the
+    disk.
     """
 
     def __init__(self, clock: Clock, seconds: float) -> None:
@@ -113,7 +119,8 @@ class Limits:
             return False
         if self._lent >= _MOST:
             raise HostError(
-                f"inconclusive: the time limit of {written(self.seconds)} s was over before the guest's first instruction: "
+                f"inconclusive: the time limit of {written(self.seconds)} s was over before the "
+                f"guest's first instruction: "
                 "the machine could not get to it"
             )
         more = min(max(self._waits, _LEAST), _MOST)
@@ -128,7 +135,8 @@ class Limits:
         if pc != self._pc or not _runnable(vcpu):
             return True
         count = entries(vcpu)
-        # A clock without ticks (nohz_full) interrupts a guest rarely; its thread then has used the CPU all the time.
+        # A clock without ticks (nohz_full) interrupts a guest rarely; its thread then has used the
+        # CPU all the time.
         began, cpu = self._began
         busy = time.thread_time() - cpu >= (self.clock.now() - began) / 2
         if count is None:
@@ -137,7 +145,9 @@ class Limits:
 
 
 def entries(vcpu: Vcpu) -> int | None:
-    """How often the guest was left so far, for whatever reason (KVM_GET_STATS_FD); None where KVM does not tell (before 5.14)."""
+    """How often the guest was left so far, for whatever reason (KVM_GET_STATS_FD); None where KVM
+    does not tell (before 5.14).
+    """
     try:
         fd = vcpu.ioctl("KVM_GET_STATS_FD")
     except IoctlError:
@@ -158,7 +168,9 @@ def entries(vcpu: Vcpu) -> int | None:
 
 
 def _runnable(vcpu: Vcpu) -> bool:
-    """False for a vCPU that KVM itself keeps waiting, as one that is powered off (KVM_GET_MP_STATE, KVM API 4.38)."""
+    """False for a vCPU that KVM itself keeps waiting, as one that is powered off (KVM_GET_MP_STATE,
+    KVM API 4.38).
+    """
     buffer = ctypes.create_string_buffer(4)
     try:
         vcpu.ioctl("KVM_GET_MP_STATE", buffer)

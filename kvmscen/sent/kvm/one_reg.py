@@ -1,4 +1,6 @@
-"""Registers by id: KVM_GET_ONE_REG and KVM_SET_ONE_REG (KVM API 4.68, 4.69), for the architectures that have no others."""
+"""Registers by id: KVM_GET_ONE_REG and KVM_SET_ONE_REG (KVM API 4.68, 4.69), for the architectures
+that have no others.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,9 @@ class OneReg:
         self.vcpu.ioctl("KVM_SET_ONE_REG", self._buffer)
 
 
-def read(vcpu: Vcpu, table: Registers, ids: Mapping[str, int], names: Iterable[str]) -> dict[str, int]:
+def read(
+    vcpu: Vcpu, table: Registers, ids: Mapping[str, int], names: Iterable[str]
+) -> dict[str, int]:
     """Registers and views of them by name. Raises HostError for one that this KVM does not have."""
     one, values, out = OneReg(vcpu), {}, {}
     for name in names:

@@ -1,4 +1,5 @@
-"""Writes that KVM takes without leaving to user space: coalesced ones, kept in a ring, and those that only signal an eventfd.
+"""Writes that KVM takes without leaving to user space: coalesced ones, kept in a ring, and those
+that only signal an eventfd.
 
 KVM_REGISTER_COALESCED_MMIO (KVM API 4.116), KVM_IOEVENTFD (4.59).
 """

@@ -18,7 +18,9 @@ _CORE, _CSR, _FP_D = 2 << 24, 3 << 24, 6 << 24
 def _ids() -> dict[str, int]:
     ids = {name: one_reg.sized(_RISCV | _CORE | n, 8) for n, name in enumerate(riscv64.CORE)}
     ids.update((name, one_reg.sized(_RISCV | _CSR | n, 8)) for n, name in enumerate(riscv64.CSRS))
-    ids.update((name, one_reg.sized(_RISCV | _FP_D | n, 8)) for n, name in enumerate(riscv64.FLOATS))
+    ids.update(
+        (name, one_reg.sized(_RISCV | _FP_D | n, 8)) for n, name in enumerate(riscv64.FLOATS)
+    )
     ids["fcsr"] = one_reg.sized(_RISCV | _FP_D | len(riscv64.FLOATS), 4)
     return ids
 

@@ -1,4 +1,6 @@
-"""The memslots of one VM and the host memory behind them. Bytes belong to the slot number and outlive its deletion."""
+"""The memslots of one VM and the host memory behind them. Bytes belong to the slot number and
+outlive its deletion.
+"""
 
 from __future__ import annotations
 
@@ -23,14 +25,20 @@ class Slots:
         self._memory: dict[int, Memory] = {}
 
     def set(self, slot: Memslot) -> None:
-        """Create, move or change a slot (KVM API 4.35). Raises IoctlError, then nothing is changed."""
+        """Create, move or change a slot (KVM API 4.35). Raises IoctlError, then nothing is
+        changed.
+        """
         memory, fresh = self._memory.get(slot.slot), None
         others = sum(held.size for number, held in self._memory.items() if number != slot.slot)
         if slot.size <= _MOST and others + slot.size > self._most:
             # The scenario was held to this; whatever asks for it, no guest gets more.
-            say = f"slot {slot.slot} would bring the slots to {others + slot.size:,} bytes: 256 MiB in all is the limit"
+            say = (
+                f"slot {slot.slot} would bring the slots to {others + slot.size:,} bytes: 256 "
+                f"MiB in all is the limit"
+            )
             raise HostError(say)
-        # Also of a slot that is there, whose size KVM lets nobody change: what it maps must never be more than what is behind it.
+        # Also of a slot that is there, whose size KVM lets nobody change: what it maps must never
+        # be more than what is behind it.
         if memory is None or slot.size > memory.size:
             fresh = Memory(max(slot.size, 1) if slot.size <= _MOST else 1)
             if memory is not None and slot.size <= _MOST:

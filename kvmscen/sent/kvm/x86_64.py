@@ -1,4 +1,6 @@
-"""x86 state to and from KVM: struct kvm_regs, kvm_sregs and kvm_xsave by register name (KVM API 4.11 to 4.14, 4.42, 4.43)."""
+"""x86 state to and from KVM: struct kvm_regs, kvm_sregs and kvm_xsave by register name (KVM API
+4.11 to 4.14, 4.42, 4.43).
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ _SREGS = _sregs_layout()
 
 
 def create_vm(kvm: Kvm, machine: Machine, flavour: str | None) -> Vm:
-    """A VM; on Intel with the three pages that it needs for real mode, below the engine's own slot."""
+    """A VM; on Intel with the three pages that it needs for real mode, below the engine's own
+    slot.
+    """
     vm = kvm.create_vm()
     if flavour == "vmx":
         vm.ioctl("KVM_SET_TSS_ADDR", tss_at(machine))
@@ -53,14 +57,18 @@ def create_vm(kvm: Kvm, machine: Machine, flavour: str | None) -> Vm:
 
 
 def tss_at(machine: Machine) -> int:
-    """Where the pages for Intel lie: below the engine's own slot; without one at the same place, or lower if that is taken."""
+    """Where the pages for Intel lie: below the engine's own slot; without one at the same place, or
+    lower if that is taken.
+    """
     if machine.tables is not None:
         return machine.tables.at - x86_64.TSS_BELOW
     taken = [(slot.gpa, slot.size) for slot in machine.memslots if slot.errno is None]
     taken += [(part.gpa, part.size) for part in machine.devices]
     taken += [(args["gpa"], args["size"]) for args in _later_slots(machine)]
     at = x86_64.TABLES_AT - x86_64.TSS_BELOW
-    while clash := next((t for t in taken if t[0] < at + x86_64.TSS_SIZE and at < t[0] + t[1]), None):
+    while clash := next(
+        (t for t in taken if t[0] < at + x86_64.TSS_SIZE and at < t[0] + t[1]), None
+    ):
         at = (clash[0] - x86_64.TSS_SIZE) & ~0xFFFF
     return max(at, 0)
 
@@ -72,7 +80,9 @@ def _later_slots(machine: Machine) -> Iterator[Mapping[str, Any]]:
         step = steps.pop()
         steps += step.steps
         actions += step.then or ()
-    return (action.args for action in actions if action.name == "set_memslot" and action.errno is None)
+    return (
+        action.args for action in actions if action.name == "set_memslot" and action.errno is None
+    )
 
 
 def tables(machine: Machine) -> bytes:
@@ -97,10 +107,14 @@ def _supported_cpuid(kvm: Kvm) -> ctypes.Array[ctypes.c_char]:
 
 @lru_cache(maxsize=16)
 def _boot_state(mode: str, at: int | None) -> tuple[dict[str, int], tuple[tuple[int, bytes], ...]]:
-    """The general registers of a mode, and what it puts where into struct kvm_sregs: every VM of a run boots alike."""
+    """The general registers of a mode, and what it puts where into struct kvm_sregs: every VM of a
+    run boots alike.
+    """
     regs = x86_64.boot(mode, at)
     pieces: list[tuple[int, bytes]] = []
-    for offset, fmt, value in sorted((*_SREGS[name], value) for name, value in regs.items() if name in _SREGS):
+    for offset, fmt, value in sorted(
+        (*_SREGS[name], value) for name, value in regs.items() if name in _SREGS
+    ):
         data = struct.pack("=" + fmt, value)
         if pieces and pieces[-1][0] + len(pieces[-1][1]) == offset:
             offset, data = pieces[-1][0], pieces.pop()[1] + data
@@ -112,7 +126,9 @@ def boot(kvm: Kvm, vm: Vm, vcpu: Vcpu, plan: VcpuPlan, machine: Machine) -> None
     """Put a new vCPU into its mode with its registers set."""
     if plan.mode != "real":
         vcpu.ioctl("KVM_SET_CPUID2", _supported_cpuid(kvm))
-    general, pieces = _boot_state(plan.mode, machine.tables.at if machine.tables is not None else None)
+    general, pieces = _boot_state(
+        plan.mode, machine.tables.at if machine.tables is not None else None
+    )
     regs, others = dict(general), {}
     for name, value in plan.regs.items():
         if base(x86_64.REGISTERS, name) in _INDEX:
@@ -155,8 +171,13 @@ def read(vcpu: Vcpu, names: Iterable[str]) -> dict[str, int]:
         vcpu.ioctl("KVM_GET_XSAVE", xsave)
         for name in others:
             if name.startswith("xmm"):
-                values[name] = int.from_bytes(struct.unpack_from("=16s", xsave, _XMM0 + 16 * int(name[3:]))[0], "little")
-    return {name: values[name] if name in values else get(x86_64.REGISTERS, values, name) for name in wanted}
+                values[name] = int.from_bytes(
+                    struct.unpack_from("=16s", xsave, _XMM0 + 16 * int(name[3:]))[0], "little"
+                )
+    return {
+        name: values[name] if name in values else get(x86_64.REGISTERS, values, name)
+        for name in wanted
+    }
 
 
 def write(vcpu: Vcpu, regs: Mapping[str, int]) -> None:
@@ -200,7 +221,8 @@ def _cr0(sregs: ctypes.Array[ctypes.c_char]) -> int:
 
 
 def _write_cr8(vcpu: Vcpu, regs: Mapping[str, int]) -> None:
-    # Without an irqchip KVM_RUN takes cr8 from struct kvm_run, whatever KVM_SET_SREGS said (KVM API 5, "cr8").
+    # Without an irqchip KVM_RUN takes cr8 from struct kvm_run, whatever KVM_SET_SREGS said (KVM API
+    # 5, "cr8").
     if "cr8" in regs:
         vcpu.put(_RUN_CR8, struct.pack("=Q", regs["cr8"]))
 

@@ -1,7 +1,9 @@
-"""What each process that reads a stranger's bytes gives up before it reads them. docs/security.md says it in words.
+"""What each process that reads a stranger's bytes gives up before it reads them. docs/security.md
+says it in words.
 
-Sent to other machines: standard library only. A process confines itself (`policies`), once it has opened and imported what it
-needs; what it starts (as and ld) has less still. The kernel then holds it, whatever the process is made to do.
+Sent to other machines: standard library only. A process confines itself (`policies`), once it has
+opened and imported what it needs; what it starts (as and ld) has less still. The kernel then holds
+it, whatever the process is made to do.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ def mode() -> str:
 
 
 def effects_allowed() -> bool:
-    """Whether a scenario may change the host beyond its VM: what --allow-host-effects or KVMSCEN_ALLOW_HOST_EFFECTS says."""
+    """Whether a scenario may change the host beyond its VM: what --allow-host-effects or
+    KVMSCEN_ALLOW_HOST_EFFECTS says.
+    """
     return os.environ.get("KVMSCEN_ALLOW_HOST_EFFECTS", "").lower() not in ("", "0", "no", "false")
 
 
@@ -34,11 +38,18 @@ class InForce(NamedTuple):
     @property
     def lacking(self) -> str:
         """What the kernel has not, in words; empty where it has all."""
-        parts = [] if self.landlock else ["Landlock (Linux 5.13 has it, where it is not switched off at boot)"]
+        parts = (
+            []
+            if self.landlock
+            else ["Landlock (Linux 5.13 has it, where it is not switched off at boot)"]
+        )
         return " and ".join(parts + ([] if self.seccomp else ["seccomp filters"]))
 
 
 def require(found: InForce) -> None:
     """Raise HostError where something is lacking."""
     if found.lacking:
-        raise HostError(f"--sandbox require: this kernel has no {found.lacking}: run on another, or leave --sandbox require out")
+        raise HostError(
+            f"--sandbox require: this kernel has no {found.lacking}: run on another, or leave "
+            f"--sandbox require out"
+        )

@@ -10,13 +10,16 @@ from typing import NamedTuple
 from kvmscen.sent.sandbox import InForce, landlock, mode, require, seccomp
 from kvmscen.sent.sandbox.syscalls import CALM, COLUMN, FILES, START
 
-# TCGETS FIOCLEX FIONCLEX FIONBIO TIOCGWINSZ: what Python asks of a descriptor. Others reach into drivers.
+# TCGETS FIOCLEX FIONCLEX FIONBIO TIOCGWINSZ: what Python asks of a descriptor. Others reach into
+# drivers.
 _IOCTLS = (0x5401, 0x5451, 0x5450, 0x5421, 0x5413)
 _THREAD, _NEW_NAMESPACES = 0x10000, 0x7E020080
 
 
 class Policy(NamedTuple):
-    """What a process keeps: system calls by name, checks of their arguments, limits by (resource, most)."""
+    """What a process keeps: system calls by name, checks of their arguments, limits by (resource,
+    most).
+    """
 
     calls: tuple[str, ...]
     checks: Mapping[str, seccomp.Check]
@@ -31,10 +34,15 @@ _ALONE: dict[str, seccomp.Check] = {
 }
 # libc asks by these what a descriptor is; the flag (AT_EMPTY_PATH) says that it is one.
 _HELD = ("newfstatat", "statx")
-_NOTHING: dict[str, seccomp.Check] = {**_ALONE, "newfstatat": (3, "with", (0x1000,)), "statx": (2, "with", (0x1000,))}
+_NOTHING: dict[str, seccomp.Check] = {
+    **_ALONE,
+    "newfstatat": (3, "with", (0x1000,)),
+    "statx": (2, "with", (0x1000,)),
+}
 # Nothing but what it holds: it opens no file and starts no process.
 MODEL = Policy(CALM + _HELD, _NOTHING, {"RLIMIT_CORE": 0, "RLIMIT_FSIZE": 0, "RLIMIT_NOFILE": 64})
-# The same, and every ioctl, for /dev/kvm; a descriptor is a vCPU or an eventfd. Machine code passes through a memfd.
+# The same, and every ioctl, for /dev/kvm; a descriptor is a vCPU or an eventfd. Machine code passes
+# through a memfd.
 AGENT = Policy(
     CALM + _HELD,
     {key: check for key, check in _NOTHING.items() if key != "ioctl"},
@@ -46,7 +54,8 @@ PREPARE = Policy(
     {**_STARTING, "socketpair": (0, "in", (1,))},
     {"RLIMIT_CORE": 0, "RLIMIT_FSIZE": 256 << 20, "RLIMIT_NOFILE": 256, "RLIMIT_AS": 8 * GIB},
 )
-# as and ld, and the thread that starts them, from which they have it: so they may start what that may, which is themselves.
+# as and ld, and the thread that starts them, from which they have it: so they may start what that
+# may, which is themselves.
 TOOL = Policy(
     tuple(name for name in CALM if name not in ("memfd_create", "tgkill", "sched_setaffinity"))
     + FILES
@@ -62,11 +71,15 @@ def _limit(limits: Mapping[str, int]) -> None:
     for name, most in limits.items():
         what = getattr(resource, name)
         hard = resource.getrlimit(what)[1]
-        resource.setrlimit(what, (most, most) if hard == resource.RLIM_INFINITY or most < hard else (hard, hard))
+        resource.setrlimit(
+            what, (most, most) if hard == resource.RLIM_INFINITY or most < hard else (hard, hard)
+        )
 
 
 def load_for_threads() -> None:
-    """Load what libc would look for when a thread ends, and end the process without (pthread_exit of glibc)."""
+    """Load what libc would look for when a thread ends, and end the process without (pthread_exit
+    of glibc).
+    """
     try:
         ctypes.CDLL("libgcc_s.so.1")
     except OSError:
@@ -78,11 +91,18 @@ def means() -> InForce:
     return InForce(landlock.abi(), seccomp.is_there() and os.uname().machine in COLUMN)
 
 
-def confine(policy: Policy, rules: Iterable[landlock.Rule] = (), filtered: bool = True, asked: str | None = None) -> InForce:
-    """Confine this process for good to `policy` and the files of `rules`, as far as the kernel has the means; what now holds it.
+def confine(
+    policy: Policy,
+    rules: Iterable[landlock.Rule] = (),
+    filtered: bool = True,
+    asked: str | None = None,
+) -> InForce:
+    """Confine this process for good to `policy` and the files of `rules`, as far as the kernel has
+    the means; what now holds it.
 
-    `filtered` False: no filter of system calls. `asked` None is `mode()`; `off` leaves all as it is. No other thread may be there
-    yet. Raises HostError where `require` asks for more than the kernel has.
+    `filtered` False: no filter of system calls. `asked` None is `mode()`; `off` leaves all as it
+    is. No other thread may be there yet. Raises HostError where `require` asks for more than the
+    kernel has.
     """
     asked = asked or mode()
     if asked == "off":

@@ -1,1 +1,3 @@
-"""What takes an exit: the script of a vCPU, one interpreter for every host, and the recorder of what happened."""
+"""What takes an exit: the script of a vCPU, one interpreter for every host, and the recorder of
+what happened.
+"""

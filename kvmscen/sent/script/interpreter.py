@@ -1,6 +1,8 @@
-"""The script of a vCPU: which step an exit takes, what is replied, what follows. One interpreter for every host.
+"""The script of a vCPU: which step an exit takes, what is replied, what follows. One interpreter
+for every host.
 
-The executor and the model feed it events; diff uses its `matches`. It never sees what an exit should hold.
+The executor and the model feed it events; diff uses its `matches`. It never sees what an exit
+should hold.
 """
 
 from __future__ import annotations
@@ -19,12 +21,18 @@ _PAGE = 4096
 
 
 def matches(matcher: Any, value: Any, nth: int = 0) -> bool:
-    """Whether a value fits a matcher; `nth` counts the iterations of a repeat from 0, for `from` and `step`.
+    """Whether a value fits a matcher; `nth` counts the iterations of a repeat from 0, for `from`
+    and `step`.
 
-    A list fits the beginning of a list, member by member. None (a member that is not there) fits nothing.
+    A list fits the beginning of a list, member by member. None (a member that is not there) fits
+    nothing.
     """
     if isinstance(matcher, list):
-        return isinstance(value, list) and len(value) >= len(matcher) and all(matches(m, v, nth) for m, v in zip(matcher, value))
+        return (
+            isinstance(value, list)
+            and len(value) >= len(matcher)
+            and all(matches(m, v, nth) for m, v in zip(matcher, value))
+        )
     if not isinstance(matcher, dict):
         return bool(matcher == value)
     if not isinstance(value, int):
@@ -39,17 +47,20 @@ def matches(matcher: Any, value: Any, nth: int = 0) -> bool:
 
 
 def series(matcher: Mapping[str, int], nth: int) -> int:
-    """The value of a `from` and `step` in round `nth`; it wraps at `bits`, 64 where there are none."""
+    """The value of a `from` and `step` in round `nth`; it wraps at `bits`, 64 where there are
+    none.
+    """
     return int(matcher["from"] + matcher["step"] * nth) & ((1 << matcher.get("bits", 64)) - 1)
 
 
-# Where a script stands: (index, count) of the step in each sequence from the outermost in. `count` is how often that step
-# was taken; of a group, how many whole iterations are done.
+# Where a script stands: (index, count) of the step in each sequence from the outermost in. `count`
+# is how often that step was taken; of a group, how many whole iterations are done.
 Position = tuple[tuple[int, int], ...]
 
 
 class Verdict(NamedTuple):
-    """What to do at an event. `step` None: it is extra or ignored. `nth` is its iteration, `at` the step's position.
+    """What to do at an event. `step` None: it is extra or ignored. `nth` is its iteration, `at` the
+    step's position.
 
     `stop` is None or a reason of kvmscen.sent.observation.STOPPED: this vCPU enters no more.
     """
@@ -65,8 +76,9 @@ class Verdict(NamedTuple):
 class Script:
     """The state of one vCPU's script.
 
-    An exit takes the current step if it fits, else the next one if the current minimum is met, else it is extra and the
-    script stays. `steps` None records everything. Where there are exits to ignore, the limit of extras is off.
+    An exit takes the current step if it fits, else the next one if the current minimum is met, else
+    it is extra and the script stays. `steps` None records everything. Where there are exits to
+    ignore, the limit of extras is off.
     """
 
     def __init__(self, steps: Sequence[Step] | None, ignore: Sequence[Step] = ()) -> None:
@@ -75,7 +87,7 @@ class Script:
         self.extras = 0
         self._at: Position = ((0, 0),)
 
-    # --- walking ----------------------------------------------------------------------------------------------------
+    # --- walking ----------------------------------------------------------------------------------
 
     def current(self) -> Step | None:
         """The step that the next exit is held against first, None past the last."""
@@ -83,8 +95,17 @@ class Script:
         return plain[1] if plain is not None else next((step for _, step in self.options()), None)
 
     def timeout(self) -> float | None:
-        """Seconds after which nothing happening is a step that may be taken now, None when no such step may."""
-        return next((step.timeout for _, step in self.options() if step is not None and step.exit == "timeout"), None)
+        """Seconds after which nothing happening is a step that may be taken now, None when no such
+        step may.
+        """
+        return next(
+            (
+                step.timeout
+                for _, step in self.options()
+                if step is not None and step.exit == "timeout"
+            ),
+            None,
+        )
 
     def over(self) -> bool:
         """Whether the last step has been taken as often as it may be."""
@@ -95,7 +116,9 @@ class Script:
         return any(step is None for _, step in self.options())
 
     def options(self) -> Iterator[tuple[Position, Step | None]]:
-        """The steps that the next exit may take, in order, with their positions; None is the end of the script."""
+        """The steps that the next exit may take, in order, with their positions; None is the end of
+        the script.
+        """
         return self._options(self._at, len(self._at))
 
     def move(self, at: Position) -> None:
@@ -110,9 +133,10 @@ class Script:
         return steps
 
     def _options(self, at: Position, begun: int) -> Iterator[tuple[Position, Step | None]]:
-        # In the outermost `begun` sequences something of the present round was taken. A round without anything is none: its
-        # end leads nowhere, since the group that it is of can then be passed over as a whole.
-        # By a list of what is still to be looked at, the first of it last: thousands of steps may be optional.
+        # In the outermost `begun` sequences something of the present round was taken. A round
+        # without anything is none: its end leads nowhere, since the group that it is of can then be
+        # passed over as a whole. By a list of what is still to be looked at, the first of it last:
+        # thousands of steps may be optional.
         pending = [(at, begun)]
         while pending:
             at, begun = pending.pop()
@@ -134,7 +158,9 @@ class Script:
                     yield at, step
 
     def _plain(self) -> tuple[Position, Step] | None:
-        """What `options` gives first, where that is a step outside every group: it is asked for at each exit."""
+        """What `options` gives first, where that is a step outside every group: it is asked for at
+        each exit.
+        """
         if self.steps is None or len(self._at) > 1:
             return None
         index, count = self._at[0]
@@ -143,9 +169,13 @@ class Script:
         if index >= len(self.steps):
             return None
         step = self.steps[index]
-        return (((index, count),), step) if count < step.repeat[1] and step.exit != "group" else None
+        return (
+            (((index, count),), step) if count < step.repeat[1] and step.exit != "group" else None
+        )
 
-    def _advance(self, kind: str, name: str, fields: Mapping[str, Any]) -> tuple[Step, Position] | None:
+    def _advance(
+        self, kind: str, name: str, fields: Mapping[str, Any]
+    ) -> tuple[Step, Position] | None:
         plain = self._plain()
         if plain is not None and fits(plain[1], kind, name, fields, plain[0][0][1]):
             self.move(plain[0])
@@ -158,7 +188,7 @@ class Script:
                 return step, at
         return None
 
-    # --- events -----------------------------------------------------------------------------------------------------
+    # --- events -----------------------------------------------------------------------------------
 
     def take(self, kind: str, name: str, fields: Mapping[str, Any]) -> Verdict:
         """The verdict on one event (`kind` and `name` as in kvmscen.sent.observation.Event)."""
@@ -188,7 +218,8 @@ class Script:
         if kind == "timeout":
             return None if step is not None else "timeout"
         row = exits.BY_NAME.get(name)
-        # An arm_nisv that nothing acts upon would repeat for ever; so would an exit that nobody knows.
+        # An arm_nisv that nothing acts upon would repeat for ever; so would an exit that nobody
+        # knows.
         ends = row is None or row.ends or (name == "arm_nisv" and not fields.get("emulated"))
         return "expected" if ends else None
 
@@ -199,7 +230,9 @@ def _optional(step: Step) -> bool:
 
 
 def iteration(at: Position, repeat: tuple[int, int]) -> int:
-    """Which round, from 0, the step at a position is in: of its own `repeat`, else of the group right around it."""
+    """Which round, from 0, the step at a position is in: of its own `repeat`, else of the group
+    right around it.
+    """
     return at[-2][1] if repeat == (1, 1) and len(at) > 1 else at[-1][1]
 
 
@@ -211,7 +244,10 @@ def fits(step: Step, kind: str, name: str, fields: Mapping[str, Any], nth: int) 
     elif step.exit != kind:
         return False
     if kind == "error":
-        return all(matches(m, name if key == "errno" else fields.get(key), nth) for key, m in step.where.items())
+        return all(
+            matches(m, name if key == "errno" else fields.get(key), nth)
+            for key, m in step.where.items()
+        )
     return all(matches(m, fields.get(key), nth) for key, m in step.where.items())
 
 
@@ -219,7 +255,9 @@ class Devices:
     """The sections outside every slot: bytes that accesses read and change."""
 
     def __init__(self, sections: Sequence[Bytes]) -> None:
-        self._held = [(s.gpa, bytearray(s.data.ljust(s.size or len(s.data), b"\0"))) for s in sections]
+        self._held = [
+            (s.gpa, bytearray(s.data.ljust(s.size or len(s.data), b"\0"))) for s in sections
+        ]
 
     def _at(self, gpa: int) -> tuple[bytearray, int] | None:
         for start, held in self._held:
@@ -228,7 +266,9 @@ class Devices:
         return None
 
     def _pieces(self, gpa: int, length: int) -> Iterator[tuple[bytearray | None, int, int, int]]:
-        """What a range is made of: the section (None: none), the place in it, the offset in the range, and how long."""
+        """What a range is made of: the section (None: none), the place in it, the offset in the
+        range, and how long.
+        """
         done = 0
         while done < length:
             found = self._at(gpa + done)
@@ -245,10 +285,17 @@ class Devices:
     def read(self, gpa: int, length: int) -> bytes:
         """`length` bytes from `gpa`; zero where no section lies."""
         pieces = self._pieces(gpa, length)
-        return b"".join(bytes(size) if held is None else bytes(held[at : at + size]) for held, at, _, size in pieces)
+        return b"".join(
+            bytes(size) if held is None else bytes(held[at : at + size])
+            for held, at, _, size in pieces
+        )
 
-    def beside(self, slots: Callable[[int, int], bytes | None], gpa: int, length: int) -> bytes | None:
-        """What lies in a range of slots (`slots` reads them) and sections; None where any byte lies in neither."""
+    def beside(
+        self, slots: Callable[[int, int], bytes | None], gpa: int, length: int
+    ) -> bytes | None:
+        """What lies in a range of slots (`slots` reads them) and sections; None where any byte lies
+        in neither.
+        """
         whole = slots(gpa, length)
         if whole is not None:
             return whole
@@ -271,13 +318,17 @@ class Devices:
                 held[at : at + size] = data[done : done + size]
 
     def put(self, gpa: int, data: bytes) -> None:
-        """Write as the host does. Raises IoctlError where not every byte lies in a section outside the slots."""
+        """Write as the host does. Raises IoctlError where not every byte lies in a section outside
+        the slots.
+        """
         if any(held is None for held, _, _, _ in self._pieces(gpa, len(data))):
             raise IoctlError("write_memory", EFAULT)
         self.write(gpa, data)
 
     def spans(self) -> Iterator[tuple[int, int, bytearray | None]]:
-        """All addresses in order, as (first, last, bytes of the section there, None between sections)."""
+        """All addresses in order, as (first, last, bytes of the section there, None between
+        sections).
+        """
         at = 0
         for start, held in sorted(self._held, key=lambda one: one[0]):
             if at < start:
@@ -289,8 +340,12 @@ class Devices:
             yield at, (1 << 64) - 1, None
 
 
-def reply_of(step: Step | None, name: str, fields: Mapping[str, Any], devices: Devices) -> dict[str, Any]:
-    """The members that user space writes back at an exit: the step's, else the section's bytes, else zero."""
+def reply_of(
+    step: Step | None, name: str, fields: Mapping[str, Any], devices: Devices
+) -> dict[str, Any]:
+    """The members that user space writes back at an exit: the step's, else the section's bytes,
+    else zero.
+    """
     written: Mapping[str, Any] = step.reply if step is not None and step.reply is not None else {}
     row = exits.BY_NAME.get(name)
     if row is None or not (written or exits.is_read(name, fields)):
@@ -305,7 +360,9 @@ def reply_of(step: Step | None, name: str, fields: Mapping[str, Any], devices: D
 
 
 def answered(name: str, fields: Mapping[str, Any], reply: Mapping[str, Any]) -> bool:
-    """Whether the value of a reply could be given: the exit is a read, as wide as the value, of as many elements."""
+    """Whether the value of a reply could be given: the exit is a read, as wide as the value, of as
+    many elements.
+    """
     data = reply.get("data")
     if data is None or name not in ("mmio", "io"):
         return True

@@ -1,4 +1,6 @@
-"""What every host does with an event: record it, fold repeats, hold it against the vCPU's script, watch the limit of exits."""
+"""What every host does with an event: record it, fold repeats, hold it against the vCPU's script,
+watch the limit of exits.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +11,29 @@ from typing import Any, Callable, NamedTuple
 from kvmscen.sent.errors import IoctlError
 from kvmscen.sent.machine import Action, Machine, Step, seconds
 from kvmscen.sent.observation import Event, behind, weight
-from kvmscen.sent.script.interpreter import EXTRA_LIMIT, Devices, Position, Script, Verdict, reply_of
+from kvmscen.sent.script.interpreter import (
+    EXTRA_LIMIT,
+    Devices,
+    Position,
+    Script,
+    Verdict,
+    reply_of,
+)
 
-# What the events of one run may take as JSON, in bytes, about: their number is limited, and each may hold registers, memory,
-# a reply or the elements of a string instruction.
+# What the events of one run may take as JSON, in bytes, about: their number is limited, and each
+# may hold registers, memory, a reply or the elements of a string instruction.
 WEIGHT_MOST = 64 << 20
 ZERO_EXTENDED = (
-    "this KVM extends the reply to a load that sign-extends with zeros (it does so before 7.2); undecoded: emulate has put the "
+    "this KVM extends the reply to a load that sign-extends with zeros (it does so before 7.2); "
+    "undecoded: emulate has put the "
     "sign into the registers"
 )
 
 
 class Due(NamedTuple):
-    """An action that is to be performed, its name as in Event.op, and the number of the event behind which it comes."""
+    """An action that is to be performed, its name as in Event.op, and the number of the event
+    behind which it comes.
+    """
 
     action: Action
     op: str
@@ -29,7 +41,9 @@ class Due(NamedTuple):
 
 
 class Recorder:
-    """The events of one run, in one global sequence, with the scripts that they are held against."""
+    """The events of one run, in one global sequence, with the scripts that they are held
+    against.
+    """
 
     def __init__(self, machine: Machine) -> None:
         self.devices = Devices(machine.devices)
@@ -42,7 +56,9 @@ class Recorder:
         self.weight = 0
         self.exclusive: set[int] = set()  # the vCPUs that are behind an emulated load-exclusive
         self.corrected = 0  # replies to sign-extending loads that KVM had extended with zeros
-        self.unaligned: dict[tuple[int, str], int] = {}  # accesses that silicon faults on: pc and what is wrong, how often
+        self.unaligned: dict[
+            tuple[int, str], int
+        ] = {}  # accesses that silicon faults on: pc and what is wrong, how often
         self._reason: str | None = None
 
     def take(
@@ -55,7 +71,8 @@ class Recorder:
         observe: Callable[[Step], tuple[Mapping[str, int], Mapping[int, bytes]]],
         op: str | None = None,
     ) -> Verdict:
-        """Record one event and return the script's verdict; `observe` reads registers and memory that the step asks for.
+        """Record one event and return the script's verdict; `observe` reads registers and memory
+        that the step asks for.
 
         The step's actions are `due` then. The verdict's stop is `exits` when the limit is reached.
         """
@@ -67,12 +84,25 @@ class Recorder:
             regs, memory = observe(step)
         reply = step.reply if step is not None else None
         event = Event(
-            vcpu, kind, name, fields, pc, regs or None, memory or None, reply, op=op, at=verdict.at, ignored=verdict.ignored
+            vcpu,
+            kind,
+            name,
+            fields,
+            pc,
+            regs or None,
+            memory or None,
+            reply,
+            op=op,
+            at=verdict.at,
+            ignored=verdict.ignored,
         )
         number = self.add(event)
         if verdict.then and verdict.at is not None:
             step_name = op_of(verdict.at)
-            self.due[vcpu] += [Due(action, f"{step_name}/then/{n}", number) for n, action in enumerate(verdict.then)]
+            self.due[vcpu] += [
+                Due(action, f"{step_name}/then/{n}", number)
+                for n, action in enumerate(verdict.then)
+            ]
         if verdict.stop is None and (self.total >= self.limit or self.weight > WEIGHT_MOST):
             return verdict._replace(stop="exits")
         return verdict
@@ -87,27 +117,58 @@ class Recorder:
             "extra": f"{EXTRA_LIMIT} exits that no step expected",
             "exits": many,
             "error": self._reason,
-            "timeout": f"the time limit of {seconds(self.timeout)} s was reached (limits: {{timeout: ...}})",
+            "timeout": f"the time limit of {seconds(self.timeout)} s was reached (limits: "
+            f"{{timeout: ...}})",
         }.get(stopped)
 
     def reply(self, verdict: Verdict, name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """What user space writes back at this exit; a write into a section outside the slots is kept there."""
+        """What user space writes back at this exit; a write into a section outside the slots is
+        kept there.
+        """
         if name == "mmio" and fields["is_write"]:
-            self.devices.write(fields["phys_addr"], fields["data"].to_bytes(8, "little")[: fields["len"]])
+            self.devices.write(
+                fields["phys_addr"], fields["data"].to_bytes(8, "little")[: fields["len"]]
+            )
         return reply_of(verdict.step, name, fields, self.devices)
 
-    def failed(self, vcpu: int, error: IoctlError, pc: int | None, wanted: str | None, op: str | None = None) -> str | None:
-        """Record a failing ioctl (`op` as in Event: what it was of); None if it was wanted, else why the run stops."""
-        fields = {"ioctl": error.ioctl, "reason": error.reason} if error.reason else {"ioctl": error.ioctl}
+    def failed(
+        self,
+        vcpu: int,
+        error: IoctlError,
+        pc: int | None,
+        wanted: str | None,
+        op: str | None = None,
+    ) -> str | None:
+        """Record a failing ioctl (`op` as in Event: what it was of); None if it was wanted, else
+        why the run stops.
+        """
+        fields = (
+            {"ioctl": error.ioctl, "reason": error.reason}
+            if error.reason
+            else {"ioctl": error.ioctl}
+        )
         if error.errno == wanted:
             self.add(Event(vcpu, "error", error.errno, fields, pc, op=op))
             return None
         if error.reason:
             self._reason = f"{error.ioctl} failed with {error.errno}: {error.reason}"
-        return self.take(vcpu, "error", error.errno, fields, pc, lambda step: ({}, {}), op).stop or "error"
+        return (
+            self.take(vcpu, "error", error.errno, fields, pc, lambda step: ({}, {}), op).stop
+            or "error"
+        )
 
-    def attempt(self, vcpu: int, name: str, act: Callable[[], None], pc: int | None, wanted: str | None, op: str) -> str | None:
-        """Do one ioctl that is written; None if it ended as `wanted` (an errno, None: it succeeds), else why the run stops."""
+    def attempt(
+        self,
+        vcpu: int,
+        name: str,
+        act: Callable[[], None],
+        pc: int | None,
+        wanted: str | None,
+        op: str,
+    ) -> str | None:
+        """Do one ioctl that is written; None if it ended as `wanted` (an errno, None: it succeeds),
+        else why the run stops.
+        """
         try:
             act()
         except IoctlError as error:
@@ -123,12 +184,16 @@ class Recorder:
         """Make the actions of `setup` due."""
         self.due[vcpu] += [Due(action, f"setup/{n}", None) for n, action in enumerate(actions)]
 
-    def perform(self, vcpu: int, pc: Callable[[], int | None], act: Callable[[Action], None]) -> str | None:
+    def perform(
+        self, vcpu: int, pc: Callable[[], int | None], act: Callable[[Action], None]
+    ) -> str | None:
         """Do the actions that are due; None, or why the run stops."""
         due = self.due[vcpu]
         while due:
             action, op, number = due.pop(0)
-            if stop := self.attempt(vcpu, action.name, partial(act, action), pc(), action.errno, op):
+            if stop := self.attempt(
+                vcpu, action.name, partial(act, action), pc(), action.errno, op
+            ):
                 return stop
             if number is not None:
                 event = self.events[number]
@@ -136,7 +201,9 @@ class Recorder:
         return None
 
     def add(self, event: Event) -> int:
-        """Record an event; its number in `events`, until the next one comes. One equal to those before it is folded into them."""
+        """Record an event; its number in `events`, until the next one comes. One equal to those
+        before it is folded into them.
+        """
         self.total += 1
         self._fold()
         self.weight += weight(event)
@@ -152,7 +219,11 @@ class Recorder:
 
     def amend(self, vcpu: int, name: str, more: Mapping[str, Any]) -> None:
         """Add members to the last exit of this name: what became of it shows only afterwards."""
-        at = next(n for n in range(len(self.events) - 1, -1, -1) if (self.events[n].vcpu, self.events[n].name) == (vcpu, name))
+        at = next(
+            n
+            for n in range(len(self.events) - 1, -1, -1)
+            if (self.events[n].vcpu, self.events[n].name) == (vcpu, name)
+        )
         event = self.events[at]
         last = event.single(event.times - 1)
         self.events[at] = last._replace(fields={**last.fields, **more})
@@ -161,23 +232,39 @@ class Recorder:
 
     def last(self, vcpu: int, name: str) -> Event | None:
         """The last exit of a vCPU where it is one of this name."""
-        events = (event for event in reversed(self.events) if event.vcpu == vcpu and event.kind == "exit")
+        events = (
+            event for event in reversed(self.events) if event.vcpu == vcpu and event.kind == "exit"
+        )
         event = next(events, None)
         return event if event is not None and event.name == name else None
 
     def latest(self, vcpu: int, name: str) -> Event | None:
         """The last exit of this name of a vCPU, whatever came behind it."""
-        return next((e for e in reversed(self.events) if e.vcpu == vcpu and e.kind == "exit" and e.name == name), None)
+        return next(
+            (
+                e
+                for e in reversed(self.events)
+                if e.vcpu == vcpu and e.kind == "exit" and e.name == name
+            ),
+            None,
+        )
 
     def misaligned(self, pc: int, wrong: str) -> None:
-        """An access that left the guest, though a CPU of silicon takes an alignment fault before; `wrong` says why it does."""
+        """An access that left the guest, though a CPU of silicon takes an alignment fault before;
+        `wrong` says why it does.
+        """
         self.unaligned[pc, wrong] = self.unaligned.get((pc, wrong), 0) + 1
 
     def notes(self) -> tuple[str, ...]:
-        """Messages about KVM behaviour that the host corrected, and about accesses that silicon would have faulted on."""
+        """Messages about KVM behaviour that the host corrected, and about accesses that silicon
+        would have faulted on.
+        """
         told = []
         if self.corrected:
-            told.append(f"{ZERO_EXTENDED} ({self.corrected:,} {'reply' if self.corrected == 1 else 'replies'})")
+            told.append(
+                f"{ZERO_EXTENDED} ({self.corrected:,} "
+                f"{'reply' if self.corrected == 1 else 'replies'})"
+            )
         if self.unaligned:
             (pc, wrong), _ = next(iter(self.unaligned.items()))
             count = sum(self.unaligned.values())
@@ -186,12 +273,18 @@ class Recorder:
         return tuple(told)
 
     def _fold(self) -> None:
-        """Fold the last event into an equal one before it; not while actions are due, which know it by its number."""
+        """Fold the last event into an equal one before it; not while actions are due, which know it
+        by its number.
+        """
         if len(self.events) < 2 or any(self.due.values()):
             return
         before, last = self.events[-2:]
         # Mostly pc tells them apart; the whole comparison makes a copy.
-        if before.pc == last.pc and last.times == 1 and before._replace(times=1, at=behind(before.at, before.times)) == last:
+        if (
+            before.pc == last.pc
+            and last.times == 1
+            and before._replace(times=1, at=behind(before.at, before.times)) == last
+        ):
             self.events[-2] = before._replace(times=before.times + 1)
             del self.events[-1]
             self.weight -= weight(last)

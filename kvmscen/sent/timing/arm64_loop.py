@@ -1,7 +1,8 @@
-"""The timing loop for arm64: CNTVCT_EL0, KVM_RUN, CNTVCT_EL0 (Arm ARM, D12; ISB keeps the reads of the counter in their order).
+"""The timing loop for arm64: CNTVCT_EL0, KVM_RUN, CNTVCT_EL0 (Arm ARM, D12; ISB keeps the reads of
+the counter in their order).
 
-`long loop(struct *)`: see kvmscen.sent.timing.loop for the struct, the rows and the records. The bytes are what assemblers
-make of SOURCE; a test holds them against each other.
+`long loop(struct *)`: see kvmscen.sent.timing.loop for the struct, the rows and the records. The
+bytes are what assemblers make of SOURCE; a test holds them against each other.
 """
 
 SOURCE = """\

@@ -1,7 +1,8 @@
-"""Times exits of one vCPU: the loop of machine code takes those that it knows by itself, Python handles all others.
+"""Times exits of one vCPU: the loop of machine code takes those that it knows by itself, Python
+handles all others.
 
-What is made of their records is in kvmscen.sent.timing.tally. User space answers as in a run without a script: sections outside
-every slot hold their bytes.
+What is made of their records is in kvmscen.sent.timing.tally. User space answers as in a run
+without a script: sections outside every slot hold their bytes.
 """
 
 from __future__ import annotations
@@ -77,12 +78,15 @@ class Python:
         return b""
 
 
-# --- rows -----------------------------------------------------------------------------------------------------------
+# --- rows -----------------------------------------------------------------------------------------
 
 
 def rows_of(places: Sequence[TimedExit], devices: Devices, arch: str) -> list[KnownExit]:
-    """The rows of the exits that the loop of machine code can take by itself; of others there are none."""
-    # All rows that fit act, one after another: a reply that is written wins over what a section holds.
+    """The rows of the exits that the loop of machine code can take by itself; of others there are
+    none.
+    """
+    # All rows that fit act, one after another: a reply that is written wins over what a section
+    # holds.
     numbered = sorted(enumerate(places), key=lambda one: one[1].reply is not None)
     return [row for n, place in numbered for row in _rows(place, 1 << n, devices, arch)]
 
@@ -108,7 +112,9 @@ def _rows(place: TimedExit, bit: int, devices: Devices, arch: str) -> Iterable[K
 
 
 def _condition(field: exits.Field, matcher: Any) -> tuple[int, int, int, int] | None:
-    """One member as the loop compares it: offset in struct kvm_run, mask, least and most; None where it cannot."""
+    """One member as the loop compares it: offset in struct kvm_run, mask, least and most; None
+    where it cannot.
+    """
     width = {"B": 8, "H": 16, "I": 32, "Q": 64}.get(field.fmt, 0)
     at, whole = exits.UNION + field.offset, (1 << width) - 1
     if not width or field.length > 1:
@@ -122,7 +128,9 @@ def _condition(field: exits.Field, matcher: Any) -> tuple[int, int, int, int] | 
     return (at, whole, int(matcher), int(matcher)) if isinstance(matcher, int) else None
 
 
-def _mmio(place: TimedExit, bit: int, base: list[tuple[int, int, int, int]], devices: Devices) -> Iterable[KnownExit]:
+def _mmio(
+    place: TimedExit, bit: int, base: list[tuple[int, int, int, int]], devices: Devices
+) -> Iterable[KnownExit]:
     number = exits.BY_NAME["mmio"].number
     address = next((c for c in base if c[0] == exits.UNION and c[1] == _U64), (0, 0, 0, _U64))
     for is_write in (0, 1) if "is_write" not in place.where else (None,):
@@ -152,7 +160,9 @@ def _io(place: TimedExit, bit: int, base: list[tuple[int, int, int, int]]) -> It
     if isinstance(direction, dict):
         return  # it may be either, and only one of them is answered
     if direction != 0:
-        yield KnownExit(number, bit, base if direction is not None else [*base, (exits.UNION, 0xFF, 1, 1)])
+        yield KnownExit(
+            number, bit, base if direction is not None else [*base, (exits.UNION, 0xFF, 1, 1)]
+        )
     value = (place.reply or {}).get("data", 0)
     if direction != 1 and isinstance(value, int):
         # One element, whose place struct kvm_run tells at data_offset.
@@ -161,26 +171,38 @@ def _io(place: TimedExit, bit: int, base: list[tuple[int, int, int, int]]) -> It
         yield KnownExit(number, bit, into, loop.REPLY_AT, value, exits.UNION + 8)
 
 
-# --- the run --------------------------------------------------------------------------------------------------------
+# --- the run --------------------------------------------------------------------------------------
 
 
 class Hands(Protocol):
     """What the run leaves to the executor."""
 
-    def answer(self, vcpu: Vcpu, name: str, members: Mapping[str, Any], place: TimedExit | None) -> str | None:
+    def answer(
+        self, vcpu: Vcpu, name: str, members: Mapping[str, Any], place: TimedExit | None
+    ) -> str | None:
         """Do what user space does at this exit; why the vCPU ends there, if it does."""
 
     def failed(self, vcpu: Vcpu, number: int) -> str:
         """KVM_RUN failed: why the vCPU ends."""
 
     def watch(self, count: Callable[[], int], seconds: float) -> Watch:
-        """Who breaks the run off when `count()` stays the same for so many seconds, or the whole run's time is over."""
+        """Who breaks the run off when `count()` stays the same for so many seconds, or the whole
+        run's time is over.
+        """
 
 
 def timed(
-    kvm: Kvm, vcpu: Vcpu, arch: str, measure: Measure, devices: Devices, ring: int | None, hands: Hands
+    kvm: Kvm,
+    vcpu: Vcpu,
+    arch: str,
+    measure: Measure,
+    devices: Devices,
+    ring: int | None,
+    hands: Hands,
 ) -> tuple[Timing, str]:
-    """Enter the guest until every kind has its samples: what was timed, and why it stopped (`end` when all are there)."""
+    """Enter the guest until every kind has its samples: what was timed, and why it stopped (`end`
+    when all are there).
+    """
     tallies = Tallies(measure.kinds)
     made = loop.opened(arch) if measure.loop == "native" else "the loop in Python was asked for"
     if isinstance(made, str):
@@ -191,7 +213,9 @@ def timed(
         clock = loop.Clock(made, kvm)
         noops = loop.noops(made, kvm)
         most = min(_CHUNK, tallies.missing)
-        entry = made.entry(vcpu.fd, vcpu.kvm_run, rows_of(tallies.places, devices, arch), ring, most)
+        entry = made.entry(
+            vcpu.fd, vcpu.kvm_run, rows_of(tallies.places, devices, arch), ring, most
+        )
         stopped = _collect(tallies, Native(entry), vcpu, arch, measure.stall, hands)
         noops += loop.noops(made, kvm)
         return _timing("native", clock.hz(), noops, tallies, None), stopped
@@ -199,12 +223,16 @@ def timed(
         made.close()
 
 
-def _collect(tallies: Tallies, rounds: Rounds, vcpu: Vcpu, arch: str, stall: float, hands: Hands) -> str:
+def _collect(
+    tallies: Tallies, rounds: Rounds, vcpu: Vcpu, arch: str, stall: float, hands: Hands
+) -> str:
     with hands.watch(lambda: tallies.count(rounds.waiting()), stall) as watch:
         return _rounds(tallies, rounds, vcpu, arch, hands, watch)
 
 
-def _rounds(tallies: Tallies, rounds: Rounds, vcpu: Vcpu, arch: str, hands: Hands, watch: Watch) -> str:
+def _rounds(
+    tallies: Tallies, rounds: Rounds, vcpu: Vcpu, arch: str, hands: Hands, watch: Watch
+) -> str:
     while tallies.missing > 0:
         result = rounds.run()
         tallies.add(rounds.take())

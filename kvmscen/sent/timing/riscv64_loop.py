@@ -1,7 +1,7 @@
 """The timing loop for riscv64: rdtime, KVM_RUN, rdtime (RISC-V unprivileged ISA, Zicntr).
 
-`long loop(struct *)`: see kvmscen.sent.timing.loop for the struct, the rows and the records. The bytes are what assemblers
-make of SOURCE; a test holds them against each other.
+`long loop(struct *)`: see kvmscen.sent.timing.loop for the struct, the rows and the records. The
+bytes are what assemblers make of SOURCE; a test holds them against each other.
 """
 
 SOURCE = """\

@@ -1,7 +1,7 @@
 """From the records of a loop around KVM_RUN to samples.
 
-Each KVM_RUN leaves a record (start, end, bits): which of the places it is at, or that a signal broke it off. Records are read
-as they come and not kept: a kind may be rare among many other exits.
+Each KVM_RUN leaves a record (start, end, bits): which of the places it is at, or that a signal
+broke it off. Records are read as they come and not kept: a kind may be rare among many other exits.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ Record = tuple[int, int, int]
 
 
 class Tally:
-    """The samples of one kind, in which no signal came: `to` and `since` are the bits of its places, `since` 0 without one."""
+    """The samples of one kind, in which no signal came: `to` and `since` are the bits of its
+    places, `since` 0 without one.
+    """
 
     def __init__(self, kind: Kind, to: int, since: int) -> None:
         self.kind = kind
@@ -29,8 +31,11 @@ class Tally:
         self.since = since
         self.samples: list[int] = []
         self.within: list[int] = []  # of spans: what of each was inside KVM_RUN
-        self.outside: list[int] = []  # what was in user space; of an exit what follows it, which the last one may lack
-        # How often its exits came, whatever became of the samples, and how many of these a signal broke off.
+        self.outside: list[
+            int
+        ] = []  # what was in user space; of an exit what follows it, which the last one may lack
+        # How often its exits came, whatever became of the samples, and how many of these a signal
+        # broke off.
         self.ends = self.begins = self.broken = 0
         self._broken = self._waiting = False
         self._begun: int | None = None  # the start of the span, behind `since`
@@ -93,7 +98,11 @@ class Tally:
         inside = self.within if self.since else self.samples
         came = (len(self.samples), self.ends, self.begins, self.broken)
         return Series(
-            tuple(self.samples[first:last]), _median(inside), _median(self.outside), tuple(self._whole(first, last)), *came
+            tuple(self.samples[first:last]),
+            _median(inside),
+            _median(self.outside),
+            tuple(self._whole(first, last)),
+            *came,
         )
 
     def _whole(self, first: int, last: int) -> Iterable[int]:
@@ -112,7 +121,9 @@ class Tallies:
 
     def __init__(self, kinds: Sequence[Kind]) -> None:
         self.places: list[TimedExit] = []
-        self.of = {kind.name: Tally(kind, self._bit(kind.to), self._bit(kind.since)) for kind in kinds}
+        self.of = {
+            kind.name: Tally(kind, self._bit(kind.to), self._bit(kind.since)) for kind in kinds
+        }
         self.exits = 0
 
     def _bit(self, place: TimedExit | None) -> int:
@@ -126,14 +137,21 @@ class Tallies:
         """The bits of the places that an exit is."""
         bits = 0
         for n, place in enumerate(self.places):
-            if place.exit == name and all(matches(m, fields.get(key)) for key, m in place.where.items()):
+            if place.exit == name and all(
+                matches(m, fields.get(key)) for key, m in place.where.items()
+            ):
                 bits |= 1 << n
         return bits
 
     def answering(self, bits: int) -> TimedExit | None:
-        """The place whose reply counts where an exit is several: the last that has one, as in the loop of machine code."""
+        """The place whose reply counts where an exit is several: the last that has one, as in the
+        loop of machine code.
+        """
         found = [place for n, place in enumerate(self.places) if bits >> n & 1]
-        return next((place for place in reversed(found) if place.reply is not None), found[-1] if found else None)
+        return next(
+            (place for place in reversed(found) if place.reply is not None),
+            found[-1] if found else None,
+        )
 
     def add(self, packed: bytes) -> None:
         """Read packed records."""
@@ -148,9 +166,14 @@ class Tallies:
                 tally.feed(records)
 
     def count(self, waiting: bytes) -> int:
-        """How many samples there are by now, with those in records that are not read yet. Called from another thread."""
+        """How many samples there are by now, with those in records that are not read yet. Called
+        from another thread.
+        """
         masks = [mask for _, _, mask in RECORD.iter_unpack(waiting)]
-        return sum(len(tally.samples) + (tally.ahead(masks) if tally.missing else 0) for tally in self.of.values())
+        return sum(
+            len(tally.samples) + (tally.ahead(masks) if tally.missing else 0)
+            for tally in self.of.values()
+        )
 
     @property
     def missing(self) -> int:

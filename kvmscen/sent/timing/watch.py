@@ -1,7 +1,7 @@
 """Looks after a thread that times exits, from beside it: that is signalled only when it is to stop.
 
-A timer that goes off now and then would break off each KVM_RUN that it meets: of a span as long as its interval there would never
-be a sample, and of shorter ones the shortest would be left.
+A timer that goes off now and then would break off each KVM_RUN that it meets: of a span as long as
+its interval there would never be a sample, and of shorter ones the shortest would be left.
 """
 
 from __future__ import annotations
@@ -15,14 +15,17 @@ from kvmscen.sent.kvm.limits import Limits
 
 # Between two looks, in seconds: a look takes some microseconds of another CPU.
 _LEAST, _MOST = 0.05, 5.0
-# A signal that comes between the last bytecode and the system call is lost, so it is sent again and again.
+# A signal that comes between the last bytecode and the system call is lost, so it is sent again and
+# again.
 _AGAIN = 0.02
 
 
 class Watch:
-    """Signals this thread with SIGALRM once `count()` has not changed for `seconds`, or the limit of the whole run is over.
+    """Signals this thread with SIGALRM once `count()` has not changed for `seconds`, or the limit
+    of the whole run is over.
 
-    It is called in a thread of its own. Time counts as in kvmscen.sent.kvm.limits. `over` is whether it is so far.
+    It is called in a thread of its own. Time counts as in kvmscen.sent.kvm.limits. `over` is
+    whether it is so far.
     """
 
     def __init__(self, count: Callable[[], int], limits: Limits, seconds: float) -> None:

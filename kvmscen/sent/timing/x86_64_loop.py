@@ -1,7 +1,8 @@
-"""The timing loop for x86_64: RDTSC, KVM_RUN, RDTSC (Intel SDM 2, RDTSC; LFENCE keeps what stands before it from being timed).
+"""The timing loop for x86_64: RDTSC, KVM_RUN, RDTSC (Intel SDM 2, RDTSC; LFENCE keeps what stands
+before it from being timed).
 
-`long loop(struct *)`: see kvmscen.sent.timing.loop for the struct, the rows and the records. The bytes are what assemblers
-make of SOURCE; a test holds them against each other.
+`long loop(struct *)`: see kvmscen.sent.timing.loop for the struct, the rows and the records. The
+bytes are what assemblers make of SOURCE; a test holds them against each other.
 """
 
 SOURCE = """\

@@ -1,1 +1,3 @@
-"""arm64 loads and stores by their bits: which of them KVM can decode, and how the others are carried out."""
+"""arm64 loads and stores by their bits: which of them KVM can decode, and how the others are
+carried out.
+"""

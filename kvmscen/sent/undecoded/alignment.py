@@ -1,10 +1,11 @@
 """arm64: the accesses that are not aligned as a CPU of silicon asks.
 
-With the MMU off every data access is to Device memory, and with it on what the guest's tables call so; there each element must
-be aligned to its size (Arm ARM, B2.7.2 and the pseudocode of AArch64.S1Translate); with SCTLR_EL1.A so it is everywhere, and
-exclusives, atomics and ordered accesses must be aligned in Normal memory too (but for FEAT_LSE2). With SCTLR_EL1.SA a base of
-SP must be a multiple of 16. The guest then takes an exception of its own, before stage 2 is looked at. QEMU up to 7.2 checks
-none of it, and so carries the access out.
+With the MMU off every data access is to Device memory, and with it on what the guest's tables call
+so; there each element must be aligned to its size (Arm ARM, B2.7.2 and the pseudocode of
+AArch64.S1Translate); with SCTLR_EL1.A so it is everywhere, and exclusives, atomics and ordered
+accesses must be aligned in Normal memory too (but for FEAT_LSE2). With SCTLR_EL1.SA a base of SP
+must be a multiple of 16. The guest then takes an exception of its own, before stage 2 is looked at.
+QEMU up to 7.2 checks none of it, and so carries the access out.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ _QUAD = 16
 
 
 def misaligned(word: int, read: Callable[[str], int], device: Callable[[int], bool]) -> str | None:
-    """What is wrong with the access of the instruction `word` at pc, before it is carried out; None where nothing is.
+    """What is wrong with the access of the instruction `word` at pc, before it is carried out; None
+    where nothing is.
 
-    `read` gives registers by name, `sp` the one in use; `device` says whether the guest's tables call the memory at a virtual
-    address Device memory, and is asked only where the MMU is on.
+    `read` gives registers by name, `sp` the one in use; `device` says whether the guest's tables
+    call the memory at a virtual address Device memory, and is asked only where the MMU is on.
     """
     sctlr = read("sctlr_el1")
     by_sp, align = needs(word)
@@ -59,7 +61,9 @@ def stack(sp: int) -> str:
 
 @lru_cache(maxsize=4096)
 def needs(word: int) -> tuple[bool, int]:
-    """Whether an access has SP as its base, and the alignment in bytes that it asks for; (False, 1) of what makes none."""
+    """Whether an access has SP as its base, and the alignment in bytes that it asks for; (False, 1)
+    of what makes none.
+    """
     form = _form(word)
     if form is None or form.kind == "none":
         return False, 1
@@ -78,7 +82,11 @@ def _unit(word: int, form: Form) -> int:
 
 def _ordered(word: int) -> bool:
     """ldar, stlr, ldlar, stllr, ldapr, ldapur and stlur."""
-    return word & 0x3FA00000 == 0x08800000 or word & 0x3FFFFC00 == 0x38BFC000 or word & 0x3F200C00 == 0x19000000
+    return (
+        word & 0x3FA00000 == 0x08800000
+        or word & 0x3FFFFC00 == 0x38BFC000
+        or word & 0x3F200C00 == 0x19000000
+    )
 
 
 def _form(word: int) -> Form | None:

@@ -1,14 +1,24 @@
-"""arm64: the loads and stores by their bits (Arm ARM, C4.1.94 "Loads and Stores", and C6.2 and C7.2 for each).
+"""arm64: the loads and stores by their bits (Arm ARM, C4.1.94 "Loads and Stores", and C6.2 and C7.2
+for each).
 
-What is not covered is refused by name, never guessed; so is what the Arm ARM calls CONSTRAINED UNPREDICTABLE, since CPUs
-differ there.
+What is not covered is refused by name, never guessed; so is what the Arm ARM calls CONSTRAINED
+UNPREDICTABLE, since CPUs differ there.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
 
-from kvmscen.sent.undecoded.forms import Form, Index, Part, Unemulated, base_of, general, unallocated, unpredictable
+from kvmscen.sent.undecoded.forms import (
+    Form,
+    Index,
+    Part,
+    Unemulated,
+    base_of,
+    general,
+    unallocated,
+    unpredictable,
+)
 from kvmscen.sent.undecoded.structures import structures
 
 ZVA = 64  # bytes that DC ZVA zeroes: DCZID_EL0.BS is 4 on every CPU that runs Linux's KVM today
@@ -49,22 +59,39 @@ def _signed(value: int, bits: int) -> int:
     return value - (1 << bits) if value >> bits - 1 else value
 
 
-# --- one register of either bank ------------------------------------------------------------------------------------
+# --- one register of either bank ------------------------------------------------------------------
 
 _LETTER = {1: "b", 2: "h", 4: "", 8: ""}
 
 
 def _gp(word: int, opc: int, name: str) -> Form:
-    """One general-purpose register, by size and opc of the "Load/store register" encodings; `name` has `{}` for ld and st."""
+    """One general-purpose register, by size and opc of the "Load/store register" encodings; `name`
+    has `{}` for ld and st.
+    """
     size = 1 << (word >> 30)
     if opc == 0:
-        return Form(name.format("st") + _LETTER[size], "store", base_of(word), (Part(0, size, general(word)),))
+        return Form(
+            name.format("st") + _LETTER[size],
+            "store",
+            base_of(word),
+            (Part(0, size, general(word)),),
+        )
     if opc == 1:
-        return Form(name.format("ld") + _LETTER[size], "load", base_of(word), (Part(0, size, general(word)),))
+        return Form(
+            name.format("ld") + _LETTER[size],
+            "load",
+            base_of(word),
+            (Part(0, size, general(word)),),
+        )
     if size == 8 or (size == 4 and opc == 3):
         raise unallocated(word)
     sign = 64 if opc == 2 else 32
-    return Form(name.format("ld") + "s" + (_LETTER[size] or "w"), "load", base_of(word), (Part(0, size, general(word), sign),))
+    return Form(
+        name.format("ld") + "s" + (_LETTER[size] or "w"),
+        "load",
+        base_of(word),
+        (Part(0, size, general(word), sign),),
+    )
 
 
 def _vector(word: int, opc: int, name: str) -> Form:
@@ -72,7 +99,12 @@ def _vector(word: int, opc: int, name: str) -> Form:
         raise unallocated(word)
     size = 16 if opc & 2 else 1 << (word >> 30)
     part = Part(0, size, f"v{word & 31}")
-    return Form(name.format("ld" if opc & 1 else "st"), "load" if opc & 1 else "store", base_of(word), (part,))
+    return Form(
+        name.format("ld" if opc & 1 else "st"),
+        "load" if opc & 1 else "store",
+        base_of(word),
+        (part,),
+    )
 
 
 def _one(word: int, simd: int, name: str) -> Form:
@@ -106,10 +138,16 @@ def _register(word: int, simd: int) -> Form:
             return _atomic(word, simd)
         if simd or word >> 30 != 3:
             raise unallocated(word)
-        raise Unemulated("ldraa and ldrab authenticate a pointer with the guest's keys, which is not emulated")
+        raise Unemulated(
+            "ldraa and ldrab authenticate a pointer with the guest's keys, which is not emulated"
+        )
     offset = _signed(word >> 12, 9)
     if mode == 0:
-        return Form("prfum", "none", base_of(word)) if prefetch else _one(word, simd, "{}ur")._replace(offset=offset)
+        return (
+            Form("prfum", "none", base_of(word))
+            if prefetch
+            else _one(word, simd, "{}ur")._replace(offset=offset)
+        )
     if mode == 2:
         if simd:
             raise unallocated(word)
@@ -128,7 +166,9 @@ def _indexed(word: int, simd: int, prefetch: bool) -> Form:
         return Form("prfm", "none", base_of(word))
     form = _one(word, simd, "{}r")
     shift = form.parts[0].size.bit_length() - 1 if word >> 12 & 1 else 0
-    return form._replace(indexed=Index(general(word >> 16), 64 if option & 1 else 32, option >= 4, shift))
+    return form._replace(
+        indexed=Index(general(word >> 16), 64 if option & 1 else 32, option >= 4, shift)
+    )
 
 
 def _ordered(word: int, simd: int) -> Form:
@@ -149,7 +189,7 @@ def _ordered(word: int, simd: int) -> Form:
     return form._replace(name=name, offset=_signed(word >> 12, 9))
 
 
-# --- pairs ----------------------------------------------------------------------------------------------------------
+# --- pairs ----------------------------------------------------------------------------------------
 
 
 def _pair(word: int, simd: int) -> Form:
@@ -177,10 +217,12 @@ def _pair(word: int, simd: int) -> Form:
     if update is not None and base in regs:
         raise unpredictable(name, "writes its address back to a register that it moves")
     parts = (Part(0, size, regs[0], sign), Part(size, size, regs[1], sign))
-    return Form(name, "load" if load else "store", base, parts, 0 if mode == 1 else offset, None, update)
+    return Form(
+        name, "load" if load else "store", base, parts, 0 if mode == 1 else offset, None, update
+    )
 
 
-# --- exclusives, acquire and release, atomics -----------------------------------------------------------------------
+# --- exclusives, acquire and release, atomics -----------------------------------------------------
 
 
 def _exclusive(word: int) -> Form:
@@ -190,7 +232,11 @@ def _exclusive(word: int) -> Form:
     if word >> 23 & 1:
         if first:
             return _swap(word)
-        return _gp(word, load, "{}ar" if load and ordered else "{}lr" if ordered else "{}lar" if load else "{}llr")
+        return _gp(
+            word,
+            load,
+            "{}ar" if load and ordered else "{}lr" if ordered else "{}lar" if load else "{}llr",
+        )
     if first and not word >> 31:
         return _swap_pair(word)
     size = (8 if word >> 30 & 1 else 4) if first else 1 << (word >> 30)
@@ -209,7 +255,9 @@ def _exclusive(word: int) -> Form:
 
 
 def _suffix(word: int, acquire: int, release: int, size: int) -> str:
-    return ("a" if word >> acquire & 1 else "") + ("l" if word >> release & 1 else "") + _LETTER[size]
+    return (
+        ("a" if word >> acquire & 1 else "") + ("l" if word >> release & 1 else "") + _LETTER[size]
+    )
 
 
 def _swap(word: int) -> Form:
@@ -217,7 +265,9 @@ def _swap(word: int) -> Form:
         raise unallocated(word)
     size = 1 << (word >> 30)
     parts = (Part(0, size, general(word >> 16)),)
-    return Form("cas" + _suffix(word, 22, 15, size), "cas", base_of(word), parts, sources=(general(word),))
+    return Form(
+        "cas" + _suffix(word, 22, 15, size), "cas", base_of(word), parts, sources=(general(word),)
+    )
 
 
 def _swap_pair(word: int) -> Form:
@@ -235,7 +285,12 @@ _OPS = ("add", "clr", "eor", "set", "smax", "smin", "umax", "umin")
 def _atomic(word: int, simd: int) -> Form:
     if simd:
         raise unallocated(word)
-    size, opc, acquire, source = 1 << (word >> 30), word >> 12 & 7, word >> 23 & 1, general(word >> 16)
+    size, opc, acquire, source = (
+        1 << (word >> 30),
+        word >> 12 & 7,
+        word >> 23 & 1,
+        general(word >> 16),
+    )
     if not word >> 15 & 1:
         op, name = _OPS[opc], "ld" + _OPS[opc]
     elif opc == 0:
@@ -247,4 +302,6 @@ def _atomic(word: int, simd: int) -> Form:
     else:
         raise unallocated(word)
     parts = (Part(0, size, general(word)),)
-    return Form(name + _suffix(word, 23, 22, size), "atomic", base_of(word), parts, op=op, sources=(source,))
+    return Form(
+        name + _suffix(word, 23, 22, size), "atomic", base_of(word), parts, op=op, sources=(source,)
+    )

@@ -1,12 +1,13 @@
 """arm64: carry out one load or store for the guest, with all that it does to registers.
 
-It is what user space does at KVM_EXIT_ARM_NISV, where KVM had no syndrome to decode the access with (KVM API, section 5).
-Registers are read by name through a function and what changes is given back, so that a host touches no more of them than it
-must; memory is an object with virtual addresses.
+It is what user space does at KVM_EXIT_ARM_NISV, where KVM had no syndrome to decode the access with
+(KVM API, section 5). Registers are read by name through a function and what changes is given back,
+so that a host touches no more of them than it must; memory is an object with virtual addresses.
 
-The exclusive monitor is kept here, since a CPU clears its own at each exit: an emulated load-exclusive marks its bytes for
-its vCPU; an emulated store-exclusive by it to just these bytes succeeds, unless another vCPU has written to them through
-`Monitors`, and clears the mark either way.
+The exclusive monitor is kept here, since a CPU clears its own at each exit: an emulated
+load-exclusive marks its bytes for its vCPU; an emulated store-exclusive by it to just these bytes
+succeeds, unless another vCPU has written to them through `Monitors`, and clears the mark either
+way.
 """
 
 from __future__ import annotations
@@ -18,14 +19,17 @@ from kvmscen.sent.undecoded.decode import decode
 from kvmscen.sent.undecoded.forms import Form, Part
 
 MASK = (1 << 64) - 1
-# PSTATE.BTYPE and PSTATE.SS: completing an instruction clears them (kvm_skip_instr in arch/arm64/include/asm/kvm_emulate.h).
+# PSTATE.BTYPE and PSTATE.SS: completing an instruction clears them (kvm_skip_instr in
+# arch/arm64/include/asm/kvm_emulate.h).
 _DONE = 0xC00 | 1 << 21
 
 Read = Callable[[str], int]
 
 
 class Effect(NamedTuple):
-    """`regs` are the registers that change, pc among them, by their names in kvmscen.sent.arch.arm64; `sp` is the one in use."""
+    """`regs` are the registers that change, pc among them, by their names in
+    kvmscen.sent.arch.arm64; `sp` is the one in use.
+    """
 
     form: Form
     address: int
@@ -33,7 +37,9 @@ class Effect(NamedTuple):
 
 
 class Monitors:
-    """The exclusive monitor of each vCPU: which physical bytes its last emulated load-exclusive marked."""
+    """The exclusive monitor of each vCPU: which physical bytes its last emulated load-exclusive
+    marked.
+    """
 
     def __init__(self) -> None:
         self._marks: dict[int, tuple[tuple[int, int], ...]] = {}
@@ -73,9 +79,10 @@ class _Registers:
 def emulate(word: int, read: Read, memory: Any) -> Effect:
     """Carry out the instruction `word` at pc; the registers are for the caller to write.
 
-    `memory` has `resolve(address, size, write)`, which is asked for every part before the first is touched and gives the
-    physical (address, size) that it lies in, `load(address, size) -> bytes`, `store(address, bytes)`, and for exclusives
-    `mark(ranges)` and `take(ranges)` as Monitors has them. Raises Unemulated, and what `resolve` raises.
+    `memory` has `resolve(address, size, write)`, which is asked for every part before the first is
+    touched and gives the physical (address, size) that it lies in, `load(address, size) -> bytes`,
+    `store(address, bytes)`, and for exclusives `mark(ranges)` and `take(ranges)` as Monitors has
+    them. Raises Unemulated, and what `resolve` raises.
     """
     form = decode(word)
     regs = _Registers(read)
@@ -94,7 +101,9 @@ def emulate(word: int, read: Read, memory: Any) -> Effect:
 
 
 def address_of(form: Form, read: Read) -> int:
-    """Where an instruction accesses memory; `read` gives registers by name, `sp` and `pc` among them."""
+    """Where an instruction accesses memory; `read` gives registers by name, `sp` and `pc` among
+    them.
+    """
     address = read(form.base) + form.offset
     if form.indexed is not None:
         index = 0 if form.indexed.reg == "xzr" else read(form.indexed.reg)
@@ -106,7 +115,9 @@ def _transfer(form: Form, address: int, regs: _Registers, memory: Any) -> None:
     if form.kind == "none":
         return
     writes = form.kind != "load"
-    found = [memory.resolve((address + part.offset) & MASK, part.size, writes) for part in form.parts]
+    found = [
+        memory.resolve((address + part.offset) & MASK, part.size, writes) for part in form.parts
+    ]
     ranges = [piece for pieces in found for piece in pieces]
     if form.kind == "load":
         _load(form, address, regs, memory)
@@ -130,7 +141,12 @@ def _load(form: Form, address: int, regs: _Registers, memory: Any) -> None:
     for part in form.parts:
         value = int.from_bytes(memory.load((address + part.offset) & MASK, part.size), "little")
         if part.reg[0] == "x":
-            regs.put(part.reg, _extended(value, 8 * part.size, True) & (1 << part.sign) - 1 if part.sign else value)
+            regs.put(
+                part.reg,
+                _extended(value, 8 * part.size, True) & (1 << part.sign) - 1
+                if part.sign
+                else value,
+            )
             continue
         value = sum(value << 8 * part.size * n for n in range(part.copies)) << 8 * part.at
         if part.keep:
@@ -147,11 +163,16 @@ def _bytes_of(part: Part, regs: _Registers) -> bytes:
 
 
 def _compare(form: Form, address: int, regs: _Registers, memory: Any) -> None:
-    """cas and casp: the memory is written only where it held what was expected; the registers get the old values always."""
+    """cas and casp: the memory is written only where it held what was expected; the registers get
+    the old values always.
+    """
     places = [(address + part.offset) & MASK for part in form.parts]
     old = [memory.load(at, part.size) for at, part in zip(places, form.parts)]
     if all(value == _bytes_of(part, regs) for value, part in zip(old, form.parts)):
-        new = [_bytes_of(part._replace(reg=source), regs) for part, source in zip(form.parts, form.sources)]
+        new = [
+            _bytes_of(part._replace(reg=source), regs)
+            for part, source in zip(form.parts, form.sources)
+        ]
         for at, value in zip(places, new):
             memory.store(at, value)
     for part, value in zip(form.parts, old):

@@ -1,10 +1,11 @@
 """An arm64 access that KVM could not decode, carried out for the guest by its host.
 
-It is done in two halves: `prepare` works out what the instruction at pc does, `commit` makes it so. Between them is the time
-to record the exit with registers and memory as KVM gave them. `Bus` is what the two need of a host.
+It is done in two halves: `prepare` works out what the instruction at pc does, `commit` makes it so.
+Between them is the time to record the exit with registers and memory as KVM gave them. `Bus` is
+what the two need of a host.
 
-Parts that lie in a memslot are read and written there (a read-only slot drops writes, as its MMIO exits do), all others in
-the sections outside the slots. Several vCPUs are not kept out meanwhile.
+Parts that lie in a memslot are read and written there (a read-only slot drops writes, as its MMIO
+exits do), all others in the sections outside the slots. Several vCPUs are not kept out meanwhile.
 """
 
 from __future__ import annotations
@@ -27,10 +28,12 @@ IOCTL = "emulate"  # what a failing emulation is called in an `error` event
 
 
 class Bus:
-    """What an access needs of the host: registers and memslots by functions, and the sections outside them.
+    """What an access needs of the host: registers and memslots by functions, and the sections
+    outside them.
 
-    `read` and `write` are of registers by name; `load(gpa, size)` gives bytes of one memslot or None, `store` changes them, and
-    `readonly(gpa)` says of the slot there whether it is, None where there is none.
+    `read` and `write` are of registers by name; `load(gpa, size)` gives bytes of one memslot or
+    None, `store` changes them, and `readonly(gpa)` says of the slot there whether it is, None where
+    there is none.
     """
 
     def __init__(
@@ -80,7 +83,9 @@ class Prepared(NamedTuple):
 
 
 class _View:
-    """Memory through the guest's translation, as kvmscen.sent.undecoded.emulate wants it. Stores wait for `commit`."""
+    """Memory through the guest's translation, as kvmscen.sent.undecoded.emulate wants it. Stores
+    wait for `commit`.
+    """
 
     def __init__(self, bus: Bus) -> None:
         self.bus = bus
@@ -93,13 +98,19 @@ class _View:
         return translate(address, write, self.bus.register, self.bus.load) if self.mmu else address
 
     def resolve(self, address: int, size: int, write: bool) -> list[tuple[int, int]]:
-        """The physical ranges of an access: one a page, joined where they lie side by side and outside the slots or in them."""
+        """The physical ranges of an access: one a page, joined where they lie side by side and
+        outside the slots or in them.
+        """
         out: list[tuple[int, int]] = []
         at = address
         while at < address + size:
             length = min(PAGE - at % PAGE, address + size - at)
             gpa = self.physical(at & (1 << 64) - 1, write)
-            if out and sum(out[-1]) == gpa and self.bus.readonly(out[-1][0]) is self.bus.readonly(gpa) is None:
+            if (
+                out
+                and sum(out[-1]) == gpa
+                and self.bus.readonly(out[-1][0]) is self.bus.readonly(gpa) is None
+            ):
                 out[-1] = (out[-1][0], out[-1][1] + length)
             else:
                 out.append((gpa, length))
@@ -124,7 +135,9 @@ class _View:
 
     def _record(self, gpa: int, data: bytes, is_write: bool) -> None:
         value = int.from_bytes(data, "little")
-        self.accesses.append({"phys_addr": gpa, "len": len(data), "is_write": is_write, "data": value})
+        self.accesses.append(
+            {"phys_addr": gpa, "len": len(data), "is_write": is_write, "data": value}
+        )
 
     def mark(self, ranges: Iterable[tuple[int, int]]) -> None:
         self.bus.monitors.mark(self.bus.vcpu, ranges)
@@ -151,9 +164,14 @@ def prepare(bus: Bus, fault_ipa: int | None) -> Prepared:
     if (
         fault_ipa is not None
         and touched
-        and not any(at // PAGE <= fault_ipa // PAGE <= (at + size - 1) // PAGE for at, size in touched)
+        and not any(
+            at // PAGE <= fault_ipa // PAGE <= (at + size - 1) // PAGE for at, size in touched
+        )
     ):
-        say = f"the instruction at pc ({effect.form.name}) accesses {touched[0][0]:#x}, but the abort was at {fault_ipa:#x}"
+        say = (
+            f"the instruction at pc ({effect.form.name}) accesses {touched[0][0]:#x}, but the "
+            f"abort was at {fault_ipa:#x}"
+        )
         raise IoctlError(IOCTL, errno.EFAULT, say)
     return Prepared(effect.form, view.accesses, effect.regs, tuple(view.stores))
 
@@ -202,7 +220,9 @@ class Signed(NamedTuple):
 
 
 def negative(bus: Bus, fields: Mapping[str, Any], reply: Mapping[str, Any]) -> Signed | None:
-    """What the load at pc should put into its register, where that is a sign that KVM may lose (it did before 7.2)."""
+    """What the load at pc should put into its register, where that is a sign that KVM may lose (it
+    did before 7.2).
+    """
     size, data = fields["len"], reply.get("data")
     if fields["is_write"] or not isinstance(data, int) or not data >> 8 * size - 1 & 1:
         return None
@@ -219,15 +239,24 @@ def negative(bus: Bus, fields: Mapping[str, Any], reply: Mapping[str, Any]) -> S
 
 
 def extend(recorder: Recorder, bus: Bus, signed: Signed) -> None:
-    """Put the sign into the register where KVM, which has completed the load by now, has put zeros there."""
+    """Put the sign into the register where KVM, which has completed the load by now, has put zeros
+    there.
+    """
     if bus.read(signed.reg) == signed.lost:
         bus.write({signed.reg: signed.value})
         recorder.corrected += 1
         recorder.amend(bus.vcpu, "mmio", {"corrected": True})
 
 
-def carry_out(recorder: Recorder, bus: Bus, fields: Mapping[str, Any], take: Callable[[Mapping[str, Any]], Verdict]) -> Verdict:
-    """An arm_nisv where the scenario says `undecoded: emulate`: recorded by `take` with its accesses, then made so."""
+def carry_out(
+    recorder: Recorder,
+    bus: Bus,
+    fields: Mapping[str, Any],
+    take: Callable[[Mapping[str, Any]], Verdict],
+) -> Verdict:
+    """An arm_nisv where the scenario says `undecoded: emulate`: recorded by `take` with its
+    accesses, then made so.
+    """
     try:
         prepared = prepare(bus, fields["fault_ipa"])
     except IoctlError as error:
@@ -242,9 +271,11 @@ def carry_out(recorder: Recorder, bus: Bus, fields: Mapping[str, Any], take: Cal
 
 
 def store_exclusive(recorder: Recorder, bus: Bus) -> bool:
-    """Carry out the instruction at pc if it is a store-exclusive; its accesses join those of the load-exclusive's exit.
+    """Carry out the instruction at pc if it is a store-exclusive; its accesses join those of the
+    load-exclusive's exit.
 
-    A CPU's own monitor is clear after an exit, so that there it would fail before it accesses anything: no exit would come.
+    A CPU's own monitor is clear after an exit, so that there it would fail before it accesses
+    anything: no exit would come.
     """
     try:
         _state(bus)
@@ -255,13 +286,17 @@ def store_exclusive(recorder: Recorder, bus: Bus) -> bool:
         return False
     event = recorder.latest(bus.vcpu, "arm_nisv")
     if event is not None and prepared.accesses:
-        recorder.amend(bus.vcpu, "arm_nisv", {"accesses": [*event.fields["accesses"], *prepared.accesses]})
+        recorder.amend(
+            bus.vcpu, "arm_nisv", {"accesses": [*event.fields["accesses"], *prepared.accesses]}
+        )
     commit(bus, prepared)
     return True
 
 
 def act(recorder: Recorder, bus: Bus) -> None:
-    """The host action `emulate`: carry out what the last exit, an arm_nisv, was about. Raises IoctlError."""
+    """The host action `emulate`: carry out what the last exit, an arm_nisv, was about. Raises
+    IoctlError.
+    """
     event = recorder.last(bus.vcpu, "arm_nisv")
     if event is None:
         raise IoctlError(IOCTL, errno.EINVAL, "the last exit of the vCPU is no arm_nisv")

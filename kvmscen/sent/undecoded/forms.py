@@ -1,7 +1,8 @@
 """arm64: what one load or store does, as a value.
 
-A `Form` is everything but the values: where the address comes from, which bytes go to which registers, what is written back.
-kvmscen.sent.undecoded.decode reads it from an instruction's bits, kvmscen.sent.undecoded.emulate carries it out.
+A `Form` is everything but the values: where the address comes from, which bytes go to which
+registers, what is written back. kvmscen.sent.undecoded.decode reads it from an instruction's bits,
+kvmscen.sent.undecoded.emulate carries it out.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ class Unemulated(Exception):
 class Part(NamedTuple):
     """Consecutive bytes of the access, and the register that they belong to.
 
-    `offset` and `size` in bytes from the address; `reg` `x0` to `x30`, `xzr`, `v0` to `v31`, or nothing for zeros. `sign`: a
-    load extends the sign to so many bits. Of v: `at` is the byte of the register where the element lies, `keep` says that
-    a load leaves the register's other bytes alone, and `copies` how often the element is repeated.
+    `offset` and `size` in bytes from the address; `reg` `x0` to `x30`, `xzr`, `v0` to `v31`, or
+    nothing for zeros. `sign`: a load extends the sign to so many bits. Of v: `at` is the byte of
+    the register where the element lies, `keep` says that a load leaves the register's other bytes
+    alone, and `copies` how often the element is repeated.
     """
 
     offset: int
@@ -31,7 +33,9 @@ class Part(NamedTuple):
 
 
 class Index(NamedTuple):
-    """A register that is added to the base: its low `bits`, extended with or without sign, then shifted."""
+    """A register that is added to the base: its low `bits`, extended with or without sign, then
+    shifted.
+    """
 
     reg: str
     bits: int
@@ -42,9 +46,10 @@ class Index(NamedTuple):
 class Form(NamedTuple):
     """One instruction.
 
-    `kind`: `load`, `store`, `atomic` (op on memory, the old value to `parts[0].reg`, if any), `cas`, or `none` (a prefetch).
-    The address is base + offset + indexed; `base` is a register, `sp` or `pc`. `update`, or the register `update_by`, is added to
-    the base afterwards. `sources` are the operands of an atomic, or the new values of a cas. `status` is the register of a
+    `kind`: `load`, `store`, `atomic` (op on memory, the old value to `parts[0].reg`, if any),
+    `cas`, or `none` (a prefetch). The address is base + offset + indexed; `base` is a register,
+    `sp` or `pc`. `update`, or the register `update_by`, is added to the base afterwards. `sources`
+    are the operands of an atomic, or the new values of a cas. `status` is the register of a
     store-exclusive, `monitor` marks a load-exclusive, `align` rounds the address down.
     """
 

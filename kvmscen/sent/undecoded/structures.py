@@ -1,4 +1,6 @@
-"""arm64: ld1 to ld4 and st1 to st4, of multiple structures, of single ones, and replicating (Arm ARM, C4.1.94 and C7.2)."""
+"""arm64: ld1 to ld4 and st1 to st4, of multiple structures, of single ones, and replicating (Arm
+ARM, C4.1.94 and C7.2).
+"""
 
 from __future__ import annotations
 
@@ -63,6 +65,7 @@ def _single(word: int) -> tuple[int, tuple[Part, ...]]:
         scale, index = (3, whole) if size else (2, index >> 2)
     each, first, keep = 1 << scale, word & 31, word >> 14 & 3 != 3
     parts = tuple(
-        Part(each * s, each, f"v{(first + s) % 32}", at=each * index, keep=keep, copies=copies) for s in range(elements)
+        Part(each * s, each, f"v{(first + s) % 32}", at=each * index, keep=keep, copies=copies)
+        for s in range(elements)
     )
     return elements, parts

@@ -1,8 +1,9 @@
-"""arm64: which loads and stores leave KVM a syndrome that it can decode (Arm ARM, ESR_EL2, "ISS encoding for an exception from a
-Data Abort"; encodings from C4.1, "Loads and Stores").
+"""arm64: which loads and stores leave KVM a syndrome that it can decode (Arm ARM, ESR_EL2, "ISS
+encoding for an exception from a Data Abort"; encodings from C4.1, "Loads and Stores").
 
-ESR_EL2.ISV is 1 only for a load or store of one general-purpose register without write-back. The words are classified by
-their bits, in the order of the Arm ARM's table: a disassembler's operand flags are wrong for LSE and literal loads.
+ESR_EL2.ISV is 1 only for a load or store of one general-purpose register without write-back. The
+words are classified by their bits, in the order of the Arm ARM's table: a disassembler's operand
+flags are wrong for LSE and literal loads.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ _ZERO = frozenset((0xD50B7420, 0xD50B7460, 0xD50B7480))
 class Access(NamedTuple):
     """The data access of one instruction.
 
-    `isv`: its abort has a valid syndrome; only then `size` (bytes), `reg` (31 is xzr), `signed` and `wide` (the register is
-    written as 64 bits) count. `write`: ESR's WnR where nothing is mapped. `modifies`: it reads and writes, so that where
-    reading alone is allowed WnR is 1.
+    `isv`: its abort has a valid syndrome; only then `size` (bytes), `reg` (31 is xzr), `signed` and
+    `wide` (the register is written as 64 bits) count. `write`: ESR's WnR where nothing is mapped.
+    `modifies`: it reads and writes, so that where reading alone is allowed WnR is 1.
     """
 
     isv: bool
@@ -35,11 +36,17 @@ class Access(NamedTuple):
     modifies: bool = False
 
 
-_LOAD, _STORE, _MODIFY = Access(False, False), Access(False, True), Access(False, False, modifies=True)
+_LOAD, _STORE, _MODIFY = (
+    Access(False, False),
+    Access(False, True),
+    Access(False, False, modifies=True),
+)
 
 
 def decode(word: int) -> Access | None:
-    """The data access of an A64 instruction; None when it makes none that can abort (a prefetch never does)."""
+    """The data access of an A64 instruction; None when it makes none that can abort (a prefetch
+    never does).
+    """
     if word & 0x0A000000 != 0x08000000:
         return _outside(word)
     kind, simd = word >> 28 & 3, word >> 26 & 1
@@ -56,7 +63,9 @@ def decode(word: int) -> Access | None:
 
 
 def esr_iss(access: Access, readonly: bool, level: int) -> int:
-    """What arm_nisv's esr_iss holds: WnR and the fault status (KVM hands out nothing else when ISV is 0)."""
+    """What arm_nisv's esr_iss holds: WnR and the fault status (KVM hands out nothing else when ISV
+    is 0).
+    """
     write = access.write or (readonly and access.modifies)
     return (WNR if write else 0) | (FAULT_PERMISSION if readonly else FAULT_TRANSLATION) | level
 

@@ -1,4 +1,6 @@
-"""An arm64 access that left the guest though a CPU of silicon would have faulted on it before: the run gets a note."""
+"""An arm64 access that left the guest though a CPU of silicon would have faulted on it before: the
+run gets a note.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +17,20 @@ UNDECODED = "ENOSYS"
 
 
 def look(recorder: Recorder, bus: Bus, name: str, members: Mapping[str, Any]) -> None:
-    """Tell the recorder where the access at pc, the cause of this exit or of ENOSYS, is not aligned as silicon asks."""
+    """Tell the recorder where the access at pc, the cause of this exit or of ENOSYS, is not aligned
+    as silicon asks.
+    """
     # One register by a valid syndrome: its size is that of the exit.
-    if name not in ("mmio", "arm_nisv", UNDECODED) or (name == "mmio" and not members["phys_addr"] % members["len"]):
+    if name not in ("mmio", "arm_nisv", UNDECODED) or (
+        name == "mmio" and not members["phys_addr"] % members["len"]
+    ):
         return
     try:
-        wrong = misaligned(instruction(bus), bus.register, lambda address: walk.device(address, bus.register, bus.load))
+        wrong = misaligned(
+            instruction(bus),
+            bus.register,
+            lambda address: walk.device(address, bus.register, bus.load),
+        )
     except walk.NoTranslation:
         return
     if wrong is not None:

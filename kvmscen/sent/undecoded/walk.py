@@ -1,7 +1,9 @@
-"""arm64: stage 1 of the guest's own translation, by software (Arm ARM, D8 "The AArch64 Virtual Memory System Architecture").
+"""arm64: stage 1 of the guest's own translation, by software (Arm ARM, D8 "The AArch64 Virtual
+Memory System Architecture").
 
-KVM_TRANSLATE does not exist on arm64, so who carries out an access for a guest with its MMU on walks the tables as the CPU
-does: TTBR0_EL1 and TTBR1_EL1, granules of 4, 16 and 64 KiB, up to 48 bits.
+KVM_TRANSLATE does not exist on arm64, so who carries out an access for a guest with its MMU on
+walks the tables as the CPU does: TTBR0_EL1 and TTBR1_EL1, granules of 4, 16 and 64 KiB, up to 48
+bits.
 """
 
 from __future__ import annotations
@@ -20,24 +22,35 @@ class NoTranslation(Exception):
     """The tables do not map an address for this access; the message says at which level."""
 
 
-def translate(address: int, write: bool, read: Callable[[str], int], fetch: Callable[[int, int], bytes | None]) -> int:
+def translate(
+    address: int, write: bool, read: Callable[[str], int], fetch: Callable[[int, int], bytes | None]
+) -> int:
     """The physical address of a virtual one, with the MMU on.
 
-    `read` gives TCR_EL1 and the TTBRs by name, `fetch(physical address, size)` bytes of memory, or None. Raises NoTranslation.
+    `read` gives TCR_EL1 and the TTBRs by name, `fetch(physical address, size)` bytes of memory, or
+    None. Raises NoTranslation.
     """
     entry, level, physical = _walk(address, read, fetch)
     if write and entry & _READ_ONLY:
-        raise NoTranslation(f"{address:#x} may only be read by the guest's own tables (level {level})")
+        raise NoTranslation(
+            f"{address:#x} may only be read by the guest's own tables (level {level})"
+        )
     return physical
 
 
-def device(address: int, read: Callable[[str], int], fetch: Callable[[int, int], bytes | None]) -> bool:
-    """Whether the tables call the memory at a virtual address Device memory; arguments as of `translate`, with MAIR_EL1."""
+def device(
+    address: int, read: Callable[[str], int], fetch: Callable[[int, int], bytes | None]
+) -> bool:
+    """Whether the tables call the memory at a virtual address Device memory; arguments as of
+    `translate`, with MAIR_EL1.
+    """
     entry, _, _ = _walk(address, read, fetch)
     return read("mair_el1") >> 8 * (entry >> 2 & 7) & 0xF0 == 0
 
 
-def _walk(address: int, read: Callable[[str], int], fetch: Callable[[int, int], bytes | None]) -> tuple[int, int, int]:
+def _walk(
+    address: int, read: Callable[[str], int], fetch: Callable[[int, int], bytes | None]
+) -> tuple[int, int, int]:
     """The entry that maps an address, its level, and the physical address."""
     tcr = read("tcr_el1")
     if tcr & _DS:
@@ -48,12 +61,19 @@ def _walk(address: int, read: Callable[[str], int], fetch: Callable[[int, int], 
     ignored = tcr >> (38 if upper else 37) & 1  # TBI: the top byte is a tag
     high = (address & ((1 << 56) - 1 if ignored else (1 << 64) - 1)) >> bits
     ones = (1 << (56 if ignored else 64) - bits) - 1
-    if grain is None or bits > 48 or high != (ones if upper else 0) or tcr >> (23 if upper else 7) & 1:
+    if (
+        grain is None
+        or bits > 48
+        or high != (ones if upper else 0)
+        or tcr >> (23 if upper else 7) & 1
+    ):
         raise NoTranslation(f"{address:#x} is in no range of TCR_EL1 {tcr:#x}")
     stride = grain - 3
     level = 4 - -(-(bits - grain) // stride)
     low = address & (1 << bits) - 1
-    first = max(bits - (grain + stride * (3 - level)) + 3, 6)  # the first table may be smaller than a granule
+    first = max(
+        bits - (grain + stride * (3 - level)) + 3, 6
+    )  # the first table may be smaller than a granule
     table = read("ttbr1_el1" if upper else "ttbr0_el1") & _MASK48 >> first << first
     while True:
         shift = grain + stride * (3 - level)

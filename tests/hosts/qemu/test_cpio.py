@@ -31,7 +31,16 @@ def test_cpio_reads_them(tmp_path: Path) -> None:
     # Two of them in a row, as a kernel takes them; cpio stops at the end of the first.
     subprocess.run(["cpio", "-idm", "--quiet"], input=made, cwd=out, check=True)
     found = sorted(str(path.relative_to(out)) for path in out.rglob("*"))
-    assert found == ["a", "a/b", "a/b/c", "lib", "usr", "usr/lib", "usr/lib/odd name", "usr/lib/tool"]
+    assert found == [
+        "a",
+        "a/b",
+        "a/b/c",
+        "lib",
+        "usr",
+        "usr/lib",
+        "usr/lib/odd name",
+        "usr/lib/tool",
+    ]
     assert (out / "usr/lib/odd name").read_bytes() == b"abc"
     assert (out / "usr/lib/tool").stat().st_mode & 0o777 == 0o755
     assert (out / "usr/lib/tool").read_bytes() == bytes(4097)

@@ -1,4 +1,6 @@
-"""`host prepare` from nothing: real packages of the machine's own sources, interrupted, damaged, renewed, removed."""
+"""`host prepare` from nothing: real packages of the machine's own sources, interrupted, damaged,
+renewed, removed.
+"""
 
 from __future__ import annotations
 
@@ -84,7 +86,9 @@ def test_from_nothing_interrupted_and_damaged(cache: Cache) -> None:
     assert kernel.stat().st_mtime_ns == fetched
     out, err = cache.run("host", "prepare", HOST)
     assert out.startswith(f"{HOST}: ready, kernel 6.1.0-")
-    assert [line for line in err.splitlines() if line.startswith(("unpacking", "building", "booting"))][-2:] == [
+    assert [
+        line for line in err.splitlines() if line.startswith(("unpacking", "building", "booting"))
+    ][-2:] == [
         "building the first file system",
         f"booting {HOST}",
     ]
@@ -111,14 +115,19 @@ def test_two_at_once_whatever_the_name(cache: Cache) -> None:
     assert [process.returncode for process in started] == [0, 0, 0], ended
     assert all("Traceback" not in err for _, err in ended)
     assert all(": ready, kernel " in out for out, _ in ended)
-    assert sum("building the first file system" in err for _, err in ended) == len(list(cache.folder.glob("machines/arm64@*")))
+    assert sum("building the first file system" in err for _, err in ended) == len(
+        list(cache.folder.glob("machines/arm64@*"))
+    )
     assert cache.left() == []
     assert list(cache.folder.glob("downloads/*")) == []
 
 
 def test_a_disk_without_room_is_named_before_anything_is_fetched(tmp_path: Path) -> None:
     packages.room(tmp_path / "not" / "there", 1)
-    with pytest.raises(HostError, match=rf"^{tmp_path}: No space left on device: \d+ MB are free, \d+ MB are needed$"):
+    with pytest.raises(
+        HostError,
+        match=rf"^{tmp_path}: No space left on device: \d+ MB are free, \d+ MB are needed$",
+    ):
         packages.room(tmp_path / "not" / "there", 1 << 60)
 
 
@@ -133,9 +142,19 @@ def test_a_package_that_cannot_be_unpacked_is_one_line(tmp_path: Path) -> None:
 
 def holding(cache: Cache, name: str) -> subprocess.Popen[str]:
     """A process that is at work on something."""
-    code = f"from kvmscen.hosts.qemu import store\nwith store.locked({name!r}):\n    print('held', flush=True)\n    input()\n"
+    code = (
+        f"from kvmscen.hosts.qemu import store\nwith store.locked({name!r}):\n    "
+        f"print('held', flush=True)\n    input()\n"
+    )
     pipe = subprocess.PIPE
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdin=pipe, stdout=pipe, text=True, env=cache.environment)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        stdin=pipe,
+        stdout=pipe,
+        text=True,
+        env=cache.environment,
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
     return process
@@ -147,7 +166,9 @@ def test_what_another_is_at_is_not_removed(tmp_path: Path) -> None:
         downloads = own.folder / "downloads" / "arm64@6.1"
         downloads.mkdir(parents=True)
         err = own.run("host", "remove", "--all", status=3)[1]
-        assert err == "kvmscen: another kvmscen is at work on arm64@6.1: try again when it is done\n"
+        assert (
+            err == "kvmscen: another kvmscen is at work on arm64@6.1: try again when it is done\n"
+        )
         assert downloads.exists()
         process.kill()
     # A dead one holds nothing.
@@ -158,17 +179,25 @@ def test_what_another_is_at_is_not_removed(tmp_path: Path) -> None:
 def test_who_waits_says_so(tmp_path: Path) -> None:
     own = Cache(tmp_path)
     told = "lambda what: print(what, flush=True)"
-    code = f"from kvmscen.hosts.qemu import store\nwith store.locked('x', {told}):\n    print('mine', flush=True)\n"
+    code = (
+        f"from kvmscen.hosts.qemu import store\nwith store.locked('x', {told}):\n    "
+        f"print('mine', flush=True)\n"
+    )
     with holding(own, "x") as process:
         argv = [sys.executable, "-c", code]
-        with subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=own.environment) as other:
+        with subprocess.Popen(
+            argv, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=own.environment
+        ) as other:
             assert other.stdout is not None
             assert other.stdout.readline() == "another kvmscen is at work on x: waiting for it\n"
             process.kill()
             assert other.communicate(timeout=600)[0] == "mine\n"
 
 
-@pytest.mark.parametrize("verb", [("run", "scenarios/arm64-psci.yaml"), ("hosts",), ("host", "list"), ("host", "prepare", HOST)])
+@pytest.mark.parametrize(
+    "verb",
+    [("run", "scenarios/arm64-psci.yaml"), ("hosts",), ("host", "list"), ("host", "prepare", HOST)],
+)
 @pytest.mark.parametrize("kind", ["a file", "a link to nowhere", "no home"])
 def test_a_cache_that_cannot_be_is_named(verb: tuple[str, ...], kind: str, tmp_path: Path) -> None:
     own = Cache(tmp_path / "cache")
@@ -187,7 +216,9 @@ def test_a_cache_that_cannot_be_is_named(verb: tuple[str, ...], kind: str, tmp_p
     needed = verb[0] == "host" and (writes or kind != "a link to nowhere")
     assert process.returncode == (3 if needed else 0), out + err
     if kind == "no home":
-        assert "there is no home folder: set HOME, or XDG_CACHE_HOME to a folder" in " ".join((out + err).split())
+        assert "there is no home folder: set HOME, or XDG_CACHE_HOME to a folder" in " ".join(
+            (out + err).split()
+        )
     elif kind == "a file":
         assert "Not a directory" in " ".join((out + err).split())
 
@@ -200,14 +231,27 @@ def test_ones_own_kernel_and_root_file_system(cache: Cache, tmp_path: Path) -> N
         cache.run("host", "prepare", HOST)
     image, root = tmp_path / "Image", tmp_path / "root"
     shutil.copy(made / "kernel", image)
-    # The archive of the prepared machine has a root file system in it, and the modules that this kernel needs.
+    # The archive of the prepared machine has a root file system in it, and the modules that this
+    # kernel needs.
     root.mkdir()
-    subprocess.run(["cpio", "-idm", "--quiet"], input=(made / "base").read_bytes(), cwd=root, check=True)
+    subprocess.run(
+        ["cpio", "-idm", "--quiet"], input=(made / "base").read_bytes(), cwd=root, check=True
+    )
     modules = tmp_path / "modules"
     shutil.move(root / "modules", modules)
     for module in modules.iterdir():
         module.rename(modules / module.name[3:])
-    argv = ("host", "prepare", "qemu:arm64", "--kernel", image, "--rootfs", root, "--modules", modules)
+    argv = (
+        "host",
+        "prepare",
+        "qemu:arm64",
+        "--kernel",
+        image,
+        "--rootfs",
+        root,
+        "--modules",
+        modules,
+    )
     out, err = cache.run(*argv)
     name = f"qemu:arm64@{image}"
     assert out.startswith(f"{name}: ready, kernel 6.1.0-")
@@ -230,14 +274,18 @@ def test_ones_own_kernel_and_root_file_system(cache: Cache, tmp_path: Path) -> N
 
 
 @pytest.mark.qemu
-def test_a_machine_that_does_not_come_up_says_what_its_console_said(cache: Cache, tmp_path: Path) -> None:
+def test_a_machine_that_does_not_come_up_says_what_its_console_said(
+    cache: Cache, tmp_path: Path
+) -> None:
     image = cache.folder / "machines" / "arm64@6.1" / "kernel"
     if not image.exists():
         cache.run("host", "prepare", HOST)
     (tmp_path / "usr/bin").mkdir(parents=True)
     (tmp_path / "usr/bin/python3").write_text("not for this machine")
     (tmp_path / "usr/bin/python3").chmod(0o755)
-    err = cache.run("host", "prepare", "qemu:arm64", "--kernel", image, "--rootfs", tmp_path, status=3)[1]
+    err = cache.run(
+        "host", "prepare", "qemu:arm64", "--kernel", image, "--rootfs", tmp_path, status=3
+    )[1]
     assert "a probable finding: the kernel of" in err
     assert "panicked" in err
 
@@ -253,8 +301,14 @@ def test_all_is_removed(cache: Cache) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("qemu:arm64@6.1", "--kernel", "Image"), "qemu:arm64@6.1 has a kernel in its name: with --kernel write qemu:arm64"),
-        (("qemu:arm64", "--kernel", "/nowhere/Image"), "/nowhere/Image cannot be read: No such file or directory"),
+        (
+            ("qemu:arm64@6.1", "--kernel", "Image"),
+            "qemu:arm64@6.1 has a kernel in its name: with --kernel write qemu:arm64",
+        ),
+        (
+            ("qemu:arm64", "--kernel", "/nowhere/Image"),
+            "/nowhere/Image cannot be read: No such file or directory",
+        ),
         (("kvm",), "there is no host 'kvm'"),
     ],
 )

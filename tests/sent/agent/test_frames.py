@@ -14,7 +14,9 @@ from kvmscen.sent.agent.frames import START, Reader, pack, unpack
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4)
+    ),
     max_leaves=10,
 )
 texts = values.map(json.dumps) | values.map(lambda v: json.dumps(v, ensure_ascii=False))
@@ -97,11 +99,15 @@ def test_bytes_that_are_no_utf8_are_none() -> None:
         assert unpack(b"\x1e%d %08x %s\n" % (len(body), zlib.crc32(body), body)) is None
 
 
-# --- the stream -----------------------------------------------------------------------------------------------------
+# --- the stream -----------------------------------------------------------------------------------
 
 
 @settings(max_examples=200)
-@given(st.lists(st.tuples(st.binary(max_size=20), values), max_size=5), st.binary(max_size=20), st.data())
+@given(
+    st.lists(st.tuples(st.binary(max_size=20), values), max_size=5),
+    st.binary(max_size=20),
+    st.data(),
+)
 def test_a_reader_finds_every_frame_however_the_stream_is_cut(
     parts: list[tuple[bytes, object]], end: bytes, data: st.DataObject
 ) -> None:

@@ -28,7 +28,10 @@ def test_the_flavour_of_arm64_by_the_log(line: str, mode: str | None) -> None:
     [
         ("processor\t: 0\nflags\t\t: fpu sse2\nbugs\t\t: none\n", ("fpu", "sse2")),
         ("processor\t: 0\nFeatures\t: fp asimd atomics\n", ("fp", "asimd", "atomics")),
-        ("hart\t\t: 0\nisa\t\t: rv64imh_zicsr_sstc\nmmu\t\t: sv57\n", ("i", "m", "h", "zicsr", "sstc")),
+        (
+            "hart\t\t: 0\nisa\t\t: rv64imh_zicsr_sstc\nmmu\t\t: sv57\n",
+            ("i", "m", "h", "zicsr", "sstc"),
+        ),
         ("processor\t: 0\n", ()),
     ],
 )

@@ -1,4 +1,6 @@
-"""The loop of a child process, in a real one: hello, requests and replies, damaged lines both ways, and how it ends."""
+"""The loop of a child process, in a real one: hello, requests and replies, damaged lines both ways,
+and how it ends.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ class Talk:
     """A child with its pipes, spoken to in bytes."""
 
     def __init__(self, *argv: str) -> None:
-        self.process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.process = subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
         assert self.process.stdin
         assert self.process.stdout
         self.stdin, self.stdout = self.process.stdin, self.process.stdout
@@ -102,7 +106,9 @@ def test_noise_on_the_input_is_passed_over(talk: Talk) -> None:
     assert talk.reply()["echo"] == 5
 
 
-@pytest.mark.parametrize("damage", [lambda f: f[:-3] + b"\n", lambda f: f.replace(b"id", b"ix"), lambda f: b"\x1e\n"])
+@pytest.mark.parametrize(
+    "damage", [lambda f: f[:-3] + b"\n", lambda f: f.replace(b"id", b"ix"), lambda f: b"\x1e\n"]
+)
 def test_a_damaged_request_is_asked_for_again(talk: Talk, damage: Any) -> None:
     talk.reply()
     frame = frames.pack('{"id":1,"value":5}')
@@ -141,10 +147,15 @@ def test_what_prints_does_not_stand_between_frames(talk: Talk) -> None:
     talk.reply()
     assert talk.ask(id=1, do="print", value=1)["echo"] == 1
     status, stderr = talk.end()
-    assert (status, stderr.splitlines()) == (0, ["printed by mistake", "written by mistake", "by a child of the child"])
+    assert (status, stderr.splitlines()) == (
+        0,
+        ["printed by mistake", "written by mistake", "by a child of the child"],
+    )
 
 
-@pytest.mark.parametrize("wrong", ["nonsense", "[1, 2]", "{}", '{"value": 3}', '"id"', "null", "[" * 50_000])
+@pytest.mark.parametrize(
+    "wrong", ["nonsense", "[1, 2]", "{}", '{"value": 3}', '"id"', "null", "[" * 50_000]
+)
 def test_a_whole_frame_that_is_no_request_is_answered(talk: Talk, wrong: str) -> None:
     # The line was not damaged: asking for it again would go round for ever.
     talk.reply()
@@ -159,7 +170,7 @@ def test_it_ends_with_its_input(talk: Talk) -> None:
     assert talk.end() == (0, "")
 
 
-# --- the agent ------------------------------------------------------------------------------------------------------
+# --- the agent ------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -175,7 +186,11 @@ def agent() -> Iterator[Talk]:
 def test_the_agents_facts(agent: Talk) -> None:
     hello = agent.reply()
     (facts,) = hello["facts"]
-    assert (facts["arch"], facts["kernel"], facts.get("page_size", 4096)) == ("x86_64", os.uname().release, 4096)
+    assert (facts["arch"], facts["kernel"], facts.get("page_size", 4096)) == (
+        "x86_64",
+        os.uname().release,
+        4096,
+    )
     assert facts["capabilities"]["KVM_CAP_USER_MEMORY"] == 1
     assert "KVM_CAP_ARM_NISV_TO_USER" not in facts["capabilities"]
     assert "sse2" in facts["cpu"]
@@ -188,7 +203,9 @@ def test_the_agent_runs_on_after_an_interrupt_and_a_wrong_machine(agent: Talk) -
     agent.reply()
     agent.process.send_signal(signal.SIGINT)
     time.sleep(0.05)
-    assert agent.ask(id=1, machine={"arch": "x86_64"})["broke"].startswith("LookupError: Machine has no memslots")
+    assert agent.ask(id=1, machine={"arch": "x86_64"})["broke"].startswith(
+        "LookupError: Machine has no memslots"
+    )
     assert "broke" in agent.ask(id=2)
     assert agent.process.poll() is None
     assert agent.end()[0] == 0

@@ -1,4 +1,6 @@
-"""Every AArch64 load and store form, by what the abort of each leaves KVM: the hand list that the syndrome rule is held to."""
+"""Every AArch64 load and store form, by what the abort of each leaves KVM: the hand list that the
+syndrome rule is held to.
+"""
 
 from __future__ import annotations
 
@@ -64,24 +66,68 @@ VALID: dict[str, tuple[int, bool, bool, bool, int]] = {
     "ldapursw x3, [x2, #4]": (4, False, True, True, 3),
     "ldapursb w3, [x2, #1]": (1, False, True, False, 3),
 }
-# No valid syndrome: esr_iss outside the slots, at level 3. Exclusive stores are below: they fail before they access.
+# No valid syndrome: esr_iss outside the slots, at level 3. Exclusive stores are below: they fail
+# before they access.
 INVALID: dict[str, int] = {
     **dict.fromkeys(
         (
-            *("str xzr, [x2], #8", "str xzr, [x2, #8]!", "str w3, [x2], #4", "strh w3, [x2], #2", "strb w3, [x2, #1]!"),
-            *("stp x3, x4, [x2]", "stp w3, w4, [x2], #8", "stp x3, x4, [x2, #16]!", "stnp x3, x4, [x2]", "stp q0, q1, [x2]"),
-            *("str q0, [x2]", "str d0, [x2]", "str s0, [x2]", "str h0, [x2]", "str b0, [x2]", "str q0, [x2], #16"),
+            *(
+                "str xzr, [x2], #8",
+                "str xzr, [x2, #8]!",
+                "str w3, [x2], #4",
+                "strh w3, [x2], #2",
+                "strb w3, [x2, #1]!",
+            ),
+            *(
+                "stp x3, x4, [x2]",
+                "stp w3, w4, [x2], #8",
+                "stp x3, x4, [x2, #16]!",
+                "stnp x3, x4, [x2]",
+                "stp q0, q1, [x2]",
+            ),
+            *(
+                "str q0, [x2]",
+                "str d0, [x2]",
+                "str s0, [x2]",
+                "str h0, [x2]",
+                "str b0, [x2]",
+                "str q0, [x2], #16",
+            ),
             *("stur q0, [x2, #16]", "str d0, [x2, x4]", "stnp d0, d1, [x2]"),
-            *("st1 {v0.16b}, [x2]", "st1 {v0.16b, v1.16b}, [x2], #32", "st1 {v0.b}[3], [x2]", "st2 {v0.4s, v1.4s}, [x2]"),
+            *(
+                "st1 {v0.16b}, [x2]",
+                "st1 {v0.16b, v1.16b}, [x2], #32",
+                "st1 {v0.b}[3], [x2]",
+                "st2 {v0.4s, v1.4s}, [x2]",
+            ),
             *("st3 {v0.8b, v1.8b, v2.8b}, [x2]", "st4 {v0.s, v1.s, v2.s, v3.s}[1], [x2]"),
         ),
         0x47,
     ),
     **dict.fromkeys(
         (
-            *("ldr w3, [x2], #4", "ldr x3, [x2, #8]!", "ldrsw x3, [x2], #4", "ldrb w3, [x2], #1", "ldrsh x3, [x2, #2]!"),
-            *("ldp x3, x4, [x2]", "ldp w3, w4, [x2], #8", "ldpsw x3, x4, [x2]", "ldnp x3, x4, [x2]", "ldp d0, d1, [x2, #16]!"),
-            *("ldr q0, [x2]", "ldr d0, [x2]", "ldr s0, [x2]", "ldr h0, [x2]", "ldr b0, [x2]", "ldr q0, [x2], #16"),
+            *(
+                "ldr w3, [x2], #4",
+                "ldr x3, [x2, #8]!",
+                "ldrsw x3, [x2], #4",
+                "ldrb w3, [x2], #1",
+                "ldrsh x3, [x2, #2]!",
+            ),
+            *(
+                "ldp x3, x4, [x2]",
+                "ldp w3, w4, [x2], #8",
+                "ldpsw x3, x4, [x2]",
+                "ldnp x3, x4, [x2]",
+                "ldp d0, d1, [x2, #16]!",
+            ),
+            *(
+                "ldr q0, [x2]",
+                "ldr d0, [x2]",
+                "ldr s0, [x2]",
+                "ldr h0, [x2]",
+                "ldr b0, [x2]",
+                "ldr q0, [x2], #16",
+            ),
             *("ldur d0, [x2, #8]", "ldr q0, [x2, x4]"),
             *(
                 "ld1 {v0.16b}, [x2]",
@@ -90,11 +136,39 @@ INVALID: dict[str, int] = {
                 "ld1r {v0.4s}, [x2]",
                 "ld4r {v0.8b-v3.8b}, [x2]",
             ),
-            *("ld2 {v0.4s, v1.4s}, [x2]", "ld3 {v0.8b, v1.8b, v2.8b}, [x2]", "ld4 {v0.4h-v3.4h}, [x2]"),
-            *("ldxr x3, [x2]", "ldxrb w3, [x2]", "ldaxr w3, [x2]", "ldxp x3, x4, [x2]", "ldaxp w3, w4, [x2]"),
-            *("ldadd x3, x4, [x2]", "ldaddal w3, w4, [x2]", "ldclr x3, x4, [x2]", "ldeor x3, x4, [x2]", "ldset x3, x4, [x2]"),
-            *("ldsmax x3, x4, [x2]", "ldsmin w3, w4, [x2]", "ldumax x3, x4, [x2]", "lduminb w3, w4, [x2]", "stadd x3, [x2]"),
-            *("swp x3, x4, [x2]", "swpab w3, w4, [x2]", "cas x3, x4, [x2]", "casal w3, w4, [x2]", "cash w3, w4, [x2]"),
+            *(
+                "ld2 {v0.4s, v1.4s}, [x2]",
+                "ld3 {v0.8b, v1.8b, v2.8b}, [x2]",
+                "ld4 {v0.4h-v3.4h}, [x2]",
+            ),
+            *(
+                "ldxr x3, [x2]",
+                "ldxrb w3, [x2]",
+                "ldaxr w3, [x2]",
+                "ldxp x3, x4, [x2]",
+                "ldaxp w3, w4, [x2]",
+            ),
+            *(
+                "ldadd x3, x4, [x2]",
+                "ldaddal w3, w4, [x2]",
+                "ldclr x3, x4, [x2]",
+                "ldeor x3, x4, [x2]",
+                "ldset x3, x4, [x2]",
+            ),
+            *(
+                "ldsmax x3, x4, [x2]",
+                "ldsmin w3, w4, [x2]",
+                "ldumax x3, x4, [x2]",
+                "lduminb w3, w4, [x2]",
+                "stadd x3, [x2]",
+            ),
+            *(
+                "swp x3, x4, [x2]",
+                "swpab w3, w4, [x2]",
+                "cas x3, x4, [x2]",
+                "casal w3, w4, [x2]",
+                "cash w3, w4, [x2]",
+            ),
             "casp x4, x5, x6, x7, [x2]",
         ),
         0x07,
@@ -108,7 +182,8 @@ FAILING_EXCLUSIVE = (
     "stxp w5, x3, x4, [x2]",
     "stlxp w5, w3, w4, [x2]",
 )
-# These decode as accesses, but not on the model's plain guest: tag stores, pointer authentication, 64-byte stores.
+# These decode as accesses, but not on the model's plain guest: tag stores, pointer authentication,
+# 64-byte stores.
 DECODED_ONLY = {
     "stg x2, [x2]": (False, True),
     "st2g x2, [x2], #16": (False, True),

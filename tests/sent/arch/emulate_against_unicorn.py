@@ -1,4 +1,5 @@
-"""The emulator of single loads and stores against Unicorn: random instructions on random registers and memory.
+"""The emulator of single loads and stores against Unicorn: random instructions on random registers
+and memory.
 
     python tests/sent/arch/emulate_against_unicorn.py 20000 [SEED]
 
@@ -24,7 +25,10 @@ from kvmscen.sent.undecoded.forms import Form, Unemulated
 CODE, CODE_SIZE = 0x1000000, 0x200000
 DATA, DATA_SIZE = 0x2000000, 0x40000
 CLREX = 0x10000
-X = [getattr(const, f"UC_ARM64_REG_X{n}") for n in range(31)] + [const.UC_ARM64_REG_SP, const.UC_ARM64_REG_PC]
+X = [getattr(const, f"UC_ARM64_REG_X{n}") for n in range(31)] + [
+    const.UC_ARM64_REG_SP,
+    const.UC_ARM64_REG_PC,
+]
 V = [getattr(const, f"UC_ARM64_REG_Q{n}") for n in range(32)]
 NAMES = [f"x{n}" for n in range(31)] + ["sp", "pc"]
 
@@ -59,7 +63,9 @@ class Flat:
         self.monitors = Monitors()
 
     def resolve(self, address: int, size: int, write: bool) -> list[tuple[int, int]]:
-        assert DATA <= address <= DATA + DATA_SIZE - size or (not write and CODE <= address <= CODE + CODE_SIZE - size)
+        assert DATA <= address <= DATA + DATA_SIZE - size or (
+            not write and CODE <= address <= CODE + CODE_SIZE - size
+        )
         return [(address, size)]
 
     def load(self, address: int, size: int) -> bytes:
@@ -106,7 +112,9 @@ class Comparison:
         self.taken = True
         engine.emu_stop()
 
-    def _written(self, engine: Any, access: int, address: int, size: int, value: int, data: Any) -> None:
+    def _written(
+        self, engine: Any, access: int, address: int, size: int, value: int, data: Any
+    ) -> None:
         self.touched.append((address, size))
 
     @property
@@ -129,20 +137,28 @@ class Comparison:
             self.one(word, form)
 
     def one(self, word: int, form: Form) -> None:
-        """Run one instruction on both, a load-exclusive of the same bytes before every other store-exclusive."""
+        """Run one instruction on both, a load-exclusive of the same bytes before every other
+        store-exclusive.
+        """
         words = [word]
         twice = form.indexed is not None and form.indexed.reg == form.base
         if form.op in ("smax", "smin") and form.base == form.sources[0]:
             return  # see `state`: the operand could not be chosen
         if twice or form.base == "xzr" or (form.base == "pc" and abs(form.offset) < 32):
-            return  # twice the base is nowhere; the instruction's own place holds other bytes here than there
+            # twice the base is nowhere; the instruction's own place holds other bytes here than
+            # there
+            return
         if form.status and self.random.random() < 0.6:
             marker = self.marker(word, form)
             if marker is None:
                 return
             words.insert(0, marker)
         state = self.state(words, form)
-        read = dict(zip(NAMES, state, strict=True)) | {f"v{n}": value for n, value in enumerate(self.vectors)} | {"pstate": 0}
+        read = (
+            dict(zip(NAMES, state, strict=True))
+            | {f"v{n}": value for n, value in enumerate(self.vectors)}
+            | {"pstate": 0}
+        )
         if form.status:
             self.flat.monitors.take(0, ())
             self.engine.emu_start(CLREX, CLREX + 4, count=1)
@@ -178,12 +194,23 @@ class Comparison:
         """The load-exclusive of a store-exclusive, into registers that this does not use."""
         used = {form.base, form.status, *(part.reg for part in form.parts)}
         first, second = [n for n in range(31) if f"x{n}" not in used][:2]
-        return (word & 0xFFE083E0) | 1 << 22 | 31 << 16 | (second if len(form.parts) == 2 else 31) << 10 | first
+        return (
+            (word & 0xFFE083E0)
+            | 1 << 22
+            | 31 << 16
+            | (second if len(form.parts) == 2 else 31) << 10
+            | first
+        )
 
     def state(self, words: list[int], form: Form) -> list[int]:
-        """Random registers with which the access stays in what is mapped; they are in the engine then."""
+        """Random registers with which the access stays in what is mapped; they are in the engine
+        then.
+        """
         draw = self.random
-        regs = [draw.choice((draw.getrandbits(64), draw.getrandbits(32), draw.getrandbits(8))) for _ in range(33)]
+        regs = [
+            draw.choice((draw.getrandbits(64), draw.getrandbits(32), draw.getrandbits(8)))
+            for _ in range(33)
+        ]
         regs[-1] = CODE + 4 * draw.randrange(8, CODE_SIZE // 4 - 8)
         whole = sum(part.size for part in form.parts) or 1
         ordered = form.name.startswith(("ldar", "ldlar", "stlr", "stllr", "ldapr"))
@@ -204,8 +231,9 @@ class Comparison:
             regs[NAMES.index(index.reg)] = value & MASK
         self.vectors = [draw.getrandbits(128) for _ in V]
         if form.op in ("smax", "smin") and whole < 8:
-            # Unicorn 2.1.4 has QEMU's old fault: it does not extend the signs (QEMU's "tcg: Fix do_nonatomic_op_* vs signed
-            # operations"), so that only numbers that are not negative can be held against it.
+            # Unicorn 2.1.4 has QEMU's old fault: it does not extend the signs (QEMU's "tcg: Fix
+            # do_nonatomic_op_* vs signed operations"), so that only numbers that are not negative
+            # can be held against it.
             if form.sources[0] != "xzr":
                 regs[NAMES.index(form.sources[0])] &= (1 << 8 * whole - 1) - 1
             held = self.flat.load(at, whole)
@@ -213,14 +241,18 @@ class Comparison:
             self.engine.mem_write(at, self.flat.load(at, whole))
         if form.kind == "cas" and draw.random() < 0.5:
             self.expect(form, at, regs)
-        self.engine.reg_write_batch(list(zip(X, regs, strict=True)) + list(zip(V, self.vectors, strict=True)))
+        self.engine.reg_write_batch(
+            list(zip(X, regs, strict=True)) + list(zip(V, self.vectors, strict=True))
+        )
         self.engine.reg_write(const.UC_ARM64_REG_PSTATE, 0x3C5)
         code = b"".join(w.to_bytes(4, "little") for w in words)
         self.engine.mem_write(regs[-1], code)
         return regs
 
     def expect(self, form: Form, at: int, regs: list[int]) -> None:
-        """Give a cas the values that it compares with, so that it also succeeds; the upper bits stay random."""
+        """Give a cas the values that it compares with, so that it also succeeds; the upper bits
+        stay random.
+        """
         for part in form.parts:
             if part.reg not in ("xzr", form.base):
                 held = int.from_bytes(self.flat.load(at + part.offset, part.size), "little")
@@ -242,7 +274,9 @@ class Comparison:
                 return
         held = bytes(self.engine.mem_read(DATA, DATA_SIZE))
         if held != self.flat.data:
-            at = next(n for n, (a, b) in enumerate(zip(held, self.flat.data, strict=True)) if a != b)
+            at = next(
+                n for n, (a, b) in enumerate(zip(held, self.flat.data, strict=True)) if a != b
+            )
             self.faults.append(f"{what}: memory differs at {DATA + at:#x}")
             self.flat.data[:] = held
 

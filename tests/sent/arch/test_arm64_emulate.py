@@ -1,4 +1,6 @@
-"""One load or store, carried out: against Unicorn at random, by hand where Unicorn is wrong, and what is refused."""
+"""One load or store, carried out: against Unicorn at random, by hand where Unicorn is wrong, and
+what is refused.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ from kvmscen.sent.undecoded.forms import Unemulated
 
 
 def test_like_unicorn() -> None:
-    # A sample; 20,000 states and more by `python tests/sent/arch/emulate_against_unicorn.py 20000 SEED`.
+    # A sample; 20,000 states and more by `python tests/sent/arch/emulate_against_unicorn.py 20000
+    # SEED`.
     comparison = Comparison(7)
     comparison.run(2500)
     assert comparison.faults == []
@@ -38,11 +41,17 @@ def test_like_unicorn() -> None:
         "st4",
         "ld3r",
     )
-    assert [name for name in wanted if not any(seen.startswith(name) for seen in comparison.seen)] == []
+    assert [
+        name for name in wanted if not any(seen.startswith(name) for seen in comparison.seen)
+    ] == []
 
 
 def run(word: int, regs: dict[str, int], flat: Flat) -> dict[str, int]:
-    state = {f"x{n}": 0 for n in range(31)} | {f"v{n}": 0 for n in range(32)} | {"sp": 0, "pc": 0x40, "pstate": 0x3C5}
+    state = (
+        {f"x{n}": 0 for n in range(31)}
+        | {f"v{n}": 0 for n in range(32)}
+        | {"sp": 0, "pc": 0x40, "pstate": 0x3C5}
+    )
     return emulate(word, (state | regs).__getitem__, flat).regs
 
 
@@ -93,7 +102,9 @@ def test_another_vcpu_takes_the_mark_away() -> None:
 
 
 def test_completing_an_instruction_clears_btype_and_single_step() -> None:
-    regs = run(0xF8008443, {"x2": DATA, "pstate": 0x3C5 | 0x400 | 1 << 21}, Flat())  # str x3, [x2], #8
+    regs = run(
+        0xF8008443, {"x2": DATA, "pstate": 0x3C5 | 0x400 | 1 << 21}, Flat()
+    )  # str x3, [x2], #8
     assert regs == {"x2": DATA + 8, "pc": 0x44, "pstate": 0x3C5}
     assert "pstate" not in run(0xF8008443, {"x2": DATA}, Flat())
 
@@ -139,7 +150,9 @@ def test_what_is_refused_says_why(word: int, why: str) -> None:
 
 
 @pytest.mark.skipif(forms.MISSING, reason="no GNU as for arm64")
-def test_every_form_of_the_hand_list_is_carried_out_or_refused_by_its_extension(tmp_path: Path) -> None:
+def test_every_form_of_the_hand_list_is_carried_out_or_refused_by_its_extension(
+    tmp_path: Path,
+) -> None:
     sources = [*forms.VALID, *forms.INVALID, *forms.DECODED_ONLY]
     refused = {}
     for source, word in zip(sources, forms.assemble(sources, tmp_path), strict=True):
@@ -164,7 +177,10 @@ def test_agrees_with_the_syndrome() -> None:
             assert access is None, hex(word)
             continue
         assert access is not None, hex(word)
-        assert (access.write, access.modifies) == (form.kind == "store", form.kind in ("atomic", "cas")), hex(word)
+        assert (access.write, access.modifies) == (
+            form.kind == "store",
+            form.kind in ("atomic", "cas"),
+        ), hex(word)
         if access.isv:
             (part,) = form.parts
             assert (access.size, access.signed) == (part.size, part.sign > 0), hex(word)

@@ -1,4 +1,6 @@
-"""The rule on valid syndromes, against a hand list assembled by GNU as and against capstone over random words."""
+"""The rule on valid syndromes, against a hand list assembled by GNU as and against capstone over
+random words.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,13 @@ def test_each_single_register_form_has_a_valid_syndrome(tmp_path: Path) -> None:
     for (text, (size, write, signed, wide, reg)), word in zip(VALID.items(), words, strict=True):
         found = decode(word)
         assert found is not None, text
-        assert (found.isv, found.size, found.write, found.signed, found.reg) == (True, size, write, signed, reg), text
+        assert (found.isv, found.size, found.write, found.signed, found.reg) == (
+            True,
+            size,
+            write,
+            signed,
+            reg,
+        ), text
         if not write:
             assert found.wide == wide, text
 
@@ -40,7 +48,9 @@ def test_every_other_form_has_none(tmp_path: Path) -> None:
 
 @needs_as
 def test_forms_that_the_model_does_not_run(tmp_path: Path) -> None:
-    for (text, wanted), word in zip(DECODED_ONLY.items(), assemble(list(DECODED_ONLY), tmp_path), strict=True):
+    for (text, wanted), word in zip(
+        DECODED_ONLY.items(), assemble(list(DECODED_ONLY), tmp_path), strict=True
+    ):
         found = decode(word)
         assert found is not None, text
         assert (found.isv, found.write) == wanted, text
@@ -54,7 +64,12 @@ def test_what_never_aborts(tmp_path: Path) -> None:
 
 def test_the_founding_words() -> None:
     # str xzr, [x2]; str xzr, [x2, #8]; str xzr, [x2], #8; ldr w1, [x2], #4
-    assert [decode(w).isv for w in (0xF900005F, 0xF900045F, 0xF800845F, 0xB8404441)] == [True, True, False, False]  # type: ignore[union-attr]
+    assert [decode(w).isv for w in (0xF900005F, 0xF900045F, 0xF800845F, 0xB8404441)] == [
+        True,
+        True,
+        False,
+        False,
+    ]  # type: ignore[union-attr]
 
 
 def test_permission_faults_of_read_only_slots() -> None:
@@ -81,7 +96,9 @@ def test_capstone_agrees_on_what_is_an_access_and_on_write_back() -> None:
         literal = insn.mnemonic in ("ldr", "ldrsw")
         memory = any(o.type == cs.ARM64_OP_MEM for o in operands) or literal
         context = f"{word:#010x} {insn.mnemonic} {insn.op_str}"
-        assert (found is not None) == (memory and not insn.mnemonic.startswith(("prf", "rprf"))), context
+        assert (found is not None) == (memory and not insn.mnemonic.startswith(("prf", "rprf"))), (
+            context
+        )
         if found is None:
             continue
         seen += 1
@@ -90,7 +107,21 @@ def test_capstone_agrees_on_what_is_an_access_and_on_write_back() -> None:
         general = target[0] in "xw" or target in ("lr", "fp", "sp")
         name = insn.mnemonic
         plain = name.startswith(
-            ("ldr", "str", "ldur", "stur", "ldtr", "sttr", "ldar", "stlr", "ldlar", "stllr", "ldapr", "ldapur", "stlur")
+            (
+                "ldr",
+                "str",
+                "ldur",
+                "stur",
+                "ldtr",
+                "sttr",
+                "ldar",
+                "stlr",
+                "ldlar",
+                "stllr",
+                "ldapr",
+                "ldapur",
+                "stlur",
+            )
         )
         post = not literal and not insn.op_str.rstrip().endswith("]")
         assert found.isv == (general and plain and not insn.writeback and not post), context
@@ -98,7 +129,8 @@ def test_capstone_agrees_on_what_is_an_access_and_on_write_back() -> None:
             assert found.write == name.startswith("st"), context
             assert found.signed == name.endswith(("sb", "sh", "sw")), context
             assert found.size == {"b": 1, "h": 2}.get(
-                name[-1] if name != "ldrab" else "", 4 if name.endswith("sw") or target[0] == "w" else 8
+                name[-1] if name != "ldrab" else "",
+                4 if name.endswith("sw") or target[0] == "w" else 8,
             ), context
     assert seen > 15000
     assert {"ldr", "str", "ldp", "ldadd", "cas", "ldraa", "ldtr", "st1"} <= names

@@ -24,7 +24,10 @@ def walk(address: int, write: bool = True, seen: list[int] | None = None) -> int
     return translate(address, write, regs.__getitem__, fetch)
 
 
-@pytest.mark.parametrize("address", [0, 0x123, 0x1FFFFF, 0x200000, 0x3FFFFFFF, 0x40000000, AT, 0x40_0000_0FFF, (1 << 39) - 1])
+@pytest.mark.parametrize(
+    "address",
+    [0, 0x123, 0x1FFFFF, 0x200000, 0x3FFFFFFF, 0x40000000, AT, 0x40_0000_0FFF, (1 << 39) - 1],
+)
 def test_each_address_is_mapped_to_itself(address: int) -> None:
     assert walk(address) == address
 
@@ -38,7 +41,14 @@ def test_beyond_512_gib_there_is_nothing(address: int) -> None:
 @pytest.mark.parametrize(
     ("address", "normal"),
     [
-        *((0, True), (0x1FFFFF, True), (0x200000, False), (0x3FFFFFF8, True), (0x40000000, True), (0x40200000, False)),
+        *(
+            (0, True),
+            (0x1FFFFF, True),
+            (0x200000, False),
+            (0x3FFFFFF8, True),
+            (0x40000000, True),
+            (0x40200000, False),
+        ),
         *((AT, True), (0x40_0000_0000, True), (0x41_0000_0000, False)),
     ],
 )

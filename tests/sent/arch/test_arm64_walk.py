@@ -23,7 +23,9 @@ class Guest:
         self.free = RAM + (1 << grain)
         self.regs = {"ttbr0_el1": self.table(), "ttbr1_el1": self.table()}
         size = 64 - bits
-        self.regs["tcr_el1"] = size | size << 16 | TG0[grain] << 14 | TG1[grain] << 30 | 5 << 32 | 1 << 37
+        self.regs["tcr_el1"] = (
+            size | size << 16 | TG0[grain] << 14 | TG1[grain] << 30 | 5 << 32 | 1 << 37
+        )
 
     def table(self) -> int:
         at, self.free = self.free, self.free + (1 << self.grain)
@@ -38,7 +40,10 @@ class Guest:
     def map(self, address: int, end: int, target: int) -> None:
         """Map what lies round an address by an entry of the level `end`."""
         upper = address >> 63
-        table, low = self.regs["ttbr1_el1" if upper else "ttbr0_el1"], address & (1 << self.bits) - 1
+        table, low = (
+            self.regs["ttbr1_el1" if upper else "ttbr0_el1"],
+            address & (1 << self.bits) - 1,
+        )
         level = 4 - -(-(self.bits - self.grain) // self.stride)
         while True:
             shift = self.grain + self.stride * (3 - level)
@@ -52,7 +57,11 @@ class Guest:
                 self.entry(at, self.table() | 3)
             elif not self.entry(at) & 2:
                 return
-            table, low, level = self.entry(at) >> self.grain << self.grain & (1 << 48) - 1, low & (1 << shift) - 1, level + 1
+            table, low, level = (
+                self.entry(at) >> self.grain << self.grain & (1 << 48) - 1,
+                low & (1 << shift) - 1,
+                level + 1,
+            )
 
     def fetch(self, at: int, size: int) -> bytes | None:
         return bytes(self.ram[at - RAM : at - RAM + size]) if RAM <= at < RAM + SIZE else None
@@ -73,7 +82,9 @@ def placed(grain: int, bits: int) -> tuple[Guest, dict[int, int]]:
     where: dict[int, int] = {}
     for _ in range(40):
         upper = guest.draw.randrange(2)
-        address = guest.draw.getrandbits(bits) & ~7 | (((1 << 64 - bits) - 1) << bits if upper else 0)
+        address = guest.draw.getrandbits(bits) & ~7 | (
+            ((1 << 64 - bits) - 1) << bits if upper else 0
+        )
         end = guest.draw.choice((1, 2, 3, 3)) if grain == 12 else guest.draw.choice((2, 3))
         shift = grain + guest.stride * (3 - end)
         page = (target + guest.draw.randrange(0x400000)) >> shift << shift
@@ -83,12 +94,16 @@ def placed(grain: int, bits: int) -> tuple[Guest, dict[int, int]]:
     return guest, where
 
 
-@pytest.mark.parametrize(("grain", "bits"), [(12, 48), (12, 39), (12, 42), (14, 47), (14, 48), (16, 48), (16, 42)])
+@pytest.mark.parametrize(
+    ("grain", "bits"), [(12, 48), (12, 39), (12, 42), (14, 47), (14, 48), (16, 48), (16, 42)]
+)
 def test_every_level_of_every_granule(grain: int, bits: int) -> None:
     guest, where = placed(grain, bits)
     assert len(where) > 8
     assert {address: guest.walk(address) for address in where} == where
-    assert all(guest.walk(address | 0xAB << 56) == at for address, at in where.items() if not address >> 63)  # TBI0 is on
+    assert all(
+        guest.walk(address | 0xAB << 56) == at for address, at in where.items() if not address >> 63
+    )  # TBI0 is on
     assert guest.walk(RAM) == RAM
 
 

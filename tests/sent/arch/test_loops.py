@@ -31,7 +31,12 @@ def test_gnu_as_makes_these_bytes(arch: str, tmp_path: Path) -> None:
     text = (".intel_syntax noprefix\n" if arch == "x86_64" else "") + LOOPS[arch].SOURCE
     (tmp_path / "a.s").write_text(text)
     subprocess.run([prefix + "as", flag, "-o", "a.o", "a.s"], cwd=tmp_path, check=True, timeout=600)
-    subprocess.run([prefix + "objcopy", "-O", "binary", "-j", ".text", "a.o", "a.bin"], cwd=tmp_path, check=True, timeout=600)
+    subprocess.run(
+        [prefix + "objcopy", "-O", "binary", "-j", ".text", "a.o", "a.bin"],
+        cwd=tmp_path,
+        check=True,
+        timeout=600,
+    )
     assert (tmp_path / "a.bin").read_bytes() == LOOPS[arch].CODE
 
 

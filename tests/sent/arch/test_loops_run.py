@@ -1,4 +1,6 @@
-"""The timing loops of every architecture, executed by Unicorn: what they call, compare, copy and record."""
+"""The timing loops of every architecture, executed by Unicorn: what they call, compare, copy and
+record.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,12 @@ CPUS = {
         lambda: unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64),
         x86_const.UC_X86_REG_RDI,
         x86_const.UC_X86_REG_RAX,
-        (x86_const.UC_X86_REG_RAX, x86_const.UC_X86_REG_RDI, x86_const.UC_X86_REG_RSI, x86_const.UC_X86_REG_RDX),
+        (
+            x86_const.UC_X86_REG_RAX,
+            x86_const.UC_X86_REG_RDI,
+            x86_const.UC_X86_REG_RSI,
+            x86_const.UC_X86_REG_RDX,
+        ),
         x86_const.UC_X86_REG_RAX,
         16,
     ),
@@ -60,9 +67,13 @@ pytestmark = pytest.mark.parametrize("arch", CPUS)
 
 
 class Machine:
-    """The loop of one architecture with its struct, rows and records in Unicorn's memory; `exits` plays KVM."""
+    """The loop of one architecture with its struct, rows and records in Unicorn's memory; `exits`
+    plays KVM.
+    """
 
-    def __init__(self, arch: str, rows: list[KnownExit], most: int, exits: Callable[[int, Machine], int]) -> None:
+    def __init__(
+        self, arch: str, rows: list[KnownExit], most: int, exits: Callable[[int, Machine], int]
+    ) -> None:
         self.cpu, self.exits, self.calls = CPUS[arch], exits, list[tuple[int, ...]]()
         self.ticks = 0
         self.uc = self.cpu.make()
@@ -71,7 +82,18 @@ class Machine:
         self.uc.mem_write(CODE, loop.CODES[arch])
         packed = b"".join(row.pack() for row in rows)
         self.uc.mem_write(ROWS, packed)
-        words = (5, KVM_RUN, RUN, ROWS, ROWS + len(packed), RECORDS, 0, 0, RING, RECORDS + RECORD.size * most)
+        words = (
+            5,
+            KVM_RUN,
+            RUN,
+            ROWS,
+            ROWS + len(packed),
+            RECORDS,
+            0,
+            0,
+            RING,
+            RECORDS + RECORD.size * most,
+        )
         self.uc.mem_write(CONTEXT, struct.pack("<10Q", *words))
         self._hook(arch)
 
@@ -86,7 +108,9 @@ class Machine:
                 self.uc.reg_write(riscv_const.UC_RISCV_REG_X0 + (word >> 7 & 31), self.ticks)
                 return
             self.calls.append(tuple(self.uc.reg_read(register) for register in self.cpu.call))
-            self.uc.reg_write(self.cpu.answer, self.exits(len(self.calls) - 1, self) & (1 << 64) - 1)
+            self.uc.reg_write(
+                self.cpu.answer, self.exits(len(self.calls) - 1, self) & (1 << 64) - 1
+            )
 
         if arch == "x86_64":
             self.uc.hook_add(unicorn.UC_HOOK_INSN, called, None, 1, 0, x86_const.UC_X86_INS_SYSCALL)
@@ -138,7 +162,9 @@ def test_it_calls_kvm_run_until_the_records_are_full(arch: str) -> None:
 
 
 def test_a_failing_call_is_its_errno(arch: str) -> None:
-    machine = Machine(arch, [KnownExit(0, 1, ())], 3, lambda number, machine: -4 if number == 1 else 0)
+    machine = Machine(
+        arch, [KnownExit(0, 1, ())], 3, lambda number, machine: -4 if number == 1 else 0
+    )
     assert machine.run(arch) == -4
     assert len(machine.records) == 1
     # The stamps of the call that failed are there.
@@ -155,12 +181,23 @@ def test_rows_and_conditions(arch: str) -> None:
         KnownExit(6, 4, [(32, 0xFFF, 8, 8), (52, 0xFF, 1, 1)]),
         KnownExit(6, 8, [(32, whole, 0, 0x7FFF_FFFF_FFFF_FFFF)]),
         KnownExit(2, 16, ()),
-        KnownExit(6, 32, [(32, whole, high, high), (48, 0xFFFFFFFF, 8, 8), (52, 0xFF, 1, 1), (40, 0xFF, 0x5A, 0x5A)]),
+        KnownExit(
+            6,
+            32,
+            [
+                (32, whole, high, high),
+                (48, 0xFFFFFFFF, 8, 8),
+                (52, 0xFF, 1, 1),
+                (40, 0xFF, 0x5A, 0x5A),
+            ],
+        ),
         KnownExit(6, 1 << 62, [(32, whole, high, high), (48, 0xFFFFFFFF, 4, 4)]),
     ]
 
     def exits(number: int, machine: Machine) -> int:
-        machine.exit(*((6, mmio(high, b"Z", 8, 1)), (2,), (6, mmio(high, b"Z", 4, 0)), (17,))[number])
+        machine.exit(
+            *((6, mmio(high, b"Z", 8, 1)), (2,), (6, mmio(high, b"Z", 4, 0)), (17,))[number]
+        )
         return 0
 
     machine = Machine(arch, rows, 10, exits)
@@ -176,7 +213,12 @@ def test_a_ring_that_is_not_empty_is_for_python(arch: str) -> None:
     machine = Machine(arch, [KnownExit(0, 1, ())], 10, exits)
     assert machine.run(arch) == 1
     assert len(machine.calls) == 1
-    machine = Machine(arch, [KnownExit(0, 1, ())], 1, lambda number, machine: (machine.put(RING, "II", 7, 7), 0)[1])
+    machine = Machine(
+        arch,
+        [KnownExit(0, 1, ())],
+        1,
+        lambda number, machine: (machine.put(RING, "II", 7, 7), 0)[1],
+    )
     assert machine.run(arch) == 0
 
 
@@ -206,7 +248,11 @@ def test_sections_of_bytes(arch: str, writes: bool, length: int) -> None:
     assert machine.run(arch) == 0
     data = b"abcdefgh" if writes else bytes(range(8, 8 + length)) + b"abcdefgh"[length:]
     assert machine.uc.mem_read(RUN + 40, 8) == data
-    held = bytes(range(8)) + b"abcdefgh"[:length] + bytes(range(8 + length, 16)) if writes else bytes(range(16))
+    held = (
+        bytes(range(8)) + b"abcdefgh"[:length] + bytes(range(8 + length, 16))
+        if writes
+        else bytes(range(16))
+    )
     assert machine.uc.mem_read(HELD, 16) == held
 
 
@@ -220,7 +266,10 @@ def test_what_crosses_the_end_of_a_section_is_for_python(arch: str) -> None:
 
 def test_what_the_caller_keeps_is_kept(arch: str) -> None:
     registers = {
-        "x86_64": [getattr(x86_const, f"UC_X86_REG_{r}") for r in ("RBX", "RBP", "R12", "R13", "R14", "R15")],
+        "x86_64": [
+            getattr(x86_const, f"UC_X86_REG_{r}")
+            for r in ("RBX", "RBP", "R12", "R13", "R14", "R15")
+        ],
         "arm64": [getattr(arm64_const, f"UC_ARM64_REG_X{n}") for n in range(19, 29)],
         "riscv64": [getattr(riscv_const, f"UC_RISCV_REG_S{n}") for n in range(12)],
     }[arch]
@@ -229,4 +278,6 @@ def test_what_the_caller_keeps_is_kept(arch: str) -> None:
         for n, register in enumerate(registers):
             machine.uc.reg_write(register, 0x1111 * (n + 1))
         machine.run(arch)
-        assert [machine.uc.reg_read(register) for register in registers] == [0x1111 * (n + 1) for n in range(len(registers))]
+        assert [machine.uc.reg_read(register) for register in registers] == [
+            0x1111 * (n + 1) for n in range(len(registers))
+        ]

@@ -1,4 +1,6 @@
-"""x86: registers and their views, the engine's tables walked as the CPU walks them, and the sizes that others rely on."""
+"""x86: registers and their views, the engine's tables walked as the CPU walks them, and the sizes
+that others rely on.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ GIB = 1 << 30
 wholes = st.integers(0, 2**64 - 1)
 
 
-# --- registers ------------------------------------------------------------------------------------------------------
+# --- registers ------------------------------------------------------------------------------------
 
 
 def test_every_register_has_its_views() -> None:
@@ -28,10 +30,22 @@ def test_every_register_has_its_views() -> None:
             (f"{letter}h", 8, 8, False),
         }, n
     for n in range(8, 16):
-        assert {name for name, row in x86_64.REGISTERS.items() if row.of == f"r{n}"} == {f"r{n}d", f"r{n}w", f"r{n}b"}
+        assert {name for name, row in x86_64.REGISTERS.items() if row.of == f"r{n}"} == {
+            f"r{n}d",
+            f"r{n}w",
+            f"r{n}b",
+        }
     for name in ("si", "di", "sp", "bp"):
-        assert {view for view, row in x86_64.REGISTERS.items() if row.of == f"r{name}"} == {f"e{name}", name, f"{name}l"}
-    assert {view for view, row in x86_64.REGISTERS.items() if row.of == "rip"} == {"pc", "eip", "ip"}
+        assert {view for view, row in x86_64.REGISTERS.items() if row.of == f"r{name}"} == {
+            f"e{name}",
+            name,
+            f"{name}l",
+        }
+    assert {view for view, row in x86_64.REGISTERS.items() if row.of == "rip"} == {
+        "pc",
+        "eip",
+        "ip",
+    }
 
 
 def test_views_are_of_registers_that_are_there() -> None:
@@ -71,11 +85,13 @@ def test_writes_of_each_width(name: str, after: int) -> None:
     assert values == {"rax": after}
 
 
-# --- tables ---------------------------------------------------------------------------------------------------------
+# --- tables ---------------------------------------------------------------------------------------
 
 
 def walk(raw: bytes, at: int, address: int) -> int | None:
-    """The physical address of a linear one through PML4, PDPT and PD as the CPU does it; None where it faults."""
+    """The physical address of a linear one through PML4, PDPT and PD as the CPU does it; None where
+    it faults.
+    """
     table = at
     for level in (39, 30, 21):
         assert at <= table <= at + len(raw) - 4096, "an entry points outside the engine's slot"
@@ -93,8 +109,14 @@ def walk(raw: bytes, at: int, address: int) -> int | None:
 
 
 places = st.sampled_from([x86_64.TABLES_AT, 0x40000000, 0x1000])
-far = st.builds(lambda n, m: n * GIB + m, st.integers(4, 2**17 - 1), st.integers(0, GIB - 1).map(lambda n: n & ~0xFFF))
-span_lists = st.lists(st.tuples(far, st.sampled_from([1, 0x1000, GIB, 3 * GIB])), max_size=4).map(tuple)
+far = st.builds(
+    lambda n, m: n * GIB + m,
+    st.integers(4, 2**17 - 1),
+    st.integers(0, GIB - 1).map(lambda n: n & ~0xFFF),
+)
+span_lists = st.lists(st.tuples(far, st.sampled_from([1, 0x1000, GIB, 3 * GIB])), max_size=4).map(
+    tuple
+)
 
 
 @settings(max_examples=40, deadline=None)
@@ -102,12 +124,16 @@ span_lists = st.lists(st.tuples(far, st.sampled_from([1, 0x1000, GIB, 3 * GIB]))
 @example(x86_64.TABLES_AT, ((4 * GIB - 0x1000, 0x2000),), [4 * GIB, 4 * GIB - 1])
 @example(0x1000, ((6 * GIB - 0x1000, 0x1000),), [])
 @example(0x1000, ((512 * GIB, 0x1000), (511 * GIB, GIB + 1)), [512 * GIB])
-def test_tables_map_each_address_to_itself(at: int, spans: tuple[tuple[int, int], ...], others: list[int]) -> None:
+def test_tables_map_each_address_to_itself(
+    at: int, spans: tuple[tuple[int, int], ...], others: list[int]
+) -> None:
     raw = x86_64.tables(at, spans)
     assert len(raw) == x86_64.tables_size(spans)
     assert len(raw) % 4096 == 0
     inside = [0, 0x1FFFFF, 0x200000, GIB, at, at + len(raw) - 1, 4 * GIB - 1]
-    inside += [address for start, size in spans for address in (start, start + size - 1, start + size // 2)]
+    inside += [
+        address for start, size in spans for address in (start, start + size - 1, start + size // 2)
+    ]
     for address in inside:
         assert walk(raw, at, address) == address
     used = {address // GIB for start, size in spans for address in range(start, start + size, GIB)}
@@ -127,7 +153,7 @@ def test_the_engines_slot_is_below_four_gibibytes_without_spans() -> None:
     assert x86_64.tables_size(((512 * GIB, 1),)) == 0xA000
 
 
-# --- GDT and boot state ---------------------------------------------------------------------------------------------
+# --- GDT and boot state ---------------------------------------------------------------------------
 
 
 def descriptor(raw: bytes, selector: int) -> x86_64.Segment:
@@ -136,8 +162,22 @@ def descriptor(raw: bytes, selector: int) -> x86_64.Segment:
     limit = d & 0xFFFF | d >> 32 & 0xF0000
     g = d >> 55 & 1
     start = d >> 16 & 0xFFFFFF | d >> 32 & 0xFF000000
-    bits = {"type": d >> 40 & 15, "present": d >> 47 & 1, "dpl": d >> 45 & 3, "db": d >> 54 & 1, "s": d >> 44 & 1}
-    return x86_64.Segment(start, limit << 12 | 0xFFF if g else limit, selector, l=d >> 53 & 1, g=g, avl=d >> 52 & 1, **bits)
+    bits = {
+        "type": d >> 40 & 15,
+        "present": d >> 47 & 1,
+        "dpl": d >> 45 & 3,
+        "db": d >> 54 & 1,
+        "s": d >> 44 & 1,
+    }
+    return x86_64.Segment(
+        start,
+        limit << 12 | 0xFFF if g else limit,
+        selector,
+        l=d >> 53 & 1,
+        g=g,
+        avl=d >> 52 & 1,
+        **bits,
+    )
 
 
 @pytest.mark.parametrize("mode", ["long", "protected"])
@@ -154,16 +194,27 @@ def test_segments_at_boot_are_those_of_the_gdt(mode: str) -> None:
 
 
 def test_boot_state() -> None:
-    long, protected, real = (x86_64.boot(mode, at) for mode, at in (("long", 0x1000), ("protected", 0x1000), ("real", None)))
+    long, protected, real = (
+        x86_64.boot(mode, at)
+        for mode, at in (("long", 0x1000), ("protected", 0x1000), ("real", None))
+    )
     # PE and PG with PAE and LME|LMA; SSE is on; no exception finds a gate.
     assert long["cr0"] & 0x80000001 == 0x80000001
     assert long["cr4"] & 0x620 == 0x620
     assert (long["efer"], long["cr3"], long["idt.limit"]) == (0x500, 0x1000, 0)
     assert protected["cr0"] & 0x80000001 == 1
     assert "cr3" not in protected
-    assert (real["cs.base"], real["cs.limit"], real["cs.selector"], "cr0" in real) == (0, 0xFFFF, 0, False)
+    assert (real["cs.base"], real["cs.limit"], real["cs.selector"], "cr0" in real) == (
+        0,
+        0xFFFF,
+        0,
+        False,
+    )
     for regs in (long, protected, real):
-        assert {name: regs[name] for name in x86_64.GENERAL} == {**dict.fromkeys(x86_64.GENERAL, 0), "rflags": 2}
+        assert {name: regs[name] for name in x86_64.GENERAL} == {
+            **dict.fromkeys(x86_64.GENERAL, 0),
+            "rflags": 2,
+        }
         assert set(regs) <= set(x86_64.REGISTERS)
 
 

@@ -1,4 +1,6 @@
-"""Machines for the tests on /dev/kvm, out of assembly text by Keystone, and shorthands for their steps and events."""
+"""Machines for the tests on /dev/kvm, out of assembly text by Keystone, and shorthands for their
+steps and events.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +24,15 @@ def assemble(mode: str, text: str) -> bytes:
 
 
 def machine(
-    code: str | bytes, script: tuple[Step, ...] | None = None, mode: str = "long", regs: dict[str, int] | None = None, **more: Any
+    code: str | bytes,
+    script: tuple[Step, ...] | None = None,
+    mode: str = "long",
+    regs: dict[str, int] | None = None,
+    **more: Any,
 ) -> Machine:
-    """Two pages at 0 with the code, a device of a page at 0x5000; rbx points to it, and rsp behind the slot's end."""
+    """Two pages at 0 with the code, a device of a page at 0x5000; rbx points to it, and rsp behind
+    the slot's end.
+    """
     raw = assemble(mode, code) if isinstance(code, str) else code
     start = {"rip": 0, "rbx": 0x5000, "rsp": 0x2000, **(regs or {})}
     fields: dict[str, Any] = {
@@ -48,12 +56,22 @@ def act(name: str, errno: str | None = None, **args: Any) -> Action:
 
 
 def told(event: Event) -> tuple[Any, ...]:
-    """An event as a short tuple: a store as ("w", address, length, data), a load as ("r", address, length)."""
+    """An event as a short tuple: a store as ("w", address, length, data), a load as ("r", address,
+    length).
+    """
     f = event.fields
     if event.name == "mmio":
-        return ("w", f["phys_addr"], f["len"], f["data"]) if f["is_write"] else ("r", f["phys_addr"], f["len"])
+        return (
+            ("w", f["phys_addr"], f["len"], f["data"])
+            if f["is_write"]
+            else ("r", f["phys_addr"], f["len"])
+        )
     if event.name == "io":
-        return ("out", f["port"], f["size"], f["data"]) if f["direction"] else ("in", f["port"], f["size"], f["count"])
+        return (
+            ("out", f["port"], f["size"], f["data"])
+            if f["direction"]
+            else ("in", f["port"], f["size"], f["count"])
+        )
     if event.kind == "error":
         return (event.name, f["ioctl"])
     return ("timeout", f["timeout"]) if event.kind == "timeout" else (event.name,)

@@ -1,4 +1,6 @@
-"""The action table, held against <linux/kvm.h> of each architecture by a compiler for it, and each row as it is written."""
+"""The action table, held against <linux/kvm.h> of each architecture by a compiler for it, and each
+row as it is written.
+"""
 
 from __future__ import annotations
 
@@ -31,11 +33,16 @@ def places() -> list[tuple[Action, str]]:
     return [(row, arch) for row in STRUCTS for arch in ARCHES if row.of(arch) is not None]
 
 
-@pytest.mark.parametrize(("row", "arch"), places(), ids=lambda x: x if isinstance(x, str) else x.name)
+@pytest.mark.parametrize(
+    ("row", "arch"), places(), ids=lambda x: x if isinstance(x, str) else x.name
+)
 def test_members_are_the_headers(row: Action, arch: str) -> None:
     gcc = compiler(arch)
     # The debug registers of set_guest_debug are behind `arch` in its struct.
-    paths = {m.name: m.name if m.offset < 8 or row.name != "set_guest_debug" else f"arch.{m.name}" for m in row.of(arch) or ()}
+    paths = {
+        m.name: m.name if m.offset < 8 or row.name != "set_guest_debug" else f"arch.{m.name}"
+        for m in row.of(arch) or ()
+    }
     # What is pointed to is written as `value`.
     paths |= {m.name: "addr" for m in row.of(arch) or () if m.fmt == VALUE}
     found = constants(gcc, *(f"offsetof(struct {row.struct}, {path})" for path in paths.values()))
@@ -45,7 +52,9 @@ def test_members_are_the_headers(row: Action, arch: str) -> None:
         assert constants(gcc, size)[size] == member.length * member.bits // 8
 
 
-@pytest.mark.parametrize(("row", "arch"), places(), ids=lambda x: x if isinstance(x, str) else x.name)
+@pytest.mark.parametrize(
+    ("row", "arch"), places(), ids=lambda x: x if isinstance(x, str) else x.name
+)
 def test_requests_and_flags_are_the_headers(row: Action, arch: str) -> None:
     gcc = compiler(arch)
     if row.size:
@@ -54,8 +63,14 @@ def test_requests_and_flags_are_the_headers(row: Action, arch: str) -> None:
             f"sizeof(struct {row.struct})": row.size,
         }
     for member in row.of(arch) or ():
-        full = {name: number for name, number in (member.names or {}).items() if name.startswith("KVM_")}
-        short = {prefix + name.upper(): number for name, number in (member.names or {}).items() for prefix in (member.prefix,)}
+        full = {
+            name: number for name, number in (member.names or {}).items() if name.startswith("KVM_")
+        }
+        short = {
+            prefix + name.upper(): number
+            for name, number in (member.names or {}).items()
+            for prefix in (member.prefix,)
+        }
         assert constants(gcc, *(full or short)) == (full or short)
 
 
@@ -79,9 +94,13 @@ def flow(held: dict[str, str]) -> str:
     return "{" + ", ".join(f"{key}: {value}" for key, value in held.items()) + "}"
 
 
-@pytest.mark.parametrize(("row", "arch"), places(), ids=lambda x: x if isinstance(x, str) else x.name)
+@pytest.mark.parametrize(
+    ("row", "arch"), places(), ids=lambda x: x if isinstance(x, str) else x.name
+)
 def test_every_member_can_be_written(row: Action, arch: str) -> None:
-    """Each with what must be there, alone and all together; and it arrives in the struct at its place."""
+    """Each with what must be there, alone and all together; and it arrives in the struct at its
+    place.
+    """
     members = row.of(arch) or ()
     tree: dict[str, dict[str, str] | str] = {}
     for member in members:
@@ -92,7 +111,9 @@ def test_every_member_can_be_written(row: Action, arch: str) -> None:
             held[inner] = word(member)
         else:
             tree[outer] = word(member)
-    inside = [f"{key}: {held if isinstance(held, str) else flow(held)}" for key, held in tree.items()]
+    inside = [
+        f"{key}: {held if isinstance(held, str) else flow(held)}" for key, held in tree.items()
+    ]
     value = word(members[0]) if row.alone else "{" + ", ".join(inside) + "}"
     text = f"arch: {arch}\nasm: nop\nexpect: [mmio]\nsetup:\n  - {row.name}: {value}\n"
     action = load_text(text, "a.yaml").cases[0].setup[0]
@@ -105,7 +126,10 @@ def test_a_struct_has_its_members_at_their_places_and_zeros_elsewhere() -> None:
     assert bytes(made) == struct.pack("=QQIiI36x", 0, 0x1122, 4, 0, 2)
 
 
-@pytest.mark.parametrize(("number", "bits"), [(0x6020000000100000, 32), (0x6030000000100000, 64), (0x6040000000100054, 128)])
+@pytest.mark.parametrize(
+    ("number", "bits"),
+    [(0x6020000000100000, 32), (0x6030000000100000, 64), (0x6040000000100054, 128)],
+)
 def test_the_width_of_a_register_is_in_its_id(number: int, bits: int) -> None:
     assert actions.reg_bits(number) == bits
 
@@ -124,6 +148,10 @@ def test_a_pointer_is_left_to_the_caller() -> None:
         ("arm64", "set_one_reg: {id: 0x6030000000100000, value: -2}", "value", 0xFFFFFFFFFFFFFFFE),
     ],
 )
-def test_a_member_is_as_wide_as_another_one_says(arch: str, action: str, member: str, number: int) -> None:
-    case = load_text(f"arch: {arch}\nasm: nop\nexpect: [mmio]\nsetup:\n  - {action}\n", "a.yaml").cases[0]
+def test_a_member_is_as_wide_as_another_one_says(
+    arch: str, action: str, member: str, number: int
+) -> None:
+    case = load_text(
+        f"arch: {arch}\nasm: nop\nexpect: [mmio]\nsetup:\n  - {action}\n", "a.yaml"
+    ).cases[0]
     assert case.setup[0].args[member].offset == number

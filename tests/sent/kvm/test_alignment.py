@@ -24,7 +24,15 @@ SPANS = ((0, 0x1000),)
 
 def notes(word: int, regs: dict[str, int], name: str = "mmio", **members: Any) -> tuple[str, ...]:
     recorder = Recorder(Machine("arm64", (), (), (), (Vcpu(0, "el1", {}),)))
-    held = {"pc": 0x100, "pstate": 0x3C5, "sctlr_el1": 0xC50078, "sp_el1": 0x800, "x0": 1, "x1": 2, **regs}
+    held = {
+        "pc": 0x100,
+        "pstate": 0x3C5,
+        "sctlr_el1": 0xC50078,
+        "sp_el1": 0x800,
+        "x0": 1,
+        "x1": 2,
+        **regs,
+    }
     memory = {0x100: word.to_bytes(4, "little"), TABLES: arm64_tables.tables(TABLES, SPANS)}
 
     def load(gpa: int, size: int) -> bytes | None:
@@ -33,7 +41,16 @@ def notes(word: int, regs: dict[str, int], name: str = "mmio", **members: Any) -
                 return raw[gpa - at : gpa - at + size]
         return None
 
-    bus = emulation.Bus(0, held.__getitem__, held.update, load, memory.__setitem__, lambda _: None, Devices(()), Monitors())
+    bus = emulation.Bus(
+        0,
+        held.__getitem__,
+        held.update,
+        load,
+        memory.__setitem__,
+        lambda _: None,
+        Devices(()),
+        Monitors(),
+    )
     for _ in range(2):
         unaligned.look(recorder, bus.fresh(), name, members)
     return recorder.notes()
@@ -56,7 +73,10 @@ def test_with_the_mmu_off(word: int, address: int, size: int, wrong: bool) -> No
     told = notes(word, {"x2": address}, name, **members)
     assert len(told) == wrong
     if wrong:
-        assert told[0].startswith(f"at pc 0x100: an unaligned access to {address:#x} with the MMU off: a CPU of silicon takes")
+        assert told[0].startswith(
+            f"at pc 0x100: an unaligned access to {address:#x} with the MMU off: a CPU of silicon "
+            f"takes"
+        )
         assert told[0].endswith("QEMU does not check and answers it (2 accesses of the kind)")
 
 
@@ -64,7 +84,9 @@ def test_with_the_mmu_on() -> None:
     on = arm64_tables.boot(TABLES)
     assert notes(STR_W0_X2, {**on, "x2": 0x40000001}, phys_addr=0x40000001, len=4)
     assert not notes(STR_W0_X2, {**on, "x2": 0x5001}, phys_addr=0x5001, len=4)  # Normal memory
-    assert notes(STR_W0_X2, {**on, "sctlr_el1": on["sctlr_el1"] | 2, "x2": 0x5001}, phys_addr=0x5001, len=4)
+    assert notes(
+        STR_W0_X2, {**on, "sctlr_el1": on["sctlr_el1"] | 2, "x2": 0x5001}, phys_addr=0x5001, len=4
+    )
     assert "ordered" in notes(STLR, {**on, "x2": 0x5004}, phys_addr=0x5004, len=8)[0]
     # Where the tables do not say there is nothing to tell.
     assert not notes(STR_W0_X2, {**on, "ttbr0_el1": 0x70000, "x2": 0x5001}, phys_addr=0x5001, len=4)
@@ -72,7 +94,10 @@ def test_with_the_mmu_on() -> None:
 
 def test_an_access_by_sp() -> None:
     # The exit of a failing KVM_RUN has no members.
-    assert "an access by sp, which is 0x804" in notes(LDR_SP, {"sp_el1": 0x804}, "ENOSYS", ioctl="KVM_RUN")[0]
+    assert (
+        "an access by sp, which is 0x804"
+        in notes(LDR_SP, {"sp_el1": 0x804}, "ENOSYS", ioctl="KVM_RUN")[0]
+    )
     assert not notes(LDR_SP, {"sp_el1": 0x804, "sctlr_el1": 0xC50070}, "ENOSYS", ioctl="KVM_RUN")
 
 

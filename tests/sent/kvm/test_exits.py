@@ -1,4 +1,6 @@
-"""The exit table, capabilities and ioctl numbers: against the header where it is there, and against bytes packed by hand."""
+"""The exit table, capabilities and ioctl numbers: against the header where it is there, and against
+bytes packed by hand.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +26,12 @@ from kvmscen.sent.header.caps import CAPABILITIES, ON_VCPU
 
 HEADER = Path("/usr/include/linux/kvm.h")
 needs_header = pytest.mark.skipif(
-    not HEADER.exists() or shutil.which("gcc") is None, reason="needs gcc and /usr/include/linux/kvm.h"
+    not HEADER.exists() or shutil.which("gcc") is None,
+    reason="needs gcc and /usr/include/linux/kvm.h",
 )
-needs_x86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="compares the x86_64 build of the header")
+needs_x86 = pytest.mark.skipif(
+    platform.machine() != "x86_64", reason="compares the x86_64 build of the header"
+)
 
 # ioctls with a struct of another architecture: test_arm64.py.
 HERE = [name for name in uapi.IOCTLS if not name.startswith("KVM_ARM_")]
@@ -53,35 +58,54 @@ UNION = {
 def defined() -> dict[str, int]:
     """Every KVM_ macro of the header that is a plain number by the compiler's word."""
     text = HEADER.read_text()
-    names = re.findall(r"^#define\s+(KVM_(?:EXIT|CAP|MEM|INTERNAL_ERROR|SYSTEM_EVENT|MSR_EXIT|NOTIFY)_\w+)", text, re.M)
+    names = re.findall(
+        r"^#define\s+(KVM_(?:EXIT|CAP|MEM|INTERNAL_ERROR|SYSTEM_EVENT|MSR_EXIT|NOTIFY)_\w+)",
+        text,
+        re.M,
+    )
     names += [name for name in HERE if re.search(rf"^#define\s+{name}\s", text, re.M)]
-    body = "".join(f'printf("{name} %lu\\n", (unsigned long)({name}));' for name in dict.fromkeys(names))
+    body = "".join(
+        f'printf("{name} %lu\\n", (unsigned long)({name}));' for name in dict.fromkeys(names)
+    )
     return {name: int(value) for name, value in map(str.split, compiled(body).splitlines())}
 
 
 @cache
 def compiled(body: str) -> str:
     """What a C program with this body prints."""
-    source = "#include <stdio.h>\n#include <stddef.h>\n#include <linux/kvm.h>\nint main(void){" + body + "return 0;}\n"
+    source = (
+        "#include <stdio.h>\n#include <stddef.h>\n#include <linux/kvm.h>\nint main(void){"
+        + body
+        + "return 0;}\n"
+    )
     binary = Path(f"/tmp/kvmscen-test-{abs(hash(body))}")
     try:
-        subprocess.run(["gcc", "-w", "-x", "c", "-", "-o", str(binary)], input=source, text=True, check=True, capture_output=True)
+        subprocess.run(
+            ["gcc", "-w", "-x", "c", "-", "-o", str(binary)],
+            input=source,
+            text=True,
+            check=True,
+            capture_output=True,
+        )
         return subprocess.run([str(binary)], text=True, check=True, capture_output=True).stdout
     finally:
         binary.unlink(missing_ok=True)
 
 
-# --- against the header ---------------------------------------------------------------------------------------------
+# --- against the header ---------------------------------------------------------------------------
 
 
 @needs_header
 def test_exit_numbers() -> None:
-    header = {name: n for name, n in defined().items() if re.fullmatch(r"KVM_EXIT_[A-Z0-9_]+", name)}
+    header = {
+        name: n for name, n in defined().items() if re.fullmatch(r"KVM_EXIT_[A-Z0-9_]+", name)
+    }
     ours = {row.constant: row.number for row in exits.EXITS}
     assert len(header) > 30
     both = header.keys() & ours.keys()
     assert {name: ours[name] for name in both} == {name: header[name] for name in both}
-    # The header has constants of other kinds under the same prefix (KVM_EXIT_IO_IN, KVM_EXIT_HYPERV_SYNIC).
+    # The header has constants of other kinds under the same prefix (KVM_EXIT_IO_IN,
+    # KVM_EXIT_HYPERV_SYNIC).
     values = re.compile("KVM_EXIT_(IO_IN|IO_OUT|HYPERV_.*|XEN_.*)")
     assert {name for name in header.keys() - ours.keys() if not values.fullmatch(name)} == set()
 
@@ -116,7 +140,11 @@ def test_capabilities() -> None:
     ours = {name: CAPABILITIES[name] for name in header.keys() & CAPABILITIES.keys()}
     assert ours == {name: header[name] for name in ours}
     assert len(ours) > 200
-    assert {name for name in header.keys() - CAPABILITIES.keys() if header[name] in CAPABILITIES.values()} == set()
+    assert {
+        name
+        for name in header.keys() - CAPABILITIES.keys()
+        if header[name] in CAPABILITIES.values()
+    } == set()
 
 
 def test_capability_numbers_are_each_for_one() -> None:
@@ -128,8 +156,13 @@ def test_capability_numbers_are_each_for_one() -> None:
 @needs_x86
 def test_guest_debug() -> None:
     flags = uapi.GUESTDBG["x86_64"]
-    body = "".join(f'printf("{name} %lu\\n", (unsigned long)({name}));' for name in (*flags, "KVM_SET_GUEST_DEBUG"))
-    found = {name: int(value) for name, value in map(str.split, compiled(body + SIZES).splitlines())}
+    body = "".join(
+        f'printf("{name} %lu\\n", (unsigned long)({name}));'
+        for name in (*flags, "KVM_SET_GUEST_DEBUG")
+    )
+    found = {
+        name: int(value) for name, value in map(str.split, compiled(body + SIZES).splitlines())
+    }
     assert {name: found[name] for name in flags} == flags
     assert found["KVM_SET_GUEST_DEBUG"] == uapi.set_guest_debug("x86_64")
     assert (found["arch"], {"debugreg": (found["debugreg"], 8)}) == uapi.GUEST_DEBUG["x86_64"]
@@ -143,8 +176,15 @@ def test_ioctl_numbers_and_flags() -> None:
     flags = {name: value for name, value in uapi.MEM_FLAGS.items() if name in header}
     assert flags == {name: header[name] for name in flags}
     assert len(flags) >= 2
-    names = {"REGS_X86": "kvm_regs", "SREGS_X86": "kvm_sregs", "XSAVE": "kvm_xsave", "CPUID_ENTRY": "kvm_cpuid_entry2"}
-    body = "".join(f'printf("{ours} %zu\\n", sizeof(struct {theirs}));' for ours, theirs in names.items())
+    names = {
+        "REGS_X86": "kvm_regs",
+        "SREGS_X86": "kvm_sregs",
+        "XSAVE": "kvm_xsave",
+        "CPUID_ENTRY": "kvm_cpuid_entry2",
+    }
+    body = "".join(
+        f'printf("{ours} %zu\\n", sizeof(struct {theirs}));' for ours, theirs in names.items()
+    )
     for line in compiled(body).splitlines():
         ours, size = line.split()
         assert getattr(uapi, ours) == int(size), ours
@@ -185,17 +225,21 @@ def test_places_of_debug_members() -> None:
         for f in exits.DEBUG_FIELDS["x86_64"]
     )
     ours = [(f.name, f.offset, struct.calcsize("=" + f.fmt)) for f in exits.DEBUG_FIELDS["x86_64"]]
-    assert ours == [(name, int(at), int(size)) for name, at, size in map(str.split, compiled(body).splitlines())]
+    assert ours == [
+        (name, int(at), int(size)) for name, at, size in map(str.split, compiled(body).splitlines())
+    ]
 
 
-# --- against bytes packed by hand -----------------------------------------------------------------------------------
+# --- against bytes packed by hand -----------------------------------------------------------------
 
 
 def nothing(offset: int, length: int) -> bytes:
     raise AssertionError("no exit but io reads outside the union")
 
 
-def decode(number: int, raw: bytes, data_at: Any = nothing, arch: str = "x86_64") -> tuple[str, dict[str, Any]]:
+def decode(
+    number: int, raw: bytes, data_at: Any = nothing, arch: str = "x86_64"
+) -> tuple[str, dict[str, Any]]:
     return exits.decode(number, raw.ljust(exits.UNION_SIZE, b"\0"), data_at, arch)
 
 
@@ -206,7 +250,11 @@ def test_each_row_reads_the_bytes_that_it_writes(row: exits.Exit) -> None:
     raw, told = bytearray(exits.UNION_SIZE), {}
     for n, field in enumerate(row.fields):
         size = struct.calcsize("=" + field.fmt)
-        value: Any = [(n << 4) + i + 1 for i in range(field.length)] if field.length > 1 else n + 1 + (size > 1) * 0x100
+        value: Any = (
+            [(n << 4) + i + 1 for i in range(field.length)]
+            if field.length > 1
+            else n + 1 + (size > 1) * 0x100
+        )
         if field.name == "ndata":
             value = 3
         if field.name in ("len", "is_write"):
@@ -225,7 +273,10 @@ def test_each_row_reads_the_bytes_that_it_writes(row: exits.Exit) -> None:
 
 def test_mmio_by_hand() -> None:
     write = struct.pack("=QQIB", 0x5000, 0x1122334455667788, 4, 1)
-    assert decode(6, write) == ("mmio", {"phys_addr": 0x5000, "is_write": True, "len": 4, "data": 0x55667788})
+    assert decode(6, write) == (
+        "mmio",
+        {"phys_addr": 0x5000, "is_write": True, "len": 4, "data": 0x55667788},
+    )
     # What a read's bytes are is nobody's business: KVM left the last exit's there.
     read = struct.pack("=QQIB", 0x5000, 0x1122334455667788, 4, 0)
     assert decode(6, read) == ("mmio", {"phys_addr": 0x5000, "is_write": False, "len": 4})
@@ -252,9 +303,16 @@ def test_internal_error_has_as_many_data_as_ndata_says() -> None:
 
 def test_debug_is_the_architectures() -> None:
     raw = struct.pack("=IIQQQ", 1, 0, 0x1234, 0xFFFF0FF0, 0x400)
-    assert decode(4, raw) == ("debug", {"exception": 1, "pc": 0x1234, "dr6": 0xFFFF0FF0, "dr7": 0x400})
+    assert decode(4, raw) == (
+        "debug",
+        {"exception": 1, "pc": 0x1234, "dr6": 0xFFFF0FF0, "dr7": 0x400},
+    )
     raw = struct.pack("=IIQ", 0xD2000000, 1, 0x4000)
-    assert decode(4, raw, lambda offset, length: b"\1\0", "arm64")[1] == {"hsr": 0xD2000000, "hsr_high": 1, "far": 0x4000}
+    assert decode(4, raw, lambda offset, length: b"\1\0", "arm64")[1] == {
+        "hsr": 0xD2000000,
+        "hsr_high": 1,
+        "far": 0x4000,
+    }
 
 
 def test_what_kvm_did_not_write_is_not_there() -> None:
@@ -266,7 +324,10 @@ def test_what_kvm_did_not_write_is_not_there() -> None:
     assert decode(4, step, flags(0), "arm64") == ("debug", {"hsr": 0xCA000022})
     assert decode(4, step, flags(1), "arm64") == ("debug", {"hsr": 0xCA000022, "hsr_high": 7})
     # x86: dr6 and dr7 are not those of a #BP; dr7 is not written by a step that KVM emulates.
-    assert decode(4, struct.pack("=IIQQQ", 3, 0, 0x10, 0x4000, 0x400))[1] == {"exception": 3, "pc": 0x10}
+    assert decode(4, struct.pack("=IIQQQ", 3, 0, 0x10, 0x4000, 0x400))[1] == {
+        "exception": 3,
+        "pc": 0x10,
+    }
     stepped = struct.pack("=IIQQQ", 1, 0, 0x10, 0x4000, exits.UNTOUCHED)
     assert decode(4, stepped)[1] == {"exception": 1, "pc": 0x10, "dr6": 0x4000}
     # arm_sea: gva and gpa only where they are known.
@@ -280,9 +341,15 @@ def test_a_reason_without_a_row_keeps_its_number() -> None:
     assert decode(4711, b"") == ("KVM_EXIT_4711", {})
 
 
-@given(st.integers(0, 60), st.binary(min_size=256, max_size=256), st.sampled_from(["x86_64", "arm64", "riscv64"]))
+@given(
+    st.integers(0, 60),
+    st.binary(min_size=256, max_size=256),
+    st.sampled_from(["x86_64", "arm64", "riscv64"]),
+)
 def test_no_bytes_of_kvm_run_break_the_reader(number: int, raw: bytes, arch: str) -> None:
-    name, members = exits.decode(number, raw, lambda offset, length: b"abcdefgh"[: max(0, length)], arch)
+    name, members = exits.decode(
+        number, raw, lambda offset, length: b"abcdefgh"[: max(0, length)], arch
+    )
     known = exits.BY_NUMBER.get(number)
     assert name == (known.name if known else f"KVM_EXIT_{number}")
     if known:
@@ -314,4 +381,6 @@ def test_an_errno_is_called_as_linux_calls_it() -> None:
     # Python has ENOTSUP for EOPNOTSUPP, and EDEADLOCK for EDEADLK.
     names_known = [name for name in names.ERRNOS if hasattr(errno, name)]
     assert len(names_known) > 100
-    assert [IoctlError("KVM_RUN", getattr(errno, name)).errno for name in names_known] == names_known
+    assert [
+        IoctlError("KVM_RUN", getattr(errno, name)).errno for name in names_known
+    ] == names_known

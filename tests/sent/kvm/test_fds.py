@@ -37,19 +37,28 @@ def held() -> tuple[int, int, int]:
 
 
 HLT = Step("hlt")
-GOOD = machine("mov [rbx], al; hlt", (mmio(0x5000), HLT), memslots=(Memslot(0, 0, 0x2000), Memslot(1, 0x10000000, 64 << 20)))
+GOOD = machine(
+    "mov [rbx], al; hlt",
+    (mmio(0x5000), HLT),
+    memslots=(Memslot(0, 0, 0x2000), Memslot(1, 0x10000000, 64 << 20)),
+)
 ENDINGS = {
     "good": GOOD,
     "shutdown": machine("ud2"),
     "timeout": machine("jmp .", timeout=0.001),
     "no slot": machine("hlt", memslots=(Memslot(0, 0, 0x2000), Memslot(1, 0x1000, 64 << 20))),
-    "no capability": machine("hlt", enable=(Capability("KVM_CAP_X86_USER_SPACE_MSR", 188, (1 << 20,)),)),
+    "no capability": machine(
+        "hlt", enable=(Capability("KVM_CAP_X86_USER_SPACE_MSR", 188, (1 << 20,)),)
+    ),
     "no registers": machine("hlt", regs={"cr4": 1 << 63}),
     "no action": machine("hlt", setup=(act("nonsense"),)),
     "grown": machine(
         "hlt",
         memslots=(Memslot(0, 0, 0x2000), Memslot(1, 0x10000000, 16 << 20)),
-        setup=(act("delete_memslot", slot=1), act("set_memslot", slot=1, gpa=0x10000000, size=64 << 20, flags=0)),
+        setup=(
+            act("delete_memslot", slot=1),
+            act("set_memslot", slot=1, gpa=0x10000000, size=64 << 20, flags=0),
+        ),
     ),
 }
 
@@ -94,7 +103,11 @@ def test_a_closed_vm_is_gone_with_its_descriptor(kvm: Kvm) -> None:
     vcpu = vm.create_vcpu(0)
     vcpu.close()
     vm.close()
-    kinds = [os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{fd}")]
+    kinds = [
+        os.readlink(f"/proc/self/fd/{fd}")
+        for fd in os.listdir("/proc/self/fd")
+        if os.path.lexists(f"/proc/self/fd/{fd}")
+    ]
     assert [kind for kind in kinds if "kvm-v" in kind] == []
 
 
@@ -153,7 +166,7 @@ def test_memory_that_cannot_be_had_says_how_much() -> None:
         Memory(1 << 52)
 
 
-# --- slots ----------------------------------------------------------------------------------------------------------
+# --- slots ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -173,7 +186,11 @@ def test_bytes_of_slots(slots: Slots) -> None:
     # Neighbours are two slots: what crosses lies in none.
     assert not slots.write(0xFFF, b"xy")
     assert slots.read(0xFFF, 2) is None
-    assert (slots.read(0xFFE, 2), slots.read(0x1000, 2), slots.read(0x2FFF, 1)) == (b"ab", b"cd", b"\0")
+    assert (slots.read(0xFFE, 2), slots.read(0x1000, 2), slots.read(0x2FFF, 1)) == (
+        b"ab",
+        b"cd",
+        b"\0",
+    )
     assert slots.read(0x3000, 1) is None
     assert not slots.write(0x3000, b"x")
 
@@ -203,7 +220,12 @@ def test_what_fails_changes_nothing(slots: Slots) -> None:
     slots.set(Memslot(0, 0, 0x1000))
     slots.set(Memslot(1, 0x1000, 0x1000))
     slots.write(0x1000, b"one")
-    for wrong in (Memslot(1, 0, 0x1000), Memslot(1, 0x1000, 0x3000), Memslot(2, 0x1000, 0x1000), Memslot(1, 0x1000, 0x1000, 2)):
+    for wrong in (
+        Memslot(1, 0, 0x1000),
+        Memslot(1, 0x1000, 0x3000),
+        Memslot(2, 0x1000, 0x1000),
+        Memslot(1, 0x1000, 0x1000, 2),
+    ):
         with pytest.raises(IoctlError):
             slots.set(wrong)
         assert slots.read(0x1000, 3) == b"one"

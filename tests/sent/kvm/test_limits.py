@@ -1,4 +1,6 @@
-"""Time limits on a machine that is busy with other things, and on one that does not get to the guest at all."""
+"""Time limits on a machine that is busy with other things, and on one that does not get to the
+guest at all.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ def crowd() -> Iterator[None]:
     """This process on one CPU, with three others that never pause."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(before)})
-    others = [subprocess.Popen([sys.executable, "-I", "-S", "-c", "while True: pass"]) for _ in range(3)]
+    others = [
+        subprocess.Popen([sys.executable, "-I", "-S", "-c", "while True: pass"]) for _ in range(3)
+    ]
     try:
         time.sleep(0.5)
         yield
@@ -49,9 +53,13 @@ def crowd() -> Iterator[None]:
 
 @pytest.mark.usefixtures("crowd")
 @pytest.mark.parametrize(
-    ("script", "limit"), [((Step("hlt"),), {"timeout": 0.4}), ((Step("timeout", timeout=0.4),), {})], ids=["whole", "step"]
+    ("script", "limit"),
+    [((Step("hlt"),), {"timeout": 0.4}), ((Step("timeout", timeout=0.4),), {})],
+    ids=["whole", "step"],
 )
-def test_time_on_the_run_queue_does_not_count(executor: Executor, script: tuple[Step, ...], limit: dict[str, Any]) -> None:
+def test_time_on_the_run_queue_does_not_count(
+    executor: Executor, script: tuple[Step, ...], limit: dict[str, Any]
+) -> None:
     before = time.thread_time()
     seen = executor.execute(machine("jmp .", script, **limit))
     # A guest that spins has all of its time on the CPU, however long that took.
@@ -71,7 +79,9 @@ def test_the_clock_leaves_out_what_its_thread_waited(crowd: None) -> None:
     assert passed - used < 0.2
 
 
-def test_the_clock_is_the_walls_where_the_kernel_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_clock_is_the_walls_where_the_kernel_does_not_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def refused(*arguments: Any) -> int:
         raise FileNotFoundError
 
@@ -101,16 +111,23 @@ def held(monkeypatch: pytest.MonkeyPatch) -> type[Held]:
     return Held
 
 
-@pytest.mark.parametrize("script", [(Step("hlt"),), (Step("timeout", timeout=0.05),)], ids=["whole", "step"])
-def test_a_guest_that_was_never_entered_is_inconclusive(executor: Executor, held: type[Held], script: tuple[Step, ...]) -> None:
+@pytest.mark.parametrize(
+    "script", [(Step("hlt"),), (Step("timeout", timeout=0.05),)], ids=["whole", "step"]
+)
+def test_a_guest_that_was_never_entered_is_inconclusive(
+    executor: Executor, held: type[Held], script: tuple[Step, ...]
+) -> None:
     with pytest.raises(HostError) as caught:
         executor.execute(machine("jmp .", script, timeout=0.2))
     assert str(caught.value) == (
-        "inconclusive: the time limit of 0.2 s was over before the guest's first instruction: the machine could not get to it"
+        "inconclusive: the time limit of 0.2 s was over before the guest's first instruction: the "
+        "machine could not get to it"
     )
 
 
-def test_a_guest_that_is_entered_late_has_its_time(executor: Executor, held: type[Held], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_guest_that_is_entered_late_has_its_time(
+    executor: Executor, held: type[Held], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(held, "times", 150)  # of 1 ms, or more
     seen = executor.execute(machine("mov [rbx], al; hlt", (mmio(0x5000), Step("hlt")), timeout=0.1))
     assert (story(seen), seen.stopped) == ([("w", 0x5000, 1, 0), ("hlt",)], "expected")
@@ -123,7 +140,9 @@ def test_a_guest_that_stays_where_it_is_runs(executor: Executor, seconds: float)
         assert (story(seen), seen.events[0].pc) == ([("timeout", seconds)], 0)
 
 
-def test_kvm_counts_how_often_a_guest_is_left(executor: Executor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kvm_counts_how_often_a_guest_is_left(
+    executor: Executor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[int | None] = []
 
     class Counted(Vcpu):
@@ -132,7 +151,9 @@ def test_kvm_counts_how_often_a_guest_is_left(executor: Executor, monkeypatch: p
             return super().run()
 
     monkeypatch.setattr("kvmscen.sent.kvm.fds.Vcpu", Counted)
-    executor.execute(machine("mov [rbx], al; mov [rbx], al; hlt", (mmio(0x5000), mmio(0x5000), Step("hlt"))))
+    executor.execute(
+        machine("mov [rbx], al; mov [rbx], al; hlt", (mmio(0x5000), mmio(0x5000), Step("hlt")))
+    )
     assert seen[0] == 0
     assert None not in seen
     assert seen == sorted(seen)

@@ -41,7 +41,9 @@ def test_the_code_is_never_writable_and_executable_at_once() -> None:
 
 def test_records_until_they_are_full(kvm: Kvm) -> None:
     blank = ctypes.create_string_buffer(4096)
-    entry = opened().entry(kvm.fd, ctypes.addressof(blank), [KnownExit(0, 1, ())], None, 100, "KVM_GET_API_VERSION")
+    entry = opened().entry(
+        kvm.fd, ctypes.addressof(blank), [KnownExit(0, 1, ())], None, 100, "KVM_GET_API_VERSION"
+    )
     assert entry() == 0
     taken = list(RECORD.iter_unpack(entry.take()))
     assert len(taken) == 100
@@ -85,7 +87,12 @@ def test_every_row_that_fits_sets_its_bit_and_others_come_back(kvm: Kvm) -> None
 def test_a_ring_that_is_not_empty_comes_back(kvm: Kvm) -> None:
     blank, ring = ctypes.create_string_buffer(4096), (ctypes.c_uint32 * 2)(3, 4)
     made = opened().entry(
-        kvm.fd, ctypes.addressof(blank), [KnownExit(0, 1, ())], ctypes.addressof(ring), 5, "KVM_GET_API_VERSION"
+        kvm.fd,
+        ctypes.addressof(blank),
+        [KnownExit(0, 1, ())],
+        ctypes.addressof(ring),
+        5,
+        "KVM_GET_API_VERSION",
     )
     assert made() == 1
     ring[0] = 4
@@ -94,13 +101,18 @@ def test_a_ring_that_is_not_empty_comes_back(kvm: Kvm) -> None:
 
 def test_replies_and_sections(kvm: Kvm) -> None:
     blank, held = ctypes.create_string_buffer(8192), ctypes.create_string_buffer(b"abcdefgh", 8)
-    words = {name: ctypes.c_uint64.from_buffer(blank, at) for name, at in {"address": 32, "data": 40}.items()}
+    words = {
+        name: ctypes.c_uint64.from_buffer(blank, at)
+        for name, at in {"address": 32, "data": 40}.items()
+    }
     length = ctypes.c_uint32.from_buffer(blank, 48)
     base = ctypes.addressof(held) - 0x5000
 
     def once(action: int, value: int = 0, place: int = 0) -> int:
         row = KnownExit(0, 1, (), action, value, place)
-        return opened().entry(kvm.fd, ctypes.addressof(blank), [row], None, 1, "KVM_GET_API_VERSION")()
+        return opened().entry(
+            kvm.fd, ctypes.addressof(blank), [row], None, 1, "KVM_GET_API_VERSION"
+        )()
 
     assert once(loop.REPLY, 0x1122334455667788, 40) == 0
     assert words["data"].value == 0x1122334455667788

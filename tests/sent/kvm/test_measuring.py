@@ -8,7 +8,11 @@ from kvmscen.sent.script.interpreter import Devices
 from kvmscen.sent.timing import loop, measuring
 from kvmscen.sent.timing.tally import BROKEN, Tallies
 
-PIO, OTHER, STORE = TimedExit("io", {"port": 0x10}), TimedExit("io", {"port": 0x11}), TimedExit("mmio", {"phys_addr": 0x5000})
+PIO, OTHER, STORE = (
+    TimedExit("io", {"port": 0x10}),
+    TimedExit("io", {"port": 0x11}),
+    TimedExit("mmio", {"phys_addr": 0x5000}),
+)
 
 
 def series(kind: Kind, *held: tuple[int, int, int]) -> Series:
@@ -81,7 +85,7 @@ def test_what_is_missing() -> None:
     assert made.exits == 12
 
 
-# --- rows -----------------------------------------------------------------------------------------------------------
+# --- rows -----------------------------------------------------------------------------------------
 
 
 def rows(place: TimedExit, *devices: Bytes) -> list[loop.KnownExit]:
@@ -89,7 +93,9 @@ def rows(place: TimedExit, *devices: Bytes) -> list[loop.KnownExit]:
 
 
 def test_a_store_into_a_section_is_kept_by_the_loop() -> None:
-    (row,) = rows(TimedExit("mmio", {"phys_addr": 0x5008, "is_write": True}), Bytes.at(0x5000, bytes(16)))
+    (row,) = rows(
+        TimedExit("mmio", {"phys_addr": 0x5008, "is_write": True}), Bytes.at(0x5000, bytes(16))
+    )
     assert (row.reason, row.action, row.place) == (6, loop.FROM_GUEST, 0x5010)
     assert (32, (1 << 64) - 1, 0x5008, 0x5008) in row.conditions
     assert (52, 0xFF, 1, 1) in row.conditions
@@ -102,7 +108,10 @@ def test_an_access_of_either_direction_is_two_rows_and_one_bit() -> None:
 
 
 def test_addresses_in_and_beside_a_section() -> None:
-    made = rows(TimedExit("mmio", {"phys_addr": {"min": 0x4000, "max": 0x5FFF}, "is_write": False}), Bytes.at(0x5000, bytes(16)))
+    made = rows(
+        TimedExit("mmio", {"phys_addr": {"min": 0x4000, "max": 0x5FFF}, "is_write": False}),
+        Bytes.at(0x5000, bytes(16)),
+    )
     assert [(row.action, row.conditions[0][2:]) for row in made] == [
         (loop.REPLY, (0x4000, 0x4FFF)),
         (loop.TO_GUEST, (0x5000, 0x500F)),
@@ -111,12 +120,18 @@ def test_addresses_in_and_beside_a_section() -> None:
 
 
 def test_a_reply_goes_before_the_section() -> None:
-    (row,) = rows(TimedExit("mmio", {"phys_addr": 0x5000, "is_write": False}, {"data": 7}), Bytes.at(0x5000, bytes(16)))
+    (row,) = rows(
+        TimedExit("mmio", {"phys_addr": 0x5000, "is_write": False}, {"data": 7}),
+        Bytes.at(0x5000, bytes(16)),
+    )
     assert (row.action, row.value, row.place) == (loop.REPLY, 7, 40)
 
 
 def test_of_several_places_the_one_with_a_reply_answers() -> None:
-    plain, written = TimedExit("io", {"port": 0x10}), TimedExit("io", {"port": 0x10, "direction": 0}, {"data": 7})
+    plain, written = (
+        TimedExit("io", {"port": 0x10}),
+        TimedExit("io", {"port": 0x10, "direction": 0}, {"data": 7}),
+    )
     made = measuring.rows_of([written, plain], Devices(()), "x86_64")
     assert [row.value for row in made if row.action == loop.REPLY_AT] == [0, 7]
     kinds = (Kind("a", written, None, 1, 0), Kind("b", plain, None, 1, 0))

@@ -31,11 +31,20 @@ def test_equal_events_in_a_row_are_one() -> None:
     recorder = Recorder(machine(b"", None, exits=100))
     for data in (1, 1, 1, 2, 1, 1):
         recorder.take(0, "exit", "mmio", write(data), 4, nothing)
-    assert [(event.fields["data"], event.times) for event in recorder.seen()] == [(1, 3), (2, 1), (1, 2)]
+    assert [(event.fields["data"], event.times) for event in recorder.seen()] == [
+        (1, 3),
+        (2, 1),
+        (1, 2),
+    ]
     assert recorder.total == 6
 
 
-@given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1), st.sampled_from(["mmio", "hlt"])), max_size=30))
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 1), st.integers(0, 1), st.sampled_from(["mmio", "hlt"])),
+        max_size=30,
+    )
+)
 def test_nothing_is_lost_by_folding(events: list[tuple[int, int, str]]) -> None:
     recorder = Recorder(machine(b"", None, exits=1000))
     for data, pc, name in events:
@@ -47,7 +56,11 @@ def test_nothing_is_lost_by_folding(events: list[tuple[int, int, str]]) -> None:
 
 
 def test_rounds_of_one_step_are_one_event_and_those_of_a_group_are_not() -> None:
-    steps = (mmio(0x5000, repeat=(1, 5)), Step("group", repeat=(2, 2), steps=(mmio(0x6000),)), mmio(0x5000))
+    steps = (
+        mmio(0x5000, repeat=(1, 5)),
+        Step("group", repeat=(2, 2), steps=(mmio(0x6000),)),
+        mmio(0x5000),
+    )
     recorder = Recorder(machine(b"", steps, exits=100))
     for at in (0x5000, 0x5000, 0x5000, 0x6000, 0x6000, 0x5000, 0x5000):
         recorder.take(0, "exit", "mmio", write(1, at), 4, nothing)
@@ -61,7 +74,12 @@ def test_rounds_of_one_step_are_one_event_and_those_of_a_group_are_not() -> None
 
 
 def test_what_was_observed_or_replied_keeps_events_apart() -> None:
-    steps = (mmio(0x5000, reply={"data": 1}), mmio(0x5000, reply={"data": 2}), mmio(0x5000, observe_regs=("rax",)), mmio(0x5000))
+    steps = (
+        mmio(0x5000, reply={"data": 1}),
+        mmio(0x5000, reply={"data": 2}),
+        mmio(0x5000, observe_regs=("rax",)),
+        mmio(0x5000),
+    )
     recorder = Recorder(machine(b"", steps, exits=100))
     for _ in steps:
         recorder.take(0, "exit", "mmio", write(1), 4, lambda step: ({"rax": 5}, {}))
@@ -104,7 +122,8 @@ def test_failing_actions() -> None:
     assert perform("ENOSYS", fail, 7) is None
     assert perform("EINVAL", fail, 8) == "error"
     assert perform(None, fail, 9) == "error"
-    # What should have failed and did not is an event too, and the run ends: what comes is of another machine.
+    # What should have failed and did not is an event too, and the run ends: what comes is of
+    # another machine.
     assert perform("EINVAL", lambda action: None, 10) == "error"
     told = [(event.kind, event.name, event.pc, event.op) for event in recorder.events]
     assert told == [
@@ -117,7 +136,11 @@ def test_failing_actions() -> None:
 
 
 def test_actions_are_counted_where_they_were_due() -> None:
-    twice = mmio(0x5000, repeat=(1, 3), then=(act("set_regs"), act("delete_memslot", "ENOSYS"), act("set_regs")))
+    twice = mmio(
+        0x5000,
+        repeat=(1, 3),
+        then=(act("set_regs"), act("delete_memslot", "ENOSYS"), act("set_regs")),
+    )
     inner = Step("group", steps=(mmio(0x6000, then=(act("set_regs"),)),))
     recorder = Recorder(machine(b"", (twice, inner, Step("hlt")), exits=100))
 
@@ -133,7 +156,9 @@ def test_actions_are_counted_where_they_were_due() -> None:
     assert recorder.perform(0, lambda: 4, fail) is None
     exit_at(0x6000)
     assert recorder.perform(0, lambda: 4, fail) is None
-    assert [(event.kind, event.at, event.done, event.op, event.times) for event in recorder.seen()] == [
+    assert [
+        (event.kind, event.at, event.done, event.op, event.times) for event in recorder.seen()
+    ] == [
         ("exit", ((0, 0),), 3, None, 1),
         ("exit", ((0, 1),), 3, None, 1),
         ("error", None, 0, "steps/0/then/1", 2),
@@ -157,7 +182,11 @@ def test_what_is_kept_of_the_events_is_limited_too() -> None:
     data = list(range(4096))
     stops = []
     while not stops or stops[-1] is None:
-        stops.append(recorder.take(0, "exit", "io", {"direction": 1, "data": [len(stops), *data]}, 4, nothing).stop)
+        stops.append(
+            recorder.take(
+                0, "exit", "io", {"direction": 1, "data": [len(stops), *data]}, 4, nothing
+            ).stop
+        )
     assert stops[-1] == "exits"
     assert len(stops) < 2000
     assert str(recorder.detail("exits")).startswith(

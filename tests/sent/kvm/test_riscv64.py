@@ -1,4 +1,6 @@
-"""riscv64: the ids of registers and the place of exits against the header, by the compiler for that architecture."""
+"""riscv64: the ids of registers and the place of exits against the header, by the compiler for that
+architecture.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ needs_gcc = needs(GCC)
 
 
 def core(member: str) -> str:
-    return f"KVM_REG_RISCV | KVM_REG_SIZE_U64 | KVM_REG_RISCV_CORE | KVM_REG_RISCV_CORE_REG({member})"
+    return (
+        f"KVM_REG_RISCV | KVM_REG_SIZE_U64 | KVM_REG_RISCV_CORE | KVM_REG_RISCV_CORE_REG({member})"
+    )
 
 
 def expressions() -> dict[str, str]:
@@ -33,7 +37,9 @@ def expressions() -> dict[str, str]:
 def test_register_ids() -> None:
     texts = expressions()
     values = constants(GCC, *texts.values())
-    assert {name: values[text] for name, text in texts.items()} == {n: i for n, i in riscv64.IDS.items() if n != "senvcfg"}
+    assert {name: values[text] for name, text in texts.items()} == {
+        n: i for n, i in riscv64.IDS.items() if n != "senvcfg"
+    }
     assert riscv64.IDS["senvcfg"] == riscv64.IDS["scounteren"] + 1
 
 
@@ -66,5 +72,11 @@ def test_names_of_the_abi() -> None:
         *("ra", "sp", "gp", "tp", "t0", "s0", "a0", "a7", "s2", "t3", "t6")
     ]
     assert "x0" not in table.REGISTERS
-    assert [base(table.REGISTERS, f"f{n}") for n in (0, 8, 10, 18, 28)] == ["ft0", "fs0", "fa0", "fs2", "ft8"]
+    assert [base(table.REGISTERS, f"f{n}") for n in (0, 8, 10, 18, 28)] == [
+        "ft0",
+        "fs0",
+        "fa0",
+        "fs2",
+        "ft8",
+    ]
     assert base(table.REGISTERS, "fp") == "s0"

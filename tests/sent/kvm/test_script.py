@@ -1,4 +1,6 @@
-"""The interpreter of scripts: which step an event takes, what is replied, when a vCPU stops. Held against regular expressions."""
+"""The interpreter of scripts: which step an event takes, what is replied, when a vCPU stops. Held
+against regular expressions.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ ACTION = Action("set_regs", {"rax": 1})
 
 
 def store(at: int = 0x5000, low: int = 1, high: int | None = None, **more: Any) -> Step:
-    return Step("mmio", {"phys_addr": at, "is_write": True}, (low, low if high is None else high), **more)
+    return Step(
+        "mmio", {"phys_addr": at, "is_write": True}, (low, low if high is None else high), **more
+    )
 
 
 def group(low: int, high: int, *steps: Step) -> Step:
@@ -30,7 +34,7 @@ def take(script: Script, name: str = "mmio", **fields: Any) -> Verdict:
     return script.take("exit", name, {**MMIO, **fields} if name == "mmio" else fields)
 
 
-# --- matchers -------------------------------------------------------------------------------------------------------
+# --- matchers -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -79,7 +83,7 @@ def test_a_range_is_both_ends_included(low: int, high: int, value: int) -> None:
     assert matches({"min": low, "max": high}, value) == (value in range(low, high + 1))
 
 
-# --- single rules ---------------------------------------------------------------------------------------------------
+# --- single rules ---------------------------------------------------------------------------------
 
 
 def test_a_step_is_told_by_its_telling_fields_only() -> None:
@@ -133,7 +137,9 @@ def test_ignored_exits_take_no_step_and_are_never_extra() -> None:
     script = Script([store(), Step("hlt")], [store(0x6000), Step("io", {"port": 0x3F8})])
     for _ in range(40):
         assert take(script, phys_addr=0x6000) == Verdict(None, 0, (), None, ignored=True)
-        assert take(script, "io", port=0x3F8, direction=1) == Verdict(None, 0, (), None, ignored=True)
+        assert take(script, "io", port=0x3F8, direction=1) == Verdict(
+            None, 0, (), None, ignored=True
+        )
     assert script.extras == 0
     assert take(script, "io", port=0x3F9, direction=1).step is None
     assert script.extras == 1
@@ -147,12 +153,24 @@ def test_an_ignored_ending_exit_does_not_end() -> None:
 
 @pytest.mark.parametrize("row", exits.EXITS, ids=lambda row: row.name)
 def test_what_ends_a_vcpu(row: exits.Exit) -> None:
-    ending = row.name in ("unknown", "hlt", "shutdown", "system_event", "fail_entry", "internal_error", "arm_nisv")
+    ending = row.name in (
+        "unknown",
+        "hlt",
+        "shutdown",
+        "system_event",
+        "fail_entry",
+        "internal_error",
+        "arm_nisv",
+    )
     tail = Step("intr")
-    assert Script([Step(row.name), tail]).take("exit", row.name, {}).stop == ("expected" if ending else None)
+    assert Script([Step(row.name), tail]).take("exit", row.name, {}).stop == (
+        "expected" if ending else None
+    )
     # `then: []` just enters again.
     assert Script([Step(row.name, then=()), tail]).take("exit", row.name, {}).stop is None
-    assert Script([Step(row.name, then=(ACTION,)), tail]).take("exit", row.name, {}).then == (ACTION,)
+    assert Script([Step(row.name, then=(ACTION,)), tail]).take("exit", row.name, {}).then == (
+        ACTION,
+    )
     assert Script(None).take("exit", row.name, {}).stop == ("expected" if ending else None)
 
 
@@ -163,13 +181,19 @@ def test_an_exit_that_nobody_knows_ends() -> None:
 def test_the_vcpu_stops_right_after_the_last_step() -> None:
     script = Script([store(), store(0x5008, then=(ACTION,))])
     assert take(script).stop is None
-    assert take(script, phys_addr=0x5008) == Verdict(store(0x5008, then=(ACTION,)), 0, (ACTION,), "end", ((1, 0),))
+    assert take(script, phys_addr=0x5008) == Verdict(
+        store(0x5008, then=(ACTION,)), 0, (ACTION,), "end", ((1, 0),)
+    )
 
 
 def test_errors() -> None:
     fault = Step("error", {"ioctl": "KVM_RUN", "errno": "EFAULT"})
-    assert Script([fault]).take("error", "EFAULT", {"ioctl": "KVM_RUN"}) == Verdict(fault, 0, (), "error", ((0, 0),))
-    assert Script([fault]).take("error", "ENOSYS", {"ioctl": "KVM_RUN"}) == Verdict(None, 0, (), "error")
+    assert Script([fault]).take("error", "EFAULT", {"ioctl": "KVM_RUN"}) == Verdict(
+        fault, 0, (), "error", ((0, 0),)
+    )
+    assert Script([fault]).take("error", "ENOSYS", {"ioctl": "KVM_RUN"}) == Verdict(
+        None, 0, (), "error"
+    )
     assert Script([fault]).take("exit", "hlt", {"ioctl": "KVM_RUN"}).step is None
     again = Step("error", {"ioctl": "KVM_RUN", "errno": "EFAULT"}, then=())
     assert Script([again, Step("hlt")]).take("error", "EFAULT", {"ioctl": "KVM_RUN"}).stop is None
@@ -183,13 +207,16 @@ def test_a_timeout_is_a_step() -> None:
     wait = Step("timeout", timeout=0.05, then=(ACTION,))
     script = Script([wait, store()])
     assert script.timeout() == 0.05
-    assert script.take("timeout", "", {"timeout": 0.05}) == Verdict(wait, 0, (ACTION,), None, ((0, 0),))
+    assert script.take("timeout", "", {"timeout": 0.05}) == Verdict(
+        wait, 0, (ACTION,), None, ((0, 0),)
+    )
     assert script.timeout() is None
     assert script.take("timeout", "", {"timeout": 5.0}) == Verdict(None, 0, (), "timeout")
 
 
 def test_a_timeout_step_may_follow_optional_ones() -> None:
-    # Three exits came of up to ten, and then nothing: that is the story, not the end of the run's time.
+    # Three exits came of up to ten, and then nothing: that is the story, not the end of the run's
+    # time.
     script = Script([store(low=1, high=10), Step("timeout", timeout=0.05), Step("hlt")])
     assert script.timeout() is None
     assert take(script).step is not None
@@ -213,7 +240,14 @@ def test_nth_counts_a_steps_own_repeat_else_its_groups() -> None:
     assert script.over()
     # A step's own repeat begins anew in each round of its group.
     script = Script([group(2, 2, own)])
-    assert [take(script, phys_addr=0x5000 + 8 * (n % 3)).nth for n in range(6)] == [0, 1, 2, 0, 1, 2]
+    assert [take(script, phys_addr=0x5000 + 8 * (n % 3)).nth for n in range(6)] == [
+        0,
+        1,
+        2,
+        0,
+        1,
+        2,
+    ]
 
 
 @pytest.mark.parametrize("low", [0, 1, 2, 3])
@@ -224,18 +258,28 @@ def test_a_group_of_optional_steps_may_be_empty_each_time(low: int) -> None:
 
 
 def test_an_enormous_repeat_costs_nothing() -> None:
-    script = Script([group(0, 10**9, group(0, 10**9, store(low=0, high=10**9), Step("io", repeat=(0, 10**9))))])
+    script = Script(
+        [group(0, 10**9, group(0, 10**9, store(low=0, high=10**9), Step("io", repeat=(0, 10**9))))]
+    )
     for n in range(500):
         assert take(script, "io" if n % 3 else "mmio").step is not None
     assert script.finished()
     assert not script.over()
 
 
-# --- any script at all ----------------------------------------------------------------------------------------------
+# --- any script at all ----------------------------------------------------------------------------
 
 LETTERS = "abcdefghijklmnop"
-NAMES = dict(zip(LETTERS, (row.name for row in exits.EXITS if not row.ends and row.name != "arm_nisv"), strict=False))
-repeats = st.tuples(st.integers(0, 3), st.integers(0, 3)).filter(lambda r: r[0] <= r[1] and r[1] > 0)
+NAMES = dict(
+    zip(
+        LETTERS,
+        (row.name for row in exits.EXITS if not row.ends and row.name != "arm_nisv"),
+        strict=False,
+    )
+)
+repeats = st.tuples(st.integers(0, 3), st.integers(0, 3)).filter(
+    lambda r: r[0] <= r[1] and r[1] > 0
+)
 
 
 def leaf(names: str) -> st.SearchStrategy[Step]:
@@ -245,7 +289,9 @@ def leaf(names: str) -> st.SearchStrategy[Step]:
 any_steps = st.lists(
     st.recursive(
         leaf("abc"),
-        lambda inner: st.builds(lambda r, s: group(*r, *s), repeats, st.lists(inner, min_size=1, max_size=3)),
+        lambda inner: st.builds(
+            lambda r, s: group(*r, *s), repeats, st.lists(inner, min_size=1, max_size=3)
+        ),
         max_leaves=6,
     ),
     max_size=4,
@@ -253,7 +299,9 @@ any_steps = st.lists(
 
 
 @settings(max_examples=300, deadline=None)
-@given(any_steps, st.lists(st.sampled_from(["a", "b", "c", "hlt", "timeout", "error"]), max_size=30))
+@given(
+    any_steps, st.lists(st.sampled_from(["a", "b", "c", "hlt", "timeout", "error"]), max_size=30)
+)
 def test_no_script_loops_or_raises(steps: list[Step], events: list[str]) -> None:
     script = Script(steps)
     for event in events:
@@ -270,8 +318,8 @@ def test_no_script_loops_or_raises(steps: list[Step], events: list[str]) -> None
         assert script.timeout() is None
 
 
-# A regular expression by derivatives (Brzozowski): None is no word, () the empty word, a letter, or a tuple of parts in order.
-# It knows nothing of positions and counts: {m,n} is written out.
+# A regular expression by derivatives (Brzozowski): None is no word, () the empty word, a letter, or
+# a tuple of parts in order. It knows nothing of positions and counts: {m,n} is written out.
 
 
 def written_out(steps: Sequence[Step]) -> tuple[Any, ...]:
@@ -306,8 +354,12 @@ def derive(e: Any, letter: str) -> set[Any]:
 
 
 @st.composite
-def determined(draw: st.DrawFn, letters: list[str] | None = None, depth: int = 0, first_fixed: bool = False) -> list[Step]:
-    """Scripts in which a letter tells where one stands: each letter once, and a repeated group begins with a fixed step."""
+def determined(
+    draw: st.DrawFn, letters: list[str] | None = None, depth: int = 0, first_fixed: bool = False
+) -> list[Step]:
+    """Scripts in which a letter tells where one stands: each letter once, and a repeated group
+    begins with a fixed step.
+    """
     pool = list(LETTERS) if letters is None else letters
     steps: list[Step] = []
     for n in range(draw(st.integers(1, 3))):
@@ -318,7 +370,9 @@ def determined(draw: st.DrawFn, letters: list[str] | None = None, depth: int = 0
             steps.append(group(*draw(repeats), *draw(determined(pool, depth + 1, True))))
         else:
             low, high = draw(repeats)
-            steps.append(Step(NAMES[pool.pop()], repeat=(max(low, high), high) if fixed else (low, high)))
+            steps.append(
+                Step(NAMES[pool.pop()], repeat=(max(low, high), high) if fixed else (low, high))
+            )
     return steps
 
 
@@ -330,10 +384,17 @@ def test_agrees_with_a_regular_expression(steps: list[Step], data: st.DataObject
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(leaf("abcd"), max_size=4, unique_by=lambda s: s.exit), repeats, st.data())
-def test_agrees_where_all_of_a_group_is_optional(steps: list[Step], times: tuple[int, int], data: st.DataObject) -> None:
+def test_agrees_where_all_of_a_group_is_optional(
+    steps: list[Step], times: tuple[int, int], data: st.DataObject
+) -> None:
     optional = [Step(step.exit, repeat=(0, 1)) for step in steps]
-    # The letter after the group tells when it is over; inside, an optional letter met again begins the next round.
-    check([group(*times, *optional), Step(NAMES["p"])] if optional else [], lambda c: data.draw(st.sampled_from(c)), 15)
+    # The letter after the group tells when it is over; inside, an optional letter met again begins
+    # the next round.
+    check(
+        [group(*times, *optional), Step(NAMES["p"])] if optional else [],
+        lambda c: data.draw(st.sampled_from(c)),
+        15,
+    )
 
 
 def check(steps: list[Step], choose: Any, length: int) -> None:
@@ -343,7 +404,8 @@ def check(steps: list[Step], choose: Any, length: int) -> None:
         assert script.finished() == any(map(nullable, left))
         following = {letter: set().union(*(derive(e, letter) for e in left)) for letter in used}
         assert script.over() == (not any(following.values()))
-        # Extra letters now and then; most of the time one that fits, so that stories get to their end.
+        # Extra letters now and then; most of the time one that fits, so that stories get to their
+        # end.
         likely = [letter for letter in used if following[letter]] or used
         letter = choose(likely * 4 + used)
         verdict = script.take("exit", NAMES[letter], {})
@@ -354,7 +416,7 @@ def check(steps: list[Step], choose: Any, length: int) -> None:
             left = following[letter]
 
 
-# --- devices and replies --------------------------------------------------------------------------------------------
+# --- devices and replies --------------------------------------------------------------------------
 
 
 def test_devices_hold_their_bytes() -> None:
@@ -391,7 +453,10 @@ def test_replies() -> None:
     assert reply_of(None, "mmio", MMIO, devices) == {}
     assert reply_of(None, "io", {"direction": 0, "port": 1}, devices) == {"data": 0}
     assert reply_of(None, "io", {"direction": 1, "port": 1}, devices) == {}
-    assert reply_of(Step("x86_rdmsr", reply={"error": 1}), "x86_rdmsr", {}, devices) == {"error": 1, "data": 0}
+    assert reply_of(Step("x86_rdmsr", reply={"error": 1}), "x86_rdmsr", {}, devices) == {
+        "error": 1,
+        "data": 0,
+    }
     assert reply_of(Step("x86_wrmsr", reply={"error": 1}), "x86_wrmsr", {}, devices) == {"error": 1}
     assert reply_of(Step("hypercall", reply={"ret": 7}), "hypercall", {}, devices) == {"ret": 7}
     assert reply_of(None, "hlt", {}, devices) == {}

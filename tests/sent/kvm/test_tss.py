@@ -19,7 +19,11 @@ def test_below_the_tables() -> None:
 
 def test_at_the_usual_place_without_tables() -> None:
     assert tss_at(BARE) == USUAL
-    beside = (Memslot(0, USUAL - 0x1000, 0x1000), Memslot(1, USUAL + 0x3000, 0x1000), Memslot(2, USUAL, 0x1000, errno="EEXIST"))
+    beside = (
+        Memslot(0, USUAL - 0x1000, 0x1000),
+        Memslot(1, USUAL + 0x3000, 0x1000),
+        Memslot(2, USUAL, 0x1000, errno="EEXIST"),
+    )
     assert tss_at(BARE._replace(memslots=beside)) == USUAL
 
 

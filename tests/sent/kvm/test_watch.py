@@ -1,4 +1,6 @@
-"""Who looks after a run that is timed: it leaves the guest alone until there is a reason to stop it."""
+"""Who looks after a run that is timed: it leaves the guest alone until there is a reason to stop
+it.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,11 @@ again: rdtsc; shl rdx, 32; or rax, rdx; mov rbx, rax; out 0x10, al
 wait: rdtsc; shl rdx, 32; or rax, rdx; sub rax, rbx; cmp rax, r8; jb wait
 out 0x11, al; jmp again
 """
-FROM, TO, NEVER = TimedExit("io", {"port": 0x10}), TimedExit("io", {"port": 0x11}), TimedExit("io", {"port": 0x12})
+FROM, TO, NEVER = (
+    TimedExit("io", {"port": 0x10}),
+    TimedExit("io", {"port": 0x11}),
+    TimedExit("io", {"port": 0x12}),
+)
 
 
 def spans(kind: Kind, ticks: int, stall: float, loop: str = "native") -> Observation:

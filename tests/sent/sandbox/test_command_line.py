@@ -26,19 +26,35 @@ whole = pytest.mark.skipif(bool(HERE.lacking), reason="this kernel lacks means i
 
 def kvmscen(*arguments: str, without: str = "", **more: str) -> subprocess.CompletedProcess[str]:
     before = [sys.executable, str(Path(__file__).parent / "without.py"), without] if without else []
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("KVMSCEN_")}
+    environment = {
+        key: value for key, value in os.environ.items() if not key.startswith("KVMSCEN_")
+    }
     command = [*before, sys.executable, "-m", "kvmscen", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env={**environment, **more})
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT, env={**environment, **more}
+    )
 
 
 @whole
 @pytest.mark.parametrize("without", ["landlock", "seccomp", "landlock,seccomp"])
 def test_what_the_kernel_lacks_is_said_once_and_the_run_goes_on(without: str) -> None:
-    done = kvmscen("run", SCENARIO, SCENARIO.replace("mmio", "modes"), "--on", "model", "-j", "2", without=without)
+    done = kvmscen(
+        "run",
+        SCENARIO,
+        SCENARIO.replace("mmio", "modes"),
+        "--on",
+        "model",
+        "-j",
+        "2",
+        without=without,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     first, *rest = done.stderr.splitlines()
     assert first.startswith("kvmscen: this kernel has no ")
-    assert ("Landlock" in first, "seccomp" in first) == ("landlock" in without, "seccomp" in without)
+    assert ("Landlock" in first, "seccomp" in first) == (
+        "landlock" in without,
+        "seccomp" in without,
+    )
     assert [line for line in rest if "this kernel" in line] == []
 
 
@@ -47,7 +63,9 @@ def test_what_the_kernel_lacks_is_said_once_and_the_run_goes_on(without: str) ->
 def test_require_refuses_such_a_kernel(verb: str) -> None:
     done = kvmscen(verb, SCENARIO, "--sandbox", "require", without="landlock")
     assert done.returncode == 3
-    assert done.stderr.startswith("kvmscen: --sandbox require: this kernel has no Landlock (Linux 5.13 has it")
+    assert done.stderr.startswith(
+        "kvmscen: --sandbox require: this kernel has no Landlock (Linux 5.13 has it"
+    )
     assert "Traceback" not in done.stderr
 
 
@@ -65,18 +83,26 @@ def test_off_says_nothing() -> None:
 def test_a_value_that_is_none() -> None:
     done = kvmscen("run", SCENARIO, KVMSCEN_SANDBOX="maybe")
     assert done.returncode == 2
-    assert done.stderr == "kvmscen: KVMSCEN_SANDBOX: 'maybe' is none of its values: write auto, require, off\n"
+    assert (
+        done.stderr
+        == "kvmscen: KVMSCEN_SANDBOX: 'maybe' is none of its values: write auto, require, off\n"
+    )
 
 
 @whole
 def test_hosts_says_what_is_in_force() -> None:
-    found = f"sandbox: what reads scenario files is confined by Landlock (ABI {HERE.landlock}) and seccomp"
+    found = (
+        f"sandbox: what reads scenario files is confined by Landlock (ABI {HERE.landlock}) "
+        f"and seccomp"
+    )
     assert kvmscen("hosts").stdout.splitlines()[-1] == found
-    assert kvmscen("hosts", KVMSCEN_SANDBOX="off").stdout.splitlines()[-1].startswith("sandbox: off")
+    assert (
+        kvmscen("hosts", KVMSCEN_SANDBOX="off").stdout.splitlines()[-1].startswith("sandbox: off")
+    )
     assert "this kernel has no Landlock" in kvmscen("hosts", without="landlock").stdout
 
 
-# --- capabilities that reach beyond the VM ----------------------------------------------------------------------------
+# --- capabilities that reach beyond the VM --------------------------------------------------------
 
 
 def test_the_column_is_of_the_table() -> None:
@@ -84,7 +110,9 @@ def test_the_column_is_of_the_table() -> None:
     assert set(REACH) >= ON_VCPU
     assert set(BEYOND) == {name for name, reach in REACH.items() if reach}
     assert beyond(CAPABILITIES["KVM_CAP_SPLIT_IRQCHIP"]) == ""
-    assert beyond(CAPABILITIES["KVM_CAP_SGX_ATTRIBUTE"]).startswith("KVM_CAP_SGX_ATTRIBUTE gives the guest")
+    assert beyond(CAPABILITIES["KVM_CAP_SGX_ATTRIBUTE"]).startswith(
+        "KVM_CAP_SGX_ATTRIBUTE gives the guest"
+    )
     assert "newer than this kvmscen" in beyond(9999)
 
 
@@ -101,13 +129,16 @@ def test_the_documentation_has_each() -> None:
         "enable: [KVM_CAP_VM_DISABLE_NX_HUGE_PAGES]\nexpect: [hlt]\n",
         "setup: [{enable: KVM_CAP_VM_DISABLE_NX_HUGE_PAGES}]\nexpect: [hlt]\n",
         "expect:\n  - {io: {}, then: [{enable: KVM_CAP_VM_DISABLE_NX_HUGE_PAGES}]}\n  - hlt\n",
-        "expect:\n  - repeat: {min: 1, max: 2}\n    steps: [{io: {}, then: [{enable: KVM_CAP_X86_DISABLE_EXITS}]}]\n  - hlt\n",
+        "expect:\n  - repeat: {min: 1, max: 2}\n    steps: [{io: {}, then: [{enable: "
+        "KVM_CAP_X86_DISABLE_EXITS}]}]\n  - hlt\n",
         "expect: [{io: {}}, hlt]\nwhen:\n  - kernel: {before: '1.0'}\n    expect:\n"
         "      - {io: {}, then: [{enable: KVM_CAP_SGX_ATTRIBUTE}]}\n      - hlt\n",
     ],
 )
 def test_it_is_seen_wherever_it_stands(where: str, tmp_path: Path) -> None:
-    head = "arch: x86_64\nmemslots: [{slot: 0, gpa: 0, size: 0x1000}]\nasm: |\n  out 0x10, al\n  hlt\n"
+    head = (
+        "arch: x86_64\nmemslots: [{slot: 0, gpa: 0, size: 0x1000}]\nasm: |\n  out 0x10, al\n  hlt\n"
+    )
     (tmp_path / "x.yaml").write_text(head + where)
     done = kvmscen("run", str(tmp_path / "x.yaml"), "--on", "kvm")
     assert done.returncode == 4, done.stdout + done.stderr
@@ -119,7 +150,10 @@ def test_it_is_seen_wherever_it_stands(where: str, tmp_path: Path) -> None:
 def test_it_runs_where_it_is_allowed() -> None:
     refused = kvmscen("run", NX, "--on", "kvm")
     assert refused.returncode == 4
-    assert "line 3: KVM_CAP_VM_DISABLE_NX_HUGE_PAGES takes a protection from the host" in refused.stdout
+    assert (
+        "line 3: KVM_CAP_VM_DISABLE_NX_HUGE_PAGES takes a protection from the host"
+        in refused.stdout
+    )
     if os.geteuid() == 0:  # KVM wants CAP_SYS_BOOT for it
         assert kvmscen("run", NX, "--on", "kvm", "--allow-host-effects").returncode == 0
         assert kvmscen("run", NX, "--on", "kvm", KVMSCEN_ALLOW_HOST_EFFECTS="1").returncode == 0

@@ -1,4 +1,6 @@
-"""What a process can still do once it is confined: tried in one, on this kernel, and on what seems to be another."""
+"""What a process can still do once it is confined: tried in one, on this kernel, and on what seems
+to be another.
+"""
 
 from __future__ import annotations
 
@@ -102,7 +104,9 @@ def tried(policy: str, tmp_path: Path, *before: str, asked: str = "auto") -> dic
 @needs_landlock
 @needs_seccomp
 @pytest.mark.parametrize("policy", ["AGENT", "MODEL"])
-def test_the_agent_and_the_model_have_what_they_hold_and_nothing_else(policy: str, tmp_path: Path) -> None:
+def test_the_agent_and_the_model_have_what_they_hold_and_nothing_else(
+    policy: str, tmp_path: Path
+) -> None:
     out = tried(policy, tmp_path)
     assert {name for name, how in out.items() if how == "done"} == {"thread", "memory"}
 
@@ -113,7 +117,14 @@ def test_preparing_reads_and_writes_where_it_is_told(tmp_path: Path) -> None:
     out = tried("PREPARE", tmp_path)
     done = {name for name, how in out.items() if how == "done"}
     # Signals reach others where the kernel is older than 6.12.
-    assert done - {"kill"} == {"thread", "memory", "fork", "read readable", "write own", "remove own"}
+    assert done - {"kill"} == {
+        "thread",
+        "memory",
+        "fork",
+        "read readable",
+        "write own",
+        "remove own",
+    }
     assert "kill" not in done or HERE.landlock < 6
 
 
@@ -146,13 +157,16 @@ def test_every_version_of_landlock_keeps_files(version: int, tmp_path: Path) -> 
         pytest.skip(f"this kernel's Landlock has version {HERE.landlock}")
     code = (
         "import sys; from kvmscen.sent.sandbox import landlock, seccomp\n"
-        f"seccomp.no_new_privileges(); landlock.restrict(landlock.ruleset({version}, [(sys.argv[1], landlock.READ)]))\n"
+        f"seccomp.no_new_privileges(); landlock.restrict(landlock.ruleset({version}, "
+        f"[(sys.argv[1], landlock.READ)]))\n"
         "open(sys.argv[1] + '/a').close()\n"
         "try: open('/etc/passwd')\n"
         "except PermissionError: print('kept')"
     )
     (tmp_path / "a").write_text("a")
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, cwd=ROOT
+    )
     assert done.stdout == "kept\n", done.stderr
 
 
@@ -161,7 +175,10 @@ def test_a_rule_for_what_is_not_there_gives_nothing() -> None:
         os.close(landlock.ruleset(HERE.landlock, [("/nowhere/at/all", landlock.OWN)]))
 
 
-HEADERS = {0: "/usr/include/x86_64-linux-gnu/asm/unistd_64.h", 1: "/usr/include/asm-generic/unistd.h"}
+HEADERS = {
+    0: "/usr/include/x86_64-linux-gnu/asm/unistd_64.h",
+    1: "/usr/include/asm-generic/unistd.h",
+}
 
 
 @pytest.mark.parametrize("column", HEADERS)
@@ -169,11 +186,18 @@ def test_the_numbers_are_the_kernels(column: int) -> None:
     header = Path(HEADERS[column])
     if not header.exists():
         pytest.skip(f"there is no {header} (Debian: apt install linux-libc-dev)")
-    kernel = {name: int(number) for name, number in re.findall(r"#define __NR(?:3264)?_(\w+)\s+(\d+)", header.read_text())}
+    kernel = {
+        name: int(number)
+        for name, number in re.findall(r"#define __NR(?:3264)?_(\w+)\s+(\d+)", header.read_text())
+    }
     if column:
         kernel["newfstatat"] = kernel["fstatat"]
     # A header may be older than a call.
-    ours = {name: numbers[column] for name, numbers in NUMBERS.items() if name in kernel or numbers[column] < 0}
+    ours = {
+        name: numbers[column]
+        for name, numbers in NUMBERS.items()
+        if name in kernel or numbers[column] < 0
+    }
     assert ours == {name: kernel.get(name, -1) for name in ours}
     assert len(ours) > 0.9 * len(NUMBERS)
 
@@ -193,7 +217,7 @@ def test_require_names_what_is_lacking() -> None:
         require(InForce(0, False))
 
 
-# --- as and ld --------------------------------------------------------------------------------------------------------
+# --- as and ld ------------------------------------------------------------------------------------
 
 LONG = """
 arch: x86_64
@@ -244,10 +268,20 @@ def test_as_dies_with_whoever_started_it(mode: str, victims: str, tmp_path: Path
     if not any(os.access(f"{folder}/as", os.X_OK) for folder in os.environ["PATH"].split(":")):
         pytest.skip("needs GNU as")
     (tmp_path / "long.yaml").write_text(LONG)
-    command = [sys.executable, "-m", "kvmscen", "check", "--sandbox", mode, str(tmp_path / "long.yaml")]
+    command = [
+        sys.executable,
+        "-m",
+        "kvmscen",
+        "check",
+        "--sandbox",
+        mode,
+        str(tmp_path / "long.yaml"),
+    ]
     main = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        started = wait(lambda: [(child, tool) for child in children(main.pid) for tool in children(child)])
+        started = wait(
+            lambda: [(child, tool) for child in children(main.pid) for tool in children(child)]
+        )
         assert started, "as did not start"
         preparing, tool = started[0]
         if victims == "both":
@@ -262,7 +296,8 @@ def test_as_dies_with_whoever_started_it(mode: str, victims: str, tmp_path: Path
         main.wait()
 
 
-# The clock that lags stands for one that the kernel's ticks run ahead of, which takes minutes of short sleeps.
+# The clock that lags stands for one that the kernel's ticks run ahead of, which takes minutes of
+# short sleeps.
 AHEAD = """
 import resource, time
 from kvmscen.asm.gnu import confined
@@ -279,6 +314,10 @@ print(resource.getrlimit(resource.RLIMIT_CPU)[0] == resource.RLIM_INFINITY)
 
 
 def test_who_starts_as_is_not_ended_by_its_limit() -> None:
-    """A process that has prepared for minutes was ended by SIGXCPU: the kernel counts CPU by ticks, more than was taken."""
-    done = subprocess.run([sys.executable, "-c", AHEAD], cwd=ROOT, capture_output=True, text=True, check=False)
+    """A process that has prepared for minutes was ended by SIGXCPU: the kernel counts CPU by ticks,
+    more than was taken.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", AHEAD], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")

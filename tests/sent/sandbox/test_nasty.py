@@ -1,4 +1,6 @@
-"""tests/cases/security: files that want what is not theirs. What each gets does not depend on the file that it asks for."""
+"""tests/cases/security: files that want what is not theirs. What each gets does not depend on the
+file that it asks for.
+"""
 
 from __future__ import annotations
 
@@ -50,8 +52,14 @@ NAMED = {
     "file-above": "leads out of the scenario's folder",
     "file-link": "leads out of the scenario's folder",
 }
-# What the secret is: a line that as would complain of, lines that it takes, another length, nothing at all.
-SECRETS = {"text": f"{TOKEN}\n", "taken": ".set hit, 1\n" * 100, "long": f"secretword 1 {TOKEN}\n" * 50, "none": None}
+# What the secret is: a line that as would complain of, lines that it takes, another length, nothing
+# at all.
+SECRETS = {
+    "text": f"{TOKEN}\n",
+    "taken": ".set hit, 1\n" * 100,
+    "long": f"secretword 1 {TOKEN}\n" * 50,
+    "none": None,
+}
 
 
 def told(secret: str | None, root: Path, *before: str) -> dict[str, list[str]]:
@@ -67,7 +75,9 @@ def told(secret: str | None, root: Path, *before: str) -> dict[str, list[str]]:
             text = text.replace(asked, str(root / name / "secret"))
         (here / f"{name}.yaml").write_text(text)
     command = [*before, sys.executable, "-m", "kvmscen", "check", str(root)]
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("KVMSCEN_")}
+    environment = {
+        key: value for key, value in os.environ.items() if not key.startswith("KVMSCEN_")
+    }
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
     assert done.returncode == 2, done.stdout + done.stderr
     assert TOKEN not in done.stdout + done.stderr
@@ -78,7 +88,10 @@ def told(secret: str | None, root: Path, *before: str) -> dict[str, list[str]]:
         name, _, at = place.partition(".yaml:")
         said.setdefault(name.partition("/")[0], []).append(f"{at}: {message}")
     for name in {**OPENED, **NAMED}:
-        assert {entry.name for entry in (root / name / "here").iterdir()} == {"link", f"{name}.yaml"}
+        assert {entry.name for entry in (root / name / "here").iterdir()} == {
+            "link",
+            f"{name}.yaml",
+        }
         assert secret is None or (root / name / "secret").read_text() == secret
         assert (root / name / "secret").exists() == (secret is not None)
     shutil.rmtree(root)

@@ -1,4 +1,6 @@
-"""Run a command on a kernel that seems to lack something: `without.py landlock|seccomp COMMAND...`, by a filter."""
+"""Run a command on a kernel that seems to lack something: `without.py landlock|seccomp COMMAND...`,
+by a filter.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +20,26 @@ _SET_SECCOMP = 22
 def take_away(what: str) -> None:
     """From here on this process, and what it starts, finds no `what` in the kernel."""
     if what == "landlock":
-        code = [(_LOAD, 0, 0, 0), (_EQUAL, 0, 1, 444), (_RETURN, 0, 0, _ENOSYS), (_RETURN, 0, 0, _ALLOW)]
+        code = [
+            (_LOAD, 0, 0, 0),
+            (_EQUAL, 0, 1, 444),
+            (_RETURN, 0, 0, _ENOSYS),
+            (_RETURN, 0, 0, _ALLOW),
+        ]
     else:
         number = PRCTL[os.uname().machine]
-        code = [(_LOAD, 0, 0, 0), (_EQUAL, 0, 3, number), (_LOAD, 0, 0, 16), (_EQUAL, 0, 1, _SET_SECCOMP)]
+        code = [
+            (_LOAD, 0, 0, 0),
+            (_EQUAL, 0, 3, number),
+            (_LOAD, 0, 0, 16),
+            (_EQUAL, 0, 1, _SET_SECCOMP),
+        ]
         code += [(_RETURN, 0, 0, _EINVAL), (_RETURN, 0, 0, _ALLOW)]
     raw = b"".join(struct.pack("=HBBI", *one) for one in code)
     held = ctypes.create_string_buffer(raw, len(raw))
-    filters = ctypes.create_string_buffer(struct.pack("=HxxxxxxQ", len(code), ctypes.addressof(held)))
+    filters = ctypes.create_string_buffer(
+        struct.pack("=HxxxxxxQ", len(code), ctypes.addressof(held))
+    )
     libc = ctypes.CDLL(None, use_errno=True)
     zero = ctypes.c_ulong(0)
     assert libc.prctl(38, ctypes.c_ulong(1), zero, zero, zero) == 0

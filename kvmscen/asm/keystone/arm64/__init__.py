@@ -1,1 +1,3 @@
-"""arm64 for Keystone: operands, literal pools, aliases, and instructions that Keystone does not know."""
+"""arm64 for Keystone: operands, literal pools, aliases, and instructions that Keystone does not
+know.
+"""

@@ -32,7 +32,9 @@ class Aliases:
 
     def forget(self, name: str) -> None:
         """`.unreq`."""
-        self._names = {key: reg for key, reg in self._names.items() if key.lower() != name.strip().lower()}
+        self._names = {
+            key: reg for key, reg in self._names.items() if key.lower() != name.strip().lower()
+        }
 
     def resolve(self, operands: str) -> str:
         """Operands with the registers in place of the names."""

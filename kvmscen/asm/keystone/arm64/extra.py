@@ -5,17 +5,28 @@ from __future__ import annotations
 import re
 
 _HINTS = {
-    "nop": 0, "yield": 1, "wfe": 2, "wfi": 3, "sev": 4, "sevl": 5, "dgh": 6, "xpaclri": 7, "pacia1716": 8, "pacib1716": 10,
-    "autia1716": 12, "autib1716": 14, "esb": 16, "csdb": 20, "paciaz": 24, "paciasp": 25, "pacibz": 26, "pacibsp": 27,
+    "nop": 0, "yield": 1, "wfe": 2, "wfi": 3, "sev": 4, "sevl": 5, "dgh": 6, "xpaclri": 7,
+    "pacia1716": 8, "pacib1716": 10,
+    "autia1716": 12, "autib1716": 14, "esb": 16, "csdb": 20, "paciaz": 24, "paciasp": 25,
+    "pacibz": 26, "pacibsp": 27,
     "autiaz": 28, "autiasp": 29, "autibz": 30, "autibsp": 31, "bti": 32,
 }  # fmt: skip
-_WORDS = {"sb": 0xD50330FF, "retaa": 0xD65F0BFF, "retab": 0xD65F0FFF, "eretaa": 0xD69F0BFF, "eretab": 0xD69F0FFF}
+_WORDS = {
+    "sb": 0xD50330FF,
+    "retaa": 0xD65F0BFF,
+    "retab": 0xD65F0FFF,
+    "eretaa": 0xD69F0BFF,
+    "eretab": 0xD69F0FFF,
+}
 _BTI = {"c": 34, "j": 36, "jc": 38}
 _ATOMIC = re.compile(r"(ld|st)(add|clr|eor|set|smax|smin|umax|umin)(a|l|al|)(b|h|)\Z")
 _SWAP = re.compile(r"(swp)(a|l|al|)(b|h|)\Z")
 _CAS = re.compile(r"(cas|casp)(a|l|al|)(b|h|)\Z")
 _LOAD = re.compile(r"ldapr(b|h|)\Z")
-_OPERATION = {name: code for code, name in enumerate(["add", "clr", "eor", "set", "smax", "smin", "umax", "umin"])}
+_OPERATION = {
+    name: code
+    for code, name in enumerate(["add", "clr", "eor", "set", "smax", "smin", "umax", "umin"])
+}
 _BASE = re.compile(r"\[\s*(x\d{1,2}|sp|fp|lr)\s*(?:,\s*#0\s*)?\]\Z", re.ASCII)
 _REGISTER = re.compile(r"([wx])(\d{1,2}|zr)\Z", re.ASCII)
 
@@ -27,7 +38,11 @@ def extra(word: str, operands: list[str]) -> bytes | None:
         if word in _HINTS:
             code = 0xD503201F | _HINTS[word] << 5
     elif word == "bti":
-        code = 0xD503201F | _BTI[operands[0]] << 5 if operands[0] in _BTI and len(operands) == 1 else None
+        code = (
+            0xD503201F | _BTI[operands[0]] << 5
+            if operands[0] in _BTI and len(operands) == 1
+            else None
+        )
     elif word == "udf":
         code = _undefined(operands)
     elif word[:2] in ("ld", "st", "sw", "ca"):
@@ -55,13 +70,19 @@ def _atomic(word: str, operands: list[str]) -> int | None:
     if rn > 31 or not registers or not all(registers):
         return None
     kinds = {found.group(1) for found in registers if found}
-    numbers = [31 if found.group(2) == "zr" else int(found.group(2)) for found in registers if found]
+    numbers = [
+        31 if found.group(2) == "zr" else int(found.group(2)) for found in registers if found
+    ]
     if len(kinds) != 1 or any(number > 31 for number in numbers):
         return None
     wide = "x" in kinds
     if found := _LOAD.match(word):
         size = _size(found.group(1), wide)
-        return None if size is None or len(numbers) != 1 else size << 30 | 0x38BFC000 | rn << 5 | numbers[0]
+        return (
+            None
+            if size is None or len(numbers) != 1
+            else size << 30 | 0x38BFC000 | rn << 5 | numbers[0]
+        )
     if found := _ATOMIC.match(word):
         return _read_modify_write(found, wide, numbers, rn)
     if found := _SWAP.match(word):
@@ -69,7 +90,9 @@ def _atomic(word: str, operands: list[str]) -> int | None:
         if size is None or len(numbers) != 2:
             return None
         order = found.group(2)
-        return size << 30 | 0x38208000 | _order(order) << 22 | numbers[0] << 16 | rn << 5 | numbers[1]
+        return (
+            size << 30 | 0x38208000 | _order(order) << 22 | numbers[0] << 16 | rn << 5 | numbers[1]
+        )
     if found := _CAS.match(word):
         return _compare(found, wide, numbers, rn)
     return None
@@ -88,10 +111,22 @@ def _order(order: str) -> int:
 def _read_modify_write(found: re.Match[str], wide: bool, numbers: list[int], rn: int) -> int | None:
     direction, operation, order, suffix = found.groups()
     size = _size(suffix, wide)
-    if size is None or (direction == "st" and "a" in order) or len(numbers) != (1 if direction == "st" else 2):
+    if (
+        size is None
+        or (direction == "st" and "a" in order)
+        or len(numbers) != (1 if direction == "st" else 2)
+    ):
         return None
     rt = 31 if direction == "st" else numbers[1]
-    return size << 30 | 0x38200000 | _order(order) << 22 | numbers[0] << 16 | _OPERATION[operation] << 12 | rn << 5 | rt
+    return (
+        size << 30
+        | 0x38200000
+        | _order(order) << 22
+        | numbers[0] << 16
+        | _OPERATION[operation] << 12
+        | rn << 5
+        | rt
+    )
 
 
 def _compare(found: re.Match[str], wide: bool, numbers: list[int], rn: int) -> int | None:
@@ -107,4 +142,12 @@ def _compare(found: re.Match[str], wide: bool, numbers: list[int], rn: int) -> i
     size = _size(suffix, wide)
     if size is None or len(numbers) != 2:
         return None
-    return size << 30 | 0x08A07C00 | acquire << 22 | numbers[0] << 16 | release << 15 | rn << 5 | numbers[1]
+    return (
+        size << 30
+        | 0x08A07C00
+        | acquire << 22
+        | numbers[0] << 16
+        | release << 15
+        | rn << 5
+        | numbers[1]
+    )

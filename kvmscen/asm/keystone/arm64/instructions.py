@@ -1,6 +1,8 @@
-"""arm64: operands to numbers for the encoder; PC-relative instructions and literal pools are done here.
+"""arm64: operands to numbers for the encoder; PC-relative instructions and literal pools are done
+here.
 
-GNU as never turns `ldr x0, =5` into a `mov`: every such value stands in the literal pool, and so it is here.
+GNU as never turns `ldr x0, =5` into a `mov`: every such value stands in the literal pool, and so it
+is here.
 """
 
 from __future__ import annotations
@@ -21,10 +23,14 @@ from kvmscen.asm.values import Unencoded, Unexplained, Wrong, clip
 _CONDITION_NAMES = "eq ne cs cc mi pl vs vc hi ls ge lt gt le al nv hs lo"
 _CONDITIONS = dict(zip(_CONDITION_NAMES.split(), [*range(16), 2, 3], strict=True))
 _REGISTER = re.compile(r"([wx])(\d{1,2}|zr)\Z|(lr|fp)\Z")
-_ANY_REGISTER = re.compile(r"(?:[wxbhsdqvzp]\d{1,2}|[wx]zr|w?sp|lr|fp)(?:\.\w+)?\Z|v\d+\.\w+\[\d+\]\Z", re.IGNORECASE)
+_ANY_REGISTER = re.compile(
+    r"(?:[wxbhsdqvzp]\d{1,2}|[wx]zr|w?sp|lr|fp)(?:\.\w+)?\Z|v\d+\.\w+\[\d+\]\Z", re.IGNORECASE
+)
 _FLOAT = re.compile(r"#?\s*[-+]?\d+\.\d+(?:[eE][-+]?\d+)?\Z|#?\s*[-+]?\d+[eE][-+]?\d+\Z", re.ASCII)
 _NUMBER = re.compile(r"#?-?(?:0|[1-9]\d*|0x[0-9a-f]+)\Z", re.ASCII)
-_EXTEND = re.compile(r"(lsl|lsr|asr|ror|msl|[us]xt[bhwx])\s+(#?)\s*(.+)\Z", re.IGNORECASE | re.DOTALL)
+_EXTEND = re.compile(
+    r"(lsl|lsr|asr|ror|msl|[us]xt[bhwx])\s+(#?)\s*(.+)\Z", re.IGNORECASE | re.DOTALL
+)
 _PLAIN = re.compile(r"[\w.]+\Z", re.ASCII)
 _LITERAL = {"w": (0x18, 4), "x": (0x58, 8), "s": (0x1C, 4), "d": (0x5C, 8), "q": (0x9C, 16)}
 _PREFETCH = {"pld": 0, "pli": 8, "pst": 16, "l1": 0, "l2": 2, "l3": 4, "keep": 0, "strm": 1}
@@ -44,11 +50,15 @@ class Arm64:
         self._aliases = Aliases()
 
     def taken(self, name: str) -> str | None:
-        """Why no symbol can have this name: for GNU as it is a register, for Keystone it is none, or the other way round."""
+        """Why no symbol can have this name: for GNU as it is a register, for Keystone it is none,
+        or the other way round.
+        """
         return taken(name, "arm64")
 
     def instruction(self, front: Front, statement: Statement) -> Item:
-        """One instruction as an item; in a code section, behind data, it is aligned first as GNU as does."""
+        """One instruction as an item; in a code section, behind data, it is aligned first as GNU as
+        does.
+        """
         chunk = front.chunk
         if self._aliases.define(statement.text):
             return Fixed(statement, chunk, b"")
@@ -57,21 +67,33 @@ class Arm64:
         chunk.align = max(chunk.align, 4)
         word = statement.word
         operands = split_operands(self._aliases.resolve(statement.rest))
-        if word.startswith("b.") or word in _BRANCHES or (word[0] == "b" and word[1:] in _CONDITIONS and word != "bal"):
+        if (
+            word.startswith("b.")
+            or word in _BRANCHES
+            or (word[0] == "b" and word[1:] in _CONDITIONS and word != "bal")
+        ):
             return _branch(front, statement, word, operands)
         if word in ("adr", "adrp"):
             return _address(front, statement, word, operands)
-        if word in ("ldr", "ldrsw", "prfm") and len(operands) == 2 and operands[1][:1] not in ("[", "="):
+        if (
+            word in ("ldr", "ldrsw", "prfm")
+            and len(operands) == 2
+            and operands[1][:1] not in ("[", "=")
+        ):
             return _literal(front, statement, word, operands)
         if word in ("ldr", "ldrsw") and len(operands) == 2 and operands[1][:1] == "=":
             return self._pool_load(front, statement, word, operands)
         if word == "mov" and operands and operands[0][:1] in ("w", "W"):
             # Keystone cuts what is too wide for wN without a word.
-            return Instruction(statement, chunk, word, [operands[0].lower(), *map(_keep(front), operands[1:])])
+            return Instruction(
+                statement, chunk, word, [operands[0].lower(), *map(_keep(front), operands[1:])]
+            )
         return Instruction(statement, chunk, word, _operands(front, operands))
 
     def directive(self, front: Front, statement: Statement) -> bool:
-        """`.ltorg`, `.pool`, `.inst`, `.unreq`, and what chooses instructions, of which all are known here."""
+        """`.ltorg`, `.pool`, `.inst`, `.unreq`, and what chooses instructions, of which all are
+        known here.
+        """
         if statement.word in (".ltorg", ".pool"):
             if statement.rest:
                 raise Wrong(f"{statement.word} takes no operand")
@@ -85,7 +107,14 @@ class Arm64:
         elif statement.word == ".even":
             front.add(Align(statement, front.chunk, 2, None))
         else:
-            return statement.word in (".arch", ".cpu", ".arch_extension", ".variant_pcs", ".tlsdescadd", ".tlsdesccall")
+            return statement.word in (
+                ".arch",
+                ".cpu",
+                ".arch_extension",
+                ".variant_pcs",
+                ".tlsdescadd",
+                ".tlsdesccall",
+            )
         return True
 
     def padding(self) -> Callable[[int], bytes]:
@@ -106,7 +135,9 @@ class Arm64:
                 front.add(Align(pool.statement, chunk, width, None))
                 front.add(pool)
 
-    def _pool_load(self, front: Front, statement: Statement, word: str, operands: list[str]) -> Item:
+    def _pool_load(
+        self, front: Front, statement: Statement, word: str, operands: list[str]
+    ) -> Item:
         kind = "x" if word == "ldrsw" else _register(operands[0], "wxsdq")[0]
         width = 4 if word == "ldrsw" else _LITERAL[kind][1]
         expression = front.expression(operands[1][1:].strip())
@@ -133,7 +164,9 @@ class Pool(Item):
         self._wrong = ""
 
     def enter(self, expression: Expression, statement: Statement) -> int:
-        """The number of the entry that holds the expression. Raises Wrong where a number is too wide."""
+        """The number of the entry that holds the expression. Raises Wrong where a number is too
+        wide.
+        """
         if expression.constant is not None and self.width < 8:
             to_bytes(expression.constant, self.width, expression.text)
         # GNU as keeps -1 and 0xffffffffffffffff apart.
@@ -158,7 +191,9 @@ class Pool(Item):
 
 
 class Relative(Item):
-    """An instruction with a PC-relative field of `bits`, in units of four bytes (`adr`: one, `adrp`: pages)."""
+    """An instruction with a PC-relative field of `bits`, in units of four bytes (`adr`: one,
+    `adrp`: pages).
+    """
 
     rigid = True
 
@@ -204,7 +239,9 @@ class Relative(Item):
         distance = (to >> 12) - (pc >> 12) if pages else to - pc
         if not -(1 << 20) <= distance < 1 << 20:
             raise Wrong(_range(self._what(), to, pc, 1 << 32 if pages else 1 << 20))
-        return (self.base | (distance & 3) << 29 | (distance >> 2 & 0x7FFFF) << 5).to_bytes(4, "little")
+        return (self.base | (distance & 3) << 29 | (distance >> 2 & 0x7FFFF) << 5).to_bytes(
+            4, "little"
+        )
 
     def _what(self) -> str:
         return clip(self.statement.text)
@@ -212,10 +249,14 @@ class Relative(Item):
 
 def _range(what: str, to: int, pc: int, limit: int) -> str:
     unit = f"{limit >> 20} MiB" if limit >= 1 << 20 else f"{limit >> 10} KiB"
-    return f"{what}: the target {to:#x} is {abs(to - pc):#x} bytes away from {pc:#x}; it reaches {unit}"
+    return (
+        f"{what}: the target {to:#x} is {abs(to - pc):#x} bytes away from {pc:#x}; it reaches "
+        f"{unit}"
+    )
 
 
-# Each operand is text that stays, or a prefix, an expression and a kind: "#" a number, "lo12" the low 12 bits.
+# Each operand is text that stays, or a prefix, an expression and a kind: "#" a number, "lo12" the
+# low 12 bits.
 _Operand = str | tuple[str, Expression, str, str]
 
 
@@ -224,7 +265,9 @@ class Instruction(Item):
 
     rigid = True
 
-    def __init__(self, statement: Statement, chunk: Chunk, word: str, operands: list[_Operand]) -> None:
+    def __init__(
+        self, statement: Statement, chunk: Chunk, word: str, operands: list[_Operand]
+    ) -> None:
         super().__init__(statement, chunk)
         self.size = 4
         self.word, self.operands = word, operands
@@ -242,9 +285,16 @@ class Instruction(Item):
             names += expression.names
             if kind == "lo12":
                 value &= 0xFFF
-            elif self.word == "mov" and parts and parts[0][0] == "w" and not -(1 << 31) <= value < 1 << 32:
+            elif (
+                self.word == "mov"
+                and parts
+                and parts[0][0] == "w"
+                and not -(1 << 31) <= value < 1 << 32
+            ):
                 raise Wrong(f"the value {value:#x} does not fit in {parts[0]}")
-            parts.append(f"{before}#{value}{after}" if abs(value) < 10 else f"{before}#{value:#x}{after}")
+            parts.append(
+                f"{before}#{value}{after}" if abs(value) < 10 else f"{before}#{value:#x}{after}"
+            )
         text = self.word + " " + ", ".join(parts) if parts else self.word
         data = extra(self.word, parts) or encoder.encode("arm64", text)
         if data is None:
@@ -256,7 +306,10 @@ class Instruction(Item):
         for name in names:
             if scope.weights.get(name):
                 value = scope.symbols.get(name, 0)
-                return Wrong(f"{message}; {clip(name)} is {value:#x}, which may not fit: write ldr xN, ={clip(name)}")
+                return Wrong(
+                    f"{message}; {clip(name)} is {value:#x}, which may not fit: write ldr xN, "
+                    f"={clip(name)}"
+                )
         return Unexplained(message)
 
 
@@ -326,9 +379,15 @@ def _register(text: str, kinds: str) -> tuple[str, int]:
             pass
         elif number.isdigit():
             value = int(number)
-        if value is not None and kind in kinds and (value < 31 or not number.isdigit() or (kind in "sdq" and value < 32)):
+        if (
+            value is not None
+            and kind in kinds
+            and (value < 31 or not number.isdigit() or (kind in "sdq" and value < 32))
+        ):
             return kind, value
-    raise Wrong(f"a register {' or '.join(kind + 'N' for kind in kinds)} is needed here, not {clip(text)}")
+    raise Wrong(
+        f"a register {' or '.join(kind + 'N' for kind in kinds)} is needed here, not {clip(text)}"
+    )
 
 
 def _keep(front: Front) -> Callable[[str], _Operand]:

@@ -1,4 +1,6 @@
-"""x86 memory operands that Keystone encodes wrongly: another that it gets right is encoded, and its bytes are corrected."""
+"""x86 memory operands that Keystone encodes wrongly: another that it gets right is encoded, and its
+bytes are corrected.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +14,24 @@ _STACK = ("bp", "ebp", "rbp", "esp", "rsp")
 _ZERO = Expression("0", (), (), 0)
 
 
-def with_memory(operand: Operand, mode: int, encode: Callable[[Operand], bytes | None]) -> bytes | None:
-    """What `encode` makes of an instruction with this memory operand, corrected; None where it makes nothing.
+def with_memory(
+    operand: Operand, mode: int, encode: Callable[[Operand], bytes | None]
+) -> bytes | None:
+    """What `encode` makes of an instruction with this memory operand, corrected; None where it
+    makes nothing.
 
-    Keystone drops a `ds:` that is not the default and keeps an `ss:` that is; in 16-bit code it loses the index of
-    `[esi*8 + 4]` and adds a displacement of zero to `[bp + si]`.
+    Keystone drops a `ds:` that is not the default and keeps an `ss:` that is; in 16-bit code it
+    loses the index of `[esi*8 + 4]` and adds a displacement of zero to `[bp + si]`.
     """
     plain = operand.but(segment="")
     if mode == 16 and operand.index and not operand.base and operand.address_bits(mode) == 32:
         code = _without_base(plain, encode)
-    elif operand.base == "bp" and operand.index and not operand.number and (operand.value is None or operand.number == 0):
+    elif (
+        operand.base == "bp"
+        and operand.index
+        and not operand.number
+        and (operand.value is None or operand.number == 0)
+    ):
         code = _base_pointer(plain, encode)
     else:
         code = encode(plain)
@@ -32,7 +42,9 @@ def with_memory(operand: Operand, mode: int, encode: Callable[[Operand], bytes |
 
 
 def _without_base(operand: Operand, encode: Callable[[Operand], bytes | None]) -> bytes | None:
-    """`[index*scale + displacement]`, which is `[ebp + index*scale + displacement]` with another mode in its ModRM byte."""
+    """`[index*scale + displacement]`, which is `[ebp + index*scale + displacement]` with another
+    mode in its ModRM byte.
+    """
     code = encode(operand.but(base="ebp", value=operand.value or _ZERO, number=None))
     mark = DISP_MARK.to_bytes(4, "little")
     if code is None or code.count(mark) != 1:
@@ -41,7 +53,13 @@ def _without_base(operand: Operand, encode: Callable[[Operand], bytes | None]) -
     displacement = mark
     if operand.value is None or operand.number is not None:
         displacement = ((operand.number or 0) & 0xFFFFFFFF).to_bytes(4, "little")
-    return code[: at - 2] + bytes([code[at - 2] & 0x3F]) + code[at - 1 : at] + displacement + code[at + 4 :]
+    return (
+        code[: at - 2]
+        + bytes([code[at - 2] & 0x3F])
+        + code[at - 1 : at]
+        + displacement
+        + code[at + 4 :]
+    )
 
 
 def _base_pointer(operand: Operand, encode: Callable[[Operand], bytes | None]) -> bytes | None:

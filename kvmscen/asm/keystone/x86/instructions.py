@@ -1,4 +1,6 @@
-"""x86: instructions in Intel and AT&T syntax. Branches and what has an address in it are sized and filled in here."""
+"""x86: instructions in Intel and AT&T syntax. Branches and what has an address in it are sized and
+filled in here.
+"""
 
 from __future__ import annotations
 
@@ -90,16 +92,43 @@ _NEEDS_SIZE = frozenset(
         "pop",
     ]
 )
-_NEEDS_SIZE |= frozenset(["shl", "shr", "sal", "sar", "rol", "ror", "rcl", "rcr", "movzx", "movsx", "bt", "bts", "btr", "btc"])
+_NEEDS_SIZE |= frozenset(
+    [
+        "shl",
+        "shr",
+        "sal",
+        "sar",
+        "rol",
+        "ror",
+        "rcl",
+        "rcr",
+        "movzx",
+        "movsx",
+        "bt",
+        "bts",
+        "btr",
+        "btc",
+    ]
+)
 
 
 # They choose among what is known here anyway.
-_ACCEPTED = (".arch", ".att_mnemonic", ".sse_check", ".operand_check", ".allow_index_reg", ".disallow_index_reg", ".noopt")
+_ACCEPTED = (
+    ".arch",
+    ".att_mnemonic",
+    ".sse_check",
+    ".operand_check",
+    ".allow_index_reg",
+    ".disallow_index_reg",
+    ".noopt",
+)
 _MAX_NOPS = 1 << 16
 
 
 class X86:
-    """The x86 half of the front end. `mode` is 16, 32 or 64 bits and changes with `.code32` and its like."""
+    """The x86 half of the front end. `mode` is 16, 32 or 64 bits and changes with `.code32` and its
+    like.
+    """
 
     align_is_power = False
     widths = {".word": 2, ".value": 2, ".slong": 4}
@@ -132,11 +161,18 @@ class X86:
     def _nops(self, front: Front, statement: Statement) -> None:
         """`.nops 16, 4`: so many bytes of instructions without effect, each no longer than that."""
         parts = split_operands(statement.rest)
-        count, most = (front.absolute(part, "an operand of .nops") for part in (*parts, "11", "11")[:2])
+        count, most = (
+            front.absolute(part, "an operand of .nops") for part in (*parts, "11", "11")[:2]
+        )
         if len(parts) not in (1, 2) or not 0 <= count <= _MAX_NOPS or not 0 <= most <= 11:
-            raise Wrong(f".nops takes a size up to {_MAX_NOPS} and the longest single one, 11 at most: .nops 16, 4")
+            raise Wrong(
+                f".nops takes a size up to {_MAX_NOPS} and the longest single one, 11 at most: "
+                f".nops 16, 4"
+            )
         most = most or 11
-        data = padding(most, 64) * (count // most) + (padding(count % most, 64) if count % most else b"")
+        data = padding(most, 64) * (count // most) + (
+            padding(count % most, 64) if count % most else b""
+        )
         front.add(Fixed(statement, front.chunk, data))
 
     def taken(self, name: str) -> str | None:
@@ -186,10 +222,14 @@ class X86:
         operands = [parse.att(text, branch) if self._att else parse.intel(text) for text in texts]
         if branch and len(operands) == 1 and operands[0].kind == "imm":
             assert operands[0].value is not None
-            return Branch(statement, chunk, word, operands[0].value, mode, operands[0].distance == "short")
+            return Branch(
+                statement, chunk, word, operands[0].value, mode, operands[0].distance == "short"
+            )
         return self._plain(front, statement, word, operands)
 
-    def _far(self, front: Front, texts: list[str], word: str) -> tuple[Expression, Expression] | None:
+    def _far(
+        self, front: Front, texts: list[str], word: str
+    ) -> tuple[Expression, Expression] | None:
         if len(texts) == 1 and not self._att and _FAR.match(texts[0]):
             selector, _, offset = texts[0].partition(":")
             if register_size(selector.strip().lower()) is not None:
@@ -199,9 +239,13 @@ class X86:
         else:
             return None
         clean = re.compile(r"\s*(?:\$|offset\s+(?:flat:)?)", re.IGNORECASE)
-        return front.expression(clean.sub("", selector, 1)), front.expression(clean.sub("", offset, 1))
+        return front.expression(clean.sub("", selector, 1)), front.expression(
+            clean.sub("", offset, 1)
+        )
 
-    def _plain(self, front: Front, statement: Statement, word: str, operands: list[Operand]) -> Item:
+    def _plain(
+        self, front: Front, statement: Statement, word: str, operands: list[Operand]
+    ) -> Item:
         mode = self.mode
         code: bytes | None = None
         if not self._att and not fits(word, operands, mode):
@@ -223,17 +267,23 @@ class X86:
             raise _complaint(statement, word, operands, self._att)
         _check_numbers(code, operands, statement)
         if all(operand.number is not None or operand.value is None for operand in operands):
-            relative = any(o.base == "rip" and o.value and o.value.constant is None for o in operands)
+            relative = any(
+                o.base == "rip" and o.value and o.value.constant is None for o in operands
+            )
             if not relative:
                 return Fixed(statement, front.chunk, code)
         return Patched(statement, front.chunk, code, operands, word, mode)
 
     def _group(self, operand: Operand, opcode: bytes, number: int, size: int) -> bytes | None:
-        """An instruction with one memory operand, made from another that Keystone encodes rightly."""
+        """An instruction with one memory operand, made from another that Keystone encodes
+        rightly.
+        """
         mode = self.mode
 
         def encode(form: Operand) -> bytes | None:
-            return encoder.encode(f"x{mode}", "invlpg " + to_intel(form, mode, IMM_MARK, sized=False))
+            return encoder.encode(
+                f"x{mode}", "invlpg " + to_intel(form, mode, IMM_MARK, sized=False)
+            )
 
         code = with_memory(operand, mode, encode)
         if not code or b"\x0f\x01" not in code:
@@ -254,7 +304,9 @@ class X86:
             if operand.register in ("rip", "eip", "riz", "eiz"):
                 raise Wrong(f"{operand.register} cannot stand alone: {clip(operand.text)}")
             _narrow(operand, size)
-        open_immediate = any(operand.kind == "imm" and operand.number is None for operand in operands)
+        open_immediate = any(
+            operand.kind == "imm" and operand.number is None for operand in operands
+        )
         if word in _WIDE:
             marks = [WIDE_MARK]
         else:
@@ -265,14 +317,27 @@ class X86:
             return b"\xcc"
         if word == "movsd" and not operands:
             return size_prefix(32, mode, True) + b"\xa5"
-        if STRING.match(word) and operands and not any(operand.register.startswith("xmm") for operand in operands):
+        if (
+            STRING.match(word)
+            and operands
+            and not any(operand.register.startswith("xmm") for operand in operands)
+        ):
             # With an operand that is not the implied one, Keystone ends the process.
             raise Unencoded(f"write {word} without operands, as in movsb, movsw, movsd or movsq")
         if mode == 64 and mixes_high_bytes(operands):
             raise Wrong("ah, bh, ch and dh cannot stand beside a 64-bit or a new register")
-        if word in ("bt", "bts", "btr", "btc") and operands and 127 < (operands[-1].number or 0) < 256:
+        if (
+            word in ("bt", "bts", "btr", "btc")
+            and operands
+            and 127 < (operands[-1].number or 0) < 256
+        ):
             operands[-1].number = (operands[-1].number or 0) - 256
-        if word == "mov" and mode != 16 and len(operands) == 2 and operands[-self._att].register in SEGMENTS:
+        if (
+            word == "mov"
+            and mode != 16
+            and len(operands) == 2
+            and operands[-self._att].register in SEGMENTS
+        ):
             drop_size(operands[1 - self._att])
         for mark in marks:
             if code := self._text(word, operands, mark):
@@ -288,7 +353,9 @@ class X86:
             word, operands, att = "mov", operands[::-1], False
 
         def encode(form: Operand | None) -> bytes | None:
-            forms = [form if form is not None and operand is memory else operand for operand in operands]
+            forms = [
+                form if form is not None and operand is memory else operand for operand in operands
+            ]
             if att:
                 text = f"{word}\t" + ", ".join(to_att(operand, mode, mark) for operand in forms)
                 return encoder.encode(f"x{mode}-att", text.rstrip())
@@ -300,11 +367,17 @@ class X86:
 
 
 def _resolve(front: Front, text: str) -> tuple[Expression, int | None]:
-    """An expression, and its value where it is made of numbers alone (or of symbols set to such before)."""
+    """An expression, and its value where it is made of numbers alone (or of symbols set to such
+    before).
+    """
     expression = front.expression(text.strip())
     if expression.constant is not None:
         return expression, expression.constant
-    if expression.names and all(name in front.constants for name in expression.names) and "." not in expression.text:
+    if (
+        expression.names
+        and all(name in front.constants for name in expression.names)
+        and "." not in expression.text
+    ):
         return expression, expression.value(front.scope.symbols, 0)
     return expression, None
 
@@ -321,13 +394,18 @@ def _narrow(operand: Operand, size: int) -> None:
 def _appears(code: bytes, value: int) -> bool:
     for width in (2, 4, 8):
         bits = 8 * width
-        if -(1 << (bits - 1)) <= value < 1 << bits and (value & ((1 << bits) - 1)).to_bytes(width, "little") in code:
+        if (
+            -(1 << (bits - 1)) <= value < 1 << bits
+            and (value & ((1 << bits) - 1)).to_bytes(width, "little") in code
+        ):
             return True
     return False
 
 
 def _check_numbers(code: bytes, operands: list[Operand], statement: Statement) -> None:
-    """Keystone cuts an immediate that is too wide without a word: what was asked for must be in the bytes."""
+    """Keystone cuts an immediate that is too wide without a word: what was asked for must be in the
+    bytes.
+    """
     for operand in operands:
         number = operand.number if operand.kind == "imm" else None
         if number is not None and not -128 <= number <= 255 and not _appears(code, number):
@@ -337,7 +415,13 @@ def _check_numbers(code: bytes, operands: list[Operand], statement: Statement) -
 def _complaint(statement: Statement, word: str, operands: list[Operand], att: bool) -> Wrong:
     message = f"this does not assemble: {clip(statement.text)}"
     for operand in operands:
-        if operand.kind == "imm" and operand.bare and operand.number is None and not att and not is_branch(word):
+        if (
+            operand.kind == "imm"
+            and operand.bare
+            and operand.number is None
+            and not att
+            and not is_branch(word)
+        ):
             return Wrong(f"{message}; {bare(operand)}")
     memory = [operand for operand in operands if operand.kind == "mem"]
     if not att and memory and not any(operand.size for operand in operands) and word in _NEEDS_SIZE:

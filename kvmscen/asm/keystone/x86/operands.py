@@ -1,4 +1,6 @@
-"""Operands of x86 instructions, in Intel and in AT&T syntax, to one form; and that form to text for the encoder."""
+"""Operands of x86 instructions, in Intel and in AT&T syntax, to one form; and that form to text for
+the encoder.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,16 @@ from kvmscen.asm.keystone.expressions import Expression
 from kvmscen.asm.source import split_operands
 from kvmscen.asm.values import Wrong, clip
 
-SIZES = {"byte": 8, "word": 16, "dword": 32, "fword": 48, "qword": 64, "tbyte": 80, "oword": 128, "xmmword": 128}
+SIZES = {
+    "byte": 8,
+    "word": 16,
+    "dword": 32,
+    "fword": 48,
+    "qword": 64,
+    "tbyte": 80,
+    "oword": 128,
+    "xmmword": 128,
+}
 SIZES.update({"ymmword": 256, "zmmword": 512, "mmword": 64})
 # Of the words that mean one size, those that Keystone knows.
 _WORDS = {bits: name for name, bits in SIZES.items() if name not in ("oword", "mmword")}
@@ -31,8 +42,12 @@ for _index in range(8):
 _REGISTERS.update(dict.fromkeys(("st", "rip", "eip", "riz", "eiz"), 0))
 SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs")
 _REGISTERS.update(dict.fromkeys(SEGMENTS, 0))
-_SIZE = re.compile(r"(byte|word|dword|fword|qword|tbyte|oword|[xyz]?mmword)\s+ptr\b\s*", re.IGNORECASE)
-_BARE_SIZE = re.compile(r"(byte|word|dword|fword|qword|tbyte|oword|[xyz]?mmword)\s*\[", re.IGNORECASE)
+_SIZE = re.compile(
+    r"(byte|word|dword|fword|qword|tbyte|oword|[xyz]?mmword)\s+ptr\b\s*", re.IGNORECASE
+)
+_BARE_SIZE = re.compile(
+    r"(byte|word|dword|fword|qword|tbyte|oword|[xyz]?mmword)\s*\[", re.IGNORECASE
+)
 _SEGMENT = re.compile(r"%?([c-gs]s)\s*:\s*(?!:)", re.IGNORECASE)
 _OFFSET = re.compile(r"offset\s+(?:flat\s*:\s*)?", re.IGNORECASE)
 _DISTANCE = re.compile(r"(far|near)\s+ptr\s+|(short)\s+(?=[\w.$])", re.IGNORECASE)
@@ -46,8 +61,8 @@ WIDE_MARK = 0x7A6B5C4D3E2F1A0B
 class Operand:
     """One operand: a register, a memory operand or an immediate.
 
-    `size` in bits, 0 where it does not say. `value` is the immediate or the displacement; `number` its value where it is
-    a plain number, None where it stays open until the layout is known.
+    `size` in bits, 0 where it does not say. `value` is the immediate or the displacement; `number`
+    its value where it is a plain number, None where it stays open until the layout is known.
     """
 
     def __init__(
@@ -98,7 +113,9 @@ def register_size(name: str) -> int | None:
 
 
 class Operands:
-    """Parses operands. `resolve` compiles an expression and gives its number where that is known."""
+    """Parses operands. `resolve` compiles an expression and gives its number where that is
+    known.
+    """
 
     def __init__(self, resolve: Callable[[str], tuple[Expression, int | None]]) -> None:
         self._resolve = resolve
@@ -119,7 +136,9 @@ class Operands:
             text = text[found.end() :]
         elif found := _BARE_SIZE.match(text):
             name = found.group(1).lower()
-            raise Wrong(f"write {name} ptr {clip(text[found.end() - 1 :])}: the size needs the word ptr")
+            raise Wrong(
+                f"write {name} ptr {clip(text[found.end() - 1 :])}: the size needs the word ptr"
+            )
         segment = ""
         if (found := _SEGMENT.match(text)) and found.group(1).lower() in SEGMENTS:
             segment = found.group(1).lower()
@@ -137,7 +156,9 @@ class Operands:
         return operand
 
     def att(self, text: str, branch: bool = False) -> Operand:
-        """One operand in AT&T syntax; a bare expression is memory, or the target of a `branch`. Raises Wrong."""
+        """One operand in AT&T syntax; a bare expression is memory, or the target of a `branch`.
+        Raises Wrong.
+        """
         whole = text
         indirect = text.startswith("*")
         text = text[1:].strip() if indirect else text
@@ -229,7 +250,9 @@ def _scale(text: str) -> int:
 
 
 def _terms(text: str) -> list[tuple[str, str]]:
-    """The terms of a sum, with their signs: cut at the + and - outside brackets that follow a term."""
+    """The terms of a sum, with their signs: cut at the + and - outside brackets that follow a
+    term.
+    """
     terms: list[tuple[str, str]] = []
     depth = start = 0
     sign = "+"
@@ -238,7 +261,12 @@ def _terms(text: str) -> list[tuple[str, str]]:
             depth += 1
         elif char in ")]":
             depth -= 1
-        elif char in "+-" and not depth and text[start:at].strip() and text[start:at].rstrip()[-1] not in "*/%&|^~!<>+-'":
+        elif (
+            char in "+-"
+            and not depth
+            and text[start:at].strip()
+            and text[start:at].rstrip()[-1] not in "*/%&|^~!<>+-'"
+        ):
             terms.append((sign, text[start:at].strip()))
             sign, start = char, at + 1
     if not text[start:].strip():
@@ -267,7 +295,11 @@ def to_intel(operand: Operand, mode: int, imm_mark: int, sized: bool = True) -> 
     if displacement is not None:
         terms.append(show_number(displacement))
     size = _WORDS.get(operand.size, "") if sized else ""
-    return f"{size} ptr " * bool(size) + f"{operand.segment}:" * bool(operand.segment) + f"[{' + '.join(terms)}]"
+    return (
+        f"{size} ptr " * bool(size)
+        + f"{operand.segment}:" * bool(operand.segment)
+        + f"[{' + '.join(terms)}]"
+    )
 
 
 def to_att(operand: Operand, mode: int, imm_mark: int) -> str:
@@ -297,7 +329,10 @@ def _displacement(operand: Operand, mode: int, mark: int) -> int | None:
     value = operand.number
     most = 1 << (31 if bits == 64 else bits)
     if not -(1 << (min(bits, 32) - 1)) <= value < most and not -(1 << 63) <= value < 0 and bits:
-        raise Wrong(f"the displacement {value:#x} does not fit in {min(bits, 32)} bits: {clip(operand.text)}")
+        raise Wrong(
+            f"the displacement {value:#x} does not fit in {min(bits, 32)} bits: "
+            f"{clip(operand.text)}"
+        )
     if bits == 32 and value >= 1 << 31:
         value -= 1 << 32
     if value == 0 and (operand.base or operand.index) and operand.base not in ("rip", "eip"):

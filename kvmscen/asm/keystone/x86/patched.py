@@ -20,7 +20,10 @@ def operand_size(operands: list[Operand]) -> int:
 def bare(operand: Operand) -> str:
     """What to say of a name that stands alone where it is no branch target."""
     name = clip(operand.text)
-    return f"{name} alone is a branch target only: write [{name}] for its contents or offset {name} for its address"
+    return (
+        f"{name} alone is a branch target only: write [{name}] for its contents or offset "
+        f"{name} for its address"
+    )
 
 
 class Patched(Item):
@@ -28,13 +31,23 @@ class Patched(Item):
 
     rigid = True
 
-    def __init__(self, statement: Statement, chunk: Chunk, code: bytes, operands: list[Operand], word: str, mode: int) -> None:
+    def __init__(
+        self,
+        statement: Statement,
+        chunk: Chunk,
+        code: bytes,
+        operands: list[Operand],
+        word: str,
+        mode: int,
+    ) -> None:
         super().__init__(statement, chunk)
         self.code = code
         self.size = len(code)
         self.operands, self.word, self.mode = operands, word, mode
         self._bits = operand_size(operands)
-        self._fields = [(o, *self._find(o)) for o in operands if o.value is not None and o.number is None]
+        self._fields = [
+            (o, *self._find(o)) for o in operands if o.value is not None and o.number is None
+        ]
 
     def add_prefix(self, prefix: int) -> None:
         """Put a prefix before the instruction."""
@@ -70,12 +83,15 @@ class Patched(Item):
 
     def _field(self, operand: Operand, value: int, width: int) -> bytes:
         bits = 8 * width
-        is_signed = width == 4 and self.mode == 64 and (operand.kind == "mem" or self._bits in (0, 64))
+        is_signed = (
+            width == 4 and self.mode == 64 and (operand.kind == "mem" or self._bits in (0, 64))
+        )
         most = 1 << (bits - 1 if is_signed else bits)
         if not -(1 << (bits - 1)) <= value < most and width < 8:
             assert operand.value is not None
             what = "distance" if operand.base in ("rip", "eip") else "value"
             raise Wrong(
-                f"the {what} {value:#x} of {clip(operand.value.text)} does not fit in {bits} bits: {clip(self.statement.text)}"
+                f"the {what} {value:#x} of {clip(operand.value.text)} does not fit in {bits} bits: "
+                f"{clip(self.statement.text)}"
             )
         return (value & ((1 << bits) - 1)).to_bytes(width, "little")

@@ -1,4 +1,6 @@
-"""Sizes of x86 memory operands that Keystone takes otherwise than GNU as: put right before it sees them, or left to GNU as."""
+"""Sizes of x86 memory operands that Keystone takes otherwise than GNU as: put right before it sees
+them, or left to GNU as.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,9 @@ from kvmscen.asm.keystone.x86.operands import SEGMENTS, Operand
 # They take an address, and any size means the same.
 _ANY = re.compile(r"(?:invlpg|prefetch\w*|clflush(?:opt)?|clwb|cldemote)\Z", re.ASCII)
 # They have a size of their own, for which there is no word.
-_NONE = re.compile(r"(?:fxsave|fxrstor|xsave(?:opt|c|s)?|xrstors?)(?:64)?\Z|f(?:ldenv|n?stenv|rstor|n?save)\Z|l(?:jmp|call)\Z")
+_NONE = re.compile(
+    r"(?:fxsave|fxrstor|xsave(?:opt|c|s)?|xrstors?)(?:64)?\Z|f(?:ldenv|n?stenv|rstor|n?save)\Z|l(?:jmp|call)\Z"
+)
 _TABLE = re.compile(r"[sl][gi]dt\Z")
 _FAR_POINTER = re.compile(r"l[defgs]s\Z|lss\Z")
 # Of a general register's width: 64 bits exist in 64-bit code only, where Keystone does not look.
@@ -25,7 +29,9 @@ _OPERAND_SIZE = 0x66
 
 
 def fits(word: str, operands: list[Operand], mode: int) -> bool:
-    """Whether GNU as takes this size, maybe left out, of the memory operand; `size` becomes what Keystone wants to see."""
+    """Whether GNU as takes this size, maybe left out, of the memory operand; `size` becomes what
+    Keystone wants to see.
+    """
     memory = next((operand for operand in operands if operand.kind == "mem"), None)
     if memory is None:
         return True
@@ -40,7 +46,9 @@ def fits(word: str, operands: list[Operand], mode: int) -> bool:
             memory.size = 32 if "s" in scalar.groups() else 64
         elif mode != 64 and word.startswith("cvtsi2s"):
             memory.size = 32
-        ambiguous = (word in ("movzx", "movsx") and width == 16) or (_HALVED.match(word) is not None and width == 128)
+        ambiguous = (word in ("movzx", "movsx") and width == 16) or (
+            _HALVED.match(word) is not None and width == 128
+        )
         return not ambiguous and not (_FAR_POINTER.match(word) and width == 64)
     if _ANY.match(word):
         memory.size = 0
@@ -68,7 +76,12 @@ def fits(word: str, operands: list[Operand], mode: int) -> bool:
 def without_operand_size(word: str, operands: list[Operand], code: bytes, mode: int) -> bytes:
     """A store of a segment register to memory has 16 bits anyway: GNU as gives it no prefix."""
     segment = any(operand.register in SEGMENTS for operand in operands)
-    if mode == 16 or word != "mov" or not segment or not any(operand.kind == "mem" for operand in operands):
+    if (
+        mode == 16
+        or word != "mov"
+        or not segment
+        or not any(operand.kind == "mem" for operand in operands)
+    ):
         return code
     at = code.index(0x8C) if 0x8C in code[:5] else 0
     return code[:at].replace(bytes([_OPERAND_SIZE]), b"") + code[at:]
