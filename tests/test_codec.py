@@ -19,8 +19,8 @@ from kvmscen.compile.measure import Timing
 from kvmscen.errors import Problem
 from kvmscen.hosts.recordings import Recording
 from kvmscen.job.expectation import Deed, Expectation, Expected, MemoryExpected, Story
-from kvmscen.job.job import Job, Legend, Line, Span, Target
-from kvmscen.results.measured import Wanted
+from kvmscen.job.job import Job, Target, Wanted
+from kvmscen.job.legend import Legend, Line, Span
 from kvmscen.sent.codec import Rows, decode, encode
 from kvmscen.sent.facts import Facts
 from kvmscen.sent.machine import (

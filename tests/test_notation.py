@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvmscen.job.expectation import Expected, MemoryExpected
-from kvmscen.job.job import Legend
+from kvmscen.job.legend import Legend
 from kvmscen.job.notation import Notation, seen
 from kvmscen.load import load_text
 from kvmscen.load.scalars import resolve

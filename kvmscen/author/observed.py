@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Any
 
 from kvmscen.job.expectation import Expectation, Expected
-from kvmscen.job.job import Legend
+from kvmscen.job.legend import Legend
 from kvmscen.job.notation import Notation, seen
 from kvmscen.judge.walk import Course, Taken
 from kvmscen.results.result import Result

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 from kvmscen.job.expectation import Expected
+from kvmscen.job.job import Wanted
 from kvmscen.job.notation import Notation
-from kvmscen.results.measured import Wanted
 from kvmscen.scenario import Case, Step, Timed
 from kvmscen.sent.machine import Step as ScriptStep
 from kvmscen.sent.measure import Kind, Measure, TimedExit

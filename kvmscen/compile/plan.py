@@ -12,7 +12,7 @@ from typing import NamedTuple
 from kvmscen import asm
 from kvmscen.compile.resolve import Resolver, actions_of
 from kvmscen.errors import Problem, ScenarioError
-from kvmscen.job.job import Legend, Line, Span
+from kvmscen.job.legend import Legend, Line, Span
 from kvmscen.scenario import Asm, Case, Section
 from kvmscen.scenario import Memslot as MemslotWritten
 from kvmscen.sent.arch import ARCHES, arm64, arm64_tables, x86_64

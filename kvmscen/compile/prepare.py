@@ -28,9 +28,9 @@ from kvmscen.compile.plan import misassembled
 from kvmscen.compile.ready import Ready
 from kvmscen.disk import scratch
 from kvmscen.errors import Problem, once
-from kvmscen.job.job import Job, Legend, Target, elsewhere
+from kvmscen.job.job import Job, Target, Wanted, elsewhere
+from kvmscen.job.legend import Legend
 from kvmscen.load import Loaded, read
-from kvmscen.results.measured import Wanted
 from kvmscen.scenario import Case, Scenario
 from kvmscen.sent.agent.serve import serve
 from kvmscen.sent.codec import decode, encode

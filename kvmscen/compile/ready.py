@@ -16,8 +16,8 @@ from kvmscen.compile.plan import Plan, later_slots, mode_of, names_pc
 from kvmscen.compile.resolve import Resolver, actions_of, memory_size, widths
 from kvmscen.errors import ScenarioError
 from kvmscen.job.expectation import Expectation, Expected, MemoryExpected, Story
+from kvmscen.job.job import Wanted
 from kvmscen.job.notation import Notation
-from kvmscen.results.measured import Wanted
 from kvmscen.scenario import Case, Enable, Final, Overlay, Step
 from kvmscen.sent.arch import ARCHES, arm64_tables
 from kvmscen.sent.facts import Facts

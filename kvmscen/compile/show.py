@@ -12,7 +12,7 @@ from typing import Any
 from kvmscen.compile import Plan
 from kvmscen.compile.cases import laid_out
 from kvmscen.errors import Problem
-from kvmscen.job.job import Legend, offset
+from kvmscen.job.legend import Legend, offset
 from kvmscen.load import read
 from kvmscen.scenario import Case
 from kvmscen.sent.machine import Memslot

@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any
 
 from kvmscen.job.expectation import Expected, MemoryExpected
-from kvmscen.job.job import Legend
+from kvmscen.job.legend import Legend
 from kvmscen.sent.header import exits
 from kvmscen.sent.machine import seconds
 from kvmscen.sent.observation import Event

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from kvmscen.job.job import Legend
+from kvmscen.job.legend import Legend
 from kvmscen.sent.arch import ARCHES
 from kvmscen.sent.observation import Event
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from kvmscen.job.job import Legend
+from kvmscen.job.legend import Legend
 from kvmscen.results.result import Tally
 from kvmscen.sent.observation import Event, Observation
 

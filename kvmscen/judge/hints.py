@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 
 from kvmscen.job.expectation import Expected, Story
-from kvmscen.job.job import Job, Legend
+from kvmscen.job.job import Job
+from kvmscen.job.legend import Legend
 from kvmscen.job.notation import Notation
 from kvmscen.job.origin import source
 from kvmscen.judge import exceptions, sregs
@@ -49,8 +50,7 @@ _RESET = (
 )
 _EMULATION = (
     "KVM's emulator does not know the instruction, or there is none: it fetches from outside the "
-    "memslots, or this KVM "
-    "(pvm emulates all code at CPL 0) lacks it"
+    "memslots, or this KVM (pvm emulates all code at CPL 0) lacks it"
 )
 _RISCV_UNDECODED = (
     "KVM on riscv64 decodes loads and stores of one integer register outside the memslots, and "

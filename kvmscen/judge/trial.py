@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from kvmscen.job.expectation import Deed, Expected, Story, parts
-from kvmscen.job.job import Legend
+from kvmscen.job.legend import Legend
 from kvmscen.job.notation import Notation, seen
 from kvmscen.job.origin import source
 from kvmscen.judge.align import aligned

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from kvmscen.job.job import Job
+from kvmscen.job.job import Job, Wanted
 from kvmscen.job.notation import Notation
 from kvmscen.judge.verdict import result
-from kvmscen.results.measured import Measured, Wanted, median, spread
+from kvmscen.results.measured import Measured, median, spread
 from kvmscen.results.result import Mismatch, Result
 from kvmscen.sent.measure import Series, Timing
 from kvmscen.sent.observation import Observation

@@ -1,4 +1,4 @@
-"""What was timed of one case on one host, put into figures; and what was asked, to read it by."""
+"""What was timed of one case on one host, put into figures."""
 
 from __future__ import annotations
 
@@ -6,22 +6,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 Json = dict[str, Any]
-
-
-class Wanted(NamedTuple):
-    """One entry of `measure`, as the main process needs it: its place, what it is in words, and
-    what is made of samples.
-    """
-
-    name: str
-    line: int
-    column: int
-    text: str
-    samples: int
-    warmup: int
-    per: int = 1
-    less: str | None = None
-    is_span: bool = False
 
 
 class Spread(NamedTuple):

@@ -19,7 +19,7 @@ from property_others import known, replayed
 from random_guests import case, plain
 
 from kvmscen.job.expectation import Expected, Story
-from kvmscen.job.job import Legend
+from kvmscen.job.legend import Legend
 from kvmscen.judge.trial import Trial
 from kvmscen.results.result import StoryRow
 from kvmscen.sent.observation import Observation

@@ -13,7 +13,8 @@ from random_stories import loosened, rewritten, story
 from kvmscen.errors import HostError
 from kvmscen.hosts.retrace import retraced
 from kvmscen.job.expectation import Expectation, Story
-from kvmscen.job.job import Job, Legend
+from kvmscen.job.job import Job
+from kvmscen.job.legend import Legend
 from kvmscen.judge.trial import Trial
 from kvmscen.judge.verdict import judge
 from kvmscen.sent.observation import Observation

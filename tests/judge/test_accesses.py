@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kvmscen.job.job import Legend, Span
+from kvmscen.job.legend import Legend, Span
 from kvmscen.judge.accesses import tally
 from kvmscen.results.result import Tally
 from kvmscen.sent.observation import Event, Observation

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from walked import walked
 
 from kvmscen.job.expectation import Expected, MemoryExpected, Story
-from kvmscen.job.job import Legend, Line
+from kvmscen.job.legend import Legend, Line
 from kvmscen.judge.align import aligned
 from kvmscen.judge.trial import Trial
 from kvmscen.results.result import Mismatch, StoryRow

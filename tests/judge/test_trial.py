@@ -11,7 +11,7 @@ import pytest
 from walked import walked
 
 from kvmscen.job.expectation import Deed, Expected, MemoryExpected, Story
-from kvmscen.job.job import Legend
+from kvmscen.job.legend import Legend
 from kvmscen.judge.trial import Trial
 from kvmscen.sent.observation import Event, Observation
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from walked import walked
 
 from kvmscen.job.expectation import Deed, Expectation, Expected, Story
-from kvmscen.job.job import Job, Legend
+from kvmscen.job.job import Job
+from kvmscen.job.legend import Legend
 from kvmscen.judge.align import aligned
 from kvmscen.judge.trial import Trial
 from kvmscen.judge.verdict import judge

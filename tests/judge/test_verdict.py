@@ -8,7 +8,8 @@ import pytest
 from walked import walked
 
 from kvmscen.job.expectation import Expectation, Expected, MemoryExpected, Story
-from kvmscen.job.job import Job, Legend, Line
+from kvmscen.job.job import Job
+from kvmscen.job.legend import Legend, Line
 from kvmscen.judge.verdict import judge as judge_walked
 from kvmscen.results.result import Result
 from kvmscen.sent.machine import Machine, Memslot, Sealed, Vcpu
