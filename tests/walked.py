@@ -24,7 +24,7 @@ def walked(story: Story, events: Iterable[Event]) -> tuple[Event, ...]:
             if event.kind != "succeeded" and not (deed is not None and deed.errno == event.name):
                 script = scripts.setdefault(event.vcpu, course.script(event.vcpu))
                 verdict = script.take(event.kind, event.name, event.fields)
-                slot = None if verdict.at is None else course.slot(event.vcpu, verdict.at)
+                slot = None if verdict.at is None else course.occurrence(event.vcpu, verdict.at)
                 done = 0 if slot is None else len(parts(slot.step.then or ()))
                 event = event._replace(at=verdict.at, ignored=verdict.ignored, done=done)
             if out and out[-1]._replace(times=1, at=behind(out[-1].at, out[-1].times)) == event:

@@ -9,7 +9,7 @@ from typing import Any
 from kvmscen.job.expectation import Expectation, Expected
 from kvmscen.job.legend import Legend
 from kvmscen.job.notation import Notation, seen
-from kvmscen.judge.walk import Course, Taken
+from kvmscen.judge.walk import Course, TracedEvent
 from kvmscen.results.result import Result
 from kvmscen.sent.header import exits
 from kvmscen.sent.observation import Event
@@ -42,14 +42,14 @@ def observed(result: Result, legend: Legend, expectation: Expectation) -> str:
     line = next((f":{step.line}" for step in story.steps or ()), "")
     lines = [f"# {result.file}{line}, case {result.case}, {kind} {result.host}", "expect:"]
     kept = [
-        one
-        for one in Course(story).walk(result.observation.events)
-        if not one.ignored and not one.told
+        traced
+        for traced in Course(story).walk(result.observation.events)
+        if not traced.ignored and not traced.failed_as_written
     ]
     groups = [
         list(same)
         for _, same in groupby(
-            kept, lambda one: (id(one.step), one.event._replace(at=None, done=0))
+            kept, lambda traced: (id(traced.step), traced.event._replace(at=None, done=0))
         )
     ]
     for number, same in enumerate(groups):
@@ -60,8 +60,8 @@ def observed(result: Result, legend: Legend, expectation: Expectation) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _step(notation: Notation, one: Taken, count: int, last: bool) -> list[str]:
-    event, step = one.event, one.step
+def _step(notation: Notation, traced: TracedEvent, count: int, last: bool) -> list[str]:
+    event, step = traced.event, traced.step
     if event.kind == "error" and event.fields.get("ioctl") != "KVM_RUN" and not last:
         # The run went on, so something that is not known here says that it must fail.
         return [f"  # {notation.event(event)}"]

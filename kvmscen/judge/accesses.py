@@ -37,7 +37,7 @@ def tally(observation: Observation, legend: Legend) -> tuple[Tally, ...]:
     return tuple(
         Tally(place.section, place.symbol, "write" if is_write else "read", size, emulated, count)
         for (place, is_write, size, emulated), count in sorted(
-            counts.items(), key=lambda one: (one[0][0][:2], one[0][1:])
+            counts.items(), key=lambda counted: (counted[0][0][:2], counted[0][1:])
         )
     )
 
@@ -60,7 +60,7 @@ class _Places:
     """Sections and symbols by address."""
 
     def __init__(self, legend: Legend) -> None:
-        self._sections = sorted((one.gpa, one.size, one.name) for one in legend.sections)
+        self._sections = sorted((span.gpa, span.size, span.name) for span in legend.sections)
         mine = {
             name: at
             for name, at in legend.symbols.items()

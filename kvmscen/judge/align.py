@@ -13,7 +13,7 @@ from itertools import zip_longest
 from math import inf
 
 from kvmscen.job.expectation import Expected
-from kvmscen.judge.walk import Course, Occurrence, Taken
+from kvmscen.judge.walk import Course, Occurrence, TracedEvent
 from kvmscen.sent.machine import Step
 from kvmscen.sent.observation import Event
 from kvmscen.sent.script.interpreter import fits
@@ -30,7 +30,7 @@ _ALONE, _HELD, _ELSEWHERE, _OTHER, _LATE = 1.0, 1.0, 1.5, 1.75, 1e-6
 _NEVER = 3.0
 
 Differs = Callable[[Occurrence, Event], tuple[str, ...]]
-Pair = tuple["Occurrence | None", "Taken | None"]
+Pair = tuple["Occurrence | None", "TracedEvent | None"]
 
 
 class _TooLong(Exception):
@@ -43,11 +43,11 @@ class _Line:
     """
 
     def __init__(self) -> None:
-        self.slots: list[Occurrence] = []
+        self.occurrences: list[Occurrence] = []
         self.jumps: dict[int, list[int]] = {}
 
 
-def aligned(course: Course, taken: Sequence[Taken], differs: Differs) -> list[Pair] | None:
+def aligned(course: Course, trace: Sequence[TracedEvent], differs: Differs) -> list[Pair] | None:
     """Steps and events side by side, in order; an event that is not compared stands alone. None:
     there are too many.
     """
@@ -55,32 +55,34 @@ def aligned(course: Course, taken: Sequence[Taken], differs: Differs) -> list[Pa
     rest: list[Pair] = []
     compared = [
         n
-        for n, one in enumerate(taken)
-        if not one.ignored and one.event.kind != "succeeded" and not one.written
+        for n, traced in enumerate(trace)
+        if not traced.ignored and traced.event.kind != "succeeded" and not traced.errno_written
     ]
-    vcpus = sorted({*course.vcpus, *(taken[n].event.vcpu for n in compared)})
+    vcpus = sorted({*course.vcpus, *(trace[n].event.vcpu for n in compared)})
     try:
         for vcpu in vcpus:
-            own = [n for n in compared if taken[n].event.vcpu == vcpu]
+            own = [n for n in compared if trace[n].event.vcpu == vcpu]
             missing: list[Pair] = []
             numbers = iter(own)
-            for slot, one in _align(course, vcpu, [taken[n] for n in own], differs):
-                missing.append((slot, one))
-                if one is not None:
+            for occurrence, traced in _align(course, vcpu, [trace[n] for n in own], differs):
+                missing.append((occurrence, traced))
+                if traced is not None:
                     placed[next(numbers)] = missing
                     missing = []
             rest += missing
     except _TooLong:
         return None
-    return [pair for n, one in enumerate(taken) for pair in placed.get(n, [(None, one)])] + rest
+    return [
+        pair for n, traced in enumerate(trace) for pair in placed.get(n, [(None, traced)])
+    ] + rest
 
 
-def _align(course: Course, vcpu: int, taken: Sequence[Taken], differs: Differs) -> list[Pair]:
-    if len(taken) > _LONGEST:
+def _align(course: Course, vcpu: int, trace: Sequence[TracedEvent], differs: Differs) -> list[Pair]:
+    if len(trace) > _LONGEST:
         raise _TooLong
     line = _Line()
-    _lay(course, line, vcpu, course.steps(vcpu), (), len(taken))
-    return _cheapest(line, taken, differs)
+    _lay(course, line, vcpu, course.steps(vcpu), (), len(trace))
+    return _cheapest(line, trace, differs)
 
 
 def _lay(
@@ -96,26 +98,26 @@ def _lay(
         low, high = step.repeat
         optional: list[int] = []
         for nth in range(min(high, low + events)):
-            if len(line.slots) > _LONGEST:
+            if len(line.occurrences) > _LONGEST:
                 raise _TooLong
             if nth >= low:
-                optional.append(len(line.slots))
+                optional.append(len(line.occurrences))
             at = (*outer, (index, nth))
             if step.kind == "group":
                 _lay(course, line, vcpu, step.steps, at, events)
             else:
-                slot = course.slot(vcpu, at)
-                assert slot is not None
-                line.slots.append(slot)
+                occurrence = course.occurrence(vcpu, at)
+                assert occurrence is not None
+                line.occurrences.append(occurrence)
         # A round that does not come is the last: none comes behind it.
         for start in optional:
-            if start < len(line.slots):
-                line.jumps.setdefault(start, []).append(len(line.slots))
+            if start < len(line.occurrences):
+                line.jumps.setdefault(start, []).append(len(line.occurrences))
 
 
-def _cost(slot: Occurrence, one: Taken, differs: Differs) -> float:
-    step, event = slot.step, one.event
-    differing = differs(slot, event)
+def _cost(occurrence: Occurrence, traced: TracedEvent, differs: Differs) -> float:
+    step, event = occurrence.step, traced.event
+    differing = differs(occurrence, event)
     if not differing:
         return 0.0
     if event.op is not None and step.kind != "error":
@@ -125,16 +127,16 @@ def _cost(slot: Occurrence, one: Taken, differs: Differs) -> float:
     if differing == ("exit",):
         return _OTHER
     where = {key: step.fields[key] for key in step.where}
-    if fits(Step(step.kind, where), event.kind, event.name, event.fields, slot.nth):
+    if fits(Step(step.kind, where), event.kind, event.name, event.fields, occurrence.nth):
         return _HELD
     return _OTHER if event.kind == "error" else _ELSEWHERE
 
 
-def _cheapest(line: _Line, taken: Sequence[Taken], differs: Differs) -> list[Pair]:
-    """Least-cost alignment, by Dijkstra's search over (slots passed, events passed): few
+def _cheapest(line: _Line, trace: Sequence[TracedEvent], differs: Differs) -> list[Pair]:
+    """Least-cost alignment, by Dijkstra's search over (occurrences passed, events passed): few
     differences are found soon.
     """
-    end = (len(line.slots), len(taken))
+    end = (len(line.occurrences), len(trace))
     came: dict[tuple[int, int], tuple[int, int]] = {}
     done: set[tuple[int, int]] = set()
     costs = {(0, 0): 0.0}
@@ -149,22 +151,22 @@ def _cheapest(line: _Line, taken: Sequence[Taken], differs: Differs) -> list[Pai
         done.add(here)
         if here == end or len(done) > _STATES:
             break
-        for more, there in _ways(line, taken, here, differs):
+        for more, there in _ways(line, trace, here, differs):
             if cost + more < costs.get(there, inf):
                 costs[there] = cost + more
                 came[there] = here
                 heappush(heap, (cost + more, -there[1], -there[0]))
     last = max(done, key=lambda at: (at[1] + at[0], at[1])) if here != end else end
-    return [*_read_off(line, taken, came, last), *_in_order(line, taken, last)]
+    return [*_read_off(line, trace, came, last), *_in_order(line, trace, last)]
 
 
 def _ways(
-    line: _Line, taken: Sequence[Taken], here: tuple[int, int], differs: Differs
+    line: _Line, trace: Sequence[TracedEvent], here: tuple[int, int], differs: Differs
 ) -> Iterator[tuple[float, tuple[int, int]]]:
     i, j = here
     jumps = line.jumps.get(i, ())
-    if i < len(line.slots) and j < len(taken):
-        cost = _cost(line.slots[i], taken[j], differs)
+    if i < len(line.occurrences) and j < len(trace):
+        cost = _cost(line.occurrences[i], trace[j], differs)
         yield cost, (i + 1, j + 1)
         if not cost and not jumps:
             # Nothing can be cheaper than what is equal.
@@ -173,27 +175,27 @@ def _ways(
         yield 0.0, (there, j)
     # Of equal alignments the one that pairs first: what came instead stands where something else
     # should have been.
-    if i < len(line.slots):
-        yield _ALONE + _LATE * (1 - j / (len(taken) + 1)), (i + 1, j)
-    if j < len(taken):
-        yield _ALONE + _LATE * (1 - i / (len(line.slots) + 1)), (i, j + 1)
+    if i < len(line.occurrences):
+        yield _ALONE + _LATE * (1 - j / (len(trace) + 1)), (i + 1, j)
+    if j < len(trace):
+        yield _ALONE + _LATE * (1 - i / (len(line.occurrences) + 1)), (i, j + 1)
 
 
-def _in_order(line: _Line, taken: Sequence[Taken], at: tuple[int, int]) -> list[Pair]:
+def _in_order(line: _Line, trace: Sequence[TracedEvent], at: tuple[int, int]) -> list[Pair]:
     i, j = at
     must: list[Occurrence] = []
-    while i < len(line.slots):
+    while i < len(line.occurrences):
         if i in line.jumps:
             i = max(line.jumps[i])
         else:
-            must.append(line.slots[i])
+            must.append(line.occurrences[i])
             i += 1
-    return list(zip_longest(must, taken[j:]))
+    return list(zip_longest(must, trace[j:]))
 
 
 def _read_off(
     line: _Line,
-    taken: Sequence[Taken],
+    trace: Sequence[TracedEvent],
     came: Mapping[tuple[int, int], tuple[int, int]],
     at: tuple[int, int],
 ) -> list[Pair]:
@@ -203,7 +205,7 @@ def _read_off(
         (i, j), there = came[at], at
         at = (i, j)
         if there[1] > j:
-            out.append((line.slots[i] if there[0] > i else None, taken[j]))
+            out.append((line.occurrences[i] if there[0] > i else None, trace[j]))
         elif there[0] not in line.jumps.get(i, ()):
-            out.append((line.slots[i], None))
+            out.append((line.occurrences[i], None))
     return out[::-1]

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from kvmscen.job.expectation import parts
-from kvmscen.judge.walk import Course, Taken
+from kvmscen.judge.walk import Course, TracedEvent
 from kvmscen.sent.observation import Event, Observation
 from kvmscen.sent.script.interpreter import Script
 from kvmscen.sent.script.recorder import op_of
@@ -17,7 +17,7 @@ from kvmscen.sent.script.recorder import op_of
 _STOPPED_BY = {"error": ("error", "succeeded"), "timeout": ("timeout",)}
 
 
-def astray(course: Course, walk: Sequence[Taken], seen: Observation) -> bool:
+def astray(course: Course, walk: Sequence[TracedEvent], seen: Observation) -> bool:
     """Whether events took other steps than the host's script takes, or they contradict each other
     or why the run stopped.
 
@@ -29,7 +29,7 @@ def astray(course: Course, walk: Sequence[Taken], seen: Observation) -> bool:
     return _apart(course, walk, stopped) or _contradicted(course, seen.events, stopped)
 
 
-def _apart(course: Course, walk: Sequence[Taken], stopped: str) -> bool:
+def _apart(course: Course, walk: Sequence[TracedEvent], stopped: str) -> bool:
     """Whether the script goes otherwise, or is not where it ends though the run stopped for
     that.
     """
@@ -38,9 +38,9 @@ def _apart(course: Course, walk: Sequence[Taken], stopped: str) -> bool:
     # can come of them. What became of an arm_nisv that was to be emulated shows only behind it.
     ended: set[int] = set()
     left: set[int] = set()
-    for one in walk:
-        event = one.event
-        if event.kind == "succeeded" or one.told:
+    for traced in walk:
+        event = traced.event
+        if event.kind == "succeeded" or traced.failed_as_written:
             if event.at is not None or event.ignored:
                 return True
             continue
@@ -50,7 +50,7 @@ def _apart(course: Course, walk: Sequence[Taken], stopped: str) -> bool:
             # Nobody waits for it any more.
             return True
         verdict = scripts[event.vcpu].take(event.kind, event.name, event.fields)
-        if (one.at, event.at is None, event.ignored) != (
+        if (traced.at, event.at is None, event.ignored) != (
             verdict.at,
             verdict.at is None,
             verdict.ignored,
@@ -82,19 +82,19 @@ def _contradicted(course: Course, events: Sequence[Event], stopped: str) -> bool
         return True
     failed: Counter[tuple[int, str]] = Counter()
     for event in events:
-        slot = None if event.at is None else course.slot(event.vcpu, event.at)
+        occurrence = None if event.at is None else course.occurrence(event.vcpu, event.at)
         if event.op is not None and event.op.startswith("steps/"):
-            failed[event.vcpu, event.op] -= event.times * _told(course, event)
-        if slot is None:
+            failed[event.vcpu, event.op] -= event.times * _failed_as_written(course, event)
+        if occurrence is None:
             if event.reply is not None or event.done:
                 return True
         elif event.at is not None and event.done:
-            for n, deed in enumerate(parts(slot.step.then or ())[: event.done]):
+            for n, deed in enumerate(parts(occurrence.step.then or ())[: event.done]):
                 if deed.errno is not None:
                     failed[event.vcpu, f"{op_of(event.at)}/then/{n}"] += event.times
     return any(failed.values())
 
 
-def _told(course: Course, event: Event) -> bool:
+def _failed_as_written(course: Course, event: Event) -> bool:
     deed = course.deed(event)
     return event.kind == "error" and deed is not None and deed.errno == event.name

@@ -15,11 +15,11 @@ from kvmscen.job.expectation import Deed, Expected, Story, parts
 from kvmscen.job.legend import Legend
 from kvmscen.job.notation import Notation, seen
 from kvmscen.job.origin import source
-from kvmscen.judge.align import aligned
+from kvmscen.judge.align import Pair, aligned
 from kvmscen.judge.astray import astray
 from kvmscen.judge.compare import at_width, counts_rounds, differences, memory_holds, undone
 from kvmscen.judge.untried import untried
-from kvmscen.judge.walk import Course, Occurrence, Taken
+from kvmscen.judge.walk import Course, Occurrence, TracedEvent
 from kvmscen.results.result import Mismatch, StoryRow
 from kvmscen.sent.observation import Event, Observation
 from kvmscen.sent.script.interpreter import answered, matches
@@ -57,17 +57,17 @@ class Trial:
         self.course = Course(story)
         self.host = Course(other) if other is not None else self.course
         self.walk = list(self.host.walk(observation.events))
-        self.taken = self.walk if other is None else list(self.course.retrace(self.walk))
+        self.trace = self.walk if other is None else list(self.course.retrace(self.walk))
         # Whether the host went otherwise than its script goes, or what it tells cannot be; then
         # nothing can be said.
         self.astray = astray(self.host, self.walk, observation)
-        self._last_failed = _last_action_failed(self.taken)
+        self._last_failed = _last_action_failed(self.trace)
         self._numbers: list[int] = []
         self._shown: list[Event | None] = []
         self._counting: dict[int, bool] = {}
-        self._known: dict[tuple[int, int, int], tuple[str, ...]] = {}
-        self._made: dict[tuple[object, ...], StoryRow] = {}
-        self._behind: dict[int, Taken] = {}
+        self._differences: dict[tuple[int, int, int], tuple[str, ...]] = {}
+        self._paired_rows: dict[tuple[object, ...], StoryRow] = {}
+        self._behind: dict[int, TracedEvent] = {}
 
     def holds(self) -> bool:
         """Whether nothing differs; cheaper than `mismatches`, since nothing is written down."""
@@ -77,72 +77,76 @@ class Trial:
 
     def begins(self) -> bool:
         """Whether what was seen is how the story begins, whatever may come after it."""
-        return not any(map(self.wrong, self.taken))
+        return not any(map(self.wrong, self.trace))
 
     def begun(self) -> bool:
         """As `begins`, of a run that was left where it stood: actions of the last exits may be
         undone.
         """
-        last = len(self.taken)
-        while last and self.wrong(self.taken[last - 1]) == ("then",):
+        last = len(self.trace)
+        while last and self.wrong(self.trace[last - 1]) == ("then",):
             last -= 1
-        return not any(map(self.wrong, self.taken[:last]))
+        return not any(map(self.wrong, self.trace[:last]))
 
     def untried(self) -> int | None:
         """The line at which the host, by another story, did not go as this one says, before
         anything else differed.
         """
         return untried(
-            self.course, self.host, self.taken, self.walk, self.wrong, self.observation.stopped
+            self.course, self.host, self.trace, self.walk, self.wrong, self.observation.stopped
         )
 
     # --- one event --------------------------------------------------------------------------------
 
-    def wrong(self, one: Taken) -> tuple[str, ...]:
+    def wrong(self, traced: TracedEvent) -> tuple[str, ...]:
         """What is not as written of one event, as names; `extra` where no step is."""
-        event = one.event
-        if event.kind == "succeeded" or one.written:
-            return () if one.told else ("errno",)
+        event = traced.event
+        if event.kind == "succeeded" or traced.errno_written:
+            return () if traced.failed_as_written else ("errno",)
         if self.story.steps is None:
             return ()
-        if one.ignored:
+        if traced.ignored:
             fits = any(not differences(step, event, 0) for step in self.story.ignore)
             return () if fits else ("extra",)
-        if one.slot is None:
+        if traced.occurrence is None:
             return ("extra",)
-        return self.differences(one.slot, event) + self._unanswered(one, one.slot)
+        return self.differences(traced.occurrence, event) + self._unanswered(
+            traced, traced.occurrence
+        )
 
-    def differences(self, slot: Occurrence, event: Event) -> tuple[str, ...]:
+    def differences(self, occurrence: Occurrence, event: Event) -> tuple[str, ...]:
         """What of a step an event does not hold, with addresses in the scenario's own words."""
         # Steps and events live as long as this does, so their ids name them; without a series every
         # round is the same.
-        step = slot.step
+        step = occurrence.step
         if id(step) not in self._counting:
             self._counting[id(step)] = counts_rounds(step)
-        key = (id(step), id(event), slot.nth if self._counting[id(step)] else 0)
-        if key not in self._known:
-            self._known[key] = tuple(map(self._named, differences(step, event, slot.nth)))
-        return self._known[key]
+        key = (id(step), id(event), occurrence.nth if self._counting[id(step)] else 0)
+        if key not in self._differences:
+            self._differences[key] = tuple(
+                map(self._named, differences(step, event, occurrence.nth))
+            )
+        return self._differences[key]
 
     def _named(self, differs: str) -> str:
         prefix, _, at = differs.partition(".")
         return f"memory.{self.notation.address(int(at, 16))}" if prefix == "memory" else differs
 
-    def _unanswered(self, one: Taken, slot: Occurrence) -> tuple[str, ...]:
+    def _unanswered(self, traced: TracedEvent, occurrence: Occurrence) -> tuple[str, ...]:
         """What the host should have replied and done for this step, and has not."""
-        step, given = slot.step, None if one.given is None else one.given.step
-        failed = one.event is self._last_failed
-        if given is step:
-            return ("then",) if undone(step, one.event, failed) else ()
+        step, host_step = occurrence.step, traced.host_step
+        failed = traced.event is self._last_failed
+        if host_step is step:
+            return ("then",) if undone(step, traced.event, failed) else ()
         return ("then",) * (
-            _texts(step) != _texts(given)
-            or (given is not None and undone(given, one.event, failed))
+            _texts(step) != _texts(host_step)
+            or (host_step is not None and undone(host_step, traced.event, failed))
         )
 
     # --- the end ----------------------------------------------------------------------------------
 
     def _owed(self) -> Iterator[tuple[int, Occurrence]]:
-        return iter(()) if self.story.steps is None else self.course.owed(self.taken)
+        return iter(()) if self.story.steps is None else self.course.owed(self.trace)
 
     def _ending(self) -> Iterator[Mismatch]:
         """What ended the run where that is a difference by itself, and ioctls that should have
@@ -155,9 +159,9 @@ class Trial:
             unwanted = self._unwanted_end()
             if unwanted is not None:
                 yield self._ends(f"ended by {unwanted}: write it in `expect`")
-        ops = {one.event.op for one in self.taken}
-        if not any(self.wrong(one) for one in self.taken if one.event.op is not None):
-            for op, deed in self._told():
+        ops = {traced.event.op for traced in self.trace}
+        if not any(self.wrong(traced) for traced in self.trace if traced.event.op is not None):
+            for op, deed in self._written_to_fail():
                 if op not in ops:
                     yield Mismatch(0, deed.line, f"error: {{errno: {deed.errno}}}", None)
 
@@ -169,8 +173,8 @@ class Trial:
         stopped = self.observation.stopped
         if stopped == "timeout":
             return "the time limit"
-        last = self.taken[-1].event if self.taken else None
-        if last is None or self.taken[-1].told:
+        last = self.trace[-1].event if self.trace else None
+        if last is None or self.trace[-1].failed_as_written:
             return "no exit"
         if last.kind == "exit" and (
             last.name in _WANTED_ENDS and last.fields.get("type") not in _CRASHES
@@ -181,7 +185,7 @@ class Trial:
             return self.notation.event(last) + (f" at {where}" if where else "")
         return None
 
-    def _told(self) -> Iterator[tuple[str, Deed]]:
+    def _written_to_fail(self) -> Iterator[tuple[str, Deed]]:
         """The ioctls before the first entry that are written to fail."""
         yield from ((op, deed) for op, deed in self.story.built.items() if deed.errno is not None)
         yield from (
@@ -221,7 +225,7 @@ class Trial:
         is shown.
         """
         side = (
-            aligned(self.course, self.taken, self.differences)
+            aligned(self.course, self.trace, self.differences)
             if self.story.steps is not None
             else None
         )
@@ -231,18 +235,14 @@ class Trial:
                 self.begins() and not any(True for _ in self._owed())
             ):
                 return rows
-        pairs: list[tuple[Occurrence | None, Taken | None]] = [
-            (one.slot, one) for one in self.taken
-        ]
-        pairs += [(slot, None) for _, slot in islice(self._owed(), _OWED)]
+        pairs: list[Pair] = [(traced.occurrence, traced) for traced in self.trace]
+        pairs += [(occurrence, None) for _, occurrence in islice(self._owed(), _OWED)]
         return self._rows(pairs)
 
-    def _rows(
-        self, pairs: Sequence[tuple[Occurrence | None, Taken | None]]
-    ) -> tuple[StoryRow, ...]:
-        self._numbers = [0 if slot is None else slot.number for slot, _ in pairs]
-        self._shown = [None if one is None else one.event for _, one in pairs]
-        return tuple(self._row(slot, one) for slot, one in pairs)
+    def _rows(self, pairs: Sequence[Pair]) -> tuple[StoryRow, ...]:
+        self._numbers = [0 if occurrence is None else occurrence.number for occurrence, _ in pairs]
+        self._shown = [None if traced is None else traced.event for _, traced in pairs]
+        return tuple(self._row(occurrence, traced) for occurrence, traced in pairs)
 
     def mismatches(self, rows: Sequence[StoryRow]) -> tuple[Mismatch, ...]:
         """Every difference: of the rows that `rows` gave, of the end, and of the final state."""
@@ -260,70 +260,75 @@ class Trial:
             if event is not None and row.mark in "!+"
         ]
 
-    def _row(self, slot: Occurrence | None, one: Taken | None) -> StoryRow:
-        if one is None:
-            assert slot is not None
-            return StoryRow("-", slot.step.line, self.notation.expected(slot.step, slot.nth), "")
-        event, deed = one.event, one.deed
-        if event.kind == "succeeded" or one.written:
-            return self._deed_row(one)
-        if slot is None:
+    def _row(self, occurrence: Occurrence | None, traced: TracedEvent | None) -> StoryRow:
+        if traced is None:
+            assert occurrence is not None
+            return StoryRow(
+                "-",
+                occurrence.step.line,
+                self.notation.expected(occurrence.step, occurrence.nth),
+                "",
+            )
+        event, deed = traced.event, traced.deed
+        if event.kind == "succeeded" or traced.errno_written:
+            return self._deed_row(traced)
+        if occurrence is None:
             mark = (
                 " "
                 if self.story.steps is None
                 else "+"
-                if self.wrong(one) or not one.ignored
+                if self.wrong(traced) or not traced.ignored
                 else "~"
             )
             line = 0 if deed is None else deed.line
             return StoryRow(mark, line, "", self.notation.event(event), (), self._at(event, deed))
-        counting = self._counting.get(id(slot.step), True)
-        told = self._told_behind(one)
+        counting = self._counting.get(id(occurrence.step), True)
+        has_action_row = self._action_row_follows(traced)
         key = (
-            id(slot.step),
+            id(occurrence.step),
             id(event),
-            slot.nth if counting else 0,
-            id(one.given and one.given.step),
-            told,
+            occurrence.nth if counting else 0,
+            id(traced.host_step),
+            has_action_row,
         )
-        if key not in self._made:
-            self._made[key] = self._pair(slot, one, told)
-        return self._made[key]
+        if key not in self._paired_rows:
+            self._paired_rows[key] = self._pair(occurrence, traced, has_action_row)
+        return self._paired_rows[key]
 
-    def _told_behind(self, one: Taken) -> bool:
+    def _action_row_follows(self, traced: TracedEvent) -> bool:
         """Whether the action of its step that did not end as written has a row of its own right
         behind.
         """
         if not self._behind:
             self._behind = {
-                id(this): then for this, then in zip(self.taken, self.taken[1:], strict=False)
+                id(this): then for this, then in zip(self.trace, self.trace[1:], strict=False)
             }
-        then = self._behind.get(id(one))
+        then = self._behind.get(id(traced))
         return then is not None and then.event.op is not None and bool(self.wrong(then))
 
-    def _pair(self, slot: Occurrence, one: Taken, told: bool) -> StoryRow:
-        event, step = one.event, slot.step
-        differs = self.differences(slot, event)
+    def _pair(self, occurrence: Occurrence, traced: TracedEvent, has_action_row: bool) -> StoryRow:
+        event, step = traced.event, occurrence.step
+        differs = self.differences(occurrence, event)
         if differs != ("exit",):
-            differs += self._unanswered(one, slot)
-        if told and differs == ("then",) and one.given is not None and one.given.step is step:
+            differs += self._unanswered(traced, occurrence)
+        if has_action_row and differs == ("then",) and traced.host_step is step:
             differs = ()
         return StoryRow(
             "!" if differs else " ",
             step.line,
-            self.notation.expected(at_width(step, event), slot.nth),
+            self.notation.expected(at_width(step, event), occurrence.nth),
             self.notation.event(event, step),
             tuple(dict.fromkeys(differs)),
-            self._at(event, one.deed),
-            self._note(slot, one, differs),
+            self._at(event, traced.deed),
+            self._note(occurrence, traced, differs),
         )
 
-    def _deed_row(self, one: Taken) -> StoryRow:
-        event, deed = one.event, one.deed
+    def _deed_row(self, traced: TracedEvent) -> StoryRow:
+        event, deed = traced.event, traced.deed
         expected = "" if deed is None or deed.errno is None else f"error: {{errno: {deed.errno}}}"
         line = 0 if deed is None else deed.line
         return StoryRow(
-            " " if one.told else "!",
+            " " if traced.failed_as_written else "!",
             line,
             expected,
             self.notation.event(event),
@@ -331,31 +336,33 @@ class Trial:
             self._at(event, deed),
         )
 
-    def _note(self, slot: Occurrence, one: Taken, differs: Sequence[str]) -> str:
-        """What was not replied or done, and why, in words."""
-        step, given = slot.step, one.given
+    def _note(self, occurrence: Occurrence, traced: TracedEvent, differs: Sequence[str]) -> str:
+        """The `note` of a row: which reply was not given or which action not done, and why."""
+        step, host_step = occurrence.step, traced.host_step
         out: list[str] = []
         if (
             "reply" in differs
-            and one.event.reply
-            and not answered(one.event.name, one.event.fields, one.event.reply)
+            and traced.event.reply
+            and not answered(traced.event.name, traced.event.fields, traced.event.reply)
         ):
             out.append(
                 "the reply could not be given: this exit is a write, or narrower than the reply"
             )
         elif "reply" in differs and step.answer:
             out.append(f"the reply {step.answer} was not given")
-        elif "reply" in differs and given is not None:
-            out.append(f"it got the reply {given.step.answer}")
-        if "then" in differs and (given is None or given.step is not step):
+        elif "reply" in differs and host_step is not None:
+            out.append(f"it got the reply {host_step.answer}")
+        if "then" in differs and host_step is not step:
             out.append("its `then` was not carried out")
         elif "then" in differs:
-            out.append(f"of its `then` {one.event.done} of {len(step.then or ())} ended as written")
-        if out and (given is None or given.step is not step):
+            out.append(
+                f"of its `then` {traced.event.done} of {len(step.then or ())} ended as written"
+            )
+        if out and host_step is not step:
             stood = (
                 "no step took this exit"
-                if given is None
-                else f"the host took this exit as the step of line {given.step.line}"
+                if host_step is None
+                else f"the host took this exit as the step of line {host_step.line}"
             )
             out.append(f"when it came, {stood}")
         return "; ".join(out)
@@ -369,19 +376,22 @@ class Trial:
         return f"{deed.line}: {deed.text}{about}"
 
 
-def _last_action_failed(taken: Sequence[Taken]) -> Event | None:
+def _last_action_failed(trace: Sequence[TracedEvent]) -> Event | None:
     """The event whose last action failed, where a step `error` took that failure. The run ended
     with it.
     """
-    if not taken or taken[-1].event.op is None or taken[-1].slot is None or taken[-1].deed is None:
+    last = trace[-1] if trace else None
+    if last is None or last.event.op is None or last.occurrence is None or last.deed is None:
         return None
-    name, _, number = (taken[-1].event.op or "").rpartition("/then/")
-    before = next((one for one in reversed(taken[:-1]) if one.at and op_of(one.at) == name), None)
-    if before is None or before.slot is None or before.event.vcpu != taken[-1].event.vcpu:
+    op, _, number = last.event.op.rpartition("/then/")
+    before = next(
+        (early for early in reversed(trace[:-1]) if early.at and op_of(early.at) == op), None
+    )
+    if before is None or before.occurrence is None or before.event.vcpu != last.event.vcpu:
         return None
-    if int(number) + 1 != len(parts(before.slot.step.then or ())):
+    if int(number) + 1 != len(parts(before.occurrence.step.then or ())):
         return None
-    return before.event if sum(one.event is before.event for one in taken) == 1 else None
+    return before.event if sum(traced.event is before.event for traced in trace) == 1 else None
 
 
 def _texts(step: Expected | None) -> list[str]:

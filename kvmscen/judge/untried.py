@@ -8,24 +8,24 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from kvmscen.job.expectation import Expected
-from kvmscen.judge.walk import Course, Taken
+from kvmscen.judge.walk import Course, TracedEvent
 from kvmscen.sent.script.interpreter import Script, Verdict
 
-Wrong = Callable[[Taken], tuple[str, ...]]
+Wrong = Callable[[TracedEvent], tuple[str, ...]]
 
 
 def untried(
     course: Course,
     host: Course,
-    taken: Sequence[Taken],
-    walk: Sequence[Taken],
+    trace: Sequence[TracedEvent],
+    walk: Sequence[TracedEvent],
     wrong: Wrong,
     stopped: str,
 ) -> int | None:
     """The line at which the host went otherwise than a story says, before anything else differed;
     None: nowhere.
 
-    `course` and `taken` are the story and the events along it, `host` and `walk` those that the
+    `course` and `trace` are the story and the events along it, `host` and `walk` those that the
     host went by, `wrong` says what of an event is not as the story has it. What came behind such a
     place says nothing about the story: its guest was not given what it was to get, was left too
     soon, or was entered again though the story ends there.
@@ -34,10 +34,10 @@ def untried(
     theirs: dict[int, Script] = {}
     last: tuple[int, int, Verdict] | None = None
     line = host.story.line
-    for one, its in zip(taken, walk, strict=False):
-        event = one.event
-        line = its.slot.step.line if its.slot is not None else line
-        differs = wrong(one)
+    for traced, its in zip(trace, walk, strict=False):
+        event = traced.event
+        line = its.occurrence.step.line if its.occurrence is not None else line
+        differs = wrong(traced)
         if event.op is None:
             mine = ours.setdefault(event.vcpu, course.script(event.vcpu))
             other = theirs.setdefault(event.vcpu, host.script(event.vcpu))
@@ -49,11 +49,11 @@ def untried(
             other.take(event.kind, event.name, event.fields)
         if not set(differs) <= {"reply", "then", "timeout"}:
             return None
-        if _done(one.step) != _done(its.step):
+        if _done(traced.step) != _done(its.step):
             return line
         if differs:
             return None
-    if len(taken) < len(walk):
+    if len(trace) < len(walk):
         return line
     if stopped not in ("end", "expected"):
         return None

@@ -26,33 +26,37 @@ class Occurrence(NamedTuple):
     number: int
 
 
-class Taken(NamedTuple):
-    """One event (its `count` is 1, and those of one Event are one object), and the step that it
-    took at `at`; None: it took none.
+class TracedEvent(NamedTuple):
+    """One event along a story (its `times` is 1, and those of one Event are one object), and the
+    step that it took at `at`; None: it took none.
 
-    `deed` is the slot, capability or action whose ioctl it is of. `given` is the step of another
-    story for which the host replied and acted, where it went by that.
+    `deed` is the slot, capability or action whose ioctl it is of. `host_occurrence` is the step for
+    which the host replied and acted: of another story, where it went by that.
     """
 
     event: Event
     at: Position | None = None
-    slot: Occurrence | None = None
+    occurrence: Occurrence | None = None
     deed: Deed | None = None
     ignored: bool = False
-    given: Occurrence | None = None
+    host_occurrence: Occurrence | None = None
 
     @property
     def step(self) -> Expected | None:
-        return None if self.slot is None else self.slot.step
+        return None if self.occurrence is None else self.occurrence.step
 
     @property
-    def written(self) -> bool:
-        """Whether the slot, capability or action says itself how its ioctl ends."""
+    def host_step(self) -> Expected | None:
+        return None if self.host_occurrence is None else self.host_occurrence.step
+
+    @property
+    def errno_written(self) -> bool:
+        """Whether an `errno` is written at the slot, capability or action whose ioctl this is."""
         return self.deed is not None and self.deed.errno is not None
 
     @property
-    def told(self) -> bool:
-        """Whether it is a failure that is written at the slot, capability or action itself."""
+    def failed_as_written(self) -> bool:
+        """Whether the ioctl failed with the `errno` written at its slot, capability or action."""
         return (
             self.deed is not None
             and self.event.kind == "error"
@@ -70,7 +74,7 @@ class Course:
         self._own: dict[int, tuple[Expected, ...]] = {}
         self._mirrors: dict[int, tuple[Step, ...]] = {}
         self.setup = parts(story.setup)
-        self._slots: dict[tuple[int, Position], Occurrence | None] = {}
+        self._occurrences: dict[tuple[int, Position], Occurrence | None] = {}
 
     @property
     def vcpus(self) -> list[int]:
@@ -91,11 +95,11 @@ class Course:
             self._mirrors[vcpu] = tuple(map(_mirror, self.steps(vcpu)))
         return Script(self._mirrors[vcpu], self._ignored())
 
-    def slot(self, vcpu: int, at: Position) -> Occurrence | None:
+    def occurrence(self, vcpu: int, at: Position) -> Occurrence | None:
         """The step at a position; None where there is none, as a recording may have it."""
-        if (vcpu, at) not in self._slots:
-            self._slots[vcpu, at] = self._find(vcpu, at)
-        return self._slots[vcpu, at]
+        if (vcpu, at) not in self._occurrences:
+            self._occurrences[vcpu, at] = self._find(vcpu, at)
+        return self._occurrences[vcpu, at]
 
     def _find(self, vcpu: int, at: Position) -> Occurrence | None:
         steps, step = self.steps(vcpu), None
@@ -119,31 +123,38 @@ class Course:
             return self.story.built.get(event.op)
         path = where[len("steps/") : -len("/then")]
         at = tuple((int(index), 0) for index in path.split("/") if index.isdecimal())
-        slot = self.slot(event.vcpu, at) if at else None
-        return None if slot is None else _at(parts(slot.step.then or ()), number)
+        occurrence = self.occurrence(event.vcpu, at) if at else None
+        return None if occurrence is None else _at(parts(occurrence.step.then or ()), number)
 
-    def walk(self, events: Sequence[Event]) -> Iterator[Taken]:
+    def walk(self, events: Sequence[Event]) -> Iterator[TracedEvent]:
         """Each event, as often as it happened, with the step that the host says it took."""
         for whole in events:
             deed = self.deed(whole)
             event = whole if whole.times == 1 else whole._replace(times=1)
             for nth in range(whole.times):
                 at = behind(whole.at, nth)
-                slot = None if at is None else self.slot(whole.vcpu, at)
-                yield Taken(event, None if slot is None else at, slot, deed, event.ignored, slot)
+                occurrence = None if at is None else self.occurrence(whole.vcpu, at)
+                yield TracedEvent(
+                    event,
+                    None if occurrence is None else at,
+                    occurrence,
+                    deed,
+                    event.ignored,
+                    occurrence,
+                )
 
-    def retrace(self, given: Iterable[Taken]) -> Iterator[Taken]:
+    def retrace(self, walk: Iterable[TracedEvent]) -> Iterator[TracedEvent]:
         """The same events, as a host takes them whose script is this story, as far as it would have
         gone.
         """
         scripts: dict[int, Script] = {}
         left: set[int] = set()
-        for one in given:
-            event = one.event
+        for traced in walk:
+            event = traced.event
             deed = self.deed(event)
             script = scripts.setdefault(event.vcpu, self.script(event.vcpu))
             if event.kind == "succeeded" or (deed is not None and deed.errno == event.name):
-                yield Taken(event, deed=deed)
+                yield TracedEvent(event, deed=deed)
                 continue
             if (script.over() or event.vcpu in left) and (
                 event.kind != "error" or event.fields.get("ioctl") == "KVM_RUN"
@@ -153,17 +164,19 @@ class Course:
             verdict = script.take(event.kind, event.name, event.fields)
             if verdict.stop in ("expected", "error") and event.name != "arm_nisv":
                 left.add(event.vcpu)
-            slot = None if verdict.at is None else self.slot(event.vcpu, verdict.at)
-            yield Taken(event, verdict.at, slot, deed, verdict.ignored, one.slot)
+            occurrence = None if verdict.at is None else self.occurrence(event.vcpu, verdict.at)
+            yield TracedEvent(
+                event, verdict.at, occurrence, deed, verdict.ignored, traced.occurrence
+            )
 
-    def owed(self, taken: Sequence[Taken]) -> Iterator[tuple[int, Occurrence]]:
+    def owed(self, trace: Sequence[TracedEvent]) -> Iterator[tuple[int, Occurrence]]:
         """What must still have come behind these events, by vCPU and in order."""
         last: dict[int, Position] = {}
-        for one in taken:
-            if one.at is not None:
-                last[one.event.vcpu] = one.at
+        for traced in trace:
+            if traced.at is not None:
+                last[traced.event.vcpu] = traced.at
         for vcpu in self.vcpus:
-            yield from ((vcpu, slot) for slot in self._behind(vcpu, last.get(vcpu)))
+            yield from ((vcpu, occurrence) for occurrence in self._behind(vcpu, last.get(vcpu)))
 
     def _behind(self, vcpu: int, at: Position | None) -> Iterator[Occurrence]:
         if at is None:
@@ -194,9 +207,9 @@ class Course:
             if step.kind == "group":
                 yield from self._must(vcpu, at, step.steps, 0)
             else:
-                slot = self.slot(vcpu, at)
-                assert slot is not None
-                yield slot
+                occurrence = self.occurrence(vcpu, at)
+                assert occurrence is not None
+                yield occurrence
 
     def _ignored(self) -> list[Step]:
         return [Step(step.kind, where=step.fields) for step in self.story.ignore]

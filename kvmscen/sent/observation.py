@@ -29,7 +29,7 @@ class Event(NamedTuple):
 
     `at` is the step that it took: (index, round) in each list of steps from the outermost in, both
     from 0. None: it took none, since it was `ignored`, or extra, or no steps are written. `done` of
-    the step's actions ended as written. `count` equal events in a row are one; each took the
+    the step's actions ended as written. `times` equal events in a row are one; each took the
     innermost step in the round after that of the one before.
 
     `op` names the ioctl of a slot, capability, vCPU or action that failed or succeeded: `enable/N`,
@@ -52,7 +52,7 @@ class Event(NamedTuple):
     done: int = 0
 
     def single(self, nth: int) -> Event:
-        """The event of this one's `count` that came as number `nth`, from 0."""
+        """Of this one's `times` events the one that came as number `nth`, from 0."""
         if self.times == 1:
             return self
         return self._replace(times=1, at=behind(self.at, nth))

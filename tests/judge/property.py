@@ -60,7 +60,7 @@ def unreal(trial: Trial, story: oracle.Plain, run: oracle.Plain) -> str:
     shown = [None if event is None else id(event) for event in trial._shown]
     events = {
         id(event): each
-        for event, each in zip((one.event for one in trial.taken), run["events"], strict=True)
+        for event, each in zip((one.event for one in trial.trace), run["events"], strict=True)
     }
     for vcpu in {event["vcpu"] for event in run["events"]}:
         right = [events[one] for one in shown if one is not None and events[one]["vcpu"] == vcpu]

@@ -87,8 +87,8 @@ def judged(
     rows = trial.rows()
     # Each event is in one row, in order, and `judge` pairs them so.
     shown = [row for row in rows if row.observed]
-    assert len(shown) == len(trial.taken) == sum(event.times for event in seen.events)
-    for event, row in zip((one.event for one in trial.taken), shown, strict=True):
+    assert len(shown) == len(trial.trace) == sum(event.times for event in seen.events)
+    for event, row in zip((one.event for one in trial.trace), shown, strict=True):
         kind = event.name if event.kind == "exit" else event.kind
         assert row.observed.startswith(f"{kind}: ")
     return rows, trial.mismatches(rows)
@@ -499,7 +499,7 @@ def test_no_alignment_is_cheaper(steps: list[Expected], at: list[int]) -> None:
     trial = Trial(
         story, Observation("end", walked(story, events), {}, {}, 0.1), LEGEND, "arm64", None
     )
-    pairs = aligned(trial.course, trial.taken, trial.differences)
+    pairs = aligned(trial.course, trial.trace, trial.differences)
     assert pairs is not None
     cost = 0.0
     for slot, one in pairs:

@@ -155,7 +155,7 @@ def test_what_must_still_come_is_told_by_vcpu() -> None:
     # Along another story, here one in which vCPU 1 writes to port 1.
     other = Course(Story((step(1, 20, 1),)))
     retraced = list(course.retrace(other.walk([out(1, 1, ((0, 0),))])))
-    assert [(one.step, one.given and one.given.step.line) for one in retraced] == [(None, 20)]
+    assert [(one.step, one.host_step and one.host_step.line) for one in retraced] == [(None, 20)]
     assert [slot.step.line for _, slot in course.owed(retraced)] == [10, 12, 11, 13]
 
 
@@ -194,6 +194,6 @@ def test_no_pair_is_of_two_vcpus(steps: list[Expected], events: list[Event]) -> 
     trial = Trial(story, Observation("end", seen, {}, {}, 0.1), LEGEND, "x86_64", None)
     pairs = aligned(course, taken, trial.differences)
     assert pairs is not None
-    pairs += [(one.slot, one) for one in [*taken, *course.retrace(taken)]]
+    pairs += [(one.occurrence, one) for one in [*taken, *course.retrace(taken)]]
     for slot, one in pairs:
         assert slot is None or one is None or slot.step.vcpu == one.event.vcpu
