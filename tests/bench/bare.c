@@ -6,7 +6,7 @@
  *   bare --tables AT   the bytes of the engine's slot, to be compared with kvmscen's own
  *
  * Each VM has the guest's slot and the slot with GDT and page tables, the host's CPUID, and starts in long mode. The three
- * exits (an MMIO write, OUT, HLT) are compared with what FILE says. Exit status 0 if all are as they should be.
+ * exits (an MMIO write, OUT, HLT) are compared with what FILE says; a guest may store more than once, then each value is one more. Exit status 0 if all are as they should be.
  */
 #include <err.h>
 #include <fcntl.h>
@@ -25,7 +25,7 @@
 struct guest { /* guests.RECORD */
 	uint64_t slot, size, entry, tables, mmio, value;
 	uint16_t port, pad;
-	uint32_t out, length, spare;
+	uint32_t out, length, more;
 	uint8_t code[192];
 } __attribute__((packed));
 
@@ -102,10 +102,14 @@ static void boot(int vcpu, const struct guest *g)
 
 static int run(int vcpu, struct kvm_run *state, const struct guest *g)
 {
-	call(vcpu, KVM_RUN, 0, "KVM_RUN");
-	if (state->exit_reason != KVM_EXIT_MMIO || !state->mmio.is_write || state->mmio.len != 8 ||
-	    state->mmio.phys_addr != g->mmio || memcmp(state->mmio.data, &g->value, 8))
-		return 1;
+	for (uint64_t n = 0; n <= g->more; n++) {
+		uint64_t value = g->value + n;
+
+		call(vcpu, KVM_RUN, 0, "KVM_RUN");
+		if (state->exit_reason != KVM_EXIT_MMIO || !state->mmio.is_write || state->mmio.len != 8 ||
+		    state->mmio.phys_addr != g->mmio || memcmp(state->mmio.data, &value, 8))
+			return 1;
+	}
 	call(vcpu, KVM_RUN, 0, "KVM_RUN");
 	if (state->exit_reason != KVM_EXIT_IO || state->io.direction != KVM_EXIT_IO_OUT || state->io.size != 4 ||
 	    state->io.port != g->port || memcmp((char *)state + state->io.data_offset, &g->out, 4))

@@ -64,6 +64,43 @@ expect:
   - system_event: {{type: shutdown}}
 """
 
+# One guest of as many different exits as a case may have, but for the last two.
+MANY = """\
+summary: A guest stores {count} values to a device, one by one, writes a port and halts.
+arch: x86_64
+
+memslots:
+  - {{slot: 0, gpa: 0x1000, size: 0x1000}}
+
+sections:
+  .text: 0x1000
+  .data: {device:#x}       # inside no slot
+
+asm: |
+  _start:
+      mov  rbx, offset counter
+      mov  rax, {value:#x}
+      mov  ecx, {count}
+  1:  mov  qword ptr [rbx], rax
+      inc  rax
+      dec  ecx
+      jnz  1b
+      mov  dx, {port:#x}
+      mov  eax, {out:#x}
+      out  dx, eax
+      hlt
+  .data
+  counter: .quad 1, 2
+
+limits: {{exits: 100000, timeout: 120}}
+
+expect:
+  - mmio: {{phys_addr: counter, is_write: true, len: 8, data: {{from: {value:#x}, step: 1}}}}
+    repeat: {count}
+  - io: {{direction: out, port: {port:#x}, size: 4, data: {out:#x}}}
+  - hlt
+"""
+
 # Programs of 20 lines.
 PROGRAMS = {
     "x86_64": """\
@@ -113,7 +150,7 @@ message: .asciz "guest {n}"
 }
 
 # One guest as bare.c reads it: slot gpa and size, entry, tables, mmio address and value, port,
-# value, bytes of code, code.
+# value, bytes of code, how often it stores beyond the first time, code.
 RECORD = struct.Struct("<6QHxxIII192s")
 
 
@@ -142,9 +179,9 @@ def write(folder: Path, template: str, count: int, first: int = 0) -> list[str]:
     return files
 
 
-def records(files: list[str]) -> bytes:
+def records(files: list[str], more: int = 0) -> bytes:
     """The same x86 guests for bare.c: what `kvmscen show --json` says of each file, and the exits
-    that it must make.
+    that it must make. `more`: how often each stores beyond the first time.
     """
     # `show` is what the command prints; a thousand starts of the command itself would take minutes.
     from kvmscen.compile.show import show
@@ -166,7 +203,7 @@ def records(files: list[str]) -> bytes:
             own["port"],
             own["out"],
             len(text),
-            0,
+            more,
             text,
         )
     return bytes(out)
