@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 
 from kvmscen.sent.arch import of_machine
 from kvmscen.sent.errors import HostError
-from kvmscen.sent.executor import vectors
+from kvmscen.sent.executor import alarm, vectors
 from kvmscen.sent.executor.building import build
 from kvmscen.sent.executor.runner import Runner
 from kvmscen.sent.executor.session import Session
@@ -52,7 +51,7 @@ def _observe(session: Session, runner: Runner) -> Observation:
     machine, recorder = session.machine, session.recorder
     timing: Timing | None = None
     start = time.monotonic()
-    previous = signal.signal(signal.SIGALRM, runner.alarm)
+    alarm.begin(runner.alarm)
     try:
         stopped = build(session, machine)
         if stopped is None:
@@ -66,8 +65,7 @@ def _observe(session: Session, runner: Runner) -> Observation:
         regs, memory = session.final()
         exception = vectors.look(session, stopped)
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, previous)
+        alarm.end()
     elapsed = time.monotonic() - start
     detail = recorder.detail(stopped or "end") if timing is None else None
     events, notes = recorder.seen(), recorder.notes()

@@ -29,7 +29,7 @@ _AGAIN = 0.02
 
 
 class Runner:
-    """The vCPUs of one session on their way. `alarm` is the handler of SIGALRM while they run."""
+    """The vCPUs of one session on their way. `alarm` is what SIGALRM does while they run."""
 
     def __init__(self, session: Session, limits: Limits) -> None:
         self.session = session
@@ -41,7 +41,7 @@ class Runner:
             None  # a load at the last exit whose sign KVM may lose
         )
 
-    def alarm(self, number: int, frame: object) -> None:
+    def alarm(self) -> None:
         """The timer has fired: KVM_RUN returns at once."""
         self.expired = True
         for vcpu in self.session.vcpus.values():

@@ -18,6 +18,7 @@ from kvmscen.sent.arch import of_machine
 from kvmscen.sent.errors import IoctlError
 from kvmscen.sent.header import exits
 from kvmscen.sent.header.actions import BY_NAME, REQUESTS, VALUE, Action, packed, reg_bits
+from kvmscen.sent.header.caps import CAPABILITIES
 from kvmscen.sent.header.uapi import GUEST_DEBUG
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -127,6 +128,9 @@ class Kvm(Descriptor):
     def __init__(self, path: str = "/dev/kvm") -> None:
         super().__init__(os.open(path, os.O_RDWR | os.O_CLOEXEC))
         self.run_size = self.ioctl("KVM_GET_VCPU_MMAP_SIZE")
+        # Which sets of registers KVM_RUN can leave in struct kvm_run, as bits that each
+        # architecture names by itself.
+        self.sync_regs = self.check_extension(CAPABILITIES["KVM_CAP_SYNC_REGS"])
 
     def check_extension(self, number: int) -> int:
         """What KVM_CHECK_EXTENSION says of a capability; 0 where KVM does not know it."""
@@ -167,17 +171,25 @@ def _enable_cap(number: int, args: tuple[int, ...]) -> ctypes.Array[ctypes.c_cha
 
 
 _UNTOUCHED = struct.pack("=Q", exits.UNTOUCHED)
+_DEBUG_SIZE = 8 + GUEST_DEBUG[of_machine(os.uname().machine)][0]
+# struct kvm_run: kvm_valid_regs, and where the registers themselves lie.
+_VALID_REGS, SYNC_REGS = 288, 304
 _STEP = 3  # KVM_GUESTDBG_ENABLE and KVM_GUESTDBG_SINGLESTEP
 
 
 class Vcpu(Descriptor):
-    """One vCPU and its struct kvm_run."""
+    """One vCPU and its struct kvm_run.
+
+    `synced`: struct kvm_run holds the registers as they are now (KVM API 5, "kvm_valid_regs"). Only
+    a KVM_RUN that returned 0 leaves them there, and any other ioctl may change them.
+    """
 
     def __init__(self, fd: int, number: int, run_size: int) -> None:
         super().__init__(fd)
         self.number = number
         self.run_size = run_size
-        self._debug = bytes(8 + GUEST_DEBUG[of_machine(os.uname().machine)][0])
+        self.synced = self._syncs = False
+        self._debug = bytes(_DEBUG_SIZE)
         self._watched = False  # whether a debug exit may come whose dr7 KVM may not write
         self.features: tuple[str, ...] = ()  # what KVM_ARM_VCPU_INIT was given
         try:
@@ -188,11 +200,27 @@ class Vcpu(Descriptor):
         self._immediate_exit = ctypes.c_uint8.from_address(self.kvm_run + 1)
         self._exit_reason = ctypes.c_uint32.from_address(self.kvm_run + 8)
 
+    def sync(self, sets: int) -> None:
+        """Have each KVM_RUN leave these sets of registers in struct kvm_run: bits of
+        KVM_CAP_SYNC_REGS (KVM API 6.74).
+        """
+        ctypes.c_uint64.from_address(self.kvm_run + _VALID_REGS).value = sets
+        self._syncs = sets != 0
+
+    def ioctl(self, name: str, argument: int | ctypes.Array[ctypes.c_char] | None = 0) -> int:
+        """One ioctl, as of any descriptor."""
+        self.synced = False
+        return super().ioctl(name, argument)
+
     def run(self) -> int:
         """KVM_RUN (KVM API 4.10): 0, or the errno with which it failed."""
         if self._watched:
             self.put(exits.UNION + exits.DR7, _UNTOUCHED)
-        return ctypes.get_errno() if _ioctl(self.fd, _RUN, None) < 0 else 0
+        if _ioctl(self.fd, _RUN, None) < 0:
+            self.synced = False
+            return ctypes.get_errno()
+        self.synced = self._syncs
+        return 0
 
     @property
     def exit_reason(self) -> int:

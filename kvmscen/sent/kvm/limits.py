@@ -89,10 +89,13 @@ class Limits:
 
     def wait(self, seconds: float | None) -> None:
         """Begin the limit of a step, or (None) have none."""
+        if seconds is None:
+            self.step, self._waits = None, self.seconds
+            return
         now = self.clock.now()
-        self.step = None if seconds is None else now + seconds
-        self._step = (now, seconds or 0.0)
-        self._waits = self.seconds if seconds is None else min(seconds, self.seconds)
+        self.step = now + seconds
+        self._step = (now, seconds)
+        self._waits = min(seconds, self.seconds)
 
     def left(self) -> float:
         """Seconds until the first of the limits."""

@@ -13,7 +13,7 @@ from typing import Any
 from kvmscen.sent.arch import x86_64
 from kvmscen.sent.arch.registers import base, get, put
 from kvmscen.sent.header import uapi
-from kvmscen.sent.kvm.fds import Kvm, Vcpu, Vm
+from kvmscen.sent.kvm.fds import SYNC_REGS, Kvm, Vcpu, Vm
 from kvmscen.sent.machine import Machine
 from kvmscen.sent.machine import Vcpu as VcpuPlan
 
@@ -21,11 +21,13 @@ GENERAL = x86_64.GENERAL
 _REGS = struct.Struct("=18Q")
 _RIP = struct.Struct("=Q")
 _INDEX = {name: n for n, name in enumerate(x86_64.KVM_REGS)}
+_RIP_AT = 8 * _INDEX["rip"]
 _RegsBuffer = ctypes.c_char * uapi.REGS_X86
 _SregsBuffer = ctypes.c_char * uapi.SREGS_X86
 _XMM0 = 160
 _XSTATE_BV = 512
 _RUN_CR8 = 16
+_SYNC_X86_REGS = 1  # KVM_SYNC_X86_REGS: struct kvm_regs comes first of what is synced
 
 
 def _sregs_layout() -> dict[str, tuple[int, str]]:
@@ -122,43 +124,74 @@ def _boot_state(mode: str, at: int | None) -> tuple[dict[str, int], tuple[tuple[
     return {name: regs[name] for name in x86_64.KVM_REGS}, tuple(pieces)
 
 
+_fresh: dict[tuple[int, bool], bytes] = {}
+
+
+def _fresh_sregs(vcpu: Vcpu, plan: VcpuPlan, machine: Machine) -> ctypes.Array[ctypes.c_char]:
+    """struct kvm_sregs of a vCPU that was just made: the same in each VM of one kernel, for the
+    same number and CPUID.
+    """
+    # A capability may give it a local APIC, and with that another apic_base.
+    key = None if machine.enable else (plan.id, plan.mode == "real")
+    if key is not None and key in _fresh:
+        return _SregsBuffer.from_buffer_copy(_fresh[key])
+    sregs = _SregsBuffer()
+    vcpu.ioctl("KVM_GET_SREGS", sregs)
+    if key is not None:
+        _fresh[key] = bytes(sregs)
+    return sregs
+
+
 def boot(kvm: Kvm, vm: Vm, vcpu: Vcpu, plan: VcpuPlan, machine: Machine) -> None:
     """Put a new vCPU into its mode with its registers set."""
+    if machine.measure is None and kvm.sync_regs & _SYNC_X86_REGS:
+        # What is timed is KVM_RUN alone.
+        vcpu.sync(_SYNC_X86_REGS)
     if plan.mode != "real":
         vcpu.ioctl("KVM_SET_CPUID2", _supported_cpuid(kvm))
-    general, pieces = _boot_state(
-        plan.mode, machine.tables.at if machine.tables is not None else None
-    )
+    at = machine.tables.at if machine.tables is not None else None
+    general, pieces = _boot_state(plan.mode, at)
     regs, others = dict(general), {}
     for name, value in plan.regs.items():
         if base(x86_64.REGISTERS, name) in _INDEX:
             put(x86_64.REGISTERS, regs, name, value)
             continue
         others[name] = value
-    sregs = _SregsBuffer()
-    vcpu.ioctl("KVM_GET_SREGS", sregs)
+    sregs = _fresh_sregs(vcpu, plan, machine)
     for offset, data in pieces:
         ctypes.memmove(ctypes.byref(sregs, offset), data, len(data))
     _put_sregs(sregs, others)
     vcpu.ioctl("KVM_SET_SREGS", sregs)
     _write_cr8(vcpu, others)
-    vcpu.ioctl("KVM_SET_REGS", _RegsBuffer.from_buffer_copy(_REGS.pack(*regs.values())))
+    _set_regs(vcpu, regs)
     _write_xmm(vcpu, others)
+
+
+def _set_regs(vcpu: Vcpu, regs: Mapping[str, int]) -> None:
+    """KVM_SET_REGS: all of struct kvm_regs, in its order."""
+    vcpu.ioctl("KVM_SET_REGS", _RegsBuffer.from_buffer_copy(_REGS.pack(*regs.values())))
 
 
 def pc(vcpu: Vcpu) -> int:
     """rip as KVM returns it."""
+    if vcpu.synced:
+        return ctypes.c_uint64.from_address(vcpu.kvm_run + SYNC_REGS + _RIP_AT).value
+    return int(_RIP.unpack_from(_regs(vcpu), _RIP_AT)[0])
+
+
+def _regs(vcpu: Vcpu) -> Any:
+    """struct kvm_regs: out of struct kvm_run where it is there, else by KVM_GET_REGS."""
+    if vcpu.synced:
+        return vcpu.bytes_at(SYNC_REGS, uapi.REGS_X86)
     buffer = _RegsBuffer()
     vcpu.ioctl("KVM_GET_REGS", buffer)
-    return int(_RIP.unpack_from(buffer, 8 * _INDEX["rip"])[0])
+    return buffer
 
 
 def read(vcpu: Vcpu, names: Iterable[str]) -> dict[str, int]:
     """Registers and views of them by name."""
     wanted = list(names)
-    buffer = _RegsBuffer()
-    vcpu.ioctl("KVM_GET_REGS", buffer)
-    values = dict(zip(x86_64.KVM_REGS, _REGS.unpack(buffer)))
+    values = dict(zip(x86_64.KVM_REGS, _REGS.unpack(_regs(vcpu))))
     others = {base(x86_64.REGISTERS, name) for name in wanted if name not in _INDEX} - _INDEX.keys()
     if others & _SREGS.keys():
         sregs = _SregsBuffer()
@@ -185,14 +218,10 @@ def write(vcpu: Vcpu, regs: Mapping[str, int]) -> None:
     wholes = {base(x86_64.REGISTERS, name) for name in regs}
     general = wholes & _INDEX.keys()
     if general:
-        buffer = _RegsBuffer()
-        if len(general) < len(_INDEX):
-            vcpu.ioctl("KVM_GET_REGS", buffer)
-        values = dict(zip(x86_64.KVM_REGS, _REGS.unpack(buffer)))
+        values = dict(zip(x86_64.KVM_REGS, _REGS.unpack(_regs(vcpu))))
         for name, value in regs.items():
             if base(x86_64.REGISTERS, name) in _INDEX:
                 put(x86_64.REGISTERS, values, name, value)
-        _REGS.pack_into(buffer, 0, *(values[name] for name in x86_64.KVM_REGS))
     if wholes & _SREGS.keys():
         sregs = _SregsBuffer()
         vcpu.ioctl("KVM_GET_SREGS", sregs)
@@ -200,7 +229,7 @@ def write(vcpu: Vcpu, regs: Mapping[str, int]) -> None:
         vcpu.ioctl("KVM_SET_SREGS", sregs)
         _write_cr8(vcpu, regs)
     if general:
-        vcpu.ioctl("KVM_SET_REGS", buffer)
+        _set_regs(vcpu, values)
     _write_xmm(vcpu, regs)
 
 
