@@ -63,8 +63,8 @@ class _Kind:
             )
         there, back = self.encode, self.decode
         return _Kind(
-            lambda one: None if one is None else there(one),
-            lambda one: None if one is None else back(one),
+            lambda value: None if value is None else there(value),
+            lambda value: None if value is None else back(value),
         )
 
     def __getitem__(self, of: Any) -> _Kind:
@@ -78,8 +78,8 @@ class _TupleKind(_Kind):
             if there is None:
                 return _Kind(list, _items)
             return _Kind(
-                lambda many: [there(one) for one in many],
-                lambda many: tuple([back(one) for one in _items(many)]),
+                lambda many: [there(value) for value in many],
+                lambda many: tuple([back(value) for value in _items(many)]),
             )
         if any(kind.encode is not None for kind in of):
             raise TypeError("a tuple of several kinds with values in it is a NamedTuple")
@@ -99,14 +99,14 @@ class _MappingKind(_Kind):
         if key is _NUMBER:
             there, back = there or _same, back or _same
             return _Kind(
-                lambda some: {str(number): there(one) for number, one in some.items()},
-                lambda some: {int(number): back(one) for number, one in some.items()},
+                lambda some: {str(number): there(value) for number, value in some.items()},
+                lambda some: {int(number): back(value) for number, value in some.items()},
             )
         if there is None:
             return _PLAIN
         return _Kind(
-            lambda some: {name: there(one) for name, one in some.items()},
-            lambda some: {name: back(one) for name, one in some.items()},
+            lambda some: {name: there(value) for name, value in some.items()},
+            lambda some: {name: back(value) for name, value in some.items()},
         )
 
 
@@ -135,11 +135,11 @@ class _ValueKind(_Kind):
 def _late(find: Callable[[Any], Turn], row: Any) -> Turn:
     found: Turn | None = None
 
-    def turn(one: Any) -> Any:
+    def turn(value: Any) -> Any:
         nonlocal found
         if found is None:
             found = find(row)
-        return found(one)
+        return found(value)
 
     return turn
 
@@ -199,9 +199,9 @@ def _encoder(value: Any) -> Turn:
         for name, kind in _kinds(value).items()
     ]
 
-    def encode(one: Any) -> dict[str, Any]:
+    def encode(instance: Any) -> dict[str, Any]:
         out = {}
-        for (name, default, turn), member in zip(members, one):
+        for (name, default, turn), member in zip(members, instance):
             if member is not default and member != default:
                 out[name] = member if turn is None else turn(member)
         return out

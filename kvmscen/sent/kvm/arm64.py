@@ -105,10 +105,12 @@ def reader(vcpu: Vcpu) -> Callable[[str], int]:
     """A function that gives one whole register by name: quicker than `read` where they are read one
     at a time.
     """
-    one, ids = one_reg.OneReg(vcpu), _ids_of(vcpu)
+    registers, ids = one_reg.OneReg(vcpu), _ids_of(vcpu)
     low = (1 << 128) - 1  # v is the low end of z
     return lambda name: (
-        one.get(ids[name]) & low if name[0] == "v" and name[1].isdigit() else one.get(ids[name])
+        registers.get(ids[name]) & low
+        if name[0] == "v" and name[1].isdigit()
+        else registers.get(ids[name])
     )
 
 

@@ -55,12 +55,12 @@ def read(
     vcpu: Vcpu, table: Registers, ids: Mapping[str, int], names: Iterable[str]
 ) -> dict[str, int]:
     """Registers and views of them by name. Raises HostError for one that this KVM does not have."""
-    one, values, out = OneReg(vcpu), {}, {}
+    registers, values, out = OneReg(vcpu), {}, {}
     for name in names:
         whole = base(table, name)
         if whole not in values:
             try:
-                values[whole] = one.get(ids[whole])
+                values[whole] = registers.get(ids[whole])
             except IoctlError as error:
                 raise HostError(f"this KVM gives no register {whole} ({error})") from None
         out[name] = get(table, values, name)
@@ -69,12 +69,12 @@ def read(
 
 def write(vcpu: Vcpu, table: Registers, ids: Mapping[str, int], regs: Mapping[str, int]) -> None:
     """Set registers by name, in their order; what is not named keeps its value."""
-    one, values = OneReg(vcpu), {}
+    registers, values = OneReg(vcpu), {}
     for name, value in regs.items():
         row = table[name]
         whole = base(table, name)
         if row.of and not row.zeroes and whole not in values:
-            values[whole] = one.get(ids[whole])
+            values[whole] = registers.get(ids[whole])
         put(table, values, name, value)
     for whole, value in values.items():
-        one.set(ids[whole], value)
+        registers.set(ids[whole], value)

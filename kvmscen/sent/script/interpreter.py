@@ -330,7 +330,7 @@ class Devices:
         sections).
         """
         at = 0
-        for start, held in sorted(self._held, key=lambda one: one[0]):
+        for start, held in sorted(self._held, key=lambda section: section[0]):
             if at < start:
                 yield at, start - 1, None
             if held:

@@ -87,7 +87,7 @@ def rows_of(places: Sequence[TimedExit], devices: Devices, arch: str) -> list[Kn
     """
     # All rows that fit act, one after another: a reply that is written wins over what a section
     # holds.
-    numbered = sorted(enumerate(places), key=lambda one: one[1].reply is not None)
+    numbered = sorted(enumerate(places), key=lambda pair: pair[1].reply is not None)
     return [row for n, place in numbered for row in _rows(place, 1 << n, devices, arch)]
 
 
@@ -108,7 +108,7 @@ def _rows(place: TimedExit, bit: int, devices: Devices, arch: str) -> Iterable[K
         return  # user space has more to do
     else:
         found = [KnownExit(row.number, bit, base)]
-    yield from (one for one in found if len(one.conditions) <= loop.CONDITIONS)
+    yield from (known for known in found if len(known.conditions) <= loop.CONDITIONS)
 
 
 def _condition(field: exits.Field, matcher: Any) -> tuple[int, int, int, int] | None:
