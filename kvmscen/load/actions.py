@@ -33,17 +33,17 @@ def actions(notes: Notes, value: Any, arch: str, kind: str = "") -> tuple[Action
     """A list of host actions; `kind` is the exit that they follow, if any."""
     held = as_list(value)
     out: list[Action] = []
-    for n, one_of in enumerate(held):
-        bare = one_of == EMULATE
-        one = (
+    for n, entry in enumerate(held):
+        bare = entry == EMULATE
+        action = (
             Action(EMULATE, {}, held.at(n), text=EMULATE)
             if bare
-            else _action(notes, as_map(one_of), held.at(n), arch)
+            else _action(notes, as_map(entry), held.at(n), arch)
         )
-        if one is not None:
-            out.append(one)
-            if one.name == EMULATE:
-                _emulate(notes, one.place, arch, kind)
+        if action is not None:
+            out.append(action)
+            if action.name == EMULATE:
+                _emulate(notes, action.place, arch, kind)
     return tuple(out)
 
 
@@ -99,23 +99,23 @@ class Written(NamedTuple):
 # --- actions that fill a struct -------------------------------------------------------------------
 
 
-def _members(one: Written) -> dict[str, Any]:
+def _members(written: Written) -> dict[str, Any]:
     """The members of the struct by name: Exprs, or names of flags; tuples for arrays."""
-    notes, row, arch = one.notes, one.row, one.arch
+    notes, row, arch = written.notes, written.row, written.arch
     table = row.of(arch)
     if table is None:
         notes.add(
-            one.at,
+            written.at,
             f"{arch} has no {row.ioctl}: write it in a scenario of {names.either(row.members)}",
         )
         return {}
     here = {member.name: member for member in table}
     if row.alone:
-        return {row.alone: _member(one, here[row.alone], one.value, one.at)}
+        return {row.alone: _member(written, here[row.alone], written.value, written.at)}
     args: dict[str, Any] = {}
-    for key, value, at, key_at in _flat(as_map(one.value), row.anywhere):
+    for key, value, at, key_at in _flat(as_map(written.value), row.anywhere):
         if key in here:
-            args[key] = _member(one, here[key], value, at)
+            args[key] = _member(written, here[key], value, at)
         else:
             outer, inner = key.partition(".")[::2]
             beside = {name: None for name in here if inner and name.startswith(outer + ".")}
@@ -124,8 +124,8 @@ def _members(one: Written) -> dict[str, Any]:
                 key_at,
                 f"`{key}` is no member of `{row.name}` on {arch}: write {names.either(known)}",
             )
-    if row.name in CHECKS and not one.waived:
-        CHECKS[row.name](one, args)
+    if row.name in CHECKS and not written.waived:
+        CHECKS[row.name](written, args)
     return args
 
 
@@ -141,15 +141,17 @@ def _flat(held: Map, known: Mapping[str, Any]) -> Iterator[tuple[str, Any, Place
                 yield f"{key}.{inner}", number, value.at(inner), value.at_key(inner)
 
 
-def _member(one: Written, member: Member, value: Any, at: Place) -> Any:
-    notes = one.notes
+def _member(written: Written, member: Member, value: Any, at: Place) -> Any:
+    notes = written.notes
     if member.flags:
-        everywhere = {name for same in one.row.anywhere[member.name] for name in same.names or {}}
+        everywhere = {
+            name for same in written.row.anywhere[member.name] for name in same.names or {}
+        }
         for n, flag in enumerate(as_list(value) if isinstance(value, List) else (value,)):
             if isinstance(flag, str) and flag in everywhere and flag not in (member.names or {}):
                 where = as_list(value).at(n) if isinstance(value, List) else at
                 notes.add(
-                    where, f"{one.arch} has no {flag}: write {names.either(member.names or {})}"
+                    where, f"{written.arch} has no {flag}: write {names.either(member.names or {})}"
                 )
         return texts(value)
     if isinstance(value, str) and value in member.words:
@@ -161,7 +163,7 @@ def _member(one: Written, member: Member, value: Any, at: Place) -> Any:
         )
     if member.yes_no or member.least is not None:
         return Expr(None, int(value) if isinstance(value, (bool, int)) else 0, at)
-    return expression(notes, value, at, _bits(member, as_map(one.value)))
+    return expression(notes, value, at, _bits(member, as_map(written.value)))
 
 
 def _bits(member: Member, beside: Map) -> int:
@@ -181,31 +183,37 @@ def _slot(notes: Notes, held: Map, place: Place, waived: bool) -> Memslot:
     return Memslot(as_int(held.get("slot")), gpa, size, flags, None, place)
 
 
-def _delete(one: Written) -> dict[str, Any]:
-    return {"slot": as_int(one.value.get("slot") if isinstance(one.value, Map) else one.value)}
+def _delete(written: Written) -> dict[str, Any]:
+    return {
+        "slot": as_int(
+            written.value.get("slot") if isinstance(written.value, Map) else written.value
+        )
+    }
 
 
-def _ioeventfd(one: Written, args: Mapping[str, Any]) -> None:
-    held = as_map(one.value)
+def _ioeventfd(written: Written, args: Mapping[str, Any]) -> None:
+    held = as_map(written.value)
     length = as_int(held.get("len"))
     if length not in (0, 1, 2, 4, 8):
-        one.notes.add(
+        written.notes.add(
             held.at("len"), f"no write has {length} bytes: write 1, 2, 4 or 8, or 0 for any"
         )
     if "datamatch" in args and not length:
-        one.notes.add(
+        written.notes.add(
             held.at_key("datamatch"),
             "`datamatch` needs the width of the write: write `len` 1, 2, 4 or 8",
         )
 
 
 FORMS: dict[str, Callable[[Written], dict[str, Any]]] = {
-    "set_regs": lambda one: dict(registers(one.notes, one.value, one.arch, False)),
-    "write_memory": lambda one: {"memory": memory(one.notes, one.value, False)},
-    "set_memslot": lambda one: {"memslot": _slot(one.notes, as_map(one.value), one.at, one.waived)},
+    "set_regs": lambda written: dict(registers(written.notes, written.value, written.arch, False)),
+    "write_memory": lambda written: {"memory": memory(written.notes, written.value, False)},
+    "set_memslot": lambda written: {
+        "memslot": _slot(written.notes, as_map(written.value), written.at, written.waived)
+    },
     "delete_memslot": _delete,
-    "enable": lambda one: {"enable": guest.enable(one.notes, one.value, one.at)},
-    EMULATE: lambda one: {},
+    "enable": lambda written: {"enable": guest.enable(written.notes, written.value, written.at)},
+    EMULATE: lambda written: {},
 }
 # What is asked of the members of a struct beyond their widths.
 CHECKS: dict[str, Callable[[Written, Mapping[str, Any]], None]] = {"ioeventfd": _ioeventfd}

@@ -61,14 +61,14 @@ def otherwise(value: Any, types: list[str], what: str, arch: str | None) -> str:
     elif (
         isinstance(value, List)
         and value
-        and all(isinstance(one, Map) and len(one) == 1 for one in value)
+        and all(isinstance(item, Map) and len(item) == 1 for item in value)
     ):
-        inner = ", ".join(f"{key}: {flow(one[key])}" for one in value for key in one)
+        inner = ", ".join(f"{key}: {flow(item[key])}" for item in value for key in item)
         example = f"{{{inner}}}" if len(inner) < 60 and _distinct(value) else example
     dashes = "its keys without dashes, as " if isinstance(value, List) else ""
     return f": write {dashes}`{example}`" if example else ""
 
 
 def _distinct(listed: List) -> bool:
-    keys = [key for one in listed for key in one]
+    keys = [key for item in listed for key in item]
     return len(set(keys)) == len(keys)

@@ -27,14 +27,14 @@ def measure(notes: Notes, value: Any, arch: str) -> tuple[Timed, ...]:
             f"more than {KINDS_MAX} kinds are too many for one run: write several cases",
         )
     out = tuple(
-        one
+        timed
         for name in held
-        if (one := _timed(notes, name, as_map(held[name]), held.at_key(name), arch))
+        if (timed := _timed(notes, name, as_map(held[name]), held.at_key(name), arch))
     )
-    plain = [one.name for one in out if one.since is None]
-    for one in out:
-        if one.less is not None and (one.less not in plain or one.less == one.name):
-            others = [name for name in plain if name != one.name]
+    plain = [timed.name for timed in out if timed.since is None]
+    for timed in out:
+        if timed.less is not None and (timed.less not in plain or timed.less == timed.name):
+            others = [name for name in plain if name != timed.name]
             say = (
                 f"write {names.either(others)}"
                 if others
@@ -42,11 +42,11 @@ def measure(notes: Notes, value: Any, arch: str) -> tuple[Timed, ...]:
             )
             what = (
                 "is itself"
-                if one.less == one.name
+                if timed.less == timed.name
                 else "is not the name of an exit that is timed here"
             )
             notes.add(
-                as_map(held[one.name]).at("less"), f"`{names.shorten(one.less)}` {what}: {say}"
+                as_map(held[timed.name]).at("less"), f"`{names.shorten(timed.less)}` {what}: {say}"
             )
     return out
 

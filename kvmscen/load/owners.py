@@ -32,8 +32,8 @@ class Owners:
             ]
             begins += [(mark, None, name) for name, mark in doc.repeated.get(cases.mark, ())]
         begins += [(mark, key, None) for key, mark in doc.repeated.get(root.mark, ())]
-        self._begins = sorted(begins, key=lambda one: one[0])
-        self._marks = [one[0] for one in self._begins]
+        self._begins = sorted(begins, key=lambda begin: begin[0])
+        self._marks = [begin[0] for begin in self._begins]
 
     def at(self, mark: Mark) -> frozenset[str]:
         """The cases that what stands at a place, counted from 0, is part of."""

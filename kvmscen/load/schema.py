@@ -128,7 +128,7 @@ def _type(value: Any, node: dict[str, Any], made: Any) -> Test:
 
 def _items(value: Any, node: dict[str, Any], made: dict[int, list[Test]]) -> Test:
     item = _test(value, made)
-    return lambda data: type(data) is not List or all(item(one) for one in data)
+    return lambda data: type(data) is not List or all(item(entry) for entry in data)
 
 
 def _enum(value: Any, node: dict[str, Any], made: Any) -> Test:

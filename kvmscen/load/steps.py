@@ -129,12 +129,12 @@ def _exists(notes: Notes, name: str, place: Place, arch: str) -> bool:
     if name in other_names.ENDING:
         notes.add(place, f"`{name}` is an exit of x86_64 only: {other_names.ENDS[arch]}")
         return False
-    here = [one for one in names.offered(arch) if one.archs]
-    close = names.closest(name, [one.name for one in here])
+    here = [row for row in names.offered(arch) if row.archs]
+    close = names.closest(name, [row.name for row in here])
     hint = (
         f", did you mean `{close}`"
         if close
-        else f": {arch} has {names.either(one.name for one in here)} of its own"
+        else f": {arch} has {names.either(row.name for row in here)} of its own"
     )
     notes.add(place, f"`{name}` is an exit of {names.either(row.archs)} only{hint}")
     return False

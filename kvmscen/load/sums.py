@@ -79,14 +79,14 @@ def _observed(notes: Notes, expect: Iterable[Step], final: Final | None) -> None
         *_looks(expect, 1),
         *(((1, check) for check in final.memory) if final is not None else ()),
     ]
-    for times, one in checked:
-        before, total = total, total + times * _size(one)
+    for times, memory_check in checked:
+        before, total = total, total + times * _size(memory_check)
         if before <= OBSERVED_MOST < total:
             say = (
                 f"the memory to look at (`memory`, times its step's `repeat`) is {total:,} "
                 f"bytes up to here"
             )
-            notes.add(one.place, f"{say}: 16 MiB in all is the limit")
+            notes.add(memory_check.place, f"{say}: 16 MiB in all is the limit")
 
 
 def _looks(steps: Iterable[Step], rounds: int) -> Iterator[tuple[int, MemoryCheck]]:

@@ -188,7 +188,7 @@ def _matcher(notes: Notes, value: Map, place: Place, bits: int, repeats: bool) -
         if key == "in":
             items = as_list(item)
             numbers[key] = tuple(
-                expression(notes, one, items.at(n), bits) for n, one in enumerate(items)
+                expression(notes, number, items.at(n), bits) for n, number in enumerate(items)
             )
         elif key == "step":
             numbers[key] = Expr(None, as_int(item), at)
@@ -338,7 +338,8 @@ def _memory(
     if not item:
         notes.add(where, f"`{unit}` is empty: write at least one number")
     numbers = (
-        _number(notes, one, item.at(n), bits, check_them, repeats) for n, one in enumerate(item)
+        _number(notes, number, item.at(n), bits, check_them, repeats)
+        for n, number in enumerate(item)
     )
     return MemoryCheck(at, unit, tuple(numbers), at.place)
 

@@ -41,8 +41,8 @@ def item(value: Map) -> str:
 def _members(held: Map) -> str:
     # A key is a text whatever it looks like; addresses are keys.
     return ", ".join(
-        f"{_text(key, not isinstance(resolve(key)[0], bool | None))}: {flow(one)}"
-        for key, one in held.items()
+        f"{_text(key, not isinstance(resolve(key)[0], bool | None))}: {flow(value)}"
+        for key, value in held.items()
     )
 
 
