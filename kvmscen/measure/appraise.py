@@ -17,12 +17,14 @@ def appraise(job: Job, seen: Sequence[Observation]) -> Result:
     """PASS with the figures of all rounds, FAIL where the guest did not give every sample that was
     asked for.
     """
-    wrong = next((bad for one in seen if (bad := lacking(job, one, len(seen)))), None)
+    wrong = next(
+        (bad for observation in seen if (bad := lacking(job, observation, len(seen)))), None
+    )
     if wrong is not None:
         return wrong
     measured = tuple(
-        _measured(one, [part.timing for part in seen if part.timing is not None])
-        for one in job.wanted
+        _measured(wanted, [part.timing for part in seen if part.timing is not None])
+        for wanted in job.wanted
     )
     return result(job, "PASS", None, observation=seen[-1], measured=measured)
 
@@ -30,7 +32,9 @@ def appraise(job: Job, seen: Sequence[Observation]) -> Result:
 def so_far(job: Job, seen: Sequence[Observation]) -> Mapping[str, Sequence[float]]:
     """The medians of the rounds that are done, in nanoseconds, by kind."""
     done = [part.timing for part in seen if part.timing is not None]
-    return {one.name: _measured(one, done).medians_ns for one in job.wanted} if done else {}
+    return (
+        {wanted.name: _measured(wanted, done).medians_ns for wanted in job.wanted} if done else {}
+    )
 
 
 def lacking(job: Job, seen: Observation, rounds: int) -> Result | None:
@@ -38,32 +42,36 @@ def lacking(job: Job, seen: Observation, rounds: int) -> Result | None:
     if seen.timing is None:
         why = f"the VM could not be built, so nothing was timed: {_end(job, seen)}"
         return result(job, "ERROR" if seen.stopped == "crash" else "FAIL", why, observation=seen)
-    wrong = [(one, missing) for one in job.wanted if (missing := _missing(job, one, seen, rounds))]
+    wrong = [
+        (wanted, missing)
+        for wanted in job.wanted
+        if (missing := _missing(job, wanted, seen, rounds))
+    ]
     if not wrong:
         return None
     mismatches = tuple(
-        Mismatch(0, one.line, expected, observed) for one, (expected, observed) in wrong
+        Mismatch(0, wanted.line, expected, observed) for wanted, (expected, observed) in wrong
     )
     return result(job, "FAIL", None, observation=seen, mismatches=mismatches)
 
 
-def _missing(job: Job, one: Wanted, seen: Observation, rounds: int) -> tuple[str, str] | None:
+def _missing(job: Job, wanted: Wanted, seen: Observation, rounds: int) -> tuple[str, str] | None:
     """What was expected and what was seen of one kind that lacks samples; None where it has
     them.
     """
     assert seen.timing is not None
-    series = seen.timing.series[one.name]
-    asked = -(-one.samples // rounds)
+    series = seen.timing.series[wanted.name]
+    asked = -(-wanted.samples // rounds)
     if len(series.ticks) >= asked:
         return None
     each = " in each round" if rounds > 1 else ""
     expected = (
-        f"measure {one.name}: {one.text} {asked + one.warmup:,} times{each} ({asked:,} "
-        f"samples after {one.warmup:,})"
+        f"measure {wanted.name}: {wanted.text} {asked + wanted.warmup:,} times{each} ({asked:,} "
+        f"samples after {wanted.warmup:,})"
     )
     return (
         expected,
-        f"{_came(series, one.is_span)} in {seen.timing.exits:,} exits: {_end(job, seen)}",
+        f"{_came(series, wanted.is_span)} in {seen.timing.exits:,} exits: {_end(job, seen)}",
     )
 
 
@@ -100,18 +108,18 @@ def _end(job: Job, seen: Observation) -> str:
     }.get(seen.stopped, seen.detail or seen.stopped)
 
 
-def _measured(one: Wanted, rounds: Sequence[Timing]) -> Measured:
+def _measured(wanted: Wanted, rounds: Sequence[Timing]) -> Measured:
     ticks: list[tuple[float, ...]] = []
     whole: list[tuple[float, ...]] = []
     for timing in rounds:
-        series = timing.series[one.name]
-        less = 0.0 if one.less is None else median(timing.series[one.less].ticks)
+        series = timing.series[wanted.name]
+        less = 0.0 if wanted.less is None else median(timing.series[wanted.less].ticks)
         # What does not divide by the rounds leaves the last one with fewer.
-        left = one.samples - sum(map(len, ticks))
-        ticks.append(tuple((sample - less) / one.per for sample in series.ticks[:left]))
+        left = wanted.samples - sum(map(len, ticks))
+        ticks.append(tuple((sample - less) / wanted.per for sample in series.ticks[:left]))
         # An exit that nothing follows has no time behind it.
         whole.append(
-            tuple((sample - less) / one.per for sample in (series.whole or series.ticks)[:left])
+            tuple((sample - less) / wanted.per for sample in (series.whole or series.ticks)[:left])
         )
     hz = median([timing.hz for timing in rounds])
     ticks, whole = (
@@ -120,13 +128,13 @@ def _measured(one: Wanted, rounds: Sequence[Timing]) -> Measured:
     )
     all_ticks = [sample for samples in ticks for sample in samples]
     figures = spread(all_ticks)
-    kvm = median([timing.series[one.name].kvm for timing in rounds])
-    user = median([timing.series[one.name].user for timing in rounds])
+    kvm = median([timing.series[wanted.name].kvm for timing in rounds])
+    user = median([timing.series[wanted.name].user for timing in rounds])
     overhead = median([sample for timing in rounds for sample in timing.overhead])
     return Measured(
-        name=one.name,
-        line=one.line,
-        text=one.text,
+        name=wanted.name,
+        line=wanted.line,
+        text=wanted.text,
         samples=len(all_ticks),
         ns=figures.times(1e9 / hz),
         ticks=figures,
@@ -138,5 +146,5 @@ def _measured(one: Wanted, rounds: Sequence[Timing]) -> Measured:
         hz=hz,
         rounds=tuple(ticks),
         whole=tuple(whole),
-        is_span=one.is_span,
+        is_span=wanted.is_span,
     )

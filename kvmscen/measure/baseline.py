@@ -70,9 +70,9 @@ def path_of(name: str) -> Path:
     return homes.folder("XDG_STATE_HOME", ".local/state") / "baselines" / f"{name}.json"
 
 
-def key(result: Result, one: Measured) -> tuple[str, str, str]:
+def key(result: Result, measured: Measured) -> tuple[str, str, str]:
     """What tells one kind from another: the case, the host, and its name."""
-    return (result.name, result.host, one.name)
+    return (result.name, result.host, measured.name)
 
 
 def save(name: str, results: Sequence[Result], started: str) -> Path:
@@ -85,14 +85,14 @@ def save(name: str, results: Sequence[Result], started: str) -> Path:
             "case": case,
             "host": host,
             "name": kind,
-            "medians_ns": list(one.medians_ns),
-            "loop": one.loop,
+            "medians_ns": list(measured.medians_ns),
+            "loop": measured.loop,
             "machine": result.machine,
             "kernel": result.kernel or "",
         }
         for result in results
-        for one in result.measured
-        for case, host, kind in (key(result, one),)
+        for measured in result.measured
+        for case, host, kind in (key(result, measured),)
     ]
     data = {"format": FORMAT, "version": VERSION, "started": started, "kinds": kinds}
     try:
@@ -163,11 +163,13 @@ def least(kept: Baseline, results: Sequence[Result]) -> dict[str, float]:
     out: dict[str, float] = {}
     several = len({(result.name, result.host) for result in results if result.measured}) > 1
     for result in results:
-        for one in result.measured:
-            then = kept.get(key(result, one))
+        for measured in result.measured:
+            then = kept.get(key(result, measured))
             if then is not None:
-                ratio = change(then.medians, one.medians_ns)
-                name = f"{result.name}:{one.name} on {result.host}" if several else one.name
+                ratio = change(then.medians, measured.medians_ns)
+                name = (
+                    f"{result.name}:{measured.name} on {result.host}" if several else measured.name
+                )
                 out[name] = (1 + LEAST) * ratio.value / max(ratio.low, _NOTHING) - 1
     return out
 
@@ -215,28 +217,28 @@ def _compared(name: str, kept: Baseline, result: Result) -> Judged | None:
     mismatches: list[Mismatch] = []
     changed: dict[str, bool] = {}
     known = False
-    for one in result.measured:
-        then = kept.get(key(result, one))
+    for measured in result.measured:
+        then = kept.get(key(result, measured))
         if then is None:
             continue
         known = True
-        if then.loop != one.loop:
+        if then.loop != measured.loop:
             raise UsageError(
-                f"the baseline {name} is of the {then.loop} loop, this of the {one.loop} loop: "
-                f"measure with that one"
+                f"the baseline {name} is of the {then.loop} loop, this of the {measured.loop} "
+                "loop: measure with that one"
             )
-        ratio = change(then.medians, one.medians_ns)
+        ratio = change(then.medians, measured.medians_ns)
         if beyond(ratio):
             expected = (
-                f"measure {one.name}: {number(_quartile(then.medians))} ns within "
+                f"measure {measured.name}: {number(_quartile(then.medians))} ns within "
                 f"{LEAST:.0%} (baseline {name})"
             )
             what = (
-                f"{number(_quartile(one.medians_ns))} ns, {ratio.value:.3f} times that "
+                f"{number(_quartile(measured.medians_ns))} ns, {ratio.value:.3f} times that "
                 f"({ratio.low:.3f} to {ratio.high:.3f})"
             )
-            mismatches.append(Mismatch(0, one.line, expected, what))
-            changed[one.name] = ratio.value > 1
+            mismatches.append(Mismatch(0, measured.line, expected, what))
+            changed[measured.name] = ratio.value > 1
     if not known:
         return None
     if not mismatches:
@@ -266,7 +268,7 @@ def _confirmed(before: Judged, now: Judged | None) -> Judged:
     changed = {
         name: slower for name, slower in now.changed.items() if before.changed.get(name) == slower
     }
-    lines = {one.line for one in now.result.measured if one.name in changed}
+    lines = {measured.line for measured in now.result.measured if measured.name in changed}
     mismatches = tuple(mismatch for mismatch in now.result.mismatches if mismatch.line in lines)
     return Judged(
         now.result._replace(status="FAIL" if changed else "PASS", mismatches=mismatches), changed

@@ -47,9 +47,9 @@ def ratio(
     return _interval(value, found, confidence)
 
 
-def _divided(one: float, other: float) -> float:
+def _divided(dividend: float, divisor: float) -> float:
     # With `less` a figure may be so small that it vanishes in what is taken off.
-    return one / other if other > 0 else math.inf
+    return dividend / divisor if divisor > 0 else math.inf
 
 
 def _median(ordered: Sequence[float], draw: random.Random) -> float:

@@ -87,13 +87,15 @@ def measure(
             child, files, hosts if each else usable, each, selection, plan, found, on_problem
         ):
             timed.append(_Timed(job, _untimed(job, dead)))
-        live = [one for one in timed if one.ended is None]
+        live = [timed_job for timed_job in timed if timed_job.ended is None]
         of = plan.rounds * len(live)
         for number in range(plan.rounds):
-            for index, one in enumerate(live):
-                if one.ended is None:
-                    on_step(_step(one, number * len(live) + index, of, number + 1, plan.rounds))
-                    _round(one, plan.rounds, {host.name: host for host in usable}, executors)
+            for index, timed_job in enumerate(live):
+                if timed_job.ended is None:
+                    on_step(
+                        _step(timed_job, number * len(live) + index, of, number + 1, plan.rounds)
+                    )
+                    _round(timed_job, plan.rounds, {host.name: host for host in usable}, executors)
         on_step(RoundDone(of, of, plan.rounds, plan.rounds))
     except KeyboardInterrupt:
         interrupted = True
@@ -104,9 +106,9 @@ def measure(
         for host in hosts:
             host.close()
     results = [
-        one.ended or appraise(one.job, one.seen)
-        for one in timed
-        if one.ended or len(one.seen) == plan.rounds
+        timed_job.ended or appraise(timed_job.job, timed_job.seen)
+        for timed_job in timed
+        if timed_job.ended or len(timed_job.seen) == plan.rounds
     ]
     elapsed = time.monotonic() - clock
     return Run(
@@ -114,10 +116,10 @@ def measure(
     )
 
 
-def _step(one: _Timed, done: int, of: int, number: int, rounds: int) -> RoundDone:
-    job = one.job
+def _step(timed_job: _Timed, done: int, of: int, number: int, rounds: int) -> RoundDone:
+    job = timed_job.job
     name = job.scenario if job.case == "default" else f"{job.scenario}:{job.case}"
-    return RoundDone(done, of, number, rounds, name, job.host, so_far(job, one.seen))
+    return RoundDone(done, of, number, rounds, name, job.host, so_far(job, timed_job.seen))
 
 
 def _untimed(job: Job, dead: Mapping[str, Problem]) -> Result | None:
@@ -172,16 +174,16 @@ def _jobs(
 
 
 def _round(
-    one: _Timed, rounds: int, hosts: dict[str, Host], executors: dict[str, Executor]
+    timed_job: _Timed, rounds: int, hosts: dict[str, Host], executors: dict[str, Executor]
 ) -> None:
-    job = one.job
+    job = timed_job.job
     assert job.machine is not None
     try:
         if job.host not in executors:
             executors[job.host] = hosts[job.host].executor()
-        one.seen.append(executors[job.host].execute(job.machine))
+        timed_job.seen.append(executors[job.host].execute(job.machine))
     except HostError as error:
         line = job.wanted[0].line if job.wanted else job.line
-        one.ended = result(job, "ERROR", f"{job.file}:{line}: {error}")
+        timed_job.ended = result(job, "ERROR", f"{job.file}:{line}: {error}")
         return
-    one.ended = lacking(job, one.seen[-1], rounds)
+    timed_job.ended = lacking(job, timed_job.seen[-1], rounds)

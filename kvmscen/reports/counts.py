@@ -26,21 +26,21 @@ def accesses(result: Result, asked: bool = False) -> list[str]:
     if not result.accesses or not (
         asked
         or (result.observation and result.observation.notes)
-        or any(one.emulated for one in result.accesses)
+        or any(tally.emulated for tally in result.accesses)
     ):
         return []
     # Not at the top: the start of the program is measured, and most of a run has no table.
     from tabulate import tabulate
 
-    kept = sorted(result.accesses, key=lambda one: -one.times)[:ROWS]
-    rows = [_row(one) for one in result.accesses if one in kept]
+    kept = sorted(result.accesses, key=lambda tally: -tally.times)[:ROWS]
+    rows = [_row(tally) for tally in result.accesses if tally in kept]
     lines = tabulate(
         rows, headers=_HEAD, tablefmt="simple", disable_numparse=True, colalign=_ALIGN
     ).splitlines()
     if len(kept) < len(result.accesses):
         lines.append(f"... and {plural(len(result.accesses) - len(kept), 'more row')}")
     total, ours = (
-        sum(one.times for one in result.accesses if one.emulated or not only)
+        sum(tally.times for tally in result.accesses if tally.emulated or not only)
         for only in (False, True)
     )
     by = f", {ours:,} of them carried out for it" if ours else ""
@@ -49,13 +49,13 @@ def accesses(result: Result, asked: bool = False) -> list[str]:
     ]
 
 
-def _row(one: Tally) -> tuple[str, ...]:
-    by = "emulate" if one.emulated else "mmio"
+def _row(tally: Tally) -> tuple[str, ...]:
+    by = "emulate" if tally.emulated else "mmio"
     return (
-        clean(one.section or "-"),
-        clean(one.symbol or "-"),
-        one.kind,
-        str(one.len),
-        f"{one.times:,}",
+        clean(tally.section or "-"),
+        clean(tally.symbol or "-"),
+        tally.kind,
+        str(tally.len),
+        f"{tally.times:,}",
         by,
     )

@@ -83,12 +83,12 @@ def _result(result: Result) -> Json:
         },
     }
     if result.accesses:
-        out["accesses"] = [_access(one) for one in result.accesses]
+        out["accesses"] = [_access(tally) for tally in result.accesses]
     notes = [*result.notes, *(seen.notes if seen else ())]
     if notes:
         out["notes"] = notes
     if result.measured:
-        out["measured"] = [_measured(one) for one in result.measured]
+        out["measured"] = [_measured(measured) for measured in result.measured]
     return out
 
 
@@ -132,19 +132,19 @@ def told(event: Event) -> Json:
     return out
 
 
-def _measured(one: Measured) -> Json:
+def _measured(measured: Measured) -> Json:
     return {
-        "name": one.name,
-        "line": one.line,
-        "count": one.samples,
-        "ns": _figures(one.ns),
-        "ticks": _figures(one.ticks),
-        "with_user_ns": _figures(one.whole_ns),
-        "loop": one.loop,
-        "overhead_ns": round(one.overhead_ns, 3),
-        "user_share": round(one.user, 6),
-        "hz": round(one.hz),
-        "rounds_ns": [round(value, 3) for value in one.medians_ns],
+        "name": measured.name,
+        "line": measured.line,
+        "count": measured.samples,
+        "ns": _figures(measured.ns),
+        "ticks": _figures(measured.ticks),
+        "with_user_ns": _figures(measured.whole_ns),
+        "loop": measured.loop,
+        "overhead_ns": round(measured.overhead_ns, 3),
+        "user_share": round(measured.user, 6),
+        "hz": round(measured.hz),
+        "rounds_ns": [round(value, 3) for value in measured.medians_ns],
     }
 
 
@@ -152,14 +152,14 @@ def _figures(spread: Spread) -> Json:
     return {name: round(value, 3) for name, value in spread._asdict().items()}
 
 
-def _access(one: Tally) -> Json:
+def _access(tally: Tally) -> Json:
     return {
-        "section": one.section,
-        "symbol": one.symbol,
-        "kind": one.kind,
-        "len": one.len,
-        "emulated": one.emulated,
-        "count": one.times,
+        "section": tally.section,
+        "symbol": tally.symbol,
+        "kind": tally.kind,
+        "len": tally.len,
+        "emulated": tally.emulated,
+        "count": tally.times,
     }
 
 

@@ -63,36 +63,39 @@ def base(results: Sequence[Result], host: str) -> Measured:
     """What the bars of a host are multiples of: the kind called `ram`, else the cheapest that costs
     something.
     """
-    kinds = [one for result in results if result.host == host for one in result.measured]
-    some = [one for one in kinds if one.whole_ns.median > 0] or kinds
+    kinds = [measured for result in results if result.host == host for measured in result.measured]
+    some = [measured for measured in kinds if measured.whole_ns.median > 0] or kinds
     return min(
-        [one for one in some if one.name == _RAM] or some, key=lambda one: one.whole_ns.median
+        [measured for measured in some if measured.name == _RAM] or some,
+        key=lambda measured: measured.whole_ns.median,
     )
 
 
-def multiples(one: Measured, unit: float) -> tuple[float, float]:
+def multiples(measured: Measured, unit: float) -> tuple[float, float]:
     """What was inside KVM_RUN, and with user space, in units; what is nothing or less is told as a
     hundredth.
     """
-    alone = one.ns.median * ((1 - one.user) if one.is_span else 1)
-    return max(alone / unit, 0.01), max(one.whole_ns.median / unit, 0.01)
+    alone = measured.ns.median * ((1 - measured.user) if measured.is_span else 1)
+    return max(alone / unit, 0.01), max(measured.whole_ns.median / unit, 0.01)
 
 
 def _panel(axes: Any, result: Result, reference: Measured) -> list[float]:
     """Draw one; the lengths of its bars."""
     lengths = []
     unit = max(reference.whole_ns.median, 1e-6)
-    kinds = sorted(result.measured, key=lambda one: -one.whole_ns.median)
-    for row, one in enumerate(kinds):
-        alone, whole = multiples(one, unit)
+    kinds = sorted(result.measured, key=lambda measured: -measured.whole_ns.median)
+    for row, measured in enumerate(kinds):
+        alone, whole = multiples(measured, unit)
         lengths.append(whole)
         axes.barh(row, whole, color=_USER, label="with user space" if not row else None)
         axes.barh(row, min(alone, whole), color=_ALONE, label="exit alone" if not row else None)
-        text = f"  {told(one.whole_ns.median)}" + (
-            "" if one is reference else f", {number(whole)} times"
+        text = f"  {told(measured.whole_ns.median)}" + (
+            "" if measured is reference else f", {number(whole)} times"
         )
         axes.text(whole, row, _plain(text), va="center", fontsize=8)
-    axes.set_yticks(range(len(kinds)), [_plain(clean(one.name)) for one in kinds], fontsize=9)
+    axes.set_yticks(
+        range(len(kinds)), [_plain(clean(measured.name)) for measured in kinds], fontsize=9
+    )
     axes.set_xscale("log")
     loop = result.measured[0].loop
     title = (

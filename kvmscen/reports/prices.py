@@ -19,19 +19,26 @@ _FIGURES = ("median", "p95", "p99", "mad", "min")
 
 def figures(result: Result) -> str:
     """The table of one case on one host, in time and ticks, with what it was taken by."""
-    rows = [_row(one) for one in result.measured]
+    rows = [_row(measured) for measured in result.measured]
     heads = ("kind", "count", *_FIGURES, "", "with user space", "what")
     return "\n".join(
         [f"{clean(result.name)} on {where(result)}", _table(rows, heads), *_notes(result.measured)]
     )
 
 
-def _row(one: Measured) -> tuple[str, ...]:
-    name, size = unit(one.ns.median)
-    both = zip(_cells(one.ns.times(1 / size)), _cells(one.ticks), strict=True)
+def _row(measured: Measured) -> tuple[str, ...]:
+    name, size = unit(measured.ns.median)
+    both = zip(_cells(measured.ns.times(1 / size)), _cells(measured.ticks), strict=True)
     cells = ["\n".join(pair) for pair in both]
-    user = f"{told(one.whole_ns.median)}\n{100 * one.user:.1f} % user"
-    return (clean(one.name), f"{one.samples:,}", *cells, f"{name}\nticks", user, clean(one.text))
+    user = f"{told(measured.whole_ns.median)}\n{100 * measured.user:.1f} % user"
+    return (
+        clean(measured.name),
+        f"{measured.samples:,}",
+        *cells,
+        f"{name}\nticks",
+        user,
+        clean(measured.text),
+    )
 
 
 def _cells(spread: Spread) -> list[str]:
@@ -59,12 +66,12 @@ def ratios(
     cells = [
         (
             clean(name),
-            "-" if one.is_span else told(one.ns.median),
-            told(one.whole_ns.median),
+            "-" if measured.is_span else told(measured.ns.median),
+            told(measured.whole_ns.median),
             number(ratio.value),
             f"{number(ratio.low)} to {number(ratio.high)}",
         )
-        for name, one, ratio in ranked
+        for name, measured, ratio in ranked
     ]
     heads = ("kind", "exit alone", "with user space", f"times {clean(base)}", "95 % of resamples")
     return f"{title}\n" + _table(cells, heads) + (f"\n{note}" if note else "")

@@ -176,7 +176,7 @@ def summary(run: Run, width: int = 0) -> str:
         {(p.file, name) for p in run.problems for name in p.cases},
     )
     told = (
-        (len({one for one in cases if one[0] not in files}), "wrong case"),
+        (len({case for case in cases if case[0] not in files}), "wrong case"),
         (len(files - {HOST, OPTIONS}), "wrong file"),
         (sum(p.file == OPTIONS for p in run.problems), "wrong option"),
         (sum(p.file == HOST for p in run.problems), "unusable host"),

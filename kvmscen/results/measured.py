@@ -39,7 +39,7 @@ def unit(ns: float) -> tuple[str, float]:
     """The unit in which a time of so many nanoseconds is told, and how many nanoseconds that
     has.
     """
-    return next((one for one in _UNITS if abs(ns) < 9999.5 * one[1]), _UNITS[-1])
+    return next((row for row in _UNITS if abs(ns) < 9999.5 * row[1]), _UNITS[-1])
 
 
 def told(ns: float) -> str:
