@@ -196,15 +196,16 @@ class Overlay(NamedTuple):
             if self.final is None
             else self.final,
             memslots=tuple(
-                one._replace(errno=self._errno("memslots", n, one))
-                for n, one in enumerate(case.memslots)
+                memslot._replace(errno=self._errno("memslots", n, memslot))
+                for n, memslot in enumerate(case.memslots)
             ),
             enable=tuple(
-                one._replace(errno=self._errno("enable", n, one))
-                for n, one in enumerate(case.enable)
+                capability._replace(errno=self._errno("enable", n, capability))
+                for n, capability in enumerate(case.enable)
             ),
             setup=tuple(
-                one._replace(errno=self._errno("setup", n, one)) for n, one in enumerate(case.setup)
+                action._replace(errno=self._errno("setup", n, action))
+                for n, action in enumerate(case.setup)
             ),
         )
 

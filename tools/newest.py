@@ -60,11 +60,12 @@ def tell(python: Path) -> None:
     locked: dict[str, set[str]] = {}
     for name, version in re.findall(r"^([\w.-]+)==([^\s;]+)", text, re.MULTILINE):
         locked.setdefault(plain(name), set()).add(version)
-    for one in found:
-        there = locked.get(plain(one["name"]))
-        if there is not None and one["version"] not in there:
+    for package in found:
+        there = locked.get(plain(package["name"]))
+        if there is not None and package["version"] not in there:
             print(
-                f"{one['name']} {one['version']}: the lock has {' and '.join(sorted(there))}",
+                f"{package['name']} {package['version']}: the lock has "
+                f"{' and '.join(sorted(there))}",
                 flush=True,
             )
 

@@ -122,7 +122,9 @@ def _against(
     judged = baseline.judge(name, kept, made.results)
     least = baseline.least(kept, made.results)
     for _ in range(baseline.REPEATS - 1):
-        doubtful = list(dict.fromkeys(one.result.file for one in judged if one.changed))
+        doubtful = list(
+            dict.fromkeys(judgement.result.file for judgement in judged if judgement.changed)
+        )
         if not doubtful or made.interrupted:
             break
         screen.say(
@@ -133,7 +135,7 @@ def _against(
         made = made._replace(interrupted=again.interrupted)
         judged = baseline.confirmed(judged, baseline.judge(name, kept, again.results))
     verdict = "" if made.interrupted or not least else _verdict(name, made.results, judged, least)
-    return made._replace(results=tuple(one.result for one in judged)), verdict
+    return made._replace(results=tuple(judgement.result for judgement in judged)), verdict
 
 
 def _verdict(
@@ -143,7 +145,7 @@ def _verdict(
     least: Mapping[str, float],
 ) -> str:
     """What came of the comparison in one sentence, also where nothing has changed."""
-    changed = sum(len(one.changed) for one in judged)
+    changed = sum(len(judgement.changed) for judgement in judged)
     timed = sum(len(result.measured) for result in results)
     beside = f"; {timed - len(least)} more are not in it" if timed > len(least) else ""
     kinds = f"{len(least)} kind{'s' * (len(least) != 1)} compared with the baseline {name}{beside}"
@@ -179,9 +181,9 @@ def _compared(results: Iterable[Result], base: str | None) -> Iterable[str]:
     results = [result for result in results if result.measured]
     for result in results:
         several = sum(other.host == result.host for other in results) > 1
-        for one in result.measured:
+        for measured in result.measured:
             by_host.setdefault(result.host, []).append(
-                (f"{result.name}:{one.name}" if several else one.name, one)
+                (f"{result.name}:{measured.name}" if several else measured.name, measured)
             )
     for name, kinds in by_host.items():
         chosen, reference = _base(name, kinds, base)
@@ -189,12 +191,12 @@ def _compared(results: Iterable[Result], base: str | None) -> Iterable[str]:
         rows = [
             (
                 kind,
-                one,
+                measured,
                 itself
-                if one is reference
-                else confidence.ratio(one.whole_rounds_ns, reference.whole_rounds_ns),
+                if measured is reference
+                else confidence.ratio(measured.whole_rounds_ns, reference.whole_rounds_ns),
             )
-            for kind, one in kinds
+            for kind, measured in kinds
         ]
         yield prices.ratios(f"on {name}", chosen, rows, _unfit(kinds, reference))
 
@@ -203,10 +205,10 @@ def _unfit(kinds: Sequence[tuple[str, Measured]], reference: Measured) -> str:
     """Why kinds that are cheaper than the base are not the base, empty where there is none."""
     less = [
         name
-        for name, one in kinds
-        if one is not reference
-        and not _is_firm(one)
-        and one.whole_ns.median < reference.whole_ns.median
+        for name, measured in kinds
+        if measured is not reference
+        and not _is_firm(measured)
+        and measured.whole_ns.median < reference.whole_ns.median
     ]
     if not less:
         return ""
@@ -215,9 +217,9 @@ def _unfit(kinds: Sequence[tuple[str, Measured]], reference: Measured) -> str:
     )
 
 
-def _is_firm(one: Measured) -> bool:
+def _is_firm(measured: Measured) -> bool:
     """Whether a kind costs enough to be told from nothing: with `less` it may not."""
-    return min(one.medians_ns) > 0
+    return min(measured.medians_ns) > 0
 
 
 def _base(

@@ -160,24 +160,25 @@ def _values(matcher: Any, rounds: int) -> Any:
     return matcher
 
 
-def _apart(one: Any, two: Any) -> bool:
+def _apart(matcher: Any, other: Any) -> bool:
     """Whether no value fits both; False where that is not certain."""
-    if not isinstance(one, dict):
-        return not matches(two, one)
-    if not isinstance(two, dict):
-        return not matches(one, two)
-    if "in" in one and "in" in two:
-        return not set(one["in"]) & set(two["in"])
-    if "in" in one:
-        return not any(matches(two, value) for value in one["in"])
-    if "in" in two:
-        return not any(matches(one, value) for value in two["in"])
-    if "mask" in one and "mask" in two:
-        return bool((one["value"] ^ two["value"]) & one["mask"] & two["mask"])
-    if "mask" in one or "mask" in two:
+    if not isinstance(matcher, dict):
+        return not matches(other, matcher)
+    if not isinstance(other, dict):
+        return not matches(matcher, other)
+    if "in" in matcher and "in" in other:
+        return not set(matcher["in"]) & set(other["in"])
+    if "in" in matcher:
+        return not any(matches(other, value) for value in matcher["in"])
+    if "in" in other:
+        return not any(matches(matcher, value) for value in other["in"])
+    if "mask" in matcher and "mask" in other:
+        return bool((matcher["value"] ^ other["value"]) & matcher["mask"] & other["mask"])
+    if "mask" in matcher or "mask" in other:
         return False
     return bool(
-        one.get("max", 1 << 64) < two.get("min", 0) or two.get("max", 1 << 64) < one.get("min", 0)
+        matcher.get("max", 1 << 64) < other.get("min", 0)
+        or other.get("max", 1 << 64) < matcher.get("min", 0)
     )
 
 

@@ -11,16 +11,16 @@ from kvmscen.scenario import Action, Case, Enable, Memslot
 def built(case: Case) -> Mapping[str, Deed]:
     """Capabilities, slots and vCPUs, by the name that an Event's `op` gives them."""
     out = {
-        f"enable/{n}": Deed(_enable(one), one.place.line, one.errno)
-        for n, one in enumerate(case.enable)
+        f"enable/{n}": Deed(_enable(capability), capability.place.line, capability.errno)
+        for n, capability in enumerate(case.enable)
     }
     out.update(
-        (f"memslots/{n}", Deed(_slot(one), one.place.line, one.errno))
-        for n, one in enumerate(case.memslots)
+        (f"memslots/{n}", Deed(_slot(memslot), memslot.place.line, memslot.errno))
+        for n, memslot in enumerate(case.memslots)
     )
     out.update(
-        (f"vcpus/{n}", Deed("the state of the vCPU", one.place.line))
-        for n, one in enumerate(case.vcpus)
+        (f"vcpus/{n}", Deed("the state of the vCPU", vcpu.place.line))
+        for n, vcpu in enumerate(case.vcpus)
     )
     return out
 
@@ -28,15 +28,15 @@ def built(case: Case) -> Mapping[str, Deed]:
 def done(actions: Iterable[Action]) -> tuple[Deed, ...]:
     """The actions of a `then`, or of `setup`."""
     return tuple(
-        Deed(one.text, one.place.line, one.errno, len(one.args.get("memory", (0,))))
-        for one in actions
+        Deed(action.text, action.place.line, action.errno, len(action.args.get("memory", (0,))))
+        for action in actions
     )
 
 
-def _enable(one: Enable) -> str:
-    return f"enable: {one.cap}"
+def _enable(capability: Enable) -> str:
+    return f"enable: {capability.cap}"
 
 
-def _slot(one: Memslot) -> str:
-    flags = f", flags: [{', '.join(one.flags)}]" if one.flags else ""
-    return f"{{slot: {one.slot}, gpa: {one.gpa}, size: {one.size:#x}{flags}}}"
+def _slot(memslot: Memslot) -> str:
+    flags = f", flags: [{', '.join(memslot.flags)}]" if memslot.flags else ""
+    return f"{{slot: {memslot.slot}, gpa: {memslot.gpa}, size: {memslot.size:#x}{flags}}}"

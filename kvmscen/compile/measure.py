@@ -36,13 +36,13 @@ class Names(Protocol):
 
 def told(case: Case, timing: Timing, names: Names, stall: float) -> Measure:
     """What the host is told for one round; `stall` seconds without a sample end it."""
-    return Measure(tuple(_kind(one, timing, names) for one in case.measure), timing.loop, stall)
+    return Measure(tuple(_kind(timed, timing, names) for timed in case.measure), timing.loop, stall)
 
 
-def _kind(one: Timed, timing: Timing, names: Names) -> Kind:
-    since = None if one.since is None else _place(one.since, names)
+def _kind(timed: Timed, timing: Timing, names: Names) -> Kind:
+    since = None if timed.since is None else _place(timed.since, names)
     return Kind(
-        one.name, _place(one.to, names), since, -(-one.samples // timing.rounds), one.warmup
+        timed.name, _place(timed.to, names), since, -(-timed.samples // timing.rounds), timed.warmup
     )
 
 
@@ -58,15 +58,15 @@ def wanted(case: Case, names: Names, notation: Notation) -> tuple[Wanted, ...]:
 
     return tuple(
         Wanted(
-            one.name,
-            one.place.line,
-            one.place.column,
-            text(one.to) if one.since is None else f"{text(one.since)} to {text(one.to)}",
-            one.samples,
-            one.warmup,
-            one.per,
-            one.less,
-            one.since is not None,
+            timed.name,
+            timed.place.line,
+            timed.place.column,
+            text(timed.to) if timed.since is None else f"{text(timed.since)} to {text(timed.to)}",
+            timed.samples,
+            timed.warmup,
+            timed.per,
+            timed.less,
+            timed.since is not None,
         )
-        for one in case.measure
+        for timed in case.measure
     )

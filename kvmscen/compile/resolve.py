@@ -181,7 +181,7 @@ class Resolver:
         if member.flags:
             return sum((member.names or {}).get(name, 0) for name in set(value))
         if member.length > 1:
-            return [self.number(one, member.bits) for one in value]
+            return [self.number(item, member.bits) for item in value]
         if member.fmt == VALUE:
             return self.number(value, reg_bits(self.number(args["id"])) if "id" in args else 64)
         return self.number(value, member.bits)

@@ -75,7 +75,7 @@ class ReplayHost:
             for file, error in problems
         )
         self.facts = tuple(_chosen([known for known, *_ in found]) for found in kept.values())
-        for known, of, file, seen in (one for found in kept.values() for one in found):
+        for known, of, file, seen in (recorded for group in kept.values() for recorded in group):
             if known in self.facts:
                 self._found[of] = (file, seen)
 

@@ -65,7 +65,11 @@ class Notation:
         """Whether an address lies in the section of a symbol, or just behind it; where no sections
         are known it may.
         """
-        spans = [(one.gpa, one.gpa + one.size) for one in self.legend.sections if one.size]
+        spans = [
+            (section.gpa, section.gpa + section.size)
+            for section in self.legend.sections
+            if section.size
+        ]
         # At its end too: a label may stand behind all that is in a section.
         within = [end for at, end in spans if at <= symbol < end] or [
             end for at, end in spans if symbol == end

@@ -180,7 +180,9 @@ class Memory:
             return None
         # A host with larger pages takes no slots that are not multiples of them.
         grain = next(
-            g for g in GRAINS if not any(one.gpa % g or one.size % g for one in self.slots.values())
+            g
+            for g in GRAINS
+            if not any(slot.gpa % g or slot.size % g for slot in self.slots.values())
         )
         first = gpa // grain * grain // PAGE
         return None if self.written & set(range(first, first + grain // PAGE)) else True

@@ -240,8 +240,8 @@ class Expander:
         else:
             made = [line]
         return [
-            one._replace(line=at.line, column=at.column, within=at.within, spot=at.spot)
-            for one in made
+            expanded._replace(line=at.line, column=at.column, within=at.within, spot=at.spot)
+            for expanded in made
         ]
 
     def _deeper(self, statement: Statement, what: str) -> None:

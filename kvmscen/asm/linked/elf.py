@@ -290,12 +290,12 @@ def _check_places(sections: tuple[Section, ...]) -> None:
         for at, size, name in places[1:]:
             assert reach is not None
             if at < reach[0] + reach[1]:
-                one, two = (
+                upper, lower = (
                     f"{clip(name)} ({span(at, size)})",
                     f"{clip(reach[2])} ({span(reach[0], reach[1])})",
                 )
                 raise Wrong(
-                    f"has sections that overlap: {what}{one} and {what}{two}: link them apart"
+                    f"has sections that overlap: {what}{upper} and {what}{lower}: link them apart"
                 )
             reach = (at, size, name)
 
