@@ -800,9 +800,9 @@ def test_what_is_hidden_in_a_folder_is_left_alone(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     _, told = report(".", "--on", "model", cwd=tmp_path)
-    assert [one["file"] for one in told["results"]] == ["a.yaml", "sub/d.yaml"]
+    assert [result["file"] for result in told["results"]] == ["a.yaml", "sub/d.yaml"]
     _, told = report(".b.yaml", ".git", "f.yml", "--on", "model", cwd=tmp_path)
-    assert [one["file"] for one in told["results"]] == [".b.yaml", ".git/c.yaml", "f.yml"]
+    assert [result["file"] for result in told["results"]] == [".b.yaml", ".git/c.yaml", "f.yml"]
     shown = kvmscen("show", ".", cwd=tmp_path)
     assert (shown.returncode, shown.stderr) == (
         2,

@@ -91,10 +91,10 @@ def of(kind: Any, depth: int = 2) -> st.SearchStrategy[Any]:
     if outer is tuple and inner[-1] is Ellipsis:
         return st.lists(of(inner[0], depth), max_size=2 if depth else 0).map(tuple)
     if outer is tuple:
-        return st.tuples(*(of(one, depth) for one in inner))
+        return st.tuples(*(of(inner_kind, depth) for inner_kind in inner))
     if outer in (Mapping, dict):
         return st.dictionaries(of(inner[0]), of(inner[1], depth), max_size=2)
-    return st.one_of(*(of(one, depth) for one in inner))
+    return st.one_of(*(of(inner_kind, depth) for inner_kind in inner))
 
 
 def members(kind: Any, depth: int) -> list[st.SearchStrategy[Any]]:
@@ -102,8 +102,8 @@ def members(kind: Any, depth: int) -> list[st.SearchStrategy[Any]]:
     defaults = kind._field_defaults
     made = [of(hints[name], depth - (kind in (Step, Expected))) for name in kind._fields]
     return [
-        one | st.just(defaults[name]) if name in defaults else one
-        for name, one in zip(kind._fields, made, strict=True)
+        strategy | st.just(defaults[name]) if name in defaults else strategy
+        for name, strategy in zip(kind._fields, made, strict=True)
     ]
 
 
@@ -124,14 +124,14 @@ def test_each_value_comes_back_as_it_was(kind: Any) -> None:
     comes_back()
 
 
-def same_kinds(one: Any, other: Any) -> bool:
+def same_kinds(value: Any, other: Any) -> bool:
     """Whether two equal values are of the same classes all the way down: to Python a NamedTuple
     equals any tuple.
     """
-    if hasattr(one, "_fields") or hasattr(other, "_fields"):
-        return type(one) is type(other) and all(map(same_kinds, one, other))
-    if isinstance(one, tuple):
-        return isinstance(other, tuple) and all(map(same_kinds, one, other))
+    if hasattr(value, "_fields") or hasattr(other, "_fields"):
+        return type(value) is type(other) and all(map(same_kinds, value, other))
+    if isinstance(value, tuple):
+        return isinstance(other, tuple) and all(map(same_kinds, value, other))
     return not isinstance(other, tuple)
 
 

@@ -236,7 +236,7 @@ def words_of(row: actions.Action) -> str:
             for arch, table in row.members.items()
             if table
         ]
-    return "".join(f". {one}" for one in told)
+    return "".join(f". {sentence}" for sentence in told)
 
 
 def later_list() -> Iterator[str]:

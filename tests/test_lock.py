@@ -44,7 +44,7 @@ def entries(path: Path) -> Iterator[tuple[str, Version, Marker | None, list[str]
             canonicalize_name(wanted.name),
             Version(pin.version),
             wanted.marker,
-            [one.strip() for one in hashes],
+            [digest.strip() for digest in hashes],
         )
 
 
@@ -64,7 +64,7 @@ def test_each_entry_has_hashes_and_no_place(path: Path) -> None:
     assert len(found) > 10
     for name, _, _, hashes in found:
         assert hashes, name
-        assert all(re.fullmatch("sha256:[0-9a-f]{64}", one) for one in hashes), name
+        assert all(re.fullmatch("sha256:[0-9a-f]{64}", digest) for digest in hashes), name
     assert not re.search(r"://|index-url|find-links|trusted-host", path.read_text())
 
 
@@ -81,9 +81,11 @@ def test_what_is_asked_for_is_locked(machine: dict[str, str]) -> None:
         (project["optional-dependencies"]["test"], (BASE, TEST)),
     ):
         there = installed(paths, machine)
-        for one in map(Requirement, wanted):
-            if one.marker is None or one.marker.evaluate(machine):
-                assert one.specifier.contains(there[canonicalize_name(one.name)]), one
+        for requirement in map(Requirement, wanted):
+            if requirement.marker is None or requirement.marker.evaluate(machine):
+                assert requirement.specifier.contains(there[canonicalize_name(requirement.name)]), (
+                    requirement
+                )
 
 
 def test_the_readme_installs_from_the_locks() -> None:

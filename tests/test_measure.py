@@ -82,26 +82,26 @@ measure:
     )
     result, shown = measured(tmp_path, text, "--rounds", "2", "--loop", loop, "--compare")
     assert result["status"] == "PASS"
-    kinds = {one["name"]: one for one in result["measured"]}
-    assert {name: one["count"] for name, one in kinds.items()} == {
+    kinds = {kind["name"]: kind for kind in result["measured"]}
+    assert {name: kind["count"] for name, kind in kinds.items()} == {
         "store": 300,
         "load": 200,
         "pio": 100,
         "reply": 100,
         "span": 100,
     }
-    for one in kinds.values():
-        assert one["loop"] == loop
+    for kind in kinds.values():
+        assert kind["loop"] == loop
         for unit in ("ns", "ticks"):
-            figures = one[unit]
+            figures = kind[unit]
             assert 0 < figures["min"] <= figures["median"] <= figures["p95"] <= figures["p99"]
             assert figures["mad"] <= figures["p99"]
-        assert one["ns"]["median"] == pytest.approx(
-            one["ticks"]["median"] * 1e9 / one["hz"], rel=1e-4
+        assert kind["ns"]["median"] == pytest.approx(
+            kind["ticks"]["median"] * 1e9 / kind["hz"], rel=1e-4
         )
-        assert 0 < one["overhead_ns"] < one["ns"]["median"]
-        assert 0 <= one["user_share"] < 1
-        assert len(one["rounds_ns"]) == 2
+        assert 0 < kind["overhead_ns"] < kind["ns"]["median"]
+        assert 0 <= kind["user_share"] < 1
+        assert len(kind["rounds_ns"]) == 2
     # An exit takes part of the span, and half a span is more than nothing of it.
     assert 2 * kinds["span"]["ns"]["min"] > kinds["store"]["ns"]["min"]
     assert f"{loop} loop" in shown
@@ -140,7 +140,7 @@ measure:
 """
     )
     result, _ = measured(tmp_path, text, "--rounds", "1")
-    assert [one["count"] for one in result["measured"]] == [500, 500, 1500]
+    assert [kind["count"] for kind in result["measured"]] == [500, 500, 1500]
 
 
 @pytest.mark.kvm
@@ -162,7 +162,7 @@ measure:
 """
     )
     result, _ = measured(tmp_path, text, "--rounds", "1")
-    exit_, whole, rest = (one["ticks"]["median"] for one in result["measured"])
+    exit_, whole, rest = (kind["ticks"]["median"] for kind in result["measured"])
     # The span is the exit alone, so nothing is left of it.
     assert whole == exit_
     assert rest == 0
@@ -459,18 +459,20 @@ def test_on_a_real_arm64_kvm(qemu_arm64: tuple[str, dict[str, str]], tmp_path: P
         **environment,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    kinds = {one["name"]: one for one in json.loads(report.read_text())["results"][0]["measured"]}
-    assert {name: one["count"] for name, one in kinds.items()} == {
+    kinds = {
+        kind["name"]: kind for kind in json.loads(report.read_text())["results"][0]["measured"]
+    }
+    assert {name: kind["count"] for name, kind in kinds.items()} == {
         "store": 100,
         "load": 200,
         "undecoded": 100,
         "emulated": 100,
     }
-    assert {one["loop"] for one in kinds.values()} == {"native"}
+    assert {kind["loop"] for kind in kinds.values()} == {"native"}
     # What is emulated is emulated outside of KVM_RUN.
     assert kinds["store"]["user_share"] < 0.5 < kinds["undecoded"]["user_share"]
     # Alone its exit costs about as much as another; with user space it is the dearest.
-    whole = {name: one["with_user_ns"]["median"] for name, one in kinds.items()}
+    whole = {name: kind["with_user_ns"]["median"] for name, kind in kinds.items()}
     assert kinds["undecoded"]["ns"]["median"] < 3 * kinds["store"]["ns"]["median"]
     assert whole["undecoded"] > 3 * max(whole["store"], whole["load"])
     assert kinds["emulated"]["with_user_ns"] == kinds["emulated"]["ns"]

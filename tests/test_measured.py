@@ -202,26 +202,32 @@ def test_what_would_have_been_seen_is_told(state: Path) -> None:
 
 def test_a_change_counts_only_where_it_stays(state: Path) -> None:
     slow, quick, same = (held(state, measured(noisy(9000 * f, 9))) for f in (1.3, 0.7, 1.0))
-    assert [one.result.status for one in baseline.confirmed([slow], [slow])] == ["FAIL"]
-    assert [one.result.status for one in baseline.confirmed([slow], [same])] == ["PASS"]
-    assert [one.result.status for one in baseline.confirmed([slow], [quick])] == ["PASS"]
-    assert [one.result.status for one in baseline.confirmed([same], [])] == ["PASS"]
+    assert [judgement.result.status for judgement in baseline.confirmed([slow], [slow])] == ["FAIL"]
+    assert [judgement.result.status for judgement in baseline.confirmed([slow], [same])] == ["PASS"]
+    assert [judgement.result.status for judgement in baseline.confirmed([slow], [quick])] == [
+        "PASS"
+    ]
+    assert [judgement.result.status for judgement in baseline.confirmed([same], [])] == ["PASS"]
     # What could not be timed the second time is told.
     gone = baseline.Judged(slow.result._replace(status="ERROR", measured=(), mismatches=()))
-    assert [one.result.status for one in baseline.confirmed([slow], [gone])] == ["ERROR"]
+    assert [judgement.result.status for judgement in baseline.confirmed([slow], [gone])] == [
+        "ERROR"
+    ]
 
 
 def test_only_what_is_in_both_is_compared(state: Path) -> None:
     baseline.save("base", [result(measured([10.0] * 5))], "now")
     kept = baseline.load("base")
     both = result(measured([10.0] * 5), measured([99.0] * 5, "new"))
-    assert [one.result.status for one in baseline.judge("base", kept, [both])] == ["PASS"]
+    assert [judgement.result.status for judgement in baseline.judge("base", kept, [both])] == [
+        "PASS"
+    ]
     with pytest.raises(UsageError, match="has none of what was timed"):
         baseline.judge("base", kept, [result(measured([10.0] * 5), case="other")])
     with pytest.raises(UsageError, match="is of the native loop, this of the python loop"):
         baseline.judge("base", kept, [result(measured([10.0] * 5, loop="python"))])
     failed = result()._replace(status="FAIL")
-    assert [one.result for one in baseline.judge("base", kept, [failed])] == [failed]
+    assert [judgement.result for judgement in baseline.judge("base", kept, [failed])] == [failed]
 
 
 def test_nothing_left_by_less_is_no_division_by_zero(state: Path) -> None:

@@ -192,8 +192,8 @@ def test_every_exit_round_trips(arch: str, name: str) -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.data(), st.sampled_from(ARCHES))
 def test_any_run_round_trips(data: st.DataObject, arch: str) -> None:
-    one = st.one_of(exit_events(arch), error_events())
-    events = data.draw(st.lists(one, min_size=1, max_size=8))
+    event = st.one_of(exit_events(arch), error_events())
+    events = data.draw(st.lists(event, min_size=1, max_size=8))
     # A failing ioctl other than KVM_RUN ends the run, but where an `errno` in the scenario says
     # that it must fail.
     holds(

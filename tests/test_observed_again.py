@@ -28,8 +28,8 @@ def kvmscen(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 def statuses(report: Path) -> dict[tuple[str, str], str]:
     return {
-        (Path(one["file"]).name, one["case"]): one["status"]
-        for one in json.loads(report.read_text())["results"]
+        (Path(result["file"]).name, result["case"]): result["status"]
+        for result in json.loads(report.read_text())["results"]
     }
 
 
@@ -37,8 +37,8 @@ def lists(node: Any) -> Iterator[yaml.SequenceNode]:
     if isinstance(node, yaml.SequenceNode):
         yield node
     for inner in node.value if not isinstance(node, yaml.ScalarNode) else ():
-        for one in inner if isinstance(inner, tuple) else (inner,):
-            yield from lists(one)
+        for child in inner if isinstance(inner, tuple) else (inner,):
+            yield from lists(child)
 
 
 def in_place(text: str, line: int, steps: list[str]) -> str | None:
@@ -53,11 +53,11 @@ def in_place(text: str, line: int, steps: list[str]) -> str | None:
     start, end = node.start_mark, node.end_mark
     before = text[start.index - start.column : start.index]
     if not node.flow_style:
-        made = "".join(before + one.removeprefix("  ") + "\n" for one in steps)
+        made = "".join(before + step.removeprefix("  ") + "\n" for step in steps)
         return text[: start.index - start.column] + made + text[end.index - end.column :]
     if before.strip() != "expect:":
         return None
-    made = "".join("\n" + before.partition("expect")[0] + one for one in steps)
+    made = "".join("\n" + before.partition("expect")[0] + step for step in steps)
     return text[: start.index].rstrip() + made + text[end.index :]
 
 

@@ -78,12 +78,12 @@ def test_the_line_of_what_failed(host: str, tmp_path: Path) -> None:
     done = subprocess.run(
         command, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False
     )
-    results = {one["case"]: one for one in json.loads(done.stdout)["results"]}
-    first = {case: one["mismatches"][0] for case, one in results.items()}
+    results = {result["case"]: result for result in json.loads(done.stdout)["results"]}
+    first = {case: result["mismatches"][0] for case, result in results.items()}
     assert {
         case: (m["step"], m["line"], m["expected"], m["observed"]) for case, m in first.items()
     } == FIRST
-    assert {one["status"] for one in results.values()} == {"FAIL"}
+    assert {result["status"] for result in results.values()} == {"FAIL"}
     assert results["repeated"]["events"][-1]["op"] == "steps/1/then/0"
     assert (
         "\na.yaml:12: observed, not expected: error: {ioctl: KVM_SET_USER_MEMORY_REGION"

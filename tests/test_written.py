@@ -143,8 +143,8 @@ def test_cases_of_long_and_like_names_are_kept_apart(tmp_path: Path) -> None:
 
 def test_a_damaged_recording_of_a_folder(scenario: Path, tmp_path: Path) -> None:
     assert kvmscen("run", scenario, "--on", "model", "--record", tmp_path / "kept").returncode == 0
-    one = next((tmp_path / "kept").glob("a-one-*"))
-    one.write_bytes(one.read_bytes()[:-20])
+    recording = next((tmp_path / "kept").glob("a-one-*"))
+    recording.write_bytes(recording.read_bytes()[:-20])
     done = kvmscen(
         "run",
         scenario,
@@ -154,7 +154,7 @@ def test_a_damaged_recording_of_a_folder(scenario: Path, tmp_path: Path) -> None
         f"json={tmp_path / 'json'}",
     )
     assert done.returncode == 3
-    assert f"{one}:0:0: this recording is not replayed" in done.stdout
+    assert f"{recording}:0:0: this recording is not replayed" in done.stdout
     told = {
         result["case"]: result for result in json.loads((tmp_path / "json").read_text())["results"]
     }
@@ -165,7 +165,7 @@ def test_a_damaged_recording_of_a_folder(scenario: Path, tmp_path: Path) -> None
     }
     assert (
         told["one"]["reason"]
-        == f"{one}, which may be the recording of this case, is damaged: record it again"
+        == f"{recording}, which may be the recording of this case, is damaged: record it again"
     )
 
 

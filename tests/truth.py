@@ -126,11 +126,11 @@ def seen(result: Json) -> Json:
     arch = result["arch"]
     events = [
         {
-            key: one[key]
-            for key in one
-            if key != "source" and (arch, one.get("exit"), key) not in UNCOMPARED
+            key: event[key]
+            for key in event
+            if key != "source" and (arch, event.get("exit"), key) not in UNCOMPARED
         }
-        for one in result["events"]
+        for event in result["events"]
     ]
     # Of a vCPU behind a shutdown the model tells no registers.
     ended = bool(events) and events[-1].get("exit") == "shutdown"
@@ -191,7 +191,7 @@ def run(
 
 def refused(pair: Mapping[bool, Json]) -> str | None:
     """Why the model or the host did not run a case."""
-    reasons = [str(one["reason"]) for one in pair.values() if one["status"] == "SKIP"]
+    reasons = [str(result["reason"]) for result in pair.values() if result["status"] == "SKIP"]
     return (
         re.sub(r"\b0x[0-9a-f]+", "0x...", reasons[0].partition(": ")[2] or reasons[0])
         if reasons

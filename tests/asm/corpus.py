@@ -177,13 +177,13 @@ class Difference:
 
 def compare(sample: Sample) -> list[Difference]:
     """What differs, by statements; a program that both refuse must be one at a limit."""
-    one, other = made(sample, "keystone"), made(sample, "gnu")
-    if isinstance(one, Program) and isinstance(other, Program):
-        return _bytes(sample, one, other)
-    if isinstance(one, list) and isinstance(other, list) and "_start: " in sample.text[:9]:
-        return [Difference(sample.name, "", f"both refuse: {one[0]}", BOTH)]
+    keystone, gnu = made(sample, "keystone"), made(sample, "gnu")
+    if isinstance(keystone, Program) and isinstance(gnu, Program):
+        return _bytes(sample, keystone, gnu)
+    if isinstance(keystone, list) and isinstance(gnu, list) and "_start: " in sample.text[:9]:
+        return [Difference(sample.name, "", f"both refuse: {keystone[0]}", BOTH)]
     out = []
-    for who, said in (("keystone", one), ("gnu", other)):
+    for who, said in (("keystone", keystone), ("gnu", gnu)):
         for message in said if isinstance(said, list) else ():
             number, _, text = message.partition(": ")
             statement = sample.text.split("\n")[int(number) - 1].strip()
@@ -193,9 +193,9 @@ def compare(sample: Sample) -> list[Difference]:
     return out
 
 
-def _bytes(sample: Sample, one: Program, other: Program) -> list[Difference]:
+def _bytes(sample: Sample, keystone: Program, gnu: Program) -> list[Difference]:
     out: list[tuple[str, str]] = []
-    mine, theirs = _statements(one), _statements(other)
+    mine, theirs = _statements(keystone), _statements(gnu)
     for key, data in mine.items():
         its = theirs.get(key, b"")
         if data != its:
@@ -209,8 +209,8 @@ def _bytes(sample: Sample, one: Program, other: Program) -> list[Difference]:
         ]
     if not out:
         for what in ("sections", "symbols", "lines"):
-            if getattr(one, what) != getattr(other, what):
-                out.append((what, f"{getattr(one, what)} {getattr(other, what)}"))
+            if getattr(keystone, what) != getattr(gnu, what):
+                out.append((what, f"{getattr(keystone, what)} {getattr(gnu, what)}"))
     return [
         Difference(sample.name, statement, what, reason("bytes", statement))
         for statement, what in out

@@ -135,10 +135,10 @@ def pair(r: random.Random) -> str:
         ]
     )
     base, offset = _base(r), r.choice([-64, -1, 0, 1, 63, r.randrange(-64, 64)]) << shift
-    one, two = r.sample(range(29), 2)
+    first, second = r.sample(range(29), 2)
     kind = "x" if register is _x else "w"
     zero = r.random() < 0.1 and name.startswith("st")
-    regs = f"{kind}zr, {kind}zr" if zero else f"{kind}{one}, {kind}{two}"
+    regs = f"{kind}zr, {kind}zr" if zero else f"{kind}{first}, {kind}{second}"
     modes = [f"[{base}]", f"[{base}, {_number(r, offset)}]"]
     if name[2] != "n":
         base = "x30" if base not in ("sp", "fp", "lr") else base
@@ -148,13 +148,13 @@ def pair(r: random.Random) -> str:
 
 def vector_pair(r: random.Random) -> str:
     letter, shift = r.choice(_VECTOR[2:])
-    one, two = r.sample(range(32), 2)
+    first, second = r.sample(range(32), 2)
     offset = r.randrange(-64, 64) << shift
     base = _base(r)
     mode = r.choice(
         [f"[{base}]", f"[{base}, #{offset}]", f"[{base}, #{offset}]!", f"[{base}], #{offset}"]
     )
-    return f"{r.choice(['ldp', 'stp'])} {letter}{one}, {letter}{two}, {mode}"
+    return f"{r.choice(['ldp', 'stp'])} {letter}{first}, {letter}{second}, {mode}"
 
 
 def exclusive(r: random.Random) -> str:
@@ -263,23 +263,23 @@ def arithmetic(r: random.Random) -> str:
     register = r.choice([_x, _w])
     kind = r.randrange(4)
     letter = "x" if register is _x else "w"
-    one, two = f"{letter}{r.randrange(31)}", f"{letter}{r.randrange(31)}"
+    first, second = f"{letter}{r.randrange(31)}", f"{letter}{r.randrange(31)}"
     if kind == 0:
         return (
-            f"{name} {one}, {two}, "
+            f"{name} {first}, {second}, "
             f"{_number(r, r.choice([0, 1, 4095, r.randrange(4096), r.randrange(4096) << 12]))}"
         )
     if kind == 1:
-        return f"{name} {one}, {two}, {register(r)}{_shifted(r, 'lsl lsr asr')}"
+        return f"{name} {first}, {second}, {register(r)}{_shifted(r, 'lsl lsr asr')}"
     if kind == 2 and letter == "x":
         extend = r.choice(_EXTENDS)
         return (
-            f"{name} {one}, {r.choice([two, 'sp'])}, "
+            f"{name} {first}, {r.choice([second, 'sp'])}, "
             f"{'x' if extend[3] == 'x' else 'w'}{r.randrange(31)}, {extend} #{r.randrange(5)}"
         )
     if kind == 3:
-        return f"{r.choice(['cmp', 'cmn'])} {one}, {_number(r, r.randrange(4096))}"
-    return f"{name} {one}, {two}, {letter}{r.randrange(31)}"
+        return f"{r.choice(['cmp', 'cmn'])} {first}, {_number(r, r.randrange(4096))}"
+    return f"{name} {first}, {second}, {letter}{r.randrange(31)}"
 
 
 def logical(r: random.Random) -> str:
@@ -292,11 +292,11 @@ def logical(r: random.Random) -> str:
     value = 0
     for at in range(0, bits, size):
         value |= piece << at
-    one, two = f"{letter}{r.randrange(31)}", f"{letter}{r.randrange(31)}"
+    first, second = f"{letter}{r.randrange(31)}", f"{letter}{r.randrange(31)}"
     if r.random() < 0.5:
-        return f"{r.choice(['and', 'orr', 'eor', 'ands'])} {one}, {two}, #{value:#x}"
+        return f"{r.choice(['and', 'orr', 'eor', 'ands'])} {first}, {second}, #{value:#x}"
     name = r.choice(["and", "orr", "eor", "bic", "orn", "eon", "ands", "bics"])
-    return f"{name} {one}, {two}, {letter}{r.randrange(31)}{_shifted(r, 'lsl lsr asr ror')}"
+    return f"{name} {first}, {second}, {letter}{r.randrange(31)}{_shifted(r, 'lsl lsr asr ror')}"
 
 
 def move(r: random.Random) -> str:
@@ -319,25 +319,25 @@ def move(r: random.Random) -> str:
 
 def field(r: random.Random) -> str:
     letter, bits = r.choice([("x", 64), ("w", 32)])
-    one, two, three = (f"{letter}{r.randrange(31)}" for _ in range(3))
+    first, second, third = (f"{letter}{r.randrange(31)}" for _ in range(3))
     low = r.randrange(bits)
     width = r.randrange(1, bits - low + 1)
     return r.choice(
         [
-            f"{r.choice(['ubfx', 'sbfx', 'bfi', 'bfxil', 'ubfiz', 'sbfiz'])} {one}, {two}, #{low}, "
+            f"{r.choice(['ubfx', 'sbfx', 'bfi', 'bfxil', 'ubfiz', 'sbfiz'])} {first}, {second}, #{low}, "
             f"#{width}",
-            f"{r.choice(['lsl', 'lsr', 'asr', 'ror'])} {one}, {two}, #{low}",
-            f"{r.choice(['lsl', 'lsr', 'asr', 'ror', 'udiv', 'sdiv', 'mul', 'mneg'])} {one}, "
-            f"{two}, {three}",
-            f"{r.choice(['clz', 'cls', 'rbit', 'rev', 'rev16', 'mvn', 'neg', 'negs'])} {one}, "
-            f"{two}",
-            f"{r.choice(['csel', 'csinc', 'csinv', 'csneg'])} {one}, {two}, {three}, "
+            f"{r.choice(['lsl', 'lsr', 'asr', 'ror'])} {first}, {second}, #{low}",
+            f"{r.choice(['lsl', 'lsr', 'asr', 'ror', 'udiv', 'sdiv', 'mul', 'mneg'])} {first}, "
+            f"{second}, {third}",
+            f"{r.choice(['clz', 'cls', 'rbit', 'rev', 'rev16', 'mvn', 'neg', 'negs'])} {first}, "
+            f"{second}",
+            f"{r.choice(['csel', 'csinc', 'csinv', 'csneg'])} {first}, {second}, {third}, "
             f"{r.choice(_CONDITIONS)}",
-            f"{r.choice(['ccmp', 'ccmn'])} {one}, {r.choice([two, f'#{r.randrange(32)}'])}, "
+            f"{r.choice(['ccmp', 'ccmn'])} {first}, {r.choice([second, f'#{r.randrange(32)}'])}, "
             f"#{r.randrange(16)}, {r.choice(_CONDITIONS)}",
-            f"{r.choice(['madd', 'msub'])} {one}, {two}, {three}, {one}",
-            f"extr {one}, {two}, {three}, #{low}",
-            f"{r.choice(['cset', 'csetm'])} {one}, {r.choice(_CONDITIONS)}",
+            f"{r.choice(['madd', 'msub'])} {first}, {second}, {third}, {first}",
+            f"extr {first}, {second}, {third}, #{low}",
+            f"{r.choice(['cset', 'csetm'])} {first}, {r.choice(_CONDITIONS)}",
         ]
     )
 

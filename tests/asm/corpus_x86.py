@@ -195,42 +195,47 @@ def shift(w: Writer) -> str:
 
 def wide(w: Writer) -> str:
     size = w.size(16)
-    one, two = w.register(size), w.register(size)
+    first, second = w.register(size), w.register(size)
     kind = w.r.randrange(8)
     if kind == 0:
-        return w.line("lea", one, w.memory(w.place()), size=size)
+        return w.line("lea", first, w.memory(w.place()), size=size)
     if kind == 1:
-        return w.line("imul", one, two, f"#{w.number(size)}", size=size)
+        return w.line("imul", first, second, f"#{w.number(size)}", size=size)
     if kind == 2:
         return w.line(
             w.r.choice(["bt", "bts", "btr", "btc"]),
-            two,
-            w.r.choice([one, f"#{w.r.randrange(16)}"]),
+            second,
+            w.r.choice([first, f"#{w.r.randrange(16)}"]),
             size=size,
         )
     if kind == 3:
         return w.line(
             w.r.choice(["bsf", "bsr", "popcnt"]),
-            one,
-            w.r.choice([two, w.memory(w.place())]),
+            first,
+            w.r.choice([second, w.memory(w.place())]),
             size=size,
         )
     if kind == 4:
         return w.line(
-            "cmov" + w.r.choice(_JCC)[1:], one, w.r.choice([two, w.memory(w.place())]), size=size
+            "cmov" + w.r.choice(_JCC)[1:],
+            first,
+            w.r.choice([second, w.memory(w.place())]),
+            size=size,
         )
     if kind == 5:
         return w.line(
             w.r.choice(["shld", "shrd"]),
-            one,
-            two,
+            first,
+            second,
             w.r.choice(["cl", f"#{w.r.randrange(1, 31)}"]),
             size=size,
         )
     if kind == 6:
-        return w.line(w.r.choice(["xchg", "xadd", "cmpxchg"]), w.memory(w.place()), two, size=size)
+        return w.line(
+            w.r.choice(["xchg", "xadd", "cmpxchg"]), w.memory(w.place()), second, size=size
+        )
     return (
-        w.line("mov", one, "=" + w.r.choice([*LABELS, "cell + 4"]), size=size)
+        w.line("mov", first, "=" + w.r.choice([*LABELS, "cell + 4"]), size=size)
         if size >= 32
         else w.line("bswap", w.register(32))
     )
@@ -286,7 +291,7 @@ def branch(w: Writer) -> str:
 
 
 def vector(w: Writer) -> str:
-    one, two = f"xmm{w.r.randrange(8)}", f"xmm{w.r.randrange(8)}"
+    first, second = f"xmm{w.r.randrange(8)}", f"xmm{w.r.randrange(8)}"
     name = w.r.choice(
         [
             "movups",
@@ -303,10 +308,10 @@ def vector(w: Writer) -> str:
         ]
     )
     if w.r.random() < 0.5:
-        return w.line(name, one, two)
+        return w.line(name, first, second)
     if name.startswith("mov") and w.r.random() < 0.5:
-        return w.line(name, w.memory(w.place()), two)
-    return w.line(name, one, w.memory(w.place()))
+        return w.line(name, w.memory(w.place()), second)
+    return w.line(name, first, w.memory(w.place()))
 
 
 def system(w: Writer) -> str:

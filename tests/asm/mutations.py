@@ -164,17 +164,17 @@ def _late(*_: object) -> None:
 
 def outcome(job: tuple[Damaged, str | None]) -> Outcome:
     """Assemble one of them."""
-    one, assembler = job
+    program, assembler = job
     start = time.process_time()
     what = "made"
     signal.signal(signal.SIGPROF, _late)
     signal.setitimer(signal.ITIMER_PROF, LIMIT)
     try:
-        if one.yaml:
-            scenario = load_text(one.sample.text, "mutated.yaml").assembled_by(assembler)
+        if program.yaml:
+            scenario = load_text(program.sample.text, "mutated.yaml").assembled_by(assembler)
             plans(scenario, scenario.cases)
         else:
-            sample = one.sample
+            sample = program.sample
             assemble(
                 sample.arch,
                 sample.bits,
@@ -184,18 +184,20 @@ def outcome(job: tuple[Damaged, str | None]) -> Outcome:
                 assembler,
             )
     except ScenarioError as error:
-        what = _refused(error, one)
+        what = _refused(error, program)
     except Exception as error:
         what = f"{type(error).__name__}: {error}"
     signal.setitimer(signal.ITIMER_PROF, 0)
     if left := [name for room in scratch.settle() for name in os.listdir(room)]:
         what = f"left behind: {left}"
-    return Outcome(one.name, what, time.process_time() - start, len(os.listdir("/proc/self/fd")))
+    return Outcome(
+        program.name, what, time.process_time() - start, len(os.listdir("/proc/self/fd"))
+    )
 
 
-def _refused(error: ScenarioError, one: Damaged) -> str:
+def _refused(error: ScenarioError, program: Damaged) -> str:
     # What is missing at the end is told behind the last line.
-    lines = one.sample.text.count("\n") + 2
+    lines = program.sample.text.count("\n") + 2
     for problem in error.problems:
         # A file as a whole has line 0, such as one that is not UTF-8.
         if (
@@ -212,7 +214,7 @@ def run(
     seed: int, count: int, assembler: str | None, files: int = 5, workers: int | None = None
 ) -> list[Outcome]:
     """The outcomes of so many; a process that dies is an outcome too."""
-    todo = ((one, assembler) for one in damaged(seed, count, files))
+    todo = ((program, assembler) for program in damaged(seed, count, files))
     out: list[Outcome] = []
     while jobs := list(itertools.islice(todo, BATCH)):
         out += _outcomes(jobs, workers or os.cpu_count() or 1)
@@ -226,7 +228,7 @@ def _leaks(outcomes: list[Outcome]) -> list[Outcome]:
     """
     half = len(outcomes) // 2
     before, after = (
-        max((one.descriptors for one in part), default=0)
+        max((result.descriptors for result in part), default=0)
         for part in (outcomes[:half], outcomes[half:])
     )
     return (
@@ -246,9 +248,9 @@ def _outcomes(jobs: list[tuple[Damaged, str | None]], workers: int) -> list[Outc
             return [Outcome(jobs[0][0].name, "the process died", 0)]
         step = -(-len(jobs) // 10)
         return [
-            one
+            result
             for at in range(0, len(jobs), step)
-            for one in _outcomes(jobs[at : at + step], workers)
+            for result in _outcomes(jobs[at : at + step], workers)
         ]
 
 
@@ -271,24 +273,30 @@ def main() -> None:
     options = parser.parse_args()
     assembler = None if options.assembler == "both" else options.assembler
     if options.show is not None:
-        (one,) = itertools.islice(
+        (program,) = itertools.islice(
             damaged(options.seed, options.show + 1, options.files), options.show, None
         )
-        print(one.sample.text, one.sample.arch, one.sample.bits, one.sample.placements)
-        print(outcome((one, assembler)))
+        print(
+            program.sample.text, program.sample.arch, program.sample.bits, program.sample.placements
+        )
+        print(outcome((program, assembler)))
         return
     start = time.monotonic()
     outcomes = run(options.seed, options.count, assembler, options.files, options.workers)
-    wrong = [one for one in outcomes if one.what not in ("made", "refused") or one.seconds > LIMIT]
-    for one in wrong:
-        print(f"{one.name}: {one.what} ({one.seconds:.1f} s)")
-    slowest = max(outcomes, key=lambda one: one.seconds)
-    counts = Counter(one.what for one in outcomes)
+    wrong = [
+        result
+        for result in outcomes
+        if result.what not in ("made", "refused") or result.seconds > LIMIT
+    ]
+    for result in wrong:
+        print(f"{result.name}: {result.what} ({result.seconds:.1f} s)")
+    slowest = max(outcomes, key=lambda result: result.seconds)
+    counts = Counter(result.what for result in outcomes)
     print(
         f"{len(outcomes)} through {options.assembler}: {counts['made']} assembled, "
         f"{counts['refused']} refused, {len(wrong)} wrong; "
         f"the slowest, {slowest.name}, took {slowest.seconds:.2f} s of CPU; "
-        f"{time.monotonic() - start:.0f} s in all, {max(one.descriptors for one in outcomes)} "
+        f"{time.monotonic() - start:.0f} s in all, {max(result.descriptors for result in outcomes)} "
         f"descriptors open at most"
     )
     raise SystemExit(bool(wrong))

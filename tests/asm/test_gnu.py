@@ -39,10 +39,14 @@ def problems(
 def test_both_assemblers_make_the_same(arch: str, bits: int, text: str) -> None:
     pytest.importorskip("keystone")
     placements = [Placement(n, a) for n, a in test_programs.PLACES.items() if n in text + ".text"]
-    one = assemble(arch, bits, Source("s", text), placements, 0, "keystone")
+    by_keystone = assemble(arch, bits, Source("s", text), placements, 0, "keystone")
     other = gnu(arch, text, *placements, bits=bits)
-    assert (one.sections, one.symbols, one.lines) == (other.sections, other.symbols, other.lines)
-    assert (one.assembler, other.assembler) == ("keystone", "gnu")
+    assert (by_keystone.sections, by_keystone.symbols, by_keystone.lines) == (
+        other.sections,
+        other.symbols,
+        other.lines,
+    )
+    assert (by_keystone.assembler, other.assembler) == ("keystone", "gnu")
 
 
 def test_placements() -> None:

@@ -115,5 +115,7 @@ def test_nothing_is_told_of_a_program_that_may_have_read_a_file(
             tools, "confined_from_files", lambda program, confined=confined: confined
         )
         told = problems("arm64", text, "keystone")
-        assert not any("hostname" in one.replace(text, "") and "open" in one for one in told)
-        assert [one for one in told if plain in one] == [f"s:5:1: {plain}"]
+        assert not any(
+            "hostname" in problem.replace(text, "") and "open" in problem for problem in told
+        )
+        assert [problem for problem in told if plain in problem] == [f"s:5:1: {plain}"]

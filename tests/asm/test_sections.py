@@ -44,11 +44,11 @@ def both(arch: str, text: str, *placements: Placement) -> list[object]:
 def test_a_plain_name(arch: str, directive: str, name: str) -> None:
     bare = name.strip('"')
     text = f'_start: nop\n{directive} {name}, "aw"\n.quad 5, _start\n'
-    one, *others = both(arch, text, Placement(bare, 0x3000))
-    assert all(one == other for other in others)
-    assert isinstance(one, tuple), one
+    first, *others = both(arch, text, Placement(bare, 0x3000))
+    assert all(first == other for other in others)
+    assert isinstance(first, tuple), first
     assert (
-        next(section.data.hex() for section in one[0] if section.gpa == 0x3000)
+        next(section.data.hex() for section in first[0] if section.gpa == 0x3000)
         == "05000000000000000010000000000000"
     )
 
@@ -57,18 +57,18 @@ def test_a_plain_name(arch: str, directive: str, name: str) -> None:
 def test_a_name_that_is_not_plain(name: str) -> None:
     # The number stands in an instruction before, which is not the line to blame.
     text = f'_start: nop\nmov $0x1a, %eax\n.section {name}, "aw"\n.quad 5\n'
-    one, *others = both("x86_64", f".att_syntax\n{text}")
+    first, *others = both("x86_64", f".att_syntax\n{text}")
     bare = name.strip('"')
     say = (
         f"`{bare}` is no name of a section: write letters, digits, `_`, `.`, `$` and `-`, no "
         f"digit or `-` first"
     )
-    assert [one, *others] == (1 + len(others)) * [[(4, 1, say)]]
+    assert [first, *others] == (1 + len(others)) * [[(4, 1, say)]]
 
 
 def test_the_name_of_a_section_of_our_own() -> None:
-    one, *others = both("arm64", 'nop\n.section .kvm.lines, "a"\n.byte 1\n')
-    assert [one, *others] == (1 + len(others)) * [
+    first, *others = both("arm64", 'nop\n.section .kvm.lines, "a"\n.byte 1\n')
+    assert [first, *others] == (1 + len(others)) * [
         [(2, 1, "`.kvm.lines` is a section of kvmscen's own: write another name")]
     ]
 
@@ -92,22 +92,22 @@ def test_the_name_of_a_section_of_our_own() -> None:
     ],
 )
 def test_flags_say_whether_the_guest_has_it(name: str, flags: str) -> None:
-    one, *others = both("x86_64", f"_start: nop\n.section {name}{flags}\n.quad 5\n")
-    assert all(one == other for other in others)
-    assert isinstance(one, tuple), one
+    first, *others = both("x86_64", f"_start: nop\n.section {name}{flags}\n.quad 5\n")
+    assert all(first == other for other in others)
+    assert isinstance(first, tuple), first
     usual = name in (".text.a", ".data1", ".rodata1", ".init")
     there = name != ".debug_x" and (usual or not flags or "a" in flags.split(", @")[0])
-    assert [section.name for section in one[0]] == [".text", *([name] if there else [])]
+    assert [section.name for section in first[0]] == [".text", *([name] if there else [])]
 
 
 def test_two_sections_of_one_symbol() -> None:
     """`.x-1` and `.x_1` would both have `__x_1_start`: neither does, and who asks is told."""
     text = '_start: nop\n.section .x-1, "a"\n.byte 1\n.section .x_1, "a"\n.byte 2\n'
-    one, *others = both("x86_64", text)
-    assert all(one == other for other in others)
-    assert isinstance(one, tuple), one
-    assert "__x_1_start" not in one[1]
-    assert "__text_start" in one[1]
+    first, *others = both("x86_64", text)
+    assert all(first == other for other in others)
+    assert isinstance(first, tuple), first
+    assert "__x_1_start" not in first[1]
+    assert "__text_start" in first[1]
     for told in both("x86_64", f"{text}.quad __x_1_start\n"):
         assert isinstance(told, list), told
         ((line, _, message),) = told

@@ -85,7 +85,9 @@ def compared(
 ) -> Iterator[Row]:
     """The two times, in µs for each of `many`, and their ratio."""
     for n, name in enumerate(names):
-        yield Row(name, None, statistics.median(one[n] for one in rounds) / many * 1e6, " µs")
+        yield Row(
+            name, None, statistics.median(seconds[n] for seconds in rounds) / many * 1e6, " µs"
+        )
     ratio = statistics.median(ours / theirs for ours, theirs in rounds)
     yield Row(f"{names[0]} : {names[1]}", target, ratio, "")
 
@@ -119,8 +121,8 @@ def machines(options: argparse.Namespace, folder: Path) -> Iterator[Row]:
     made = prepared(files, facts, "kvm")
 
     def ours() -> None:
-        for one in made:
-            _seen(executor.execute(one), 3)
+        for sealed in made:
+            _seen(executor.execute(sealed), 3)
 
     rounds = in_turn(options, ours, lambda: child_spent([program, str(folder / "records")]))
     yield from compared(
@@ -158,11 +160,11 @@ def model(options: argparse.Namespace, folder: Path) -> Iterator[Row]:
     made = prepared(files, facts("arm64", None), "model")
 
     def ours() -> None:
-        for one in made:
-            _seen(execute(one), 3)
+        for sealed in made:
+            _seen(execute(sealed), 3)
 
     def theirs() -> float:
-        return spent(lambda: [alone(one) for one in made])
+        return spent(lambda: [alone(sealed) for sealed in made])
 
     rounds = in_turn(options, ours, theirs)
     yield from compared(

@@ -196,8 +196,8 @@ def figures(seen: Observation) -> list[float]:
     ns = 1e9 / seen.timing.hz
     series = [seen.timing.series[name] for name in ("store", "out")]
     return [
-        *(statistics.median(one.ticks) * ns for one in series),
-        sum(one.kvm + one.user for one in series) * ns,
+        *(statistics.median(series_of_round.ticks) * ns for series_of_round in series),
+        sum(series_of_round.kvm + series_of_round.user for series_of_round in series) * ns,
     ]
 
 
@@ -215,9 +215,9 @@ def baseline(options: argparse.Namespace, folder: Path) -> Iterator[Row]:
         file.write_text(WORKING.replace("WORK", str(work)))
         seen = [kvm.timed(file, "native") for _ in range(3)]
         return min(
-            statistics.median(one.timing.series["store"].ticks) / one.timing.hz
-            for one in seen
-            if one.timing
+            statistics.median(observation.timing.series["store"].ticks) / observation.timing.hz
+            for observation in seen
+            if observation.timing
         )
 
     base, most = price(1), price(100_000)

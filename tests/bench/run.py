@@ -244,18 +244,18 @@ def qemu(options: argparse.Namespace, folder: Path) -> Iterator[Row]:
     files = guests.write(folder / "qemu", guests.ARM64, 200)
     seconds = timed(kvmscen(options.command, ["host", "prepare", host]))
     yield Row("`host prepare` from nothing, the downloads among it", 180, seconds, " s")
-    one = kvmscen(options.command, ["run", "--on", host, files[0]])
+    command = kvmscen(options.command, ["run", "--on", host, files[0]])
     yield Row(
         "first result on it, from its snapshot",
         1,
-        median(lambda: first_line(one, "PASS"), 2 * options.rounds),
+        median(lambda: first_line(command, "PASS"), 2 * options.rounds),
         " s",
     )
 
     def cold() -> float:
         for place in cache.glob("kvmscen/qemu/machines/*/snapshots"):
             shutil.rmtree(place)
-        return first_line(one, "PASS")
+        return first_line(command, "PASS")
 
     yield Row(
         "first result on it, booted, and a snapshot saved", 5, median(cold, options.rounds), " s"

@@ -45,8 +45,8 @@ def planned(text: str) -> Plan:
 
 
 def made(text: str, facts: Facts | None = None, kind: str = "kvm") -> Ready:
-    one = case(text)
-    return ready(FILE, one, plan(FILE, one), facts or FACTS[one.arch], kind)
+    written = case(text)
+    return ready(FILE, written, plan(FILE, written), facts or FACTS[written.arch], kind)
 
 
 def machine(text: str, facts: Facts | None = None, kind: str = "kvm") -> Machine:
@@ -58,9 +58,9 @@ def machine(text: str, facts: Facts | None = None, kind: str = "kvm") -> Machine
 
 def errors(text: str) -> list[str]:
     """`line:column: message` of everything that plan or ready finds wrong."""
-    one = case(text)
+    written = case(text)
     try:
-        ready(FILE, one, plan(FILE, one), FACTS[one.arch], "kvm")
+        ready(FILE, written, plan(FILE, written), FACTS[written.arch], "kvm")
     except ScenarioError as error:
         return [f"{p.line}:{p.column}: {p.message}" for p in error.problems]
     return []

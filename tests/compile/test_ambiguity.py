@@ -32,7 +32,7 @@ def hlt(repeat: tuple[int, int] = (1, 1)) -> Made:
 
 def group(*members: Made, repeat: tuple[int, int] = (1, 1)) -> Made:
     written = Written(
-        "steps", {}, Place(next(_lines), 5), repeat=repeat, steps=tuple(one for one, _ in members)
+        "steps", {}, Place(next(_lines), 5), repeat=repeat, steps=tuple(step for step, _ in members)
     )
     return written, ScriptStep("group", repeat=repeat, steps=tuple(step for _, step in members))
 
@@ -46,8 +46,8 @@ def found(members: Sequence[Made]) -> list[tuple[int, int]]:
             leaves.extend([] if step.steps else [step])
             number(step.steps)
 
-    number([one for one, _ in members])
-    pairs = ambiguous([one for one, _ in members], [step for _, step in members])
+    number([step for step, _ in members])
+    pairs = ambiguous([step for step, _ in members], [step for _, step in members])
     at = {id(step): n for n, step in enumerate(leaves)}
     return [(at[id(first)], at[id(second)]) for first, second in pairs]
 

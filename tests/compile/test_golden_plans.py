@@ -84,7 +84,7 @@ def _lines(data: dict[str, Any]) -> str:
 
 def _list(key: str, value: Any) -> str:
     if key == "vcpus":
-        return "[" + ", ".join(_lines(one) for one in value) + "]"
+        return "[" + ", ".join(_lines(item) for item in value) + "]"
     if isinstance(value, list) and len(json.dumps(value)) > 100:
         return "[\n    " + ",\n    ".join(map(json.dumps, value)) + "\n  ]"
     return json.dumps(value)

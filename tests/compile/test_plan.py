@@ -193,12 +193,12 @@ RANGES = st.lists(
 def test_tables_touch_nothing(
     slots: list[tuple[int, int]], sections: list[tuple[int, int]]
 ) -> None:
-    one = case(X86 + HLT)
+    written = case(X86 + HLT)
     assembled = [
         Assembled(f".s{n}", at, at, b"", size, True) for n, (at, size) in enumerate(sections)
     ]
     taken = [Memslot(n, at, size) for n, (at, size) in enumerate(slots)]
-    found, spans = _tables(Resolver(FILE, {}), one, taken, assembled)
+    found, spans = _tables(Resolver(FILE, {}), written, taken, assembled)
     assert found is not None
     at, size = found
     assert size == x86_64.tables_size(spans)

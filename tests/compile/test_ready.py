@@ -625,13 +625,13 @@ def test_nothing_that_should_be_seen_crosses(data: st.DataObject) -> None:
 
 
 def test_the_digest_is_of_the_guest_and_not_of_what_is_expected() -> None:
-    one = machine(X86 + HLT)
+    sent = machine(X86 + HLT)
     assert (
         machine(X86 + "asm: hlt\nexpect: [shutdown, hlt]\nfinal: {regs: {rax: 1}}\n").digest()
-        == one.digest()
+        == sent.digest()
     )
-    assert machine(X86 + "asm: nop\nexpect: [hlt]\n").digest() != one.digest()
-    assert machine(X86 + HLT + "regs: {rax: 1}\n").digest() != one.digest()
+    assert machine(X86 + "asm: nop\nexpect: [hlt]\n").digest() != sent.digest()
+    assert machine(X86 + HLT + "regs: {rax: 1}\n").digest() != sent.digest()
 
 
 # --- steps that a host cannot tell apart ----------------------------------------------------------

@@ -49,21 +49,23 @@ def test_what_a_dead_process_left_is_swept_and_what_a_living_one_has_is_not(plac
         "with scratch.folder(sys.argv[1]) as folder: (folder / 'a').write_text('a'); print(folder, "
         "flush=True); time.sleep(600)"
     )
-    one, two = (
+    first, second = (
         subprocess.Popen(
             [sys.executable, "-c", code, str(place)], stdout=subprocess.PIPE, text=True, cwd=ROOT
         )
         for _ in range(2)
     )
     try:
-        folders = [Path(child.stdout.readline().strip()) for child in (one, two) if child.stdout]
-        one.kill()
-        one.wait()
+        folders = [
+            Path(child.stdout.readline().strip()) for child in (first, second) if child.stdout
+        ]
+        first.kill()
+        first.wait()
         assert all(folder.exists() for folder in folders)
         scratch.sweep()
         assert [folder.exists() for folder in folders] == [False, True]
     finally:
-        for child in (one, two):
+        for child in (first, second):
             child.kill()
             child.wait()
     scratch.sweep()

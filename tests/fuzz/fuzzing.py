@@ -423,8 +423,8 @@ def run(
     with tempfile.TemporaryDirectory(
         dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     ) as folder:
-        one: Callable[[Choose], str] = getattr(Kinds(Path(folder)), kind)
-        one(random.Random(0))
+        generate: Callable[[Choose], str] = getattr(Kinds(Path(folder)), kind)
+        generate(random.Random(0))
         there, before = _left(), _descriptors()
         previous = signal.signal(signal.SIGPROF, late)
         for number in range(first, first + count):
@@ -432,7 +432,7 @@ def run(
                 at.value = number
             signal.setitimer(signal.ITIMER_PROF, SECONDS)
             try:
-                outcomes[one(random.Random(f"{kind} {seed} {number}"))] += 1
+                outcomes[generate(random.Random(f"{kind} {seed} {number}"))] += 1
             except Exception as error:
                 faults.append(
                     f"{kind} {seed} {number}: {''.join(traceback.format_exception(error)).strip()}"

@@ -92,8 +92,8 @@ def child(tmp_path: Path) -> Iterator[Callable[..., Child]]:
         return made[-1]
 
     yield make
-    for one in made:
-        one.close()
+    for process in made:
+        process.close()
 
 
 # Nothing here takes so many seconds, on the slowest and busiest machine.
@@ -128,10 +128,10 @@ def works(child: Child) -> None:
 
 
 def test_one_child_answers_one_request_after_the_other(child: Callable[..., Child]) -> None:
-    one = child()
-    replies = [within(lambda n=n: one.ask(f'"value":{n}', 5)) for n in range(20)]
+    process = child()
+    replies = [within(lambda n=n: process.ask(f'"value":{n}', 5)) for n in range(20)]
     assert [reply["value"] for reply in replies] == list(range(20))
-    assert {reply["pid"] for reply in replies} == {one.process_id}
+    assert {reply["pid"] for reply in replies} == {process.process_id}
 
 
 def test_large_requests_and_replies(child: Callable[..., Child]) -> None:
@@ -141,25 +141,25 @@ def test_large_requests_and_replies(child: Callable[..., Child]) -> None:
 
 @pytest.mark.parametrize("do", ["noise", "damaged", "cut", "again", "late reply", "split"])
 def test_what_can_be_mended_is_mended(child: Callable[..., Child], do: str) -> None:
-    one = child()
-    assert within(lambda: one.ask(f'"value":5,"do":"{do}"', 5))["value"] == 5
-    first = one.process_id
-    works(one)
-    assert one.process_id == first
+    process = child()
+    assert within(lambda: process.ask(f'"value":5,"do":"{do}"', 5))["value"] == 5
+    first = process.process_id
+    works(process)
+    assert process.process_id == first
 
 
 def test_noise_is_kept_as_tail(child: Callable[..., Child]) -> None:
-    one = child()
-    within(lambda: one.ask('"do":"noise"', 5))
-    within(lambda: one.ask('"value":1', 5))
-    assert one.tail.startswith("boot\0 \ufffd\nlogin: ")
-    assert one.tail.endswith("after")
+    process = child()
+    within(lambda: process.ask('"do":"noise"', 5))
+    within(lambda: process.ask('"value":1', 5))
+    assert process.tail.startswith("boot\0 \ufffd\nlogin: ")
+    assert process.tail.endswith("after")
 
 
 def test_noise_around_the_hello(child: Callable[..., Child]) -> None:
-    one = child("noise")
-    works(one)
-    assert "login:" in one.tail
+    process = child("noise")
+    works(process)
+    assert "login:" in process.tail
 
 
 # --- what cannot be mended ------------------------------------------------------------------------
@@ -179,33 +179,33 @@ BROKEN = {
 
 @pytest.mark.parametrize("do", BROKEN)
 def test_a_broken_request(child: Callable[..., Child], do: str) -> None:
-    one = child()
-    works(one)
-    pid = one.process_id
+    process = child()
+    works(process)
+    pid = process.process_id
     with pytest.raises(ChildError, match=BROKEN[do]):
-        within(lambda: one.ask(f'"do":"{do}"', 0.4))
-    works(one)
-    assert one.process_id != pid
+        within(lambda: process.ask(f'"do":"{do}"', 0.4))
+    works(process)
+    assert process.process_id != pid
     assert not os.path.exists(f"/proc/{pid}")
 
 
 @pytest.mark.parametrize("start", ["exit", "die", "cut and exit", "no json", "a list", "protocol"])
 def test_a_broken_hello(child: Callable[..., Child], start: str) -> None:
-    one = child(start)
+    process = child(start)
     message = (
         "the child speaks protocol 99, this kvmscen 2" if start == "protocol" else BROKEN[start]
     )
     with pytest.raises(ChildError, match=message):
-        within(lambda: one.wait_hello(2))
-    works(one)
+        within(lambda: process.wait_hello(2))
+    works(process)
 
 
 @pytest.mark.parametrize("start", ["hang", "chatter", "cut and hang"])
 def test_a_hello_that_does_not_come(child: Callable[..., Child], start: str) -> None:
-    one = child(start)
+    process = child(start)
     with pytest.raises(ChildError, match="did not answer in time"):
-        within(lambda: one.wait_hello(0.4))
-    works(one)
+        within(lambda: process.wait_hello(0.4))
+    works(process)
 
 
 def test_the_tail_says_what_was_printed_last(child: Callable[..., Child]) -> None:
@@ -215,49 +215,49 @@ def test_the_tail_says_what_was_printed_last(child: Callable[..., Child]) -> Non
 
 
 def test_a_slow_start_is_not_taken_from_the_requests_time(child: Callable[..., Child]) -> None:
-    one = child()
-    one.argv[2] = f"import time; time.sleep(0.6)\n{CHILD}"
-    assert within(lambda: one.ask('"value":1', 0.5))["value"] == 1
+    process = child()
+    process.argv[2] = f"import time; time.sleep(0.6)\n{CHILD}"
+    assert within(lambda: process.ask('"value":1', 0.5))["value"] == 1
 
 
 @pytest.mark.parametrize("do", ["flood", "lines"])
 def test_a_flood_ends_in_time(child: Callable[..., Child], do: str) -> None:
-    one = child()
-    works(one)
+    process = child()
+    works(process)
     with pytest.raises(ChildError, match=r"prints without end|did not answer in time"):
-        within(lambda: one.ask(f'"do":"{do}"', 2))
-    assert len(one.tail) <= 4096
-    works(one)
+        within(lambda: process.ask(f'"do":"{do}"', 2))
+    assert len(process.tail) <= 4096
+    works(process)
 
 
 def test_a_child_that_does_not_read_does_not_hold_us(child: Callable[..., Child]) -> None:
-    one = child("deaf")
-    within(lambda: one.wait_hello(5))
+    process = child("deaf")
+    within(lambda: process.wait_hello(5))
     big = os.urandom(1_000_000).hex()
     with pytest.raises(ChildError, match="did not answer in time"):
-        within(lambda: one.ask(f'"value":"{big}"', 0.4))
+        within(lambda: process.ask(f'"value":"{big}"', 0.4))
     # The rest of that request is not the next child's.
-    works(one)
+    works(process)
 
 
 def test_a_child_that_prints_before_it_reads_does_not_hold_us(child: Callable[..., Child]) -> None:
     # Both pipes are full: whoever only writes waits for ever.
-    one = child()
-    one.argv[2] = CHILD.replace("held = b", "out(b'noise' * 100_000 + b'\\n'); held = b")
+    process = child()
+    process.argv[2] = CHILD.replace("held = b", "out(b'noise' * 100_000 + b'\\n'); held = b")
     big = os.urandom(1_000_000).hex()
-    assert within(lambda: one.ask(f'"value":"{big}"', 8))["value"] == big
+    assert within(lambda: process.ask(f'"value":"{big}"', 8))["value"] == big
 
 
 def test_a_greeting_that_nobody_reads_does_not_hold_us() -> None:
-    one = Child(
+    process = Child(
         "the child", [sys.executable, "-c", "import time; time.sleep(60)"], b"x" * 3_000_000
     )
     try:
-        within(one.spawn)
+        within(process.spawn)
         with pytest.raises(ChildError, match="did not answer in time"):
-            within(lambda: one.wait_hello(0.4))
+            within(lambda: process.wait_hello(0.4))
     finally:
-        one.close()
+        process.close()
 
 
 def test_a_large_greeting_arrives() -> None:
@@ -267,12 +267,12 @@ def test_a_large_greeting_arrives() -> None:
         "n = 0\nwhile n < 3_000_000: n += len(os.read(0, 1 << 16))\n"
         'os.write(1, frames.pack(\'{"id":0,"protocol":%d,"n":%d}\' % (frames.VERSION, n)))\n'
     )
-    one = Child("the child", [sys.executable, "-c", code], b"x" * 3_000_000)
+    process = Child("the child", [sys.executable, "-c", code], b"x" * 3_000_000)
     try:
-        within(one.spawn)
-        assert within(lambda: one.wait_hello(5))["n"] == 3_000_000
+        within(process.spawn)
+        assert within(lambda: process.wait_hello(5))["n"] == 3_000_000
     finally:
-        one.close()
+        process.close()
 
 
 def test_a_greeting_cut_by_the_childs_end_begins_anew(tmp_path: Path) -> None:
@@ -288,57 +288,59 @@ def test_a_greeting_cut_by_the_childs_end_begins_anew(tmp_path: Path) -> None:
         'os.write(1, frames.pack(\'{"id":0,"protocol":%d,"ok":%d}\' % (frames.VERSION, got == '
         "b'12345' * 600_000)))\n"
     )
-    one = Child("the child", [sys.executable, "-c", code], b"12345" * 600_000)
+    process = Child("the child", [sys.executable, "-c", code], b"12345" * 600_000)
     try:
         with pytest.raises(ChildError, match="exited with status 4"):
-            within(lambda: one.wait_hello(5))
-        assert within(lambda: one.wait_hello(5))["ok"] == 1
+            within(lambda: process.wait_hello(5))
+        assert within(lambda: process.wait_hello(5))["ok"] == 1
     finally:
-        one.close()
+        process.close()
 
 
 def test_a_program_that_is_not_there() -> None:
-    one = Child("the child", ["/nonexistent/kvmscen"])
+    process = Child("the child", ["/nonexistent/kvmscen"])
     with pytest.raises(ChildError, match="the child cannot be started: No such file"):
-        one.ask('"value":1', 1)
-    one.close()
+        process.ask('"value":1', 1)
+    process.close()
 
 
 # --- several requests ahead -----------------------------------------------------------------------
 
 
 def test_requests_ahead_are_answered_in_order(child: Callable[..., Child]) -> None:
-    one = child()
+    process = child()
     big = os.urandom(500_000).hex()
     bodies = [f'"value":[{n},"{big}"]' for n in range(6)]
-    assert within(lambda: [reply["value"][0] for reply in one.ask_ahead(bodies, 10)]) == list(
+    assert within(lambda: [reply["value"][0] for reply in process.ask_ahead(bodies, 10)]) == list(
         range(6)
     )
-    works(one)
+    works(process)
 
 
 @pytest.mark.parametrize("do", ["exit", "hang", "damaged", "no json"])
 def test_a_request_ahead_that_breaks_is_told_by_its_place(
     child: Callable[..., Child], do: str
 ) -> None:
-    one, seen = child(), []
+    process, seen = child(), []
 
     def ask() -> None:
-        for reply in one.ask_ahead(['"value":1', '"value":2', f'"do":"{do}"', '"value":4'], 0.5):
+        for reply in process.ask_ahead(
+            ['"value":1', '"value":2', f'"do":"{do}"', '"value":4'], 0.5
+        ):
             seen.append(reply["value"])
 
     with pytest.raises(ChildError):
         within(ask)
     assert seen == [1, 2]
-    works(one)
+    works(process)
 
 
 def test_replies_that_nobody_took_do_no_harm(child: Callable[..., Child]) -> None:
-    one = child()
-    ahead = one.ask_ahead([f'"value":{n}' for n in range(5)], 5)
+    process = child()
+    ahead = process.ask_ahead([f'"value":{n}' for n in range(5)], 5)
     assert next(ahead)["value"] == 0
     ahead.close()
-    works(one)
+    works(process)
 
 
 # --- from other threads and terminals -------------------------------------------------------------
@@ -366,42 +368,42 @@ def later(seconds: float, act: Callable[[], Any]) -> None:
 
 
 def test_killed_by_another_process(child: Callable[..., Child]) -> None:
-    one = child()
-    works(one)
-    pid = one.process_id
+    process = child()
+    works(process)
+    pid = process.process_id
     assert pid is not None
     later(0.2, lambda: os.kill(pid, signal.SIGKILL))
     with pytest.raises(ChildError, match="the child was ended by SIGKILL"):
-        within(lambda: one.ask('"do":"hang"', 30))
-    works(one)
+        within(lambda: process.ask('"do":"hang"', 30))
+    works(process)
 
 
 def test_close_ends_what_another_thread_asks(child: Callable[..., Child]) -> None:
-    one = child()
-    works(one)
-    pid = one.process_id
-    later(0.2, one.close)
+    process = child()
+    works(process)
+    pid = process.process_id
+    later(0.2, process.close)
     with pytest.raises(ChildError, match="the child was stopped"):
-        within(lambda: one.ask('"do":"hang"', 30))
+        within(lambda: process.ask('"do":"hang"', 30))
     gone(pid)
     # For good.
     with pytest.raises(ChildError, match="the child was stopped"):
-        within(lambda: one.ask('"value":1', 5))
+        within(lambda: process.ask('"value":1', 5))
 
 
 def test_close_ends_what_the_child_started_too(child: Callable[..., Child], tmp_path: Path) -> None:
     # As qemu or ssh under a wrapper would be; it holds the pipe open, so waiting for its end would
     # hang.
     note = tmp_path / "pid"
-    one = child()
-    one.argv[2] = (
+    process = child()
+    process.argv[2] = (
         f"import subprocess; open({str(note)!r}, 'w').write(str(subprocess.Popen(['sleep', "
         f"'60']).pid))\n{CHILD}"
     )
-    works(one)
-    later(0.2, one.close)
+    works(process)
+    later(0.2, process.close)
     with pytest.raises(ChildError, match="the child was stopped"):
-        within(lambda: one.ask('"do":"hang"', 30))
+        within(lambda: process.ask('"do":"hang"', 30))
     gone(int(note.read_text()))
 
 
@@ -411,30 +413,30 @@ def test_close_while_a_child_starts() -> None:
         Child("the child", [sys.executable, "-c", "import time; time.sleep(60)"]) for _ in range(30)
     ]
 
-    def spawn(one: Child) -> None:
+    def spawn(process: Child) -> None:
         try:
-            one.spawn()
+            process.spawn()
         except ChildError:
             pass
 
     pids: set[int] = set()
-    for n, one in enumerate(children):
-        thread = threading.Thread(target=spawn, args=(one,))
+    for n, process in enumerate(children):
+        thread = threading.Thread(target=spawn, args=(process,))
         thread.start()
         time.sleep(0.0001 * n)
-        one.close()
+        process.close()
         thread.join()
-        pids |= {one.process_id} if one.process_id is not None else set()
+        pids |= {process.process_id} if process.process_id is not None else set()
     assert [pid for pid in pids if os.path.exists(f"/proc/{pid}")] == []
 
 
 def test_kill_from_another_thread(child: Callable[..., Child]) -> None:
-    one = child()
-    works(one)
-    later(0.2, one.kill)
+    process = child()
+    works(process)
+    later(0.2, process.kill)
     with pytest.raises(ChildError):
-        within(lambda: one.ask('"do":"hang"', 30))
-    works(one)
+        within(lambda: process.ask('"do":"hang"', 30))
+    works(process)
 
 
 def test_an_interrupt_at_the_terminal_does_not_reach_it() -> None:
@@ -462,11 +464,11 @@ def test_an_interrupt_at_the_terminal_does_not_reach_it() -> None:
 
 def test_nothing_is_left_of_ended_children(child: Callable[..., Child]) -> None:
     def turn() -> None:
-        one = child()
-        works(one)
-        one.kill()
-        works(one)
-        one.close()
+        process = child()
+        works(process)
+        process.kill()
+        works(process)
+        process.close()
 
     turn()
     gc.collect()

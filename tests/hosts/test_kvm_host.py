@@ -79,7 +79,7 @@ def test_facts_and_runs(kvm: KvmHost, executor: ChildExecutor) -> None:
 def test_a_second_executor_is_another_process(kvm: KvmHost, executor: ChildExecutor) -> None:
     other = kvm.executor()
     try:
-        seen = [one.execute(machine(HLT)).stopped for one in (executor, other)]
+        seen = [either.execute(machine(HLT)).stopped for either in (executor, other)]
         assert seen == ["expected", "expected"]
         assert executor.child.process_id != other.child.process_id
     finally:

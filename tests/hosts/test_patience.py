@@ -33,10 +33,10 @@ ANOTHER = "subprocess.run([sys.executable, '-I', '-S', '-c', BUSY.format(seconds
 
 @pytest.fixture
 def child() -> Iterator[Child]:
-    one = Child("the child", [sys.executable, "-c", CHILD])
-    one.wait_hello()
-    yield one
-    one.close()
+    process = Child("the child", [sys.executable, "-c", CHILD])
+    process.wait_hello()
+    yield process
+    process.close()
 
 
 @pytest.fixture

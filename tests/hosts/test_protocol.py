@@ -99,8 +99,8 @@ def executor() -> Iterator[Callable[[str], ChildExecutor]]:
         return made[-1]
 
     yield make
-    for one in made:
-        one.close()
+    for remote in made:
+        remote.close()
 
 
 # --- the hello ------------------------------------------------------------------------------------
@@ -151,9 +151,9 @@ def test_a_hello_that_is_none(executor: Callable[[str], ChildExecutor], which: s
 def test_noise_before_frames_does_no_harm(
     executor: Callable[[str], ChildExecutor], before: str
 ) -> None:
-    one = executor(f"{before}\n{SAY_HELLO}{ANSWER}{before}; frame(id=id, observation=good)")
+    remote = executor(f"{before}\n{SAY_HELLO}{ANSWER}{before}; frame(id=id, observation=good)")
     for _ in range(2):
-        assert one.execute(MACHINE).stopped == "end"
+        assert remote.execute(MACHINE).stopped == "end"
 
 
 # --- replies --------------------------------------------------------------------------------------
@@ -224,9 +224,9 @@ def test_a_reply_that_is_none(
         # They take their time; what is looked at is that they end.
         monkeypatch.setattr(children, "GRACE", 15.0)
     code, why = REPLIES[which]
-    one = executor(f"{SAY_HELLO}{ANSWER}{code}")
+    remote = executor(f"{SAY_HELLO}{ANSWER}{code}")
     with pytest.raises(HostError) as caught:
-        one.execute(MACHINE)
+        remote.execute(MACHINE)
     assert any(part in str(caught.value) for part in why.split("|")), caught.value
     assert len(str(caught.value)) < 5000
 
@@ -241,8 +241,8 @@ def test_a_damaged_frame_in_noise_is_asked_for_when_it_is_quiet(
         "float(asked)}); continue\n"
         "    last = request['id']; out(b'\\x1e12 00000000 {}\\n' * 5000)\n"
     )
-    one = executor(SAY_HELLO + code)
-    assert [one.execute(MACHINE).elapsed for _ in range(3)] == [1.0, 2.0, 3.0]
+    remote = executor(SAY_HELLO + code)
+    assert [remote.execute(MACHINE).elapsed for _ in range(3)] == [1.0, 2.0, 3.0]
 
 
 MEMORY = """
@@ -295,11 +295,11 @@ def test_a_host_that_does_not_start_any_more_is_told_at_once(
         f"time.sleep(60)\n"
         f"{SAY_HELLO}{ANSWER}sys.exit('pulled the plug')"
     )
-    one = executor(code)
+    remote = executor(code)
     said = []
     for _ in range(20):
         with pytest.raises(HostError) as caught:
-            one.execute(MACHINE)
+            remote.execute(MACHINE)
         said.append(str(caught.value))
     assert said[0] == "the agent of wrong exited with status 1 (pulled the plug)"
     assert said[1:3] == ["the agent of wrong did not answer in time"] * 2
@@ -317,11 +317,11 @@ def test_one_failed_start_is_not_the_end(
         f"0: sys.exit(3)\n"
         f"{SAY_HELLO}{ANSWER}frame(id=id, observation=good); sys.exit(4)"
     )
-    one = executor(code)
+    remote = executor(code)
     told = []
     for _ in range(6):
         try:
-            told.append(one.execute(MACHINE).stopped)
+            told.append(remote.execute(MACHINE).stopped)
         except HostError as error:
             told.append(str(error)[-8:])
     assert told == ["end", "status 4", "status 3"] * 2
@@ -336,10 +336,10 @@ def test_a_host_that_became_another(
         f"facts['kernel'] = '6.2'\n"
         f"{SAY_HELLO}{ANSWER}sys.exit(3)"
     )
-    one = executor(code)
+    remote = executor(code)
     for why in ("exited with status 3", "host wrong is another machine, or another kernel"):
         with pytest.raises(HostError, match=why):
-            one.execute(MACHINE)
+            remote.execute(MACHINE)
 
 
 # --- the agent's side -----------------------------------------------------------------------------

@@ -84,11 +84,15 @@ def test_every_arm64_scenario_is_as_the_model_says(qemu_arm64: Prepared, tmp_pat
             "status"
         ]
     assert len(told) > 380
-    assert {status for one in told.values() for status in one.values()} == {"PASS", "XFAIL", "SKIP"}
+    assert {status for statuses in told.values() for status in statuses.values()} == {
+        "PASS",
+        "XFAIL",
+        "SKIP",
+    }
     # What the machine's CPU or the model lacks is skipped there; what both ran came out alike.
-    ran = [one for one in told.values() if "SKIP" not in one.values()]
+    ran = [statuses for statuses in told.values() if "SKIP" not in statuses.values()]
     assert len(ran) > 380
-    assert [one for one in ran if one[True] != one[False]] == []
+    assert [statuses for statuses in ran if statuses[True] != statuses[False]] == []
 
 
 @pytest.mark.qemu
@@ -266,7 +270,7 @@ def test_a_limit_is_not_lost_to_what_comes_from_the_disk(
         env=environment,
     )
     results = json.loads((tmp_path / "out.json").read_text())["results"]
-    assert [(one["status"], one["reason"]) for one in results] == [("PASS", None)] * 3, (
+    assert [(result["status"], result["reason"]) for result in results] == [("PASS", None)] * 3, (
         done.stdout + done.stderr
     )
 
@@ -297,8 +301,8 @@ def test_the_first_guest_of_a_restored_machine_is_thrown_away(
     finally:
         executor.close()
     own = [
-        '"machine":' + one.text
-        for one in (first_guest.machine("arm64").seal("the first guest"), machine(), machine())
+        '"machine":' + sealed.text
+        for sealed in (first_guest.machine("arm64").seal("the first guest"), machine(), machine())
     ]
     assert asked == own
 

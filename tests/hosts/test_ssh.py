@@ -131,8 +131,8 @@ def on(sshd: Sshd) -> Iterator[Callable[[str], SshHost]]:
         return made[-1]
 
     yield start
-    for one in made:
-        one.close()
+    for remote in made:
+        remote.close()
 
 
 @pytest.fixture
@@ -152,12 +152,15 @@ def test_guests_run(sshd: Sshd, on: Callable[[str], SshHost]) -> None:
     ]
     executors = [made.executor() for _ in range(3)]
     try:
-        for one in executors:
-            assert [event.name for event in one.execute(machine(STORE)).events] == ["mmio", "hlt"]
+        for remote in executors:
+            assert [event.name for event in remote.execute(machine(STORE)).events] == [
+                "mmio",
+                "hlt",
+            ]
         assert len(sshd.agents()) == 3
     finally:
-        for one in executors:
-            one.close()
+        for remote in executors:
+            remote.close()
     gone(sshd)
 
 
@@ -172,11 +175,11 @@ NOISE = (
 @pytest.mark.kvm
 def test_noise_round_the_frames_does_no_harm(sshd: Sshd, on: Callable[[str], SshHost]) -> None:
     (sshd.folder / "banner").write_text("No trespassing.\n" * 100)
-    one = on(sshd.start(f"Banner {sshd.folder}/banner", f"ForceCommand {NOISE}").name).executor()
+    remote = on(sshd.start(f"Banner {sshd.folder}/banner", f"ForceCommand {NOISE}").name).executor()
     try:
-        assert one.execute(machine(STORE)).stopped == "expected"
+        assert remote.execute(machine(STORE)).stopped == "expected"
     finally:
-        one.close()
+        remote.close()
 
 
 def kvmscen(sshd: Sshd, *arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -364,11 +367,11 @@ def test_names_of_the_users_configuration(
     (sshd.folder / "ssh_config").write_text("\n".join(lines) + "\n")
     monkeypatch.setenv("KVMSCEN_SSH", f"ssh -F {sshd.folder}/ssh_config")
     sshd.start()
-    one = on("ssh:board").executor()
+    remote = on("ssh:board").executor()
     try:
-        assert one.execute(machine(STORE)).stopped == "expected"
+        assert remote.execute(machine(STORE)).stopped == "expected"
     finally:
-        one.close()
+        remote.close()
 
 
 # --- what breaks ----------------------------------------------------------------------------------
@@ -416,13 +419,13 @@ def test_a_network_that_goes_away(
 ) -> None:
     # Nothing comes any more, and nothing is refused: only ssh's own questions tell.
     monkeypatch.setenv("KVMSCEN_SSH", f"{sshd.ssh} -oServerAliveInterval=1 -oServerAliveCountMax=1")
-    one = on(sshd.start().name).executor()
+    remote = on(sshd.start().name).executor()
     later(0.3, lambda: kill_sessions(sshd, signal.SIGSTOP))
     try:
         with pytest.raises(HostError, match=r"Timeout, server 127\.0\.0\.1 not responding"):
-            one.execute(machine(SPIN, timeout=600))
+            remote.execute(machine(SPIN, timeout=600))
     finally:
-        one.close()
+        remote.close()
 
 
 @needs_sshd
@@ -520,11 +523,11 @@ def test_a_host_that_has_gone_makes_the_rest_errors_at_once(sshd: Sshd, tmp_path
 )
 def test_a_slow_machine_has_more_time_for_an_answer(spent: object, grace: float) -> None:
     # By this machine's clock an agent that gets no CPU there looks like one that hangs.
-    one = host("ssh:pi")
-    assert isinstance(one, SshHost)
+    board = host("ssh:pi")
+    assert isinstance(board, SshHost)
     facts = encode(Facts("arm64", "6.1.0", {}, 4096))
-    one.take({"facts": [facts]} if spent is None else {"facts": [facts], "spent": spent})
-    assert one.grace() == grace
+    board.take({"facts": [facts]} if spent is None else {"facts": [facts], "spent": spent})
+    assert board.grace() == grace
 
 
 @needs_sshd

@@ -30,14 +30,16 @@ def fits(matcher: Any, value: Any, nth: int, wide: int | None = None) -> bool:
     if isinstance(matcher, list):
         values = value[: len(matcher)] if isinstance(value, list) else []
         return len(matcher) == len(values) and all(
-            fits(one, seen, nth, wide) for one, seen in zip(matcher, values, strict=True)
+            fits(expected, seen, nth, wide) for expected, seen in zip(matcher, values, strict=True)
         )
     if isinstance(value, list):
         return False
     if not isinstance(matcher, dict):
         return bool(matcher == value)
     if isinstance(value, dict):
-        return all(key in value and fits(one, value[key], nth) for key, one in matcher.items())
+        return all(
+            key in value and fits(expected, value[key], nth) for key, expected in matcher.items()
+        )
     if "from" in matcher:
         due = matcher["from"] + nth * matcher["step"]
         return bool(value == due % (1 << (matcher.get("bits", 64) if wide is None else wide)))
@@ -129,7 +131,7 @@ def following(steps: list[Plain], path: Path | None) -> Iterator[Path | None]:
         if nth + 1 < least and not may_be_missing(levels[level][index]):
             return
         behind = list(begin(levels[level], path[:level], index + 1))
-        yield from (one for one in behind if one is not None)
+        yield from (path for path in behind if path is not None)
         if None not in behind:
             return
     yield None
@@ -343,11 +345,17 @@ def untried(story: Plain, known: Plain, run: Plain) -> bool:
         vcpu, path = event["vcpu"], event["step"]
         if path is None:
             continue
-        one, other = step_at(mine.steps[vcpu], path), step_at(theirs.steps[vcpu], path)
+        mine_there, theirs_there = (
+            step_at(mine.steps[vcpu], path),
+            step_at(theirs.steps[vcpu], path),
+        )
         if not as_written(
-            {**one, "reply": None}, {**event, "reply": None}, rounds(mine.steps[vcpu], path)
+            {**mine_there, "reply": None}, {**event, "reply": None}, rounds(mine.steps[vcpu], path)
         ):
             return False
-        if (one["reply"], one["deeds"]) != (other["reply"], other["deeds"]):
+        if (mine_there["reply"], mine_there["deeds"]) != (
+            theirs_there["reply"],
+            theirs_there["deeds"],
+        ):
             return True
     return False

@@ -60,10 +60,14 @@ def unreal(trial: Trial, story: oracle.Plain, run: oracle.Plain) -> str:
     shown = [None if event is None else id(event) for event in trial._shown]
     events = {
         id(event): each
-        for event, each in zip((one.event for one in trial.trace), run["events"], strict=True)
+        for event, each in zip((traced.event for traced in trial.trace), run["events"], strict=True)
     }
     for vcpu in {event["vcpu"] for event in run["events"]}:
-        right = [events[one] for one in shown if one is not None and events[one]["vcpu"] == vcpu]
+        right = [
+            events[number]
+            for number in shown
+            if number is not None and events[number]["vcpu"] == vcpu
+        ]
         if [each for each in run["events"] if each["vcpu"] == vcpu] != right and len(events) == len(
             run["events"]
         ):

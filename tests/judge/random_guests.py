@@ -41,7 +41,7 @@ def value_of(choose: Choose, wanted: Any, nth: int, otherwise: Sequence[int]) ->
 
 def values_of(choose: Choose, wanted: Sequence[Any], nth: int, size: int, more: int) -> list[int]:
     """The elements that a list wants, so many more or fewer, of so many bytes."""
-    values = [value_of(choose, one, nth, DATA) % (1 << 8 * size) for one in [*wanted, None]]
+    values = [value_of(choose, matcher, nth, DATA) % (1 << 8 * size) for matcher in [*wanted, None]]
     return values[: len(wanted) + more]
 
 
@@ -335,36 +335,38 @@ def case(seed: int) -> tuple[Story, Observation]:
 def plain(told: Story, seen: Observation) -> tuple[dict[str, Any], dict[str, Any]]:
     """The story and the run as plain data; equal events are not folded."""
 
-    def step(one: Expected) -> dict[str, Any]:
+    def step(expected: Expected) -> dict[str, Any]:
         return {
-            "exit": one.kind,
-            "line": one.line,
-            "vcpu": one.vcpu,
-            "members": dict(one.fields),
-            "bold": list(one.where),
-            "repeat": list(one.repeat),
-            "regs": dict(one.regs),
-            "memory": [list(check) for check in one.memory],
-            "timeout": one.timeout,
-            "reply": None if one.reply is None else dict(one.reply),
-            "then": None if one.then is None else [deed.errno for deed in parts(one.then)],
-            "deeds": [deed.text for deed in one.then or ()],
-            "steps": list(map(step, one.steps)),
+            "exit": expected.kind,
+            "line": expected.line,
+            "vcpu": expected.vcpu,
+            "members": dict(expected.fields),
+            "bold": list(expected.where),
+            "repeat": list(expected.repeat),
+            "regs": dict(expected.regs),
+            "memory": [list(check) for check in expected.memory],
+            "timeout": expected.timeout,
+            "reply": None if expected.reply is None else dict(expected.reply),
+            "then": None
+            if expected.then is None
+            else [deed.errno for deed in parts(expected.then)],
+            "deeds": [deed.text for deed in expected.then or ()],
+            "steps": list(map(step, expected.steps)),
         }
 
-    def event(one: Event) -> dict[str, Any]:
+    def event(single: Event) -> dict[str, Any]:
         return {
-            "vcpu": one.vcpu,
-            "kind": one.kind,
-            "name": one.name,
-            "members": dict(one.fields),
-            "regs": dict(one.regs or {}),
-            "memory": dict(one.memory or {}),
-            "reply": None if one.reply is None else dict(one.reply),
-            "op": one.op,
-            "step": None if one.at is None else [list(level) for level in one.at],
-            "ignored": one.ignored,
-            "done": one.done,
+            "vcpu": single.vcpu,
+            "kind": single.kind,
+            "name": single.name,
+            "members": dict(single.fields),
+            "regs": dict(single.regs or {}),
+            "memory": dict(single.memory or {}),
+            "reply": None if single.reply is None else dict(single.reply),
+            "op": single.op,
+            "step": None if single.at is None else [list(level) for level in single.at],
+            "ignored": single.ignored,
+            "done": single.done,
         }
 
     story_ = {
@@ -375,7 +377,7 @@ def plain(told: Story, seen: Observation) -> tuple[dict[str, Any], dict[str, Any
         "built": {op: deed.errno for op, deed in told.built.items()},
         "setup": [deed.errno for deed in parts(told.setup)],
     }
-    events = [event(one.single(nth)) for one in seen.events for nth in range(one.times)]
+    events = [event(single.single(nth)) for single in seen.events for nth in range(single.times)]
     return story_, {
         "stopped": seen.stopped,
         "events": events,

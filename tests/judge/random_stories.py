@@ -203,7 +203,7 @@ def loosened(choose: Choose, told: Story) -> Story:
 
 def _other_values(choose: Choose, step: Expected) -> Expected:
     if step.kind == "group":
-        return step._replace(steps=tuple(_other_values(choose, one) for one in step.steps))
+        return step._replace(steps=tuple(_other_values(choose, inner) for inner in step.steps))
     if choose.random() < 0.5:
         return step
     fields = {

@@ -88,7 +88,7 @@ def judged(
     # Each event is in one row, in order, and `judge` pairs them so.
     shown = [row for row in rows if row.observed]
     assert len(shown) == len(trial.trace) == sum(event.times for event in seen.events)
-    for event, row in zip((one.event for one in trial.trace), shown, strict=True):
+    for event, row in zip((traced.event for traced in trial.trace), shown, strict=True):
         kind = event.name if event.kind == "exit" else event.kind
         assert row.observed.startswith(f"{kind}: ")
     return rows, trial.mismatches(rows)
@@ -468,10 +468,12 @@ def told(steps: Sequence[Expected]) -> Iterator[list[Expected]]:
     if not steps:
         yield []
         return
-    one, rest = steps[0], steps[1:]
-    low, high = one.repeat
+    first, rest = steps[0], steps[1:]
+    low, high = first.repeat
     for n in range(low, high + 1):
-        for rounds in product(told(one.steps), repeat=n) if one.kind == "group" else [([one],) * n]:
+        for rounds in (
+            product(told(first.steps), repeat=n) if first.kind == "group" else [([first],) * n]
+        ):
             for more in told(rest):
                 yield [*chain(*rounds), *more]
 
@@ -481,10 +483,10 @@ def distance(steps: Sequence[Expected], events: Sequence[Event]) -> float:
     elsewhere.
     """
     row = [float(n) for n in range(len(events) + 1)]
-    for i, one in enumerate(steps):
+    for i, step in enumerate(steps):
         last, row = row, [i + 1.0]
         for j, event in enumerate(events):
-            same = 0.0 if one.fields["phys_addr"] == event.fields["phys_addr"] else 1.5
+            same = 0.0 if step.fields["phys_addr"] == event.fields["phys_addr"] else 1.5
             row.append(min(last[j] + same, last[j + 1] + 1, row[j] + 1))
     return row[-1]
 
@@ -502,9 +504,11 @@ def test_no_alignment_is_cheaper(steps: list[Expected], at: list[int]) -> None:
     pairs = aligned(trial.course, trial.trace, trial.differences)
     assert pairs is not None
     cost = 0.0
-    for slot, one in pairs:
+    for slot, traced in pairs:
         cost += (
-            1.0 if slot is None or one is None else 1.5 * bool(trial.differences(slot, one.event))
+            1.0
+            if slot is None or traced is None
+            else 1.5 * bool(trial.differences(slot, traced.event))
         )
     assert cost == min(distance(way, events) for way in ways)
     # What the host's way satisfies, the cheapest alignment does too; not the other way round.

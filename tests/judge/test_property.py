@@ -21,7 +21,7 @@ def test_the_judge_says_what_the_docs_say() -> None:
         said[says] += 1
         passed.update(words if says == "pass" else ())
     # It tries something: each outcome, and whatever can be in a story that passes.
-    assert all(said[one] > _SAMPLE // 50 for one in ("pass", "not", "error"))
+    assert all(said[outcome] > _SAMPLE // 50 for outcome in ("pass", "not", "error"))
     everything = set().union(*(features(*case(seed)) for seed in range(_SAMPLE)))
     assert {word for word in everything if passed[word] < 3} <= {"a step took an ioctl's failure"}
 

@@ -77,10 +77,10 @@ RIGHT = [
 
 
 def test_a_position_is_that_of_the_events_own_vcpu() -> None:
-    lines = [one.step and one.step.line for one in Course(BOTH).walk(RIGHT)]
+    lines = [traced.step and traced.step.line for traced in Course(BOTH).walk(RIGHT)]
     assert lines == [10, 11, 12, 13]
     # vCPU 2 has no steps, whatever is said of its event.
-    assert [one.step for one in Course(BOTH).walk([out(1, 2, ((0, 0),))])] == [None]
+    assert [traced.step for traced in Course(BOTH).walk([out(1, 2, ((0, 0),))])] == [None]
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (1, 3, 0, 2), (1, 0, 3, 2)])
@@ -155,7 +155,9 @@ def test_what_must_still_come_is_told_by_vcpu() -> None:
     # Along another story, here one in which vCPU 1 writes to port 1.
     other = Course(Story((step(1, 20, 1),)))
     retraced = list(course.retrace(other.walk([out(1, 1, ((0, 0),))])))
-    assert [(one.step, one.host_step and one.host_step.line) for one in retraced] == [(None, 20)]
+    assert [(traced.step, traced.host_step and traced.host_step.line) for traced in retraced] == [
+        (None, 20)
+    ]
     assert [slot.step.line for _, slot in course.owed(retraced)] == [10, 12, 11, 13]
 
 
@@ -177,7 +179,7 @@ STEPS = st.builds(
 )
 GROUPS = st.builds(
     lambda steps, repeat: group(
-        *(one._replace(vcpu=steps[0].vcpu) for one in steps), repeat=repeat
+        *(step_._replace(vcpu=steps[0].vcpu) for step_ in steps), repeat=repeat
     ),
     st.lists(STEPS, min_size=1, max_size=2),
     st.sampled_from([(1, 1), (0, 2), (2, 3)]),
@@ -194,6 +196,6 @@ def test_no_pair_is_of_two_vcpus(steps: list[Expected], events: list[Event]) -> 
     trial = Trial(story, Observation("end", seen, {}, {}, 0.1), LEGEND, "x86_64", None)
     pairs = aligned(course, taken, trial.differences)
     assert pairs is not None
-    pairs += [(one.occurrence, one) for one in [*taken, *course.retrace(taken)]]
-    for slot, one in pairs:
-        assert slot is None or one is None or slot.step.vcpu == one.event.vcpu
+    pairs += [(traced.occurrence, traced) for traced in [*taken, *course.retrace(taken)]]
+    for slot, traced in pairs:
+        assert slot is None or traced is None or slot.step.vcpu == traced.event.vcpu

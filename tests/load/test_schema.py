@@ -286,13 +286,13 @@ def test_every_exit_and_member(arch: str) -> None:
         for name, field in names.members(row.name, arch).items():
             value = "[]" if name == "accesses" else "[1]" if field.length > 1 else "1"
             words = names.numbers_of(row.name, name)
-            for one in (value, *words):
-                text = f"arch: {arch}\nasm: nop\nexpect: [{{{row.name}: {{{name}: {one}}}}}]\n"
+            for word in (value, *words):
+                text = f"arch: {arch}\nasm: nop\nexpect: [{{{row.name}: {{{name}: {word}}}}}]\n"
                 if row.name == "x86_rdmsr" and name == "data":
                     continue
                 step = (load_text(text, "a.yaml").cases[0].expect or ())[0]
-                if one in words:
-                    assert step.fields[name].offset == words[one]  # type: ignore[union-attr]
+                if word in words:
+                    assert step.fields[name].offset == words[word]  # type: ignore[union-attr]
         for member in row.reply:
             load_text(
                 f"arch: {arch}\nasm: nop\nexpect: [{{{row.name}: {{}}, reply: {{{member}: 1}}}}]\n",

@@ -551,7 +551,8 @@ def test_image_beyond_one_page_and_device_bytes() -> None:
 )
 def test_signed_atomics_compare_with_the_sign(word: int, stored: int, old: int) -> None:
     code = b"".join(
-        one.to_bytes(4, "little") for one in (word, 0xF9400043, 0xF9000083, 0x14000000)
+        instruction.to_bytes(4, "little")
+        for instruction in (word, 0xF9400043, 0xF9000083, 0x14000000)
     )  # ldr x3, [x2]; str x3, [x4]; b .
     image = (Bytes.at(0, code), Bytes.at(0x800, b"\xf0\xff\xff\xff"))
     seen = execute(arm64(code, regs={"x0": 5, "x2": 0x800, "x4": 0x5000}, image=image))

@@ -124,7 +124,7 @@ def test_exclusives_have_one_monitor_in_slots_and_outside() -> None:
     assert [seen.regs[f"x{n}"] for n in (4, 5, 6, 7)] == [0, 0, 1, 0]
     assert seen.memory == {0x800: (0x5000).to_bytes(8, "little"), 0x5000: b"\0\2"}
     # The store-exclusive has no exit of its own.
-    assert [len(one) for one in parts(seen)] == [1, 2]
+    assert [len(accesses) for accesses in parts(seen)] == [1, 2]
 
 
 def test_signs_are_put_right_where_the_kernel_loses_them() -> None:
@@ -191,4 +191,4 @@ def test_casp_is_no_exclusive() -> None:
     word = (0x48247D46).to_bytes(4, "little")  # casp x4, x5, x6, x7, [x10]
     code = assemble("arm64", "mov x10, #0x5000") + word + assemble("arm64", OFF)
     seen = execute(arm64(code, enable=NISV, undecoded="emulate"))
-    assert [len(one) for one in parts(seen)] == [2]
+    assert [len(accesses) for accesses in parts(seen)] == [2]

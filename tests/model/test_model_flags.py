@@ -24,8 +24,8 @@ mov ecx, 3; mov al, 5; mov edi, 0x5000; repne scasb; stosb
 mov ecx, 2; mov esi, 0x5000; mov edi, 0x5100; repe cmpsb; mov [rdi], al
 """
 STEPS = "".join(
-    f"  - {{{one}: {{}}, repeat: {n}, regs: {{rflags: 0, rcx: 0}}}}\n"
-    for one, n in (("mmio", 5), ("io", 3), ("mmio", 9))
+    f"  - {{{kind}: {{}}, repeat: {n}, regs: {{rflags: 0, rcx: 0}}}}\n"
+    for kind, n in (("mmio", 5), ("io", 3), ("mmio", 9))
 )
 TEXT = f"""\
 arch: x86_64
@@ -58,7 +58,7 @@ def results(host: str, folder: Path) -> dict[str, Any]:
         command, cwd=folder, capture_output=True, text=True, timeout=600, check=False
     )
     found = {}
-    for one in json.loads(done.stdout)["results"]:
+    for result in json.loads(done.stdout)["results"]:
         # What an internal error holds besides its kind is KVM's own.
         events = [
             {
@@ -66,11 +66,11 @@ def results(host: str, folder: Path) -> dict[str, Any]:
                 for k, v in event.items()
                 if k not in ("data", "ndata") or "suberror" not in event
             }
-            for event in one["events"]
+            for event in result["events"]
         ]
-        found[one["case"]] = (
+        found[result["case"]] = (
             [{k: v for k, v in event.items() if k != "pc"} for event in events],
-            one["stopped"],
+            result["stopped"],
         )
     return found
 

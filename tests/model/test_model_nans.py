@@ -43,13 +43,18 @@ def test_where_two_meet(name: str, first: int, second: int, wanted: bool) -> Non
     values = {"xmm1": first, "xmm2": second}
     assert (
         two_nans(
-            name, "xmm1, xmm2", lambda names: {one: values[one] for one in names}, lambda size: 0
+            name,
+            "xmm1, xmm2",
+            lambda names: {name_: values[name_] for name_ in names},
+            lambda size: 0,
         )
         is wanted
     )
     text = "xmm1, xmmword ptr [rdi + 8]"
     assert (
-        two_nans(name, text, lambda names: {one: values[one] for one in names}, lambda size: second)
+        two_nans(
+            name, text, lambda names: {name_: values[name_] for name_ in names}, lambda size: second
+        )
         is wanted
     )
 
@@ -126,8 +131,8 @@ def outcome(tmp_path: Path, on: str) -> dict[str, tuple[str, str | None]]:
     done = subprocess.run(argv, capture_output=True, text=True, env=dict(os.environ), check=False)
     assert report.exists(), done.stderr
     return {
-        one["case"]: (one["status"], one["reason"])
-        for one in json.loads(report.read_text())["results"]
+        result["case"]: (result["status"], result["reason"])
+        for result in json.loads(report.read_text())["results"]
     }
 
 

@@ -126,7 +126,9 @@ def test_what_is_followed_is_so(tmp_path: Path) -> None:
 def test_a_jump_to_itself_by_the_device(tmp_path: Path) -> None:
     model, real = (run(tmp_path, "long", list(AGAIN), on) for on in ("model", "kvm"))
     for code in AGAIN:
-        assert [one["stopped"] for one in (model[code], real[code])] == ["exits", "exits"], code
+        assert [result["stopped"] for result in (model[code], real[code])] == ["exits", "exits"], (
+            code
+        )
         assert model[code]["events"] == real[code]["events"], code
         assert model[code]["final"] == real[code]["final"], code
 

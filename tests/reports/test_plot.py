@@ -22,11 +22,21 @@ def run(*results: Result) -> Run:
 def result(name: str = "sto$re") -> Result:
     ticks = tuple(float(n) for n in range(1000, 3000))
     figures = spread(ticks)
-    one = Measured(
+    measured = Measured(
         name, 1, "mmio", len(ticks), figures, figures, "native", None, 50, 50, 0.01, 1e9, (ticks,)
     )
     return Result(
-        "a.yaml", "a$b", "default", 1, "", "x86_64", "kvm", "6.1", False, "PASS", measured=(one,)
+        "a.yaml",
+        "a$b",
+        "default",
+        1,
+        "",
+        "x86_64",
+        "kvm",
+        "6.1",
+        False,
+        "PASS",
+        measured=(measured,),
     )
 
 

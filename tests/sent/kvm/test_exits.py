@@ -290,8 +290,8 @@ def test_io_by_hand() -> None:
     out = struct.pack("=BBHIQ", 1, 2, 0x3F8, 3, 0x1000)
     expected = {"direction": 1, "size": 2, "port": 0x3F8, "count": 3, "data": [0x201, 0x403, 0x605]}
     assert decode(2, out, page) == ("io", expected)
-    one = struct.pack("=BBHIQ", 1, 4, 0xCF8, 1, 0x1000)
-    assert decode(2, one, lambda o, n: b"\1\2\3\4")[1]["data"] == 0x04030201
+    single = struct.pack("=BBHIQ", 1, 4, 0xCF8, 1, 0x1000)
+    assert decode(2, single, lambda o, n: b"\1\2\3\4")[1]["data"] == 0x04030201
     assert "data" not in decode(2, struct.pack("=BBHIQ", 0, 2, 0x3F8, 3, 0x1000))[1]
 
 

@@ -326,12 +326,12 @@ def written_out(steps: Sequence[Step]) -> tuple[Any, ...]:
     out: list[Any] = []
     back = {name: letter for letter, name in NAMES.items()}
     for step in steps:
-        one = back[step.exit] if step.exit != "group" else written_out(step.steps)
+        piece = back[step.exit] if step.exit != "group" else written_out(step.steps)
         low, high = step.repeat
         tail: Any = ()
         for _ in range(high - low):
-            tail = ("?", (one, tail))
-        out += [one] * low + [tail]
+            tail = ("?", (piece, tail))
+        out += [piece] * low + [tail]
     return tuple(out)
 
 

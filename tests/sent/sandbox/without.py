@@ -35,7 +35,7 @@ def take_away(what: str) -> None:
             (_EQUAL, 0, 1, _SET_SECCOMP),
         ]
         code += [(_RETURN, 0, 0, _EINVAL), (_RETURN, 0, 0, _ALLOW)]
-    raw = b"".join(struct.pack("=HBBI", *one) for one in code)
+    raw = b"".join(struct.pack("=HBBI", *instruction) for instruction in code)
     held = ctypes.create_string_buffer(raw, len(raw))
     filters = ctypes.create_string_buffer(
         struct.pack("=HxxxxxxQ", len(code), ctypes.addressof(held))
