@@ -390,11 +390,46 @@ def test_run_does_not_measure(tmp_path: Path) -> None:
     assert "there is nothing to check: kvmscen measure times it" in done.stdout
 
 
-def test_nothing_to_measure(tmp_path: Path) -> None:
-    (tmp_path / "a.yaml").write_text(ROUND + "expect: [mmio: {}]\n")
-    done = kvmscen("measure", str(tmp_path / "a.yaml"), "--on", "model")
-    assert done.returncode == 4
-    assert "no case of these files has `measure`" in done.stdout
+def test_what_is_not_measured_is_told(tmp_path: Path) -> None:
+    timed, other, none = (str(tmp_path / f"{name}.yaml") for name in ("timed", "other", "none"))
+    for name in (timed, other):
+        Path(name).write_text(ROUND + "measure: {a: {mmio: {is_write: true}, samples: 100}}\n")
+    Path(none).write_text(ROUND + "expect: [mmio: {}]\n")
+    for arguments, why in (
+        ((none,), "has `measure`"),
+        ((none, "-k", "none"), "has `measure` and is selected by -k none"),
+        ((timed, "-k", "other"), "has `measure` and is selected by -k other"),
+    ):
+        done = kvmscen("measure", *arguments, "--on", "model")
+        assert done.returncode == 4, done.stderr
+        assert f"no case of these files {why}\n" in done.stdout
+
+
+@pytest.mark.kvm
+@pytest.mark.parametrize(
+    ("more", "lines"),
+    [
+        ((), ["1 path has no case that has `measure`: {none}"]),
+        (
+            ("-k", "timed", "--case", "default"),
+            [
+                "2 paths have no case that has `measure` and is selected by -k timed --case "
+                "default: {other}, {none}"
+            ],
+        ),
+    ],
+)
+def test_a_path_of_which_nothing_is_measured_is_told(
+    more: tuple[str, ...], lines: list[str], tmp_path: Path
+) -> None:
+    names = {name: str(tmp_path / f"{name}.yaml") for name in ("timed", "other", "none")}
+    for name, path in names.items():
+        measure = "measure: {a: {mmio: {is_write: true}, samples: 100}}\n"
+        Path(path).write_text(ROUND + ("expect: [mmio: {}]\n" if name == "none" else measure))
+    done = kvmscen("measure", *names.values(), "--on", "kvm", "--rounds", "1", *more)
+    assert done.returncode == 0, done.stderr
+    told = [line for line in done.stdout.splitlines() if " no case that " in line]
+    assert told == [line.format(**names) for line in lines]
 
 
 def test_a_wrong_file_is_told(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from kvmscen.cli.files import find
 from kvmscen.cli.outputs import INTERRUPTED, report_of, say, write_report
 from kvmscen.cli.progress import Progress
 from kvmscen.cli.screen import Screen
+from kvmscen.cli.selected import tell_unselected
 from kvmscen.engine import work
 from kvmscen.errors import HOST, HostError, Problem, UsageError
 from kvmscen.hosts import defaults, host
@@ -56,6 +57,8 @@ def measure(arguments: argparse.Namespace) -> int:
     try:
         hosts = _Hosts(arguments)
         made = hosts.timed(files, plan, screen, problems)
+        if not made.interrupted:
+            tell_unselected(made, found, arguments, screen, "measure")
         if kept is not None:
             made, verdict = _against(arguments.against, kept, made, hosts, plan, screen)
     except HostError as error:
@@ -63,15 +66,13 @@ def measure(arguments: argparse.Namespace) -> int:
         made = work.broken([*problems, Problem(HOST, 0, 0, str(error))])
     for name, file in reports:
         write_report(MEASURED[name](made), file)
-    _show(made, arguments, files, screen)
+    _show(made, arguments, screen)
     if verdict:
         screen.say(verdict)
     return INTERRUPTED if made.interrupted else made.exit_status
 
 
-def _show(made: Run, arguments: argparse.Namespace, files: Sequence[str], screen: Screen) -> None:
-    if not made.results and not made.problems and files and not made.interrupted:
-        screen.say("no case of these files has `measure`, or none is selected")
+def _show(made: Run, arguments: argparse.Namespace, screen: Screen) -> None:
     for result in made.results:
         screen.say(_told(result, screen))
     if made.interrupted:

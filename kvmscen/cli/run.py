@@ -7,18 +7,16 @@ import os
 import sys
 from pathlib import Path
 
-from kvmscen.cli.files import Found, find
+from kvmscen.cli.files import find
 from kvmscen.cli.outputs import INTERRUPTED, report_of, say, write_report
 from kvmscen.cli.screen import Screen
+from kvmscen.cli.selected import tell_unselected
 from kvmscen.engine import work
 from kvmscen.engine.shared import Outcome
 from kvmscen.errors import HOST, HostError, Problem, UsageError
 from kvmscen.hosts import defaults, host, recordings
 from kvmscen.reports import FORMATS
 from kvmscen.results.result import Result, Run
-
-# Paths that are listed by name.
-_NAMED = 8
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -71,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
             screen.waiting,
         )
         if not made.interrupted:
-            _unselected(made, found, arguments, screen)
+            tell_unselected(made, found, arguments, screen)
         screen.end(made)
     except HostError as error:
         print(f"kvmscen: {error}", file=sys.stderr)
@@ -95,17 +93,6 @@ def _reports(arguments: argparse.Namespace) -> list[tuple[str, str | None]]:
     return reports
 
 
-def _unselected(made: Run, found: Found, arguments: argparse.Namespace, screen: Screen) -> None:
-    """Tell what --case and -k did not select."""
-    selecting = _selecting(arguments)
-    if not made.results and not made.problems and found.files:
-        screen.say("no case of these files is selected by " + " ".join(selecting))
-    elif selecting:
-        ran = {result.file for result in made.results}
-        ran |= {problem.file for problem in made.problems}
-        _not_selected(found.unselected(ran), arguments, screen)
-
-
 def _write(
     reports: list[tuple[str, str | None]], made: Run, failed: HostError | None
 ) -> HostError | None:
@@ -122,21 +109,6 @@ def _whole(outcome: Outcome) -> Result:
     from kvmscen.judge.verdict import told  # here, since most runs do not ask for it
 
     return told(outcome.job, outcome.result)
-
-
-def _selecting(arguments: argparse.Namespace) -> list[str]:
-    text = [f"-k {arguments.k}"] if arguments.k else []
-    return text + [f"--case {name}" for name in arguments.case or ()]
-
-
-def _not_selected(paths: list[str], arguments: argparse.Namespace, screen: Screen) -> None:
-    """Tells which of several paths have no case that is selected: nothing of them ran, though
-    others did.
-    """
-    if paths:
-        names = ", ".join(paths[:_NAMED]) + ", ..." * (len(paths) > _NAMED)
-        few = "1 path has" if len(paths) == 1 else f"{len(paths):,} paths have"
-        screen.say(f"{few} no case that is selected by {' '.join(_selecting(arguments))}: {names}")
 
 
 def _workers(wanted: int | str | None) -> int:

@@ -1,0 +1,35 @@
+"""Tells which of the paths of a command line have no case that was selected: nothing of them ran,
+though others did.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from kvmscen.cli.files import Found
+from kvmscen.cli.screen import Screen
+from kvmscen.results.result import Run
+
+# Paths that are listed by name.
+_NAMED = 8
+
+
+def tell_unselected(
+    made: Run, found: Found, arguments: argparse.Namespace, screen: Screen, key: str = ""
+) -> None:
+    """Say what --case and -k did not select. `key`: only cases that have it run at all."""
+    chosen = [f"-k {arguments.k}"] if arguments.k else []
+    chosen += [f"--case {name}" for name in arguments.case or ()]
+    must = [f"has `{key}`"] * bool(key)
+    must += [f"is selected by {' '.join(chosen)}"] * bool(chosen)
+    if not must:
+        return
+    if not made.results and not made.problems and found.files:
+        screen.say(f"no case of these files {' and '.join(must)}")
+        return
+    told = {result.file for result in made.results} | {problem.file for problem in made.problems}
+    paths = found.unselected(told)
+    if paths:
+        few = "1 path has" if len(paths) == 1 else f"{len(paths):,} paths have"
+        names = ", ".join(paths[:_NAMED]) + ", ..." * (len(paths) > _NAMED)
+        screen.say(f"{few} no case that {' and '.join(must)}: {names}")
