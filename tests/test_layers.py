@@ -364,7 +364,6 @@ LONGER: dict[str, int] = {
     "load.check": 425,
     "model.x86.instructions": 419,
     "reports.story": 403,
-    "sent.header.exits": 492,
 }
 
 

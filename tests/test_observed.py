@@ -17,7 +17,7 @@ from kvmscen.judge.trial import Trial
 from kvmscen.load import load_text, names
 from kvmscen.results.result import Mismatch, Result
 from kvmscen.sent.facts import Facts
-from kvmscen.sent.header import exits
+from kvmscen.sent.header import exits, kvm_run
 from kvmscen.sent.observation import Event, Observation
 
 ARCHES = ("arm64", "x86_64")
@@ -88,7 +88,7 @@ def holds(arch: str, events: list[Event]) -> str:
     assert len(steps) == sum(event.times for event in events)
     for step, event in zip(steps, (e for e in events for _ in range(e.times)), strict=True):
         kept = dict(event.fields)
-        if event.kind == "exit" and exits.is_read(event.name, kept):
+        if event.kind == "exit" and kvm_run.is_read(event.name, kept):
             kept.pop("data", None)
         if event.kind == "error":
             kept["errno"] = event.name
@@ -136,10 +136,10 @@ def exit_events(draw: st.DrawFn, arch: str, name: str | None = None) -> Event:
         data = draw(st.binary(min_size=size * count, max_size=size * count))
     if row.name == "mmio":
         struct.pack_into("=I", union, 16, draw(st.sampled_from([1, 2, 4, 8])))
-    made, fields = exits.decode(row.number, bytes(union), lambda offset, length: data, arch)
+    made, fields = kvm_run.decode(row.number, bytes(union), lambda offset, length: data, arch)
     assert made == row.name
     reply = None
-    if exits.is_read(made, fields) and draw(st.booleans()):
+    if kvm_run.is_read(made, fields) and draw(st.booleans()):
         bits = 8 * fields.get("len", fields.get("size", 8))
         number = st.integers(0, (1 << bits) - 1)
         if fields.get("count", 1) > 1:

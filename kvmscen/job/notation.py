@@ -12,7 +12,7 @@ from typing import Any
 
 from kvmscen.job.expectation import Expected, MemoryExpected
 from kvmscen.job.legend import Legend
-from kvmscen.sent.header import exits
+from kvmscen.sent.header import exits, kvm_run
 from kvmscen.sent.machine import seconds
 from kvmscen.sent.observation import Event
 from kvmscen.sent.script.interpreter import series
@@ -132,7 +132,7 @@ class Notation:
             text = self._exit("error", {**told, "errno": event.name})
         else:
             fields = {key: value for key, value in event.fields.items() if key != "corrected"}
-            if like is None and exits.is_read(event.name, fields):
+            if like is None and kvm_run.is_read(event.name, fields):
                 # Of a read it is what the last access left there.
                 fields = {key: value for key, value in fields.items() if key != "data"}
             if like is not None and like.kind == event.name and like.fields:

@@ -13,7 +13,7 @@ from kvmscen.sent.errors import IoctlError
 from kvmscen.sent.executor import exclusive
 from kvmscen.sent.executor.building import perform
 from kvmscen.sent.executor.session import Session
-from kvmscen.sent.header import exits
+from kvmscen.sent.header import exits, kvm_run
 from kvmscen.sent.kvm.fds import Vcpu
 from kvmscen.sent.kvm.limits import Limits
 from kvmscen.sent.machine import Step
@@ -174,4 +174,4 @@ def write_back(vcpu: Vcpu, name: str, members: Mapping[str, Any], reply: Mapping
         return
     for field in exits.BY_NAME[name].fields:
         if field.name in reply:
-            vcpu.put(exits.UNION + field.offset, exits.encode(field, reply[field.name]))
+            vcpu.put(exits.UNION + field.offset, kvm_run.encode(field, reply[field.name]))

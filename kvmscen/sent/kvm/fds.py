@@ -16,7 +16,7 @@ from typing import Any
 
 from kvmscen.sent.arch import of_machine
 from kvmscen.sent.errors import IoctlError
-from kvmscen.sent.header import exits
+from kvmscen.sent.header import exits, kvm_run
 from kvmscen.sent.header.actions import BY_NAME, REQUESTS, VALUE, Action, packed, reg_bits
 from kvmscen.sent.header.caps import CAPABILITIES
 from kvmscen.sent.header.uapi import GUEST_DEBUG
@@ -170,7 +170,7 @@ def _enable_cap(number: int, args: tuple[int, ...]) -> ctypes.Array[ctypes.c_cha
     return ctypes.create_string_buffer(struct.pack("=II4Q", number, 0, *padded), 104)
 
 
-_UNTOUCHED = struct.pack("=Q", exits.UNTOUCHED)
+_UNTOUCHED = struct.pack("=Q", kvm_run.UNTOUCHED)
 _DEBUG_SIZE = 8 + GUEST_DEBUG[of_machine(os.uname().machine)][0]
 # struct kvm_run: kvm_valid_regs, and where the registers themselves lie.
 _VALID_REGS, SYNC_REGS = 288, 304
@@ -239,7 +239,7 @@ class Vcpu(Descriptor):
     def exit(self, arch: str) -> tuple[str, dict[str, exits.Value]]:
         """Name and members of the exit that the last KVM_RUN returned with."""
         union = ctypes.string_at(self.kvm_run + exits.UNION, exits.UNION_SIZE)
-        return exits.decode(self.exit_reason, union, self.bytes_at, arch)
+        return kvm_run.decode(self.exit_reason, union, self.bytes_at, arch)
 
     def bytes_at(self, offset: int, length: int) -> bytes:
         """Bytes of the kvm_run mapping; what lies outside of it is not there."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Callable, NamedTuple
 
 from kvmscen.sent.errors import IoctlError
-from kvmscen.sent.header import exits
+from kvmscen.sent.header import exits, kvm_run
 from kvmscen.sent.machine import Action, Bytes, Step
 
 # After so many exits that no step expected, the vCPU stops.
@@ -348,10 +348,10 @@ def reply_of(
     """
     written: Mapping[str, Any] = step.reply if step is not None and step.reply is not None else {}
     row = exits.BY_NAME.get(name)
-    if row is None or not (written or exits.is_read(name, fields)):
+    if row is None or not (written or kvm_run.is_read(name, fields)):
         return dict(written)
     out = dict(written)
-    if "data" in row.reply and "data" not in out and exits.is_read(name, fields):
+    if "data" in row.reply and "data" not in out and kvm_run.is_read(name, fields):
         if name == "mmio":
             out["data"] = int.from_bytes(devices.read(fields["phys_addr"], fields["len"]), "little")
         else:
@@ -370,4 +370,4 @@ def answered(name: str, fields: Mapping[str, Any], reply: Mapping[str, Any]) -> 
     values = data if isinstance(data, list) else [data]
     if len(values) > fields.get("count", 1):
         return False
-    return exits.is_read(name, fields) and not any(value >> 8 * size for value in values)
+    return kvm_run.is_read(name, fields) and not any(value >> 8 * size for value in values)

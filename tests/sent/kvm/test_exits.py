@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from kvmscen.errors import IoctlError
 from kvmscen.load import names
-from kvmscen.sent.header import exits, uapi
+from kvmscen.sent.header import exits, kvm_run, uapi
 from kvmscen.sent.header.caps import CAPABILITIES, ON_VCPU
 
 HEADER = Path("/usr/include/linux/kvm.h")
@@ -240,7 +240,7 @@ def nothing(offset: int, length: int) -> bytes:
 def decode(
     number: int, raw: bytes, data_at: Any = nothing, arch: str = "x86_64"
 ) -> tuple[str, dict[str, Any]]:
-    return exits.decode(number, raw.ljust(exits.UNION_SIZE, b"\0"), data_at, arch)
+    return kvm_run.decode(number, raw.ljust(exits.UNION_SIZE, b"\0"), data_at, arch)
 
 
 @pytest.mark.parametrize("row", exits.EXITS, ids=lambda row: row.name)
@@ -260,7 +260,7 @@ def test_each_row_reads_the_bytes_that_it_writes(row: exits.Exit) -> None:
         if field.name in ("len", "is_write"):
             value = {"len": 8, "is_write": 1}[field.name]
         told[field.name] = value
-        data = exits.encode(field, value)
+        data = kvm_run.encode(field, value)
         raw[field.offset : field.offset + len(data)] = data
     if row.name == "hypercall":
         told["longmode"] = told["flags"] & 0xFFFFFFFF  # one place
@@ -328,7 +328,7 @@ def test_what_kvm_did_not_write_is_not_there() -> None:
         "exception": 3,
         "pc": 0x10,
     }
-    stepped = struct.pack("=IIQQQ", 1, 0, 0x10, 0x4000, exits.UNTOUCHED)
+    stepped = struct.pack("=IIQQQ", 1, 0, 0x10, 0x4000, kvm_run.UNTOUCHED)
     assert decode(4, stepped)[1] == {"exception": 1, "pc": 0x10, "dr6": 0x4000}
     # arm_sea: gva and gpa only where they are known.
     sea = struct.pack("=QQQQ", 0, 0x400, 0x1111, 0x2222)
@@ -347,7 +347,7 @@ def test_a_reason_without_a_row_keeps_its_number() -> None:
     st.sampled_from(["x86_64", "arm64", "riscv64"]),
 )
 def test_no_bytes_of_kvm_run_break_the_reader(number: int, raw: bytes, arch: str) -> None:
-    name, members = exits.decode(
+    name, members = kvm_run.decode(
         number, raw, lambda offset, length: b"abcdefgh"[: max(0, length)], arch
     )
     known = exits.BY_NUMBER.get(number)
@@ -365,13 +365,13 @@ def test_the_table_is_sound() -> None:
         for field in row.fields:
             assert field.offset + size_of(field) <= exits.UNION_SIZE
         # What a read waits for must be a member that user space writes.
-        reads = [exits.is_read(row.name, {"direction": 0, "is_write": False})]
+        reads = [kvm_run.is_read(row.name, {"direction": 0, "is_write": False})]
         assert not any(reads) or row.reply, row.name
 
 
 @given(st.binary(max_size=24), st.sampled_from([1, 2, 4]))
 def test_elements(raw: bytes, size: int) -> None:
-    values = exits.elements(raw, size)
+    values = kvm_run.elements(raw, size)
     listed = values if isinstance(values, list) else [values]
     assert len(listed) == -(-len(raw) // size)
     assert b"".join(v.to_bytes(size, "little") for v in listed)[: len(raw)] == raw
