@@ -12,8 +12,10 @@ from kvmscen.compile import deeds, measure
 from kvmscen.compile.ambiguity import MOST, TooMany, ambiguous, mistaken
 from kvmscen.compile.conditions import other_cpu, undecided, unmet
 from kvmscen.compile.measure import Timing
-from kvmscen.compile.plan import Plan, later_slots, mode_of, names_pc
+from kvmscen.compile.plan import Plan
 from kvmscen.compile.resolve import Resolver, actions_of, memory_size, widths
+from kvmscen.compile.slots import later_slots
+from kvmscen.compile.start import mode_of, names_pc
 from kvmscen.errors import ScenarioError
 from kvmscen.job.expectation import Expectation, Expected, MemoryExpected, Story
 from kvmscen.job.job import Wanted

@@ -121,7 +121,7 @@ def places(r: random.Random, arch: str) -> tuple[Placement, ...]:
 def of_scenarios() -> Iterator[Sample]:
     """The programs of scenarios/, each once."""
     from kvmscen.asm.keystone.assembly import FRONTS
-    from kvmscen.compile.plan import mode_of
+    from kvmscen.compile.start import mode_of
     from kvmscen.load import load
     from kvmscen.sent.arch import ARCHES
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from kvmscen.compile import Plan, plan, ready
 from kvmscen.compile.ready import Ready
 from kvmscen.errors import ScenarioError
+from kvmscen.job.expectation import Expected, Story
 from kvmscen.load import load_text
 from kvmscen.scenario import Case
 from kvmscen.sent.facts import Facts
@@ -32,6 +33,21 @@ FACTS = {
 }
 X86 = "arch: x86_64\nmemslots: [{slot: 0, gpa: 0, size: 0x4000}]\n"
 ARM = "arch: arm64\nmemslots: [{slot: 0, gpa: 0, size: 0x4000}]\n"
+PROGRAM = """\
+asm: |
+  _start:
+      mov rbx, 5
+      hlt
+  .data
+  counter: .quad 1, 2
+  .bss
+  room: .skip 24
+expect: [hlt]
+"""
+DATA = (
+    "sections: {.data: 0x9000}\nasm: |\n  _start:\n      hlt\n  .data\n  counter: .quad 1, 2\n "
+    " high = 0x123456789a\n"
+)
 HLT = "asm: hlt\nexpect: [hlt]\n"
 
 
@@ -64,3 +80,15 @@ def errors(text: str) -> list[str]:
     except ScenarioError as error:
         return [f"{p.line}:{p.column}: {p.message}" for p in error.problems]
     return []
+
+
+def story(text: str, facts: Facts | None = None) -> Story:
+    found = made(text, facts)
+    assert found.expectation is not None
+    return found.expectation.story
+
+
+def steps(text: str, facts: Facts | None = None) -> tuple[Expected, ...]:
+    told = story(text, facts).steps
+    assert told is not None
+    return told
