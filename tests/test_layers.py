@@ -357,7 +357,6 @@ def test_main_process_is_light() -> None:
 LONGER: dict[str, int] = {
     "asm.keystone.arm64.instructions": 458,
     "asm.keystone.x86.instructions": 430,
-    "compile.ready": 435,
     "engine.work": 409,
     "judge.hints": 480,
     "load.check": 425,

@@ -5,25 +5,24 @@ must be seen.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
 from typing import NamedTuple
 
-from kvmscen.compile import deeds, measure
+from kvmscen.compile import measure
 from kvmscen.compile.ambiguity import MOST, TooMany, ambiguous, mistaken
 from kvmscen.compile.conditions import other_cpu, undecided, unmet
 from kvmscen.compile.measure import Timing
 from kvmscen.compile.plan import Plan
-from kvmscen.compile.resolve import Resolver, actions_of, memory_size, widths
+from kvmscen.compile.resolve import Resolver, actions_of
 from kvmscen.compile.slots import later_slots
 from kvmscen.compile.start import mode_of, names_pc
+from kvmscen.compile.steps import Steps, ranges, watching
 from kvmscen.errors import ScenarioError
-from kvmscen.job.expectation import Expectation, Expected, MemoryExpected, Story
+from kvmscen.job.expectation import Expectation, Story
 from kvmscen.job.job import Wanted
 from kvmscen.job.notation import Notation
 from kvmscen.scenario import Case, Enable, Final, Overlay, Step
 from kvmscen.sent.arch import ARCHES, arm64_tables
 from kvmscen.sent.facts import Facts
-from kvmscen.sent.header import exits
 from kvmscen.sent.header.actions import BY_NAME
 from kvmscen.sent.machine import Machine, Tables, Vcpu, seconds
 from kvmscen.sent.machine import Step as ScriptStep
@@ -64,8 +63,8 @@ def ready(
 def stories(file: str, case: Case, plan: Plan) -> tuple[Story, list[tuple[Overlay, Story]]]:
     """What must be seen, and what by each entry of `when`; of a case without problems."""
     resolver = Resolver(file, plan.symbols)
-    made = [(overlay, _Maker(resolver, overlay.over(case), plan).story) for overlay in case.when]
-    return _Maker(resolver, case, plan).story, made
+    made = [(overlay, Steps(resolver, overlay.over(case)).story) for overlay in case.when]
+    return Steps(resolver, case).story, made
 
 
 class _Maker:
@@ -73,7 +72,7 @@ class _Maker:
         self.resolver = resolver
         self.case = case
         self.plan = plan
-        self.widths = widths(case.arch)
+        self.steps = Steps(resolver, case)
 
     def machine(self, facts: Facts, kind: str) -> Ready:
         case, plan = self.case, self.plan
@@ -82,7 +81,7 @@ class _Maker:
             (overlay, _Maker(self.resolver, overlay.over(case), plan)) for overlay in case.when
         ]
         for maker in (self, *(maker for _, maker in overlays)):
-            _ = maker.story
+            _ = maker.steps.story
             maker.told_apart()
             maker.in_time(maker.case.expect or ())
         chosen = next(
@@ -90,18 +89,21 @@ class _Maker:
             None,
         )
         if chosen is None:
-            made = self.run(facts, [case.final], self.script, Expectation(self.story))
+            made = self.run(facts, [case.final], self.steps.script, Expectation(self.steps.story))
         else:
             overlay, there = chosen
-            finals, script = [there.case.final, case.final], _watching(there.script, self.script)
-            expectation = Expectation(self.story, there.story, overlay.reason)
+            finals, script = (
+                [there.case.final, case.final],
+                watching(there.steps.script, self.steps.script),
+            )
+            expectation = Expectation(self.steps.story, there.steps.story, overlay.reason)
             if not overlay.xfail:
                 # Whether a known wrong outcome is gone shows only if what should be is looked at
                 # too.
                 finals, script, expectation = (
                     [there.case.final],
-                    there.script,
-                    Expectation(there.story, None, overlay.reason),
+                    there.steps.script,
+                    Expectation(there.steps.story, None, overlay.reason),
                 )
             made = there.run(facts, finals, script, expectation)
         skip = unmet(case.requires, facts, kind) or undecided(case.when, facts, kind) or made.skip
@@ -141,11 +143,11 @@ class _Maker:
             enable=tuple(map(self.resolver.capability, self.enables())),
             tables=self.tables(facts),
             setup=self.resolver.actions(case.setup, case.arch),
-            ignore=tuple(self.ignored(step) for step in case.ignore),
+            ignore=tuple(self.steps.ignored(step) for step in case.ignore),
             observe_regs=tuple(
                 dict.fromkeys(name for final in finals if final is not None for name in final.regs)
             ),
-            observe_memory=_ranges(memory),
+            observe_memory=ranges(memory),
             timeout=case.timeout or _DEFAULT_TIMEOUT,
             undecoded=case.undecoded,
             exits=case.exits or min(_EXITS_MOST, _most(case.expect or ()) + _EXITS_ABOVE),
@@ -155,7 +157,7 @@ class _Maker:
     def timed(self, made: Ready, facts: Facts, timing: Timing | None) -> Ready:
         """What `measure` makes of a case; its names are looked up whether or not it is timed."""
         told = measure.told(
-            self.case, timing or Timing(), self, self.case.timeout or _DEFAULT_TIMEOUT
+            self.case, timing or Timing(), self.steps, self.case.timeout or _DEFAULT_TIMEOUT
         )
         if timing is None:
             only = not self.case.told and made.skip is None
@@ -176,7 +178,7 @@ class _Maker:
             None,
             machine,
             None,
-            measure.wanted(self.case, self, Notation(self.plan.legend, self.case.arch)),
+            measure.wanted(self.case, self.steps, Notation(self.plan.legend, self.case.arch)),
         )
 
     def lacking(self, facts: Facts, expect: Iterable[Step]) -> str | None:
@@ -233,7 +235,7 @@ class _Maker:
     def told_apart(self) -> None:
         """Steps that the host could not tell apart where either may come next."""
         try:
-            for first, second in ambiguous(self.case.expect or (), self.script or ()):
+            for first, second in ambiguous(self.case.expect or (), self.steps.script or ()):
                 self.resolver.problem(second.place, mistaken(first, second))
         except TooMany as error:
             say = f"more than {MOST} steps may come next at one place, this one among them"
@@ -273,7 +275,7 @@ class _Maker:
         out: list[Vcpu] = []
         for index, vcpu in enumerate(self.case.vcpus):
             regs = {
-                name: self.resolver.number(value, self.widths.get(name, 64))
+                name: self.resolver.number(value, self.steps.widths.get(name, 64))
                 for name, value in vcpu.regs.items()
             }
             if not names_pc(self.case, regs):
@@ -284,139 +286,6 @@ class _Maker:
             own = script if index == 0 else ()
             out.append(Vcpu(index, mode_of(self.case, index), regs, tuple(features), own))
         return tuple(out)
-
-    # --- steps ------------------------------------------------------------------------------------
-
-    @cached_property
-    def story(self) -> Story:
-        """What must be seen."""
-        case, final = self.case, self.case.final
-        return Story(
-            None if case.expect is None else tuple(map(self.expected, case.expect)),
-            tuple(map(self.expected, case.ignore)),
-            {} if final is None else self.regs(final.regs),
-            () if final is None else self.resolver.memory(final.memory),
-            0 if final is None else final.place.line,
-            deeds.built(case),
-            deeds.done(case.setup),
-        )
-
-    @cached_property
-    def script(self) -> tuple[ScriptStep, ...] | None:
-        """Where the host stands in it, and what it does there."""
-        return None if self.case.expect is None else tuple(map(self.step, self.case.expect))
-
-    def regs(self, regs: object) -> dict[str, object]:
-        assert hasattr(regs, "items")
-        return {
-            name: self.resolver.matcher(value, self.widths.get(name, 64))
-            for name, value in regs.items()
-        }
-
-    def expected(self, step: Step) -> Expected:
-        """What must be seen at a step."""
-        row = exits.BY_NAME.get(step.kind)
-        if step.kind == "error":
-            where: tuple[str, ...] = tuple(key for key in ("ioctl", "errno") if key in step.fields)
-        else:
-            where = tuple(key for key in row.where if key in step.fields) if row is not None else ()
-        return Expected(
-            kind=step.kind,
-            line=step.place.line,
-            column=step.place.column,
-            vcpu=step.vcpu,
-            fields=self.fields(step),
-            where=where,
-            repeat=step.repeat,
-            regs=self.regs(step.regs),
-            memory=self.resolver.memory(step.memory),
-            timeout=step.timeout,
-            steps=tuple(map(self.expected, step.steps)),
-            answer=step.answer,
-            then=None if step.then is None else deeds.done(step.then),
-            reply=self.reply(step),
-        )
-
-    def fields(self, step: Step) -> dict[str, object]:
-        if step.kind == "error":
-            out: dict[str, object] = {
-                key: value for key, value in step.fields.items() if key != "memory_fault"
-            }
-            fault = step.fields.get("memory_fault")
-            if isinstance(fault, dict):
-                out["memory_fault"] = self.resolver.fields(
-                    "memory_fault", fault, self.case.arch, step.place
-                )
-            return out
-        if step.kind not in exits.BY_NAME:
-            return {}
-        return self.resolver.fields(step.kind, step.fields, self.case.arch, step.place)
-
-    def step(self, step: Step) -> ScriptStep:
-        """Where the host stands at this step, and what it does there; nothing of what the exit
-        should hold.
-        """
-        row = exits.BY_NAME.get(step.kind)
-        telling = (
-            ("ioctl", "errno") if step.kind == "error" else row.where if row is not None else ()
-        )
-        fields = self.fields(step)
-        return ScriptStep(
-            exit=step.kind,
-            where={key: fields[key] for key in telling if key in fields},
-            repeat=step.repeat,
-            reply=self.reply(step),
-            then=None if step.then is None else self.resolver.actions(step.then, self.case.arch),
-            observe_regs=tuple(step.regs),
-            observe_memory=_ranges(self.resolver.memory(step.memory)),
-            timeout=step.timeout,
-            steps=tuple(map(self.step, step.steps)),
-        )
-
-    def reply(self, step: Step) -> dict[str, object] | None:
-        """The members that user space writes back."""
-        if step.reply is None:
-            return None
-        # A reply is as wide as the exit's length says, which the step need not know.
-        found = self.resolver.fields(
-            step.kind, {**step.fields, **step.reply}, self.case.arch, step.place
-        )
-        return {key: found[key] for key in step.reply}
-
-    def ignored(self, step: Step) -> ScriptStep:
-        return ScriptStep(exit=step.kind, where=self.fields(step))
-
-
-def _ranges(memory: tuple[MemoryExpected, ...]) -> tuple[tuple[int, int], ...]:
-    """Where to look, and how many bytes: what lies at one address is read once."""
-    return _merged((check.gpa, memory_size(check)) for check in memory)
-
-
-def _merged(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
-    sizes: dict[int, int] = {}
-    for at, size in ranges:
-        sizes[at] = max(size, sizes.get(at, 0))
-    return tuple(sizes.items())
-
-
-def _watching(
-    script: tuple[ScriptStep, ...] | None, other: tuple[ScriptStep, ...] | None
-) -> tuple[ScriptStep, ...] | None:
-    """A script that also looks at what another one looks at, as long as both are at the same
-    exits.
-    """
-    if script is None or other is None:
-        return script
-    out = list(script)
-    for n, (one, two) in enumerate(zip(script, other, strict=False)):
-        if (one.exit, one.where, one.repeat) != (two.exit, two.where, two.repeat):
-            break
-        out[n] = one._replace(
-            observe_regs=tuple(dict.fromkeys((*one.observe_regs, *two.observe_regs))),
-            observe_memory=_merged((*one.observe_memory, *two.observe_memory)),
-            steps=_watching(one.steps, two.steps) or (),
-        )
-    return tuple(out)
 
 
 def _expects_error(steps: Iterable[Step], ioctl: str) -> bool:
