@@ -14,9 +14,10 @@ from kvmscen.model.guest import FETCHES, NOWHERE
 from kvmscen.model.x86 import boot
 from kvmscen.model.x86.emulator import parse
 from kvmscen.model.x86.flags import Flags
-from kvmscen.model.x86.instructions import FAR, Instructions
+from kvmscen.model.x86.instructions import Instructions
 from kvmscen.model.x86.known import undefined, wrong
 from kvmscen.model.x86.mmio import Mmio
+from kvmscen.model.x86.mnemonics import FAR
 from kvmscen.model.x86.processor import Processor
 from kvmscen.sent.arch import x86_64
 from kvmscen.sent.arch.registers import base

@@ -13,114 +13,26 @@ from kvmscen.model.building import Blocked, Unpredicted
 from kvmscen.model.x86.emulator import parse
 from kvmscen.model.x86.flags import READERS, UNDEFINED, Flags
 from kvmscen.model.x86.known import lacking, named, wrong
+from kvmscen.model.x86.mnemonics import (
+    DEBUG,
+    FAR,
+    FLUSHES,
+    MSRS,
+    POPS,
+    PORTS,
+    REFUSED,
+    SCANS,
+    SEGMENT_LOADS,
+    SHOW_FLAGS,
+    SSE_COMPUTES,
+    TABLES,
+    WITHOUT_FLAGS,
+    needs_alignment,
+)
 from kvmscen.model.x86.nans import ARITHMETIC, two_nans
 from kvmscen.model.x86.ports import ports
 from kvmscen.model.x86.processor import AC, CR8_MOST, EFER, SEGMENTS, Processor
 
-PORTS = frozenset(("in", "out", "insb", "insw", "insd", "outsb", "outsw", "outsd"))
-FLUSHES = frozenset(("clflush", "clflushopt", "clwb"))
-MSRS = frozenset(("rdmsr", "wrmsr"))
-# What a host's CPU, kernel or clock says, or what changes what the model relies on.
-REFUSED = frozenset(
-    (
-        *(
-            "cpuid",
-            "rdtsc",
-            "rdtscp",
-            "rdpmc",
-            "rdrand",
-            "rdseed",
-            "xgetbv",
-            "xsetbv",
-            "rdpid",
-            "rdpru",
-        ),
-        *(
-            "syscall",
-            "sysret",
-            "sysretq",
-            "sysenter",
-            "sysexit",
-            "vmcall",
-            "vmmcall",
-            "vmrun",
-            "vmload",
-            "vmsave",
-        ),
-        *(
-            "mwait",
-            "monitor",
-            "mwaitx",
-            "monitorx",
-            "clgi",
-            "stgi",
-            "skinit",
-            "invlpga",
-            "invpcid",
-            "rsm",
-            "getsec",
-        ),
-        *(
-            "rdfsbase",
-            "rdgsbase",
-            "wrfsbase",
-            "wrgsbase",
-            "rdpkru",
-            "wrpkru",
-            "clac",
-            "stac",
-            "xbegin",
-            "xend",
-            "xabort",
-            "xtest",
-        ),
-        *(
-            "xsave",
-            "xsave64",
-            "xsavec",
-            "xsavec64",
-            "xsaveopt",
-            "xsaveopt64",
-            "xsaves",
-            "xsaves64",
-            "xrstor",
-            "xrstor64",
-        ),
-        *("fxsave", "fxsave64", "fxrstor", "fxrstor64", "ldmxcsr", "fldenv", "frstor"),
-        # What they approximate differs between processors.
-        *(
-            "rcpps",
-            "rcpss",
-            "rsqrtps",
-            "rsqrtss",
-            "fsin",
-            "fcos",
-            "fsincos",
-            "fptan",
-            "fpatan",
-            "f2xm1",
-            "fyl2x",
-            "fyl2xp1",
-        ),
-        *("lmsw", "ltr", "lldt", "str", "sldt", "verr", "verw", "lar", "lsl"),
-    )
-)
-# At CPL 3 of PVM these show the host's, and elsewhere what UMIP lets them.
-TABLES = frozenset(("sgdt", "sidt", "smsw"))
-POPS = frozenset(("popf", "popfd", "popfq"))
-FAR = frozenset(("iret", "iretd", "iretq", "retf", "retfq", "lcall", "ljmp"))
-SEGMENT_LOADS = frozenset(("lds", "les", "lfs", "lgs", "lss"))
-DEBUG = tuple(f" dr{n}" for n in range(8))
-# Moves of 16 bytes that need not be aligned.
-UNALIGNED = frozenset(
-    ("movups", "movupd", "movdqu", "lddqu", "pcmpestri", "pcmpestrm", "pcmpistri", "pcmpistrm")
-)
-# What shows the flags of floating point, and what sets those.
-SHOW_FLAGS = frozenset(("stmxcsr", "fnstsw", "fnstenv", "fnsave"))
-_SSE = ("cvt", "sqrt", "min", "max", "cmp", "comis", "ucomis", "rcp", "rsqrt")
-_QUIET = frozenset(
-    ("fninit", "fnclex", "fwait", "wait", "fnop", "fldcw", "fnstcw", "fnstsw", "femms")
-)
 # MSRs that hold what the guest put there, and that KVM starts at 0; those of addresses fault on
 # Intel's CPUs where one is not canonical.
 ADDRESSES = frozenset((0xC0000082, 0xC0000083, 0xC0000100, 0xC0000101, 0xC0000102))
@@ -129,7 +41,6 @@ KNOWN_MSRS = ADDRESSES | {EFER, 0xC0000081, 0xC0000084}
 SHORT_MSRS = frozenset((0x174, 0x175, 0x176))
 _EFER_FREE = 1 << 0 | 1 << 11  # SCE, NXE
 TF = 1 << 8
-SCANS = frozenset(("bsf", "bsr"))
 
 
 class Instructions:
@@ -151,9 +62,9 @@ class Instructions:
             name = named(mnemonic, operands)
             self.flags.unsure |= name in UNDEFINED
             self._computed["stmxcsr"] |= name in ARITHMETIC or (
-                "xmm" in operands and name.startswith(_SSE)
+                "xmm" in operands and name.startswith(SSE_COMPUTES)
             )
-            if name[0] == "f" and name not in _QUIET:
+            if name[0] == "f" and name not in WITHOUT_FLAGS:
                 self._computed.update(dict.fromkeys(("fnstsw", "fnstenv", "fnsave"), True))
             raw = code[offset : offset + size]
             if not self.guest.cpl and lacking(parse(raw, self.guest.bits), raw, self.guest.bits):
@@ -186,7 +97,7 @@ class Instructions:
             return True
         if name in SCANS or (name == "push" and operands in SEGMENTS):
             return True
-        if name in SHOW_FLAGS or name in ARITHMETIC or _needs_alignment(name, operands):
+        if name in SHOW_FLAGS or name in ARITHMETIC or needs_alignment(name, operands):
             return True
         moves = operands[:2] in ("cr", "dr") and operands[2:3].isdigit()
         moves = (
@@ -207,7 +118,7 @@ class Instructions:
             name == "mov" and operands.rpartition(" ")[2] in SEGMENTS
         ):
             return not guest.own_gdt or operands.rpartition(" ")[2] in ("cs", "ss")
-        needs = _needs_alignment(name, operands)
+        needs = needs_alignment(name, operands)
         if not needs and name not in ARITHMETIC:
             return False
         raw = guest.raw(address)[:size]
@@ -281,9 +192,9 @@ class Instructions:
 
     def _step(self, address: int, name: str, operands: str) -> None:
         guest = self.guest
-        if name in ARITHMETIC or _needs_alignment(name, operands):
+        if name in ARITHMETIC or needs_alignment(name, operands):
             at = guest.operand(address)
-            if at is not None and at & 15 and _needs_alignment(name, operands):
+            if at is not None and at & 15 and needs_alignment(name, operands):
                 guest.interrupted(13)
                 return
             if name in ARITHMETIC and two_nans(
@@ -412,8 +323,3 @@ class Instructions:
         self, name: str, operands: str, why: str = "what it does depends on the host or its mode"
     ) -> None:
         raise Unpredicted(f"{name} {operands}".strip() + f" at {self.guest.pc():#x}: {why}")
-
-
-def _needs_alignment(name: str, operands: str) -> bool:
-    """Whether an operand of 16 bytes in memory must be aligned."""
-    return "xmmword ptr" in operands and name not in UNALIGNED and name[0] != "v"
