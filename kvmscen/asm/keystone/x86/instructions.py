@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from functools import lru_cache
 
 from kvmscen.asm.keystone import encoder
 from kvmscen.asm.keystone.expressions import Expression
@@ -37,11 +36,12 @@ from kvmscen.asm.keystone.x86.operands import (
     to_att,
     to_intel,
 )
-from kvmscen.asm.keystone.x86.patched import Patched, bare, operand_size
+from kvmscen.asm.keystone.x86.patched import Patched, operand_size
+from kvmscen.asm.keystone.x86.refused import check_numbers, complaint
 from kvmscen.asm.keystone.x86.sizes import fits, without_operand_size
 from kvmscen.asm.source import Statement, split_operands
 from kvmscen.asm.taken_names import taken
-from kvmscen.asm.values import Unencoded, Unexplained, Wrong, clip
+from kvmscen.asm.values import Unencoded, Wrong, clip
 
 _WIDE = ("movabs", "movabsq", "movabsl", "movabsw", "movabsb")
 _BYTE_IMMEDIATE = frozenset(
@@ -68,48 +68,6 @@ _BYTE_IMMEDIATE = frozenset(
     ]
 )
 _FAR = re.compile(r"[^\[\]\"']+:[^\[\]\"']+\Z")
-_NEEDS_SIZE = frozenset(
-    [
-        "mov",
-        "add",
-        "sub",
-        "and",
-        "or",
-        "xor",
-        "cmp",
-        "test",
-        "adc",
-        "sbb",
-        "inc",
-        "dec",
-        "neg",
-        "not",
-        "mul",
-        "div",
-        "idiv",
-        "imul",
-        "push",
-        "pop",
-    ]
-)
-_NEEDS_SIZE |= frozenset(
-    [
-        "shl",
-        "shr",
-        "sal",
-        "sar",
-        "rol",
-        "ror",
-        "rcl",
-        "rcr",
-        "movzx",
-        "movsx",
-        "bt",
-        "bts",
-        "btr",
-        "btc",
-    ]
-)
 
 
 # They choose among what is known here anyway.
@@ -249,7 +207,7 @@ class X86:
         mode = self.mode
         code: bytes | None = None
         if not self._att and not fits(word, operands, mode):
-            raise _complaint(statement, word, operands, self._att)
+            raise complaint(statement, word, operands, self._att)
         if len(operands) == 1:
             only = operands[0]
             if only.kind == "reg":
@@ -264,8 +222,8 @@ class X86:
         if code is None:
             code = self._keystone(word, operands)
         if code is None:
-            raise _complaint(statement, word, operands, self._att)
-        _check_numbers(code, operands, statement)
+            raise complaint(statement, word, operands, self._att)
+        check_numbers(code, operands, statement)
         if all(operand.number is not None or operand.value is None for operand in operands):
             relative = any(
                 o.base == "rip" and o.value and o.value.constant is None for o in operands
@@ -388,43 +346,3 @@ def _narrow(operand: Operand, size: int) -> None:
         value = operand.number
         if 1 << (size - 1) <= value < 1 << size and size > 8:
             operand.number = value - (1 << size)
-
-
-@lru_cache(maxsize=4096)
-def _appears(code: bytes, value: int) -> bool:
-    for width in (2, 4, 8):
-        bits = 8 * width
-        if (
-            -(1 << (bits - 1)) <= value < 1 << bits
-            and (value & ((1 << bits) - 1)).to_bytes(width, "little") in code
-        ):
-            return True
-    return False
-
-
-def _check_numbers(code: bytes, operands: list[Operand], statement: Statement) -> None:
-    """Keystone cuts an immediate that is too wide without a word: what was asked for must be in the
-    bytes.
-    """
-    for operand in operands:
-        number = operand.number if operand.kind == "imm" else None
-        if number is not None and not -128 <= number <= 255 and not _appears(code, number):
-            raise Wrong(f"the number {number:#x} does not fit here: {clip(statement.text)}")
-
-
-def _complaint(statement: Statement, word: str, operands: list[Operand], att: bool) -> Wrong:
-    message = f"this does not assemble: {clip(statement.text)}"
-    for operand in operands:
-        if (
-            operand.kind == "imm"
-            and operand.bare
-            and operand.number is None
-            and not att
-            and not is_branch(word)
-        ):
-            return Wrong(f"{message}; {bare(operand)}")
-    memory = [operand for operand in operands if operand.kind == "mem"]
-    if not att and memory and not any(operand.size for operand in operands) and word in _NEEDS_SIZE:
-        size = f"its size is not known: write byte, word, dword or qword ptr {clip(memory[0].text)}"
-        return Wrong(f"{message}; {size}")
-    return Unexplained(message)
