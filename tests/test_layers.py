@@ -358,7 +358,6 @@ LONGER: dict[str, int] = {
     "engine.work": 409,
     "judge.hints": 480,
     "load.check": 425,
-    "reports.story": 403,
 }
 
 

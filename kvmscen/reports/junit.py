@@ -14,7 +14,8 @@ from xml.etree import ElementTree as ET
 from kvmscen.errors import Problem
 from kvmscen.reports import harmless
 from kvmscen.reports.counts import accesses, notes
-from kvmscen.reports.story import explanation, headline, one_line, painter, plural, ran_on
+from kvmscen.reports.explained import explanation
+from kvmscen.reports.story import headline, one_line, painter, plural, ran_on
 from kvmscen.results.result import Result, Run, wrong_cases
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from kvmscen.errors import Problem
-from kvmscen.reports.story import BAD, brief, explanation, one_line, painter, plural, ran_on
+from kvmscen.reports.explained import explanation
+from kvmscen.reports.story import BAD, brief, one_line, painter, plural, ran_on
 from kvmscen.results.result import Result, Run, wrong_cases
 
 

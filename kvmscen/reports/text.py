@@ -11,13 +11,12 @@ from collections.abc import Iterable, Sequence
 from kvmscen.errors import HOST, OPTIONS, Problem
 from kvmscen.reports import harmless
 from kvmscen.reports.counts import accesses, notes
+from kvmscen.reports.explained import again, explanation, whole
 from kvmscen.reports.story import (
     BAD,
     PREDICTED,
-    again,
     brief,
     clean,
-    explanation,
     headline,
     one_line,
     painter,
@@ -25,7 +24,6 @@ from kvmscen.reports.story import (
     plural,
     what,
     where,
-    whole,
 )
 from kvmscen.results.result import STATUSES, Result, Run
 
@@ -254,7 +252,7 @@ def _by_case(results: Iterable[Result]) -> Cases:
     return cases
 
 
-def _names(cases: Cases) -> list[str]:
+def names(cases: Cases) -> list[str]:
     """What each case is called: by its scenario, or by its file where two files have the same
     stem.
     """
@@ -270,7 +268,7 @@ def _list(cases: Cases, width: int) -> str:
     """One host a case: a line for each, with as many columns as there is room for."""
     results = [next(iter(hosts.values())) for hosts in cases.values()]
     columns: dict[str, list[str]] = {
-        "case": _names(cases),
+        "case": names(cases),
         "status": [r.status for r in results],
         "host": [r.host for r in results],
         "kernel": [_kernel(r) for r in results],
@@ -300,7 +298,7 @@ def _matrix(cases: Cases, width: int) -> str:
             hosts[host][row] = result.status
     headed = {_head(host, cases.values()): column for host, column in hosts.items()}
     return "\n\n".join(
-        _grid(part, width) for part in _split_columns({"case": _names(cases)}, headed, width)
+        _grid(part, width) for part in _split_columns({"case": names(cases)}, headed, width)
     )
 
 

@@ -22,7 +22,7 @@ from report_samples import (
 )
 
 from kvmscen.errors import Problem
-from kvmscen.reports import harmless, story, text
+from kvmscen.reports import explained, harmless, story, text
 from kvmscen.results.result import Mismatch, StoryRow
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -97,7 +97,7 @@ def test_equal_stretches_are_folded():
 
 def test_a_fold_of_one_row_is_not_made():
     rows = [same(9, "hlt: {}") for _ in range(4)] + [StoryRow("-", 10, "shutdown: {}", "")]
-    assert story.fold(rows) == rows
+    assert explained.fold(rows) == rows
 
 
 def test_ignored_exits_are_counted_apart():
@@ -107,7 +107,7 @@ def test_ignored_exits_are_counted_apart():
         same(9, "hlt: {}"),
         StoryRow("-", 10, "x: {}", ""),
     ]
-    assert story.fold(rows)[0] == "... 1 equal step, 6 ignored exits ..."
+    assert explained.fold(rows)[0] == "... 1 equal step, 6 ignored exits ..."
 
 
 @pytest.mark.parametrize("file", ["scenarios/a b.yaml", "it's.yaml", "-k.yaml", "$(reboot).yaml"])
