@@ -10,7 +10,8 @@ from kvmscen.job.job import Job
 from kvmscen.job.notation import seen
 from kvmscen.job.origin import source
 from kvmscen.judge.accesses import tally
-from kvmscen.judge.hints import Case, hint
+from kvmscen.judge.hints import hint
+from kvmscen.judge.outcome import Case
 from kvmscen.judge.trial import Trial
 from kvmscen.results.result import Result
 from kvmscen.sent.observation import Observation
