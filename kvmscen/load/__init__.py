@@ -81,8 +81,8 @@ def read_text(text: str, file: str) -> Loaded:
     silent = {(line + 1, column + 1) for line, column in doc.poisoned}
     if not fits()(doc.root):
         from kvmscen.load.check import (
-            check,
-        )  # here, since importing jsonschema takes longer than the rest of load
+            check,  # here, since importing jsonschema takes longer than the rest of load
+        )
 
         _later(problems, check(doc), silent)
     written = len(problems)

@@ -24,6 +24,14 @@ from kvmscen.load.names import shorten
 from kvmscen.load.scalars import Float, mistaken
 from kvmscen.load.schema import schema
 from kvmscen.load.slips import bar, spaced
+from kvmscen.load.unknown_names import (
+    after_program,
+    meant,
+    unknown_action,
+    unknown_exit,
+    unknown_member,
+    unknown_top,
+)
 from kvmscen.scenario import Place
 from kvmscen.sent.arch import ARCHES
 from kvmscen.sent.header import exits
@@ -169,7 +177,7 @@ class _Teller:
             return joined
         if (
             comment == "top"
-            and _after_program(self.doc, key, error.instance)
+            and after_program(self.doc, key, error.instance)
             and not names.closest(key, known)
         ):
             return (
@@ -177,7 +185,7 @@ class _Teller:
                 f"indent it as the lines above"
             )
         if comment in ("top", "case"):
-            return _unknown_top(key, shown, known, comment)
+            return unknown_top(key, shown, known, comment)
         if comment == "step":
             held: Any = error.instance
             name = self.member_of(key, held)
@@ -189,7 +197,7 @@ class _Teller:
         if comment == "measured":
             return unknown_exit(key, "no exit and no key of `measure`", known)
         if comment.startswith("exit "):
-            return _unknown_member(key, comment.removeprefix("exit "), self.arch, known)
+            return unknown_member(key, comment.removeprefix("exit "), self.arch, known)
         if comment == "action":
             return unknown_action(key)
         if comment == "registers":
@@ -342,76 +350,6 @@ def _mistyped(error: ValidationError) -> bool:
 
 def _fits(key: str, patterned: dict[str, Any]) -> bool:
     return any(re.search(pattern, key) for pattern in patterned)
-
-
-def meant(word: str, known: Iterable[str]) -> str:
-    """`did you mean` with the closest name, or all of them where they are few."""
-    choices = list(known)
-    close = names.closest(word, choices)
-    if close:
-        return f"did you mean `{close}`"
-    return f"write {names.either(choices)}" if len(choices) <= 40 else "no known name is like it"
-
-
-def _unknown_top(key: str, shown: str, known: list[str], where: str) -> str:
-    if key in names.LATER_TOP:
-        return f"not yet: the key `{key}`"
-    if where == "case" and key == "cases":
-        return "a case has no cases of its own: write them side by side"
-    return (
-        f"`{shown}` is not a key of a {'scenario' if where == 'top' else 'case'}: "
-        f"{meant(key, known)}"
-    )
-
-
-def unknown_action(key: str) -> str:
-    """What to say of a name that is no action."""
-    told = other_names.action(key, names.LATER_ACTIONS, names.ACTIONS)
-    if told:
-        return told
-    close = names.closest(key, names.ACTIONS)
-    return f"`{shorten(key)}` is no action: " + (
-        f"did you mean `{close}`" if close else f"write {names.either(names.ACTIONS)}"
-    )
-
-
-def unknown_exit(key: str, what: str, known: Iterable[str]) -> str:
-    """What to say of a key of a step that is none."""
-    if key in names.LATER_STEP:
-        return f"not yet: the key `{key}`"
-    row = exits.BY_NAME.get(key)
-    if key == "memory_fault":
-        return (
-            "`memory_fault` comes with a failing KVM_RUN: write `error: {errno: EFAULT, "
-            "memory_fault: {...}}`"
-        )
-    if row is not None:
-        return f"`{key}` is an exit of {names.either(row.archs)} only: not yet"
-    close = names.closest(key, known)
-    say = (
-        f"did you mean `{close}`"
-        if close
-        else "an exit is named as its KVM_EXIT_ without the prefix, in lower case"
-    )
-    return f"`{shorten(key)}` is {what}: {say}"
-
-
-def _unknown_member(key: str, name: str, arch: str | None, known: list[str]) -> str:
-    if key in names.BESIDE:
-        return f"write `{key}` beside `{name}`, not inside it"
-    if key in names.LATER_STEP:
-        return f"not yet: the key `{key}`"
-    members = known if arch is None or name == "error" else list(names.members(name, arch))
-    if not members:
-        return f"`{shorten(key)}` is no member of `{name}`: it has none"
-    return f"`{shorten(key)}` is no member of `{name}`: {meant(key, members)}"
-
-
-def _after_program(doc: Document, key: str, held: Any) -> bool:
-    keys = list(held)
-    before = keys[keys.index(key) - 1] if keys.index(key) else ""
-    block = before == "asm" and doc.styles.get(held.marks["asm"][2:]) == "|"
-    return block and (held[key] is None or isinstance(held[key], str))
 
 
 def _program(value: Any) -> str:
