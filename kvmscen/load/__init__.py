@@ -80,9 +80,8 @@ def read_text(text: str, file: str) -> Loaded:
         return Loaded(Scenario(file, ()), tuple(problems or [_no_map(doc)]))
     silent = {(line + 1, column + 1) for line, column in doc.poisoned}
     if not fits()(doc.root):
-        from kvmscen.load.check import (
-            check,  # here, since importing jsonschema takes longer than the rest of load
-        )
+        # Here, since importing jsonschema takes longer than the rest of load.
+        from kvmscen.load.check import check
 
         _later(problems, check(doc), silent)
     written = len(problems)
