@@ -51,8 +51,8 @@ def instead(
     """The program by GNU as, since Keystone could not encode all of it. Raises ScenarioError."""
     if targets.find(arch) is None:
         say = f"; where it is right, GNU as may know it: apt install {targets.package(arch)}"
-        told = [Problem(p.file, p.line, p.column, p.message + say) for p in error.problems]
-        raise ScenarioError(told) from None
+        problems = [Problem(p.file, p.line, p.column, p.message + say) for p in error.problems]
+        raise ScenarioError(problems) from None
     try:
         return gnu.assemble(arch, bits, source, placements, origin)
     except ScenarioError as other:
@@ -61,7 +61,7 @@ def instead(
         lines = {problem.line for problem in other.problems}
         both = [problem for problem in error.problems if problem.line in lines]
         both = list(explained(ScenarioError(both), first, arch, bits, source).problems)
-        told = both + [
+        problems = both + [
             p for p in other.problems if p.line not in {problem.line for problem in both}
         ]
-        raise ScenarioError(told) from None
+        raise ScenarioError(problems) from None

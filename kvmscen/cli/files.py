@@ -23,12 +23,12 @@ class Found:
         self.passed_over: list[str] = []
         self.under: dict[str, list[str]] = {}
 
-    def unselected(self, told: Collection[str]) -> list[str]:
+    def unselected(self, reported: Collection[str]) -> list[str]:
         """The paths of whose files none is among those of which something was told."""
         return [
             path
             for path, files in self.under.items()
-            if files and not any(file in told for file in files)
+            if files and not any(file in reported for file in files)
         ]
 
 

@@ -64,15 +64,17 @@ def _prepare(arguments: argparse.Namespace) -> int:
             tools.get(name.row, tell)
             entry = prepare(name, own, tell)
             tell(f"booting {entry.name}", None)
-            made = QemuHost(entry.name + (f",cpu={name.cpu}" if name.cpu else ""))
+            qemu_host = QemuHost(entry.name + (f",cpu={name.cpu}" if name.cpu else ""))
             try:
-                made.start()
-                made.wait()
+                qemu_host.start()
+                qemu_host.wait()
             finally:
-                made.close()
-            kernel = made.facts[0].kernel
+                qemu_host.close()
+            kernel = qemu_host.facts[0].kernel
             tell.close()
-            print(f"{made.name}: ready, kernel {kernel}, {_size(entry.size)} in {entry.folder}")
+            print(
+                f"{qemu_host.name}: ready, kernel {kernel}, {_size(entry.size)} in {entry.folder}"
+            )
     finally:
         tell.close()
     return 0

@@ -85,7 +85,7 @@ def _lacking(kind: str) -> str:
 def _qemu(usage: str, note: str) -> Iterator[Row]:
     """The machines that are prepared, each tried; of the kind only whether there are any."""
     try:
-        there = [made.name for made in prepared()]
+        there = [machine.name for machine in prepared()]
     except HostError as error:
         yield (usage, "no", "", "", f"{note}: {error}")
         return
@@ -103,20 +103,20 @@ def _qemu(usage: str, note: str) -> Iterator[Row]:
 
 def _tried(name: str, usage: str, note: str) -> Row:
     """A host that is started, and that has said that guests can run on it."""
-    made = None
+    opened = None
     try:
-        made = host(name)
-        made.start()
-        made.wait()
-        if isinstance(made, ChildHost):
-            made.prove()
+        opened = host(name)
+        opened.start()
+        opened.wait()
+        if isinstance(opened, ChildHost):
+            opened.prove()
     except (HostError, OSError) as error:
         why = str(error).removeprefix(f"host {name} cannot run here: ")
         return (usage, "no", "", "", f"{note}: {why}")
     finally:
-        if made is not None:
-            made.close()
-    archs = " ".join(facts.arch for facts in made.facts)
-    kernel = next((facts.kernel for facts in made.facts if facts.kernel), "")
-    flavour = next((facts.flavour for facts in made.facts if facts.flavour), None)
+        if opened is not None:
+            opened.close()
+    archs = " ".join(facts.arch for facts in opened.facts)
+    kernel = next((facts.kernel for facts in opened.facts if facts.kernel), "")
+    flavour = next((facts.flavour for facts in opened.facts if facts.flavour), None)
     return (usage, "yes", archs, kernel, note + (f", flavour {flavour}" if flavour else ""))

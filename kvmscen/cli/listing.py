@@ -120,11 +120,11 @@ def _map(case: Json) -> list[tuple[str, str, str, str]]:
     ]
 
 
-def _holes(taken: list[tuple[int, int]]) -> list[tuple[int, int]]:
+def _holes(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
     """Gaps between slots."""
     out: list[tuple[int, int]] = []
     end: int | None = None
-    for at, size in sorted(taken):
+    for at, size in sorted(ranges):
         if end is not None and at > end:
             out.append((end, at - end))
         end = max(end or 0, at + size)

@@ -104,6 +104,6 @@ def _main(argv: Sequence[str]) -> int:
         os.environ["KVMSCEN_ALLOW_HOST_EFFECTS"] = "1"
     from kvmscen.hosts.process import confinement
 
-    confinement.tell.append(lambda told: _say(f"kvmscen: {told}"))
+    confinement.tell.append(lambda message: _say(f"kvmscen: {message}"))
     status: int = getattr(importlib.import_module(f"kvmscen.cli.{verb}"), verb)(arguments)
     return status

@@ -56,32 +56,32 @@ def measure(arguments: argparse.Namespace) -> int:
         screen.say(line)
     try:
         hosts = _Hosts(arguments)
-        made = hosts.timed(files, plan, screen, problems)
-        if not made.interrupted:
-            tell_unselected(made, found, arguments, screen, "measure")
+        run = hosts.timed(files, plan, screen, problems)
+        if not run.interrupted:
+            tell_unselected(run, found, arguments, screen, "measure")
         if kept is not None:
-            made, verdict = _against(arguments.against, kept, made, hosts, plan, screen)
+            run, verdict = _against(arguments.against, kept, run, hosts, plan, screen)
     except HostError as error:
         print(f"kvmscen: {error}", file=sys.stderr)
-        made = work.broken([*problems, Problem(HOST, 0, 0, str(error))])
+        run = work.broken([*problems, Problem(HOST, 0, 0, str(error))])
     for name, file in reports:
-        write_report(MEASURED[name](made), file)
-    _show(made, arguments, screen)
+        write_report(MEASURED[name](run), file)
+    _show(run, arguments, screen)
     if verdict:
         screen.say(verdict)
-    return INTERRUPTED if made.interrupted else made.exit_status
+    return INTERRUPTED if run.interrupted else run.exit_status
 
 
-def _show(made: Run, arguments: argparse.Namespace, screen: Screen) -> None:
-    for result in made.results:
+def _show(run: Run, arguments: argparse.Namespace, screen: Screen) -> None:
+    for result in run.results:
         screen.say(_told(result, screen))
-    if made.interrupted:
+    if run.interrupted:
         screen.say("interrupted: what had not had all its rounds is left out")
     if arguments.compare or arguments.base:
-        for table in _compared(made.results, arguments.base):
+        for table in _compared(run.results, arguments.base):
             screen.say("\n" + table)
-    if arguments.save and not made.interrupted and any(result.measured for result in made.results):
-        screen.say(f"\nkept as {baseline.save(arguments.save, made.results, iso(made.started))}")
+    if arguments.save and not run.interrupted and any(result.measured for result in run.results):
+        screen.say(f"\nkept as {baseline.save(arguments.save, run.results, iso(run.started))}")
 
 
 class _Hosts:
@@ -103,16 +103,16 @@ class _Hosts:
     ) -> Run:
         """One measurement."""
         hosts = [host(name) for name in self.named] or defaults(say)
-        told = Progress(screen, self.quiet)
+        progress = Progress(screen, self.quiet)
         return rounds.measure(
-            files, hosts, bool(self.named), self.selection, plan, screen.problem, told, problems
+            files, hosts, bool(self.named), self.selection, plan, screen.problem, progress, problems
         )
 
 
 def _against(
     name: str,
     kept: baseline.Baseline,
-    made: Run,
+    run: Run,
     hosts: _Hosts,
     plan: rounds.Schedule,
     screen: Screen,
@@ -120,23 +120,23 @@ def _against(
     """The run judged against a baseline, and that in a sentence; what seems to have changed is
     timed again before it is told.
     """
-    judged = baseline.judge(name, kept, made.results)
-    least = baseline.least(kept, made.results)
+    judged = baseline.judge(name, kept, run.results)
+    least = baseline.least(kept, run.results)
     for _ in range(baseline.REPEATS - 1):
         doubtful = list(
             dict.fromkeys(judgement.result.file for judgement in judged if judgement.changed)
         )
-        if not doubtful or made.interrupted:
+        if not doubtful or run.interrupted:
             break
         screen.say(
             f"something differs from the baseline {name}: measuring again, to see whether it stays "
             f"so"
         )
         again = hosts.timed(doubtful, plan, screen)
-        made = made._replace(interrupted=again.interrupted)
+        run = run._replace(interrupted=again.interrupted)
         judged = baseline.confirmed(judged, baseline.judge(name, kept, again.results))
-    verdict = "" if made.interrupted or not least else _verdict(name, made.results, judged, least)
-    return made._replace(results=tuple(judgement.result for judgement in judged)), verdict
+    verdict = "" if run.interrupted or not least else _verdict(name, run.results, judged, least)
+    return run._replace(results=tuple(judgement.result for judgement in judged)), verdict
 
 
 def _verdict(

@@ -14,9 +14,9 @@ from kvmscen.reports import FORMATS
 INTERRUPTED = 130
 
 
-def say(told: str) -> None:
+def say(message: str) -> None:
     """One line on standard error."""
-    print(f"kvmscen: {told}", file=sys.stderr)
+    print(f"kvmscen: {message}", file=sys.stderr)
 
 
 def report_of(wanted: str, formats: Collection[str] = FORMATS.keys()) -> tuple[str, str | None]:

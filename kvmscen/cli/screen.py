@@ -73,13 +73,13 @@ class Screen:
         before = self.told.setdefault((result.file, result.case), result)
         return text.failure(result, self.color, self.width, None if before is result else before)
 
-    def end(self, made: Run) -> None:
+    def end(self, run: Run) -> None:
         """The hosts side by side, where there are several, and the summary."""
         self.clear()
-        if made.results and not self.quiet:
+        if run.results and not self.quiet:
             self.say("")
-        self.say(text.summary(made, self.width) if self.quiet else text.end(made, self.width))
-        if os.environ.get("GITHUB_ACTIONS") and (notes := text.annotations(made)):
+        self.say(text.summary(run, self.width) if self.quiet else text.end(run, self.width))
+        if os.environ.get("GITHUB_ACTIONS") and (notes := text.annotations(run)):
             self.say(notes)
         self.out.flush()
 
@@ -89,15 +89,15 @@ class Screen:
         """
         if not wanted or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
             return
-        told = (
+        state = (
             f"{progress.files}/{progress.of} files" if progress.of > 1 else f"{progress.share:.0%}"
         )
-        told += f", {plural(self.cases, 'case')}" if self.cases else ""
-        told += f", {self.failed} failed" if self.failed else ""
-        told += f": {progress.running}" if progress.running else ""
+        state += f", {plural(self.cases, 'case')}" if self.cases else ""
+        state += f", {self.failed} failed" if self.failed else ""
+        state += f": {progress.running}" if progress.running else ""
         width = max(10, min(40, self.width // 3))
         full = int(width * progress.share)
-        bar = f"[{'#' * full}{' ' * (width - full)}] {told}"
+        bar = f"[{'#' * full}{' ' * (width - full)}] {state}"
         # One column is left free: a terminal may go on to the next line when the last one is taken.
         bar = bar if len(bar) < self.width else bar[: max(self.width - 4, 0)] + "..."
         self.overwrite(bar)

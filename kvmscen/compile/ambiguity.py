@@ -54,14 +54,14 @@ def ambiguous(written: Sequence[Step], script: Sequence[ScriptStep]) -> Iterator
     Raises TooMany.
     """
     tree = _tree(written, script, 1)
-    told: set[tuple[int, int]] = set()
+    reported: set[tuple[int, int]] = set()
     for options in _all_options(tree):
         if len(options) > MOST:
             raise TooMany(options[MOST].written)
         for first, second in combinations(options, 2):
             key = (id(first.written), id(second.written))
-            if key not in told and (first is second or _both(first, second)):
-                told.add(key)
+            if key not in reported and (first is second or _both(first, second)):
+                reported.add(key)
                 yield first.written, second.written
 
 
@@ -69,14 +69,18 @@ def _tree(
     written: Sequence[Step], script: Sequence[ScriptStep], rounds: int
 ) -> tuple[_Leaf | _Group, ...]:
     out: list[_Leaf | _Group] = []
-    for step, made in zip(written, script, strict=True):
-        if made.exit == "group":
-            out.append(_Group(made, _tree(step.steps, made.steps, made.repeat[1])))
+    for step, script_step in zip(written, script, strict=True):
+        if script_step.exit == "group":
+            out.append(
+                _Group(script_step, _tree(step.steps, script_step.steps, script_step.repeat[1]))
+            )
         else:
-            own = rounds if made.repeat == (1, 1) else made.repeat[1]
+            own = rounds if script_step.repeat == (1, 1) else script_step.repeat[1]
             out.append(
                 _Leaf(
-                    step, made, {key: _values(matcher, own) for key, matcher in made.where.items()}
+                    step,
+                    script_step,
+                    {key: _values(matcher, own) for key, matcher in script_step.where.items()},
                 )
             )
     return tuple(out)

@@ -19,24 +19,24 @@ def plan(file: str, case: Case) -> Plan:
     """Lay one case out. Raises ScenarioError with every problem of program and layout; with those,
     of names too.
     """
-    made, problems = lay_out(file, case)
+    planned, problems = lay_out(file, case)
     if problems:
         try:
-            ready(file, case, made, Facts(case.arch, None, {}), "")
+            ready(file, case, planned, Facts(case.arch, None, {}), "")
         except ScenarioError as error:
             problems += error.problems
         raise ScenarioError(dict.fromkeys(problems))
-    return made
+    return planned
 
 
 def plans(scenario: Scenario, cases: Iterable[Case]) -> list[tuple[Case, Plan]]:
     """Every case laid out; raises ScenarioError with the problems of all, each once however many
     cases share it.
     """
-    made, problems = laid_out(scenario, cases)
+    planned, problems = laid_out(scenario, cases)
     if problems:
         raise ScenarioError(problems)
-    return made
+    return planned
 
 
 def laid_out(
@@ -46,10 +46,10 @@ def laid_out(
     left = budget.Budget(scenario.file)
 
     def planned(case: Case) -> tuple[Case, Plan]:
-        made = plan(scenario.file, case)
-        resolve(scenario, case, made)
-        left.take(case, budget.size(made))
-        return case, made
+        planned = plan(scenario.file, case)
+        resolve(scenario, case, planned)
+        left.take(case, budget.size(planned))
+        return case, planned
 
     return each(scenario.file, cases, planned)
 

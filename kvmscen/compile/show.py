@@ -35,7 +35,7 @@ def show(file: str, only: str | None, assembler: str | None = None) -> Json:
     cases = [case for case in scenario.cases if only is None or case.name == only]
     planned, problems = laid_out(scenario, cases)
     problems += [p for p in found.problems if only is None or not p.cases or only in p.cases]
-    return {"cases": [_case(case, made) for case, made in planned], "problems": tuple(problems)}
+    return {"cases": [_case(case, plan) for case, plan in planned], "problems": tuple(problems)}
 
 
 def _case(case: Case, planned: Plan) -> Json:

@@ -24,11 +24,11 @@ def place_tables(
     """Where the engine's own tables go: at x86_64.TABLES_AT, or lower where something lies
     there.
     """
-    taken = [(slot.gpa, slot.size) for slot in slots] + [
+    ranges = [(slot.gpa, slot.size) for slot in slots] + [
         (s.gpa, s.size) for s in sections if s.size
     ]
     if case.arch == arm64.NAME and any(vcpu.mmu for vcpu in case.vcpus):
-        return _identity(resolver, case, taken)
+        return _identity(resolver, case, ranges)
     if case.arch != x86_64.NAME:
         return None, ()
     own = {name for vcpu in case.vcpus for name in vcpu.regs} & set(x86_64.OWN_TABLES)
@@ -36,18 +36,18 @@ def place_tables(
         return None, ()
     # Without paging nothing above 4 GiB can be reached.
     long = any(mode_of(case, index) == "long" for index in range(len(case.vcpus)))
-    spans = tuple((gpa, size) for gpa, size in taken if long and gpa + size > _GIB4)
+    spans = tuple((gpa, size) for gpa, size in ranges if long and gpa + size > _GIB4)
     if any(gpa + size > _MAPPED for gpa, size in spans):
         _too_high(resolver, case, sections)
         return None, ()
-    return _room(resolver, case, taken, x86_64.tables_size(spans), x86_64.TSS_BELOW), spans
+    return _room(resolver, case, ranges, x86_64.tables_size(spans), x86_64.TSS_BELOW), spans
 
 
 def _identity(
-    resolver: Resolver, case: Case, taken: Sequence[tuple[int, int]]
+    resolver: Resolver, case: Case, ranges: Sequence[tuple[int, int]]
 ) -> tuple[tuple[int, int] | None, tuple[tuple[int, int], ...]]:
     """The stage-1 tables of `mmu: identity`."""
-    spans = tuple(taken)
+    spans = tuple(ranges)
     if any(gpa + size > arm64_tables.REACH for gpa, size in spans):
         say = (
             f"what lies above {arm64_tables.REACH - 1:#x} cannot be mapped by `mmu: identity`: "
@@ -55,15 +55,15 @@ def _identity(
         )
         resolver.problem(case.place, say)
         return None, ()
-    return _room(resolver, case, taken, arm64_tables.tables_size(spans), 0), spans
+    return _room(resolver, case, ranges, arm64_tables.tables_size(spans), 0), spans
 
 
 def _room(
-    resolver: Resolver, case: Case, taken: Sequence[tuple[int, int]], size: int, below: int
+    resolver: Resolver, case: Case, ranges: Sequence[tuple[int, int]], size: int, below: int
 ) -> tuple[int, int] | None:
     """The highest place up to TABLES_AT that is free, with so many bytes below it."""
     at = min(x86_64.TABLES_AT, (_GIB4 - size) & ~0xFFFF)
-    while clash := next((t for t in taken if t[0] < at + size and at - below < t[0] + t[1]), None):
+    while clash := next((t for t in ranges if t[0] < at + size and at - below < t[0] + t[1]), None):
         at = (clash[0] - size) & ~0xFFFF
         if at < below:
             resolver.problem(

@@ -43,8 +43,8 @@ class Recording(NamedTuple):
 
 def recording(name: str, host: str, facts: Facts, digest: str, observation: Observation) -> str:
     """The text of a recording."""
-    made = Recording(FORMAT, VERSION, name, host, facts, digest, observation)
-    return json.dumps(encode(made), indent=1) + "\n"
+    recording = Recording(FORMAT, VERSION, name, host, facts, digest, observation)
+    return json.dumps(encode(recording), indent=1) + "\n"
 
 
 def keep(

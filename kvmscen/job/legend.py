@@ -67,8 +67,8 @@ class Legend(NamedTuple):
         if found is None or pc is None:
             return None
         if found.number:
-            told = f"{found.number}: {found.text}"
-            return f"{self.file}:{told}" if self.file else told
+            text = f"{found.number}: {found.text}"
+            return f"{self.file}:{text}" if self.file else text
         at = _row(self.debug, pc - 1 if advanced else pc)
         return offset(found.text, pc - found.gpa) + (f" ({at.text}:{at.number})" if at else "")
 

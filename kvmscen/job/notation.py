@@ -128,8 +128,8 @@ class Notation:
         elif event.kind == "succeeded":
             return f"{event.name} succeeded"
         elif event.kind == "error":
-            told = {key: value for key, value in event.fields.items() if key != "reason"}
-            text = self._exit("error", {**told, "errno": event.name})
+            members = {key: value for key, value in event.fields.items() if key != "reason"}
+            text = self._exit("error", {**members, "errno": event.name})
         else:
             fields = {key: value for key, value in event.fields.items() if key != "corrected"}
             if like is None and kvm_run.is_read(event.name, fields):

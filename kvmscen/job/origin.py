@@ -31,8 +31,8 @@ def source(event: Event, legend: Legend, arch: str, flavour: str | None) -> str:
     ):
         # OUTS with a repeat prefix has not advanced where OUT has.
         advanced = False if legend.row(event.pc, False) else advanced
-    told = legend.source(event.pc, advanced)
-    if told is None:
+    text = legend.source(event.pc, advanced)
+    if text is None:
         # The guest has left its program.
         return "" if event.pc is None else f"pc {event.pc:#x}"
-    return told
+    return text

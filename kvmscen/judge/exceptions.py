@@ -115,10 +115,10 @@ def _arm64(regs: Mapping[str, int]) -> TakenException | None:
     vector = f"its vector at {entry:#x} (VBAR_EL1 + {entry - base:#x})"
     ec = esr >> 26 & 0x3F
     what = _CLASSES.get(ec, f"of class {ec:#x}")
-    told = f"ESR_EL1 {esr:#x}, ELR_EL1 {elr:#x}" + (f", FAR_EL1 {far:#x}" if ec in _ABORTS else "")
+    text = f"ESR_EL1 {esr:#x}, ELR_EL1 {elr:#x}" + (f", FAR_EL1 {far:#x}" if ec in _ABORTS else "")
     if entry <= elr < entry + _VECTOR:
         then = f"It came from {vector}, so there is no handler, and what led there first is lost"
-        return TakenException(what, None, told, then)
+        return TakenException(what, None, text, then)
     if ec in _ABORTS:
         what += f" at {far:#x}" + _status(esr & 0x3F)
     then = f"It is in {vector}, where no handler ends it: give it one, or avoid the exception"
@@ -126,7 +126,7 @@ def _arm64(regs: Mapping[str, int]) -> TakenException | None:
         # Where it returns to is behind it.
         elr -= 4
     return TakenException(
-        what, elr, told, then, ec in _FETCH, bool(regs.get("again")), far if ec in _ABORTS else None
+        what, elr, text, then, ec in _FETCH, bool(regs.get("again")), far if ec in _ABORTS else None
     )
 
 
@@ -146,9 +146,9 @@ def _riscv64(regs: Mapping[str, int]) -> TakenException | None:
     what = _CAUSES.get(cause, f"of cause {cause}")
     if cause == _ILLEGAL and regs["stval"] & 0x7F in _FLOATING:
         what += ": floating point is off at the start (`sstatus: 0x2000` sets FS)"
-    told = f"scause {cause}, sepc {regs['sepc']:#x}, stval {regs['stval']:#x}"
+    text = f"scause {cause}, sepc {regs['sepc']:#x}, stval {regs['stval']:#x}"
     then = (
         f"It went on at stvec ({regs['stvec'] & ~3:#x}): give it a handler there, or avoid the "
         f"exception"
     )
-    return TakenException(what, regs["sepc"], told, then, cause in _FETCHES)
+    return TakenException(what, regs["sepc"], text, then, cause in _FETCHES)

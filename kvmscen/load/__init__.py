@@ -105,16 +105,16 @@ def read_text(text: str, file: str) -> Loaded:
         hit: tuple(name for name in names if name in hit) if len(hit) < len(names) else ()
         for hit in set(hits.values())
     }
-    told = _few([problem._replace(cases=some[hit]) for problem, hit in hits.items()])
-    return Loaded(Scenario(file, good), tuple(sorted(told)), wrong, names)
+    shown = _few([problem._replace(cases=some[hit]) for problem, hit in hits.items()])
+    return Loaded(Scenario(file, good), tuple(sorted(shown)), wrong, names)
 
 
 def _later(problems: list[Problem], more: Iterable[Problem], silent: set[tuple[int, int]]) -> None:
     """Add what a later stage found, but for the places where an earlier one has something to say
     already.
     """
-    taken = {(p.line, p.column) for p in problems} | silent
-    problems.extend(p for p in more if (p.line, p.column) not in taken)
+    spoken_of = {(p.line, p.column) for p in problems} | silent
+    problems.extend(p for p in more if (p.line, p.column) not in spoken_of)
 
 
 def _few(problems: list[Problem]) -> list[Problem]:

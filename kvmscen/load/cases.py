@@ -179,7 +179,7 @@ class _Maker:
         )
         if how == EMULATE and arch == "arm64":
             once_more(notes, expect or ())
-        made = Case(
+        case = Case(
             name=name,
             place=place,
             summary=get("summary", lambda v, _: as_text(v), ""),
@@ -209,10 +209,10 @@ class _Maker:
             measure=get("measure", lambda v, _: measure(notes, v, arch), ()),
             undecoded=how,
         )
-        sums.check(notes, made)
+        sums.check(notes, case)
         if "when" in keys:
-            _errno_names(notes, keys["when"][0], made)
-        return made
+            _errno_names(notes, keys["when"][0], case)
+        return case
 
     def _arch(self, name: str, keys: Keys, place: Place) -> str | None:
         """The architecture of a case, None where it is not known."""

@@ -205,8 +205,8 @@ def action(word: str, later: tuple[str, ...], here: tuple[str, ...]) -> str | No
     if name in here:
         return f"write `{name}`: an action is named as its ioctl without KVM_, in lower case"
     if name in _INSTEAD:
-        told = "not yet: the action" if name in later else "no action is called"
-        return f"{told} `{name}`; {_INSTEAD[name]}"
+        says = "not yet: the action" if name in later else "no action is called"
+        return f"{says} `{name}`; {_INSTEAD[name]}"
     if name in later or name in _IOCTLS:
         return f"not yet: the action `{name}`"
     return None

@@ -35,7 +35,7 @@ def macros(notes: Notes, value: Any) -> tuple[Macro, ...]:
     """The macros; names differ in more than their case, as GNU as has it."""
     held = as_map(value)
     first: dict[str, str] = {}
-    made: list[Macro] = []
+    macros: list[Macro] = []
     for name, text in held.items():
         if not isinstance(text, str):
             continue
@@ -64,8 +64,8 @@ def macros(notes: Notes, value: Any) -> tuple[Macro, ...]:
                 "`.macro` and `.endm` do not fit together here: `.endm` is put behind the text, "
                 "leave it out",
             )
-        made.append(Macro(name, text, *_start(notes, text, place, f"`{name}: |`")))
-    return tuple(made)
+        macros.append(Macro(name, text, *_start(notes, text, place, f"`{name}: |`")))
+    return tuple(macros)
 
 
 def _start(notes: Notes, value: str, place: Place, remedy: str) -> tuple[int, int]:

@@ -45,29 +45,29 @@ def schema() -> dict[str, Any]:
     quick with.
     """
     text = json.loads(schema_file().read_text(encoding="utf-8"))
-    made: dict[str, Any] = _inlined(text, text["definitions"], {})
-    return made
+    schema: dict[str, Any] = _inlined(text, text["definitions"], {})
+    return schema
 
 
-def _inlined(node: Any, defs: dict[str, Any], made: dict[str, Any]) -> Any:
+def _inlined(node: Any, defs: dict[str, Any], inlined: dict[str, Any]) -> Any:
     if isinstance(node, list):
-        return [_inlined(item, defs, made) for item in node]
+        return [_inlined(item, defs, inlined) for item in node]
     if not isinstance(node, dict):
         return node
     if "$ref" in node:
         name = node["$ref"].rsplit("/", 1)[1]
-        if name not in made:
-            made[name] = {}
-            made[name].update(_inlined(defs[name], defs, made))
-        return made[name]
+        if name not in inlined:
+            inlined[name] = {}
+            inlined[name].update(_inlined(defs[name], defs, inlined))
+        return inlined[name]
     # A map of properties may well have a key that is called `description`: only schemas lose
     # theirs.
     out = {}
     for key, value in node.items():
         if key in ("properties", "patternProperties"):
-            out[key] = {name: _inlined(child, defs, made) for name, child in value.items()}
+            out[key] = {name: _inlined(child, defs, inlined) for name, child in value.items()}
         elif key not in _KEPT_OUT:
-            out[key] = _inlined(value, defs, made)
+            out[key] = _inlined(value, defs, inlined)
     return out
 
 
@@ -77,14 +77,14 @@ def fits() -> Test:
     return _test(schema(), {})
 
 
-def _test(node: dict[str, Any], made: dict[int, list[Test]]) -> Test:
+def _test(node: dict[str, Any], compiled: dict[int, list[Test]]) -> Test:
     # The schema is recursive (steps in steps): a test in the making is reached through its list.
-    if id(node) in made:
-        tests = made[id(node)]
+    if id(node) in compiled:
+        tests = compiled[id(node)]
         return lambda data: all(test(data) for test in tests)
-    tests = made[id(node)] = []
+    tests = compiled[id(node)] = []
     if "properties" in node or "patternProperties" in node:
-        tests.append(_object(node, made))
+        tests.append(_object(node, compiled))
     for keyword, value in node.items():
         if keyword not in (
             "properties",
@@ -92,14 +92,14 @@ def _test(node: dict[str, Any], made: dict[int, list[Test]]) -> Test:
             "additionalProperties",
             *_SAYS_NOTHING,
         ):
-            tests.append(_KEYWORDS[keyword](value, node, made))
+            tests.append(_KEYWORDS[keyword](value, node, compiled))
     return tests[0] if len(tests) == 1 else lambda data: all(test(data) for test in tests)
 
 
-def _object(node: dict[str, Any], made: dict[int, list[Test]]) -> Test:
-    properties = {key: _test(child, made) for key, child in node.get("properties", {}).items()}
+def _object(node: dict[str, Any], compiled: dict[int, list[Test]]) -> Test:
+    properties = {key: _test(child, compiled) for key, child in node.get("properties", {}).items()}
     patterns = [
-        (re.compile(p), _test(child, made))
+        (re.compile(p), _test(child, compiled))
         for p, child in node.get("patternProperties", {}).items()
     ]
     assert node["additionalProperties"] is False
@@ -120,52 +120,52 @@ def _object(node: dict[str, Any], made: dict[int, list[Test]]) -> Test:
     return test
 
 
-def _type(value: Any, node: dict[str, Any], made: Any) -> Test:
+def _type(value: Any, node: dict[str, Any], compiled: Any) -> Test:
     names = [value] if isinstance(value, str) else value
     types = frozenset(kind for name in names for kind in _TYPES[name])
     return lambda data: type(data) in types
 
 
-def _items(value: Any, node: dict[str, Any], made: dict[int, list[Test]]) -> Test:
-    item = _test(value, made)
+def _items(value: Any, node: dict[str, Any], compiled: dict[int, list[Test]]) -> Test:
+    item = _test(value, compiled)
     return lambda data: type(data) is not List or all(item(entry) for entry in data)
 
 
-def _enum(value: Any, node: dict[str, Any], made: Any) -> Test:
+def _enum(value: Any, node: dict[str, Any], compiled: Any) -> Test:
     known = frozenset(value)
     return lambda data: type(data) is str and data in known
 
 
-def _any(value: Any, node: dict[str, Any], made: dict[int, list[Test]]) -> Test:
-    branches = [_test(child, made) for child in value]
+def _any(value: Any, node: dict[str, Any], compiled: dict[int, list[Test]]) -> Test:
+    branches = [_test(child, compiled) for child in value]
     return lambda data: any(branch(data) for branch in branches)
 
 
-def _if(value: Any, node: dict[str, Any], made: dict[int, list[Test]]) -> Test:
-    condition, then = _test(value, made), _test(node["then"], made)
+def _if(value: Any, node: dict[str, Any], compiled: dict[int, list[Test]]) -> Test:
+    condition, then = _test(value, compiled), _test(node["then"], compiled)
     return lambda data: not condition(data) or then(data)
 
 
 def _number(compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any, Any], Test]:
-    return lambda value, node, made: (
+    return lambda value, node, compiled: (
         lambda data: type(data) not in (int, Float) or compare(data, value)
     )
 
 
 def _size(kind: type[Any], compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any, Any], Test]:
-    return lambda value, node, made: (
+    return lambda value, node, compiled: (
         lambda data: type(data) is not kind or compare(len(data), value)
     )
 
 
-def _pattern(value: Any, node: dict[str, Any], made: Any) -> Test:
+def _pattern(value: Any, node: dict[str, Any], compiled: Any) -> Test:
     search = re.compile(value).search
     return lambda data: type(data) is not str or search(data) is not None
 
 
 _KEYWORDS: dict[str, Callable[[Any, Any, Any], Test]] = {
     "type": _type,
-    "required": lambda value, node, made: (
+    "required": lambda value, node, compiled: (
         lambda data: type(data) is not Map or all(key in data for key in value)
     ),
     "items": _items,

@@ -39,15 +39,15 @@ def _slots(notes: Notes, case: Case, expect: Iterable[Step]) -> None:
     """The bytes of a slot belong to its number and outlive its deletion, so each number counts
     once, with its largest size.
     """
-    taken: dict[int, int] = {}
+    size_of_slot: dict[int, int] = {}
     total = 0
     for slot in _given(case, expect):
-        more = max(0, slot.size - taken.get(slot.number, 0))
+        more = max(0, slot.size - size_of_slot.get(slot.number, 0))
         # KVM refuses these whatever lies behind them, so nothing is set aside for them.
         if slot.fails and slot.size > SLOT_PAGES_MOST * _PAGE.get(case.arch, 4096):
             continue
         before, total = total, total + more
-        taken[slot.number] = taken.get(slot.number, 0) + more
+        size_of_slot[slot.number] = size_of_slot.get(slot.number, 0) + more
         if before <= SLOTS_MOST < total:
             if_not = " (one that must fail counts too, since it might not)" if slot.fails else ""
             notes.add(

@@ -34,9 +34,9 @@ def unknown_top(key: str, shown: str, known: list[str], where: str) -> str:
 
 def unknown_action(key: str) -> str:
     """What to say of a name that is no action."""
-    told = other_names.action(key, names.LATER_ACTIONS, names.ACTIONS)
-    if told:
-        return told
+    message = other_names.action(key, names.LATER_ACTIONS, names.ACTIONS)
+    if message:
+        return message
     close = names.closest(key, names.ACTIONS)
     return f"`{shorten(key)}` is no action: " + (
         f"did you mean `{close}`" if close else f"write {names.either(names.ACTIONS)}"

@@ -143,10 +143,10 @@ def _jobs(
     targets = [encode(Target(host.name, host.facts)) for host in hosts]
     jobs: list[Job] = []
     names: set[str | None] = set()
-    told: int | None = None
+    pid: int | None = None
     for file in files:
         try:
-            if told is None or told != child.process_id:
+            if pid is None or pid != child.process_id:
                 work.ask_prepare(
                     child,
                     targets=targets,
@@ -154,7 +154,7 @@ def _jobs(
                     assembler=selection.assembler,
                     timing=encode(plan),
                 )
-                told = child.process_id
+                pid = child.process_id
             request = {"run": file, "text": selection.text, "cases": selection.cases}
             reply = child.ask(json.dumps(request)[1:-1], work.PREPARE_SECONDS)
         except HostError as error:

@@ -79,8 +79,8 @@ def _case(suite: ET.Element, result: Result) -> None:
         tag = "error" if result.status == "ERROR" else "failure"
         element = ET.SubElement(case, tag, message=_xml(headline(result)), type=result.status)
         element.text = _xml("\n".join(explanation(result, None, painter(False))))
-    told = "\n".join(["host: " + ran_on(result), *notes(result), *accesses(result)])
-    ET.SubElement(case, "system-out").text = _xml(told)
+    text = "\n".join(["host: " + ran_on(result), *notes(result), *accesses(result)])
+    ET.SubElement(case, "system-out").text = _xml(text)
 
 
 def _testcase(suite: ET.Element, file: str, name: str, line: int, seconds: float) -> ET.Element:

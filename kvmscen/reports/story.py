@@ -109,10 +109,10 @@ def rows(result: Result) -> list[StoryRow]:
     """The result's rows, and one for each mismatch that is not of a step: the final state, a limit
     that was reached.
     """
-    told = {(row.line, row.expected, row.observed) for row in result.rows if row.mark in "!-+"}
+    differing = {(row.line, row.expected, row.observed) for row in result.rows if row.mark in "!-+"}
     out = list(result.rows)
     for m in result.mismatches:
-        if (m.line, m.expected or "", m.observed or "") not in told:
+        if (m.line, m.expected or "", m.observed or "") not in differing:
             mark = "-" if m.observed is None else "+" if m.expected is None else "!"
             out.append(StoryRow(mark, m.line, m.expected or "", m.observed or ""))
     return out

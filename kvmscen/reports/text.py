@@ -90,8 +90,8 @@ def failure(result: Result, color: bool, width: int, before: Result | None = Non
         f"{paint(result.status, _COLOUR[result.status])} {clean(result.name)} on {where(result)}"
     )
     if before is not None and alike(before, result):
-        told = paint(headline(result, full=False), "bold")
-        return "\n".join([title, told, f"  the same as on {where(before)}", again(result)])
+        headline_text = paint(headline(result, full=False), "bold")
+        return "\n".join([title, headline_text, f"  the same as on {where(before)}", again(result)])
     return "\n".join([title, *explanation(result, width, paint)])
 
 
@@ -173,13 +173,13 @@ def summary(run: Run, width: int = 0) -> str:
         {p.file for p in run.problems if not p.cases},
         {(p.file, name) for p in run.problems for name in p.cases},
     )
-    told = (
+    numbers = (
         (len({case for case in cases if case[0] not in files}), "wrong case"),
         (len(files - {HOST, OPTIONS}), "wrong file"),
         (sum(p.file == OPTIONS for p in run.problems), "wrong option"),
         (sum(p.file == HOST for p in run.problems), "unusable host"),
     )
-    words += [plural(count, what) for count, what in told if count]
+    words += [plural(count, what) for count, what in numbers if count]
     out = f"{', '.join(words) or 'nothing ran'} in {run.elapsed:.1f} s"
     if run.results and counts["SKIP"] == len(run.results):
         out += ": nothing ran"
@@ -203,11 +203,11 @@ def summary(run: Run, width: int = 0) -> str:
 def render(run: Run) -> str:
     """The whole report, for a file: wrong files, failures, table; no colour."""
     parts = ["\n".join(map(problem, run.problems))] if run.problems else []
-    told: dict[tuple[str, str], Result] = {}
+    first_of_case: dict[tuple[str, str], Result] = {}
     for result in run.results:
         below = beneath(result, False)
         if result.status in BAD or below:
-            before = told.setdefault((result.file, result.case), result)
+            before = first_of_case.setdefault((result.file, result.case), result)
             shown = failure(result, False, PAGE, None if before is result else before)
             parts.append("\n".join([shown or line(result, False), *below]))
         if result.measured:

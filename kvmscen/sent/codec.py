@@ -177,9 +177,9 @@ class _Names(dict[str, Any]):
 
     def __missing__(self, name: str) -> _Kind:
         meant = self._module.get(name)
-        made = _ValueKind(meant) if hasattr(meant, "_fields") else _PLAIN
-        self[name] = made
-        return made
+        kind = _ValueKind(meant) if hasattr(meant, "_fields") else _PLAIN
+        self[name] = kind
+        return kind
 
 
 def _kinds(value: Any) -> Mapping[str, _Kind]:

@@ -21,11 +21,11 @@ _NAME = re.compile(r"[A-Za-z_.$][\w.$]*", re.ASCII)
 _BARE = re.compile(r"[\w.$]+(?:\s*[-+*]\s*[\w.$]+)*\Z", re.ASCII)
 
 
-def check(made: objects.Object, sections: set[str], report: messages.Report) -> None:
+def check(object_file: objects.Object, sections: set[str], report: messages.Report) -> None:
     """Refuse what the two assemblers would take for different things. `sections` are the symbols of
     sections.
     """
-    constants = {name for name, symbol in made.symbols.items() if symbol.section is None}
+    constants = {name for name, symbol in object_file.symbols.items() if symbol.section is None}
     known: set[str] = set()
     intel = True
     for index, statement in enumerate(report.statements):
@@ -52,7 +52,7 @@ def check(made: objects.Object, sections: set[str], report: messages.Report) -> 
                 if _BARE.match(operand)
                 for name in _NAME.findall(operand)
             ):
-                if name in sections and name not in made.symbols:
+                if name in sections and name not in object_file.symbols:
                     report.add(
                         index,
                         f"{clip(statement.text)}: GNU as would load from {name}: write offset "

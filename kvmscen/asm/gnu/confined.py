@@ -69,7 +69,7 @@ class Starter:
         self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         self._asked: queue.SimpleQueue[Callable[[], Popen]] = queue.SimpleQueue()
         self._started: queue.SimpleQueue[Popen | BaseException | None] = queue.SimpleQueue()
-        found, made = sandbox.InForce(0, False), -1
+        found, ruleset = sandbox.InForce(0, False), -1
         if sandbox.mode() != "off":
             found = policies.means()
             if sandbox.mode() == "require":
@@ -79,14 +79,14 @@ class Starter:
         host.
         """
         if found.landlock:
-            made = self._ruleset(programs, own)
+            ruleset = self._ruleset(programs, own)
         policies.load_for_threads()
         code = (
             seccomp.program(os.uname().machine, policies.TOOL.calls, policies.TOOL.checks)
             if found.seccomp
             else b""
         )
-        threading.Thread(target=self._serve, args=(made, code), daemon=True).start()
+        threading.Thread(target=self._serve, args=(ruleset, code), daemon=True).start()
         if isinstance(failed := self._started.get(), BaseException):
             raise HostError(f"GNU as cannot be confined: {failed}")
 
@@ -109,14 +109,14 @@ class Starter:
             self.landlock, [*allowed, *((path, landlock.READ_FILE) for path in libraries)]
         )
 
-    def _serve(self, made: int, code: bytes) -> None:
+    def _serve(self, ruleset: int, code: bytes) -> None:
         """The thread."""
         try:
-            if made >= 0 or code:
+            if ruleset >= 0 or code:
                 seccomp.no_new_privileges()
-            if made >= 0:
-                landlock.restrict(made)
-                os.close(made)
+            if ruleset >= 0:
+                landlock.restrict(ruleset)
+                os.close(ruleset)
             if code:
                 seccomp.install(code)
         except OSError as error:
@@ -131,16 +131,20 @@ class Starter:
                 self._started.put(error)
 
     def _taken(self, program: str) -> Popen:
-        got = self._started.get()
-        if isinstance(got, OSError) and self.landlock and Path(program).read_bytes()[:2] == b"#!":
+        started = self._started.get()
+        if (
+            isinstance(started, OSError)
+            and self.landlock
+            and Path(program).read_bytes()[:2] == b"#!"
+        ):
             say = (
                 "which cannot be kept from files of the host: put the real one on PATH, or run "
                 "with --sandbox off"
             )
             raise HostError(f"{program} is no program but a script, {say}")
-        if not isinstance(got, subprocess.Popen):
-            raise HostError(f"{program} cannot be started: {got}")
-        return got
+        if not isinstance(started, subprocess.Popen):
+            raise HostError(f"{program} cannot be started: {started}")
+        return started
 
     def start(self, argv: Sequence[str], where: Path) -> Popen:
         """Start a program in a folder; it complains to `stderr`. It is killed when this process

@@ -40,15 +40,17 @@ def provisional(statements: Sequence[Statement]) -> dict[int, str]:
 
 
 def changed(
-    made: objects.Object, symbols: Mapping[str, int], report: messages.Report
+    object_file: objects.Object, symbols: Mapping[str, int], report: messages.Report
 ) -> dict[int, str]:
     """Statements in which a label is an immediate, with the address in its place. Stops where that
     cannot be.
     """
-    labels = {name: hex(value) for name, value in symbols.items() if name not in made.symbols}
+    labels = {
+        name: hex(value) for name, value in symbols.items() if name not in object_file.symbols
+    }
     labels.update(
         (name, hex(symbols[name]))
-        for name, symbol in made.symbols.items()
+        for name, symbol in object_file.symbols.items()
         if symbol.section is not None
     )
     out: dict[int, str] = {}

@@ -28,12 +28,12 @@ _OPTIONS = (
 )
 
 
-def check_names(made: objects.Object, report: messages.Report) -> None:
+def check_names(object_file: objects.Object, report: messages.Report) -> None:
     """Refuse names that would be more than a name in a linker script: a quote in one ends the name
     there.
     """
-    for name in (*(shape.name for shape in made.shapes), *made.undefined):
-        kind = "symbol" if name in made.undefined else "section"
+    for name in (*(shape.name for shape in object_file.shapes), *object_file.undefined):
+        kind = "symbol" if name in object_file.undefined else "section"
         if (why := no_name(name, kind)) is None:
             continue
         index = next((n for n, s in enumerate(report.statements) if name in s.text), None)
@@ -50,26 +50,30 @@ def check_names(made: objects.Object, report: messages.Report) -> None:
     report.stop()
 
 
-def script(made: objects.Object, places: Mapping[str, Placed], symbols: Mapping[str, int]) -> str:
+def script(
+    object_file: objects.Object, places: Mapping[str, Placed], symbols: Mapping[str, int]
+) -> str:
     """The linker script: one output section a section, each at its address, and the symbols of
     sections.
     """
     parts = ["SECTIONS {"]
     for name, at in places.items():
-        kind = " (NOLOAD)" if name in made.nobits else ""
+        kind = " (NOLOAD)" if name in object_file.nobits else ""
         parts.append(f'  "{name}" {at.gpa:#x}{kind} : {{ *("{name}") }}')
     parts.append(f"  {MARKS} 0 (INFO) : {{ *({MARKS}) }}")
     parts.append("  /DISCARD/ : { *(*) }")
     parts.append("}")
     # as leaves undefined what the layout alone can say.
-    parts += [f"{name} = {symbols[name]:#x};" for name in sorted(made.undefined) if name in symbols]
+    parts += [
+        f"{name} = {symbols[name]:#x};" for name in sorted(object_file.undefined) if name in symbols
+    ]
     return "\n".join(parts) + "\n"
 
 
 def link(
     found: targets.Tools,
     where: Path,
-    made: objects.Object,
+    object_file: objects.Object,
     places: Mapping[str, Placed],
     symbols: Mapping[str, int],
     report: messages.Report,
@@ -77,8 +81,8 @@ def link(
     """The bytes of each section, and the lines, by address. What is wrong goes to the report, which
     stops.
     """
-    (where / messages.OBJECT).write_bytes(made.raw)
-    (where / "program.ld").write_text(script(made, places, symbols))
+    (where / messages.OBJECT).write_bytes(object_file.raw)
+    (where / "program.ld").write_text(script(object_file, places, symbols))
     files = ("-T", "program.ld", "-o", "program.elf", messages.OBJECT)
     ran = tools.run([found.linker, "-m", found.target.emulation, *_OPTIONS, *files], where)
     if ran.why:
@@ -95,13 +99,13 @@ def link(
         at = places.get(section)
         index = None if at is None else _statement(lines, at.gpa + offset)
         report.add(index, _unlinked(index, say, report))
-    _undefined(made, places, symbols, lines, report)
+    _undefined(object_file, places, symbols, lines, report)
     images: dict[str, bytes] = {}
-    for shape in made.shapes:
+    for shape in object_file.shapes:
         size, data = contents.get(shape.name, (0, b""))
         if shape.name in places and size != shape.size:
-            _out_of_reach(shape.name, made, places, symbols, lines, report)
-        images[shape.name] = b"" if shape.name in made.nobits else data
+            _out_of_reach(shape.name, object_file, places, symbols, lines, report)
+        images[shape.name] = b"" if shape.name in object_file.nobits else data
     report.stop()
     return images, tuple(line for _, line in lines)
 
@@ -142,16 +146,16 @@ def _unlinked(index: int | None, say: str, report: messages.Report) -> str:
 
 
 def _undefined(
-    made: objects.Object,
+    object_file: objects.Object,
     places: Mapping[str, Placed],
     symbols: Mapping[str, int],
     lines: list[tuple[int, Line]],
     report: messages.Report,
 ) -> None:
-    missing = made.undefined - symbols.keys()
+    missing = object_file.undefined - symbols.keys()
     if not missing:
         return
-    for use in objects.uses(made.raw):
+    for use in objects.uses(object_file.raw):
         at = places.get(use.section)
         if use.symbol not in missing or at is None:
             continue
@@ -169,7 +173,7 @@ def _unknown(name: str, symbols: Mapping[str, int]) -> str:
 
 def _out_of_reach(
     section: str,
-    made: objects.Object,
+    object_file: objects.Object,
     places: Mapping[str, Placed],
     symbols: Mapping[str, int],
     lines: list[tuple[int, Line]],
@@ -177,7 +181,7 @@ def _out_of_reach(
 ) -> None:
     """ld has put veneers behind a section for branches that do not reach: nobody wrote those."""
     found = False
-    for use in objects.uses(made.raw):
+    for use in objects.uses(object_file.raw):
         if use.section != section or use.kind not in _BRANCHES:
             continue
         at = places[section].gpa + use.offset

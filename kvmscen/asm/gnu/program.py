@@ -63,17 +63,17 @@ def assemble(
 
 def _program(job: Job, arch: str, placements: Sequence[Placement], origin: int) -> Program:
     report = job.report
-    made = job.object(immediates.provisional(report.statements) if arch == "arm64" else {})
-    link.check_names(made, report)
-    shapes, places = _place(made, placements, origin, report)
-    symbols = _symbols(made, shapes, places)
-    if arch == "arm64" and (changed := immediates.changed(made, symbols, report)):
-        made = job.object(changed)
-        shapes, places = _place(made, placements, origin, report)
+    object_file = job.object(immediates.provisional(report.statements) if arch == "arm64" else {})
+    link.check_names(object_file, report)
+    shapes, places = _place(object_file, placements, origin, report)
+    symbols = _symbols(object_file, shapes, places)
+    if arch == "arm64" and (changed := immediates.changed(object_file, symbols, report)):
+        object_file = job.object(changed)
+        shapes, places = _place(object_file, placements, origin, report)
     if arch == "x86_64":
-        taken_names.check_made(made, report)
-        bare_names.check(made, symbols.keys() - made.symbols.keys(), report)
-    images, lines = link.link(job.found, job.where, made, places, symbols, report)
+        taken_names.check_made(object_file, report)
+        bare_names.check(object_file, symbols.keys() - object_file.symbols.keys(), report)
+    images, lines = link.link(job.found, job.where, object_file, places, symbols, report)
     sections = [
         Section(
             s.name,
@@ -81,7 +81,7 @@ def _program(job: Job, arch: str, placements: Sequence[Placement], origin: int) 
             places[s.name].load,
             images.get(s.name, b""),
             s.size,
-            s.name in made.nobits,
+            s.name in object_file.nobits,
         )
         for s in shapes
     ]
@@ -214,22 +214,25 @@ class Job:
 
 
 def _place(
-    made: objects.Object, placements: Sequence[Placement], origin: int, report: messages.Report
+    object_file: objects.Object,
+    placements: Sequence[Placement],
+    origin: int,
+    report: messages.Report,
 ) -> tuple[list[Shape], dict[str, Placed]]:
     """The sections that count, and where they go."""
     placed = {placement.name for placement in placements}
-    named = {symbol.section for symbol in made.symbols.values()} | text.entered(
+    named = {symbol.section for symbol in object_file.symbols.values()} | text.entered(
         report.statements
     ).keys()
     shapes = []
-    for shape in made.shapes:
+    for shape in object_file.shapes:
         # as makes .text, .data and .bss also where nobody asks for them.
         own = section_symbols([shape], {shape.name: Placed(0, 0)})
         asked = shape.name not in _ALWAYS or shape.name in placed or shape.name in named
-        if shape.size or asked or made.undefined & own.keys():
+        if shape.size or asked or object_file.undefined & own.keys():
             shapes.append(shape)
     # Cases share `sections`, and not each of their programs fills them all.
-    there = {shape.name for shape in made.shapes}
+    there = {shape.name for shape in object_file.shapes}
     shapes += [Shape(name, 0, 1) for name in STANDARD if name in placed and name not in there]
     total = sum(shape.size for shape in shapes)
     for shape in shapes:
@@ -248,10 +251,10 @@ def _place(
 
 
 def _symbols(
-    made: objects.Object, shapes: Sequence[Shape], places: Mapping[str, Placed]
+    object_file: objects.Object, shapes: Sequence[Shape], places: Mapping[str, Placed]
 ) -> dict[str, int]:
     symbols = section_symbols(shapes, dict(places))
-    for name, symbol in made.symbols.items():
+    for name, symbol in object_file.symbols.items():
         base = 0 if symbol.section is None else places[symbol.section].gpa
         symbols[name] = (base + symbol.value) & _MASK
     return symbols

@@ -40,11 +40,11 @@ def check(arch: str, report: messages.Report) -> None:
     report.stop()
 
 
-def check_made(made: objects.Object, report: messages.Report) -> None:
+def check_made(object_file: objects.Object, report: messages.Report) -> None:
     """Refuse the names of symbols that macros have put together; those of AT&T syntax are
     allowed.
     """
-    names = [name for name in made.symbols if taken(name)]
+    names = [name for name in object_file.symbols if taken(name)]
     if not names:
         return
     known = {defined(statement) for statement in report.statements}

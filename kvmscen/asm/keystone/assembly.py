@@ -198,10 +198,10 @@ class Assembly:
         try:
             data = item.encode(self._front.scope)
         except Wrong as wrong:
-            told = advise(str(wrong), statement, self._arch)
-            problem = self._report(statement, told, isinstance(wrong, Unencoded))
-            if isinstance(wrong, Unexplained) and told == str(wrong) and problem is not None:
-                self._unexplained[problem] = (statement, told)
+            advice = advise(str(wrong), statement, self._arch)
+            problem = self._report(statement, advice, isinstance(wrong, Unencoded))
+            if isinstance(wrong, Unexplained) and advice == str(wrong) and problem is not None:
+                self._unexplained[problem] = (statement, advice)
             return
         except Unknown as unknown:
             self._report(statement, advise(self._undefined(unknown.name), statement, self._arch))

@@ -50,11 +50,11 @@ def _decimal(opened: Callable[[], Any], mode: str) -> Any:
     ten, wanted = _TEN["arm64" if mode == "arm64" else "x86"]
     wrong = []
     for _ in range(_ENGINES):
-        made = opened()
-        data, _ = made.asm(ten, 0, as_bytes=True)
+        engine = opened()
+        data, _ = engine.asm(ten, 0, as_bytes=True)
         if data == wanted:
-            return made
-        wrong.append(made)
+            return engine
+        wrong.append(engine)
     raise Wrong("Keystone reads 10 as sixteen in this process: use --assembler gnu")
 
 
@@ -76,10 +76,10 @@ def engine(mode: str) -> Any:
             "x32": (ks.KS_ARCH_X86, ks.KS_MODE_32),
             "x16": (ks.KS_ARCH_X86, ks.KS_MODE_16),
         }
-        made = _decimal(lambda: ks.Ks(*modes[mode.removesuffix("-att")]), mode)
+        engine = _decimal(lambda: ks.Ks(*modes[mode.removesuffix("-att")]), mode)
         if mode.endswith("-att"):
-            made.syntax = ks.KS_OPT_SYNTAX_ATT
-        engines[mode] = made
+            engine.syntax = ks.KS_OPT_SYNTAX_ATT
+        engines[mode] = engine
     return engines[mode]
 
 

@@ -205,14 +205,14 @@ class Expander:
         self._uses += 1
         self._look(statement, len(macro.body))
         inside = f"in macro {clip(macro.name)}"
-        whence = statement.within
+        within = statement.within
         if macro.foreign:
             place = statement.spot or ("", statement.line, 0)
             note = f"{inside}, used in line {place[1]}"
         lines: list[Statement] = []
         for line in macro.body:
             if not macro.foreign:
-                note = f"line {line.line} {inside}" + (f", from {whence}" if whence else "")
+                note = f"line {line.line} {inside}" + (f", from {within}" if within else "")
                 spot = statement.spot
             else:
                 spot = (macro.foreign, line.line, line.column)
@@ -236,12 +236,12 @@ class Expander:
             if len(text) > MAX_STATEMENTS or self._text > _MAX_TEXT:
                 self._frames.clear()
                 raise Wronged(at, "the text of this program's macros grows without end")
-            made = Reader(text, self._arch).statements
+            statements = Reader(text, self._arch).statements
         else:
-            made = [line]
+            statements = [line]
         return [
             expanded._replace(line=at.line, column=at.column, within=at.within, spot=at.spot)
-            for expanded in made
+            for expanded in statements
         ]
 
     def _deeper(self, statement: Statement, what: str) -> None:

@@ -96,18 +96,18 @@ def _make(name: Name, own: Own, kernel: _Kernel | None, folder: Path, tell: Tell
     """Build a machine beside its folder, and put it there when it is whole."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     _sweep(folder)
-    made = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        store.write(made, _build(name, own, kernel, made, tell))
+        store.write(unfinished, _build(name, own, kernel, unfinished, tell))
         entry = store.find(name)
         if entry is not None:
             store.remove(entry)
         shutil.rmtree(folder, ignore_errors=True)
-        made.rename(folder)
+        unfinished.rename(folder)
         # What an interrupted prepare goes on with is of no use any more.
         shutil.rmtree(_downloads(name), ignore_errors=True)
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _downloads(name: Name) -> Path:
@@ -123,13 +123,15 @@ def _sweep(folder: Path) -> None:
         shutil.rmtree(left, ignore_errors=True)
 
 
-def _build(name: Name, own: Own, kernel: _Kernel | None, made: Path, tell: Tell) -> dict[str, Any]:
+def _build(
+    name: Name, own: Own, kernel: _Kernel | None, unfinished: Path, tell: Tell
+) -> dict[str, Any]:
     """The files of a machine in `made`; returns its manifest."""
     board = name.row
     image = Path(name.kernel) if "/" in name.kernel else None
     packages: list[Path] = []
     downloads = _downloads(name)
-    with tempfile.TemporaryDirectory(prefix="unpacked-", dir=made) as place:
+    with tempfile.TemporaryDirectory(prefix="unpacked-", dir=unfinished) as place:
         root, tree = Path(place) / "root", Path(place) / "kernel"
         root.mkdir()
         tree.mkdir()
@@ -139,15 +141,17 @@ def _build(name: Name, own: Own, kernel: _Kernel | None, made: Path, tell: Tell)
                 kernel.apt, [kernel.package, *kernel.modules], tree, downloads, tell
             )
             image = _image(tree, kernel.package)
-        store.write_kernel(image, made, board)
+        store.write_kernel(image, unfinished, board)
         if own.rootfs is None:
             packages += _userland(board, root, downloads, tell)
         tell("building the first file system", None)
         loaded = initramfs.modules(own.modules or tree, board.modules)
         base = initramfs.base(_rootfs(own.rootfs, root), loaded)
-        (made / "base").write_bytes(base)
+        (unfinished / "base").write_bytes(base)
         if board.dtb is not None:
-            (made / "dtb").write_bytes(_readable(next(tree.rglob(board.dtb), tree / board.dtb)))
+            (unfinished / "dtb").write_bytes(
+                _readable(next(tree.rglob(board.dtb), tree / board.dtb))
+            )
     given = [Path(name.kernel)] if "/" in name.kernel else []
     return {
         "name": name.entry,

@@ -154,11 +154,11 @@ def _prune(kept: Path, cpu: str) -> None:
     others: list[tuple[float, Path]] = []
     for folder in kept.parent.iterdir():
         try:
-            made = folder.stat().st_mtime
+            modified = folder.stat().st_mtime
             if (folder / "hello.json").exists():
                 if folder != kept and (folder / "cpu").read_text() == cpu:
-                    others.append((made, folder))
-            elif time.time() - made > _FORGOTTEN:
+                    others.append((modified, folder))
+            elif time.time() - modified > _FORGOTTEN:
                 shutil.rmtree(folder, ignore_errors=True)
         except FileNotFoundError:
             # Another kvmscen has removed it.

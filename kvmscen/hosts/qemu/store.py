@@ -260,11 +260,11 @@ def write_kernel(image: Path, folder: Path, board: Board) -> None:
         raw = image.read_bytes()
     except OSError as error:
         raise HostError(f"{image} cannot be read: {os.strerror(error.errno or 0)}") from None
-    made = _plain(raw)
+    plain = _plain(raw)
     at, magic = board.magic
-    if made[at : at + len(magic)] != magic and made[:4] != b"\x7fELF":
+    if plain[at : at + len(magic)] != magic and plain[:4] != b"\x7fELF":
         raise HostError(f"{image} is no kernel image for {board.arch}")
-    part.write_bytes(made)
+    part.write_bytes(plain)
     part.rename(folder / "kernel")
 
 

@@ -79,13 +79,13 @@ def get(board: Board, tell: Tell) -> None:
             for package in apt.closure(name, downloads, tell)
         ]
         place.parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
+        unfinished = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
         try:
             for package in dict.fromkeys(packages):
-                unpack(package, made)
+                unpack(package, unfinished)
             shutil.rmtree(place, ignore_errors=True)
-            made.rename(place)
+            unfinished.rename(place)
         finally:
-            shutil.rmtree(made, ignore_errors=True)
+            shutil.rmtree(unfinished, ignore_errors=True)
         shutil.rmtree(downloads, ignore_errors=True)
     need(board)

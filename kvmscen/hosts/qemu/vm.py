@@ -128,10 +128,10 @@ class Vm(Child):
         self._drop()
         self._console = os.memfd_create("console", os.MFD_CLOEXEC)
         self._monitor, theirs = socket.socketpair()
-        initrd = told = -1
+        initrd = input_end = -1
         try:
-            told, self._held = os.pipe()
-            self.pass_fds = [self._console, theirs.fileno(), told]
+            input_end, self._held = os.pipe()
+            self.pass_fds = [self._console, theirs.fileno(), input_end]
             if self.saved is None:
                 initrd = os.memfd_create("initrd", os.MFD_CLOEXEC)
                 for part in self.image.initrd:
@@ -142,7 +142,7 @@ class Vm(Child):
                 "-c",
                 _WATCHED,
                 "sh",
-                str(told),
+                str(input_end),
                 *self._line(self._console, theirs.fileno(), initrd),
             ]
             if self.saved is not None:
@@ -156,8 +156,8 @@ class Vm(Child):
             return super()._start()
         finally:
             theirs.close()
-            if told >= 0:
-                os.close(told)
+            if input_end >= 0:
+                os.close(input_end)
             if initrd >= 0:
                 os.close(initrd)
 

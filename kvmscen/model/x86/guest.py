@@ -88,20 +88,21 @@ class X86(Processor):
 
     def notes(self) -> tuple[str, ...]:
         if self._user is not None:
-            told = (
+            reason = (
                 f"at pc {self._user:#x} KVM's emulator gives up in user mode: #UD for the "
                 f"guest on VMX and SVM, predicted so"
             )
-            return (f"{told}, an internal_error on PVM",)
+            return (f"{reason}, an internal_error on PVM",)
         if not self.instructions.lacked:
             return ()
         at, text = min(self.instructions.lacked.items())
-        told = (
+        reason = (
             f"the code has `{text}` at {at:#x}, which PVM's emulator lacks at CPL 0: an "
             f"internal_error there"
         )
         return (
-            f"{told}, predicted as on VMX and SVM ({len(self.instructions.lacked):,} of the kind)",
+            f"{reason}, predicted as on VMX and SVM "
+            f"({len(self.instructions.lacked):,} of the kind)",
         )
 
     def special(self, address: int) -> bool:

@@ -64,12 +64,12 @@ def tss_at(machine: Machine) -> int:
     """
     if machine.tables is not None:
         return machine.tables.at - x86_64.TSS_BELOW
-    taken = [(slot.gpa, slot.size) for slot in machine.memslots if slot.errno is None]
-    taken += [(part.gpa, part.size) for part in machine.devices]
-    taken += [(args["gpa"], args["size"]) for args in _later_slots(machine)]
+    ranges = [(slot.gpa, slot.size) for slot in machine.memslots if slot.errno is None]
+    ranges += [(part.gpa, part.size) for part in machine.devices]
+    ranges += [(args["gpa"], args["size"]) for args in _later_slots(machine)]
     at = x86_64.TABLES_AT - x86_64.TSS_BELOW
     while clash := next(
-        (t for t in taken if t[0] < at + x86_64.TSS_SIZE and at < t[0] + t[1]), None
+        (t for t in ranges if t[0] < at + x86_64.TSS_SIZE and at < t[0] + t[1]), None
     ):
         at = (clash[0] - x86_64.TSS_SIZE) & ~0xFFFF
     return max(at, 0)

@@ -66,17 +66,19 @@ def ruleset(version: int, rules: Iterable[Rule]) -> int:
     # An older kernel refuses a longer structure, even one with zeroes behind what it knows being
     # only tolerated later.
     attributes = attributes[: 24 if scopes else 16 if on_ports else 8]
-    made = _call(_CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), ctypes.c_uint32(0))
+    ruleset = _call(
+        _CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), ctypes.c_uint32(0)
+    )
     try:
         for path, rights in rules:
-            _add(made, path, rights & handled)
+            _add(ruleset, path, rights & handled)
     except OSError:
-        os.close(made)
+        os.close(ruleset)
         raise
-    return made
+    return ruleset
 
 
-def _add(made: int, path: str, rights: int) -> None:
+def _add(ruleset: int, path: str, rights: int) -> None:
     try:
         at = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError:
@@ -86,7 +88,7 @@ def _add(made: int, path: str, rights: int) -> None:
             rights &= _ON_FILES
         _call(
             _ADD_RULE,
-            ctypes.c_int(made),
+            ctypes.c_int(ruleset),
             ctypes.c_int(_PATH_BENEATH),
             struct.pack("=Qi", rights, at),
             ctypes.c_uint32(0),
@@ -95,8 +97,8 @@ def _add(made: int, path: str, rights: int) -> None:
         os.close(at)
 
 
-def restrict(made: int) -> None:
+def restrict(ruleset: int) -> None:
     """Confine this thread, and all that it starts from now on. It must have given up new privileges
     before. Raises OSError.
     """
-    _call(_RESTRICT_SELF, ctypes.c_int(made), ctypes.c_uint32(0))
+    _call(_RESTRICT_SELF, ctypes.c_int(ruleset), ctypes.c_uint32(0))

@@ -114,9 +114,9 @@ def confine(
     _limit(policy.limits)
     seccomp.no_new_privileges()
     if found.landlock:
-        made = landlock.ruleset(found.landlock, rules)
-        landlock.restrict(made)
-        os.close(made)
+        ruleset = landlock.ruleset(found.landlock, rules)
+        landlock.restrict(ruleset)
+        os.close(ruleset)
     if filtered and found.seccomp:
         seccomp.install(filter_of(policy))
     return found

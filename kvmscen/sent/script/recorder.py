@@ -259,9 +259,9 @@ class Recorder:
         """Messages about KVM behaviour that the host corrected, and about accesses that silicon
         would have faulted on.
         """
-        told = []
+        strings = []
         if self.corrected:
-            told.append(
+            strings.append(
                 f"{ZERO_EXTENDED} ({self.corrected:,} "
                 f"{'reply' if self.corrected == 1 else 'replies'})"
             )
@@ -269,8 +269,8 @@ class Recorder:
             (pc, wrong), _ = next(iter(self.unaligned.items()))
             count = sum(self.unaligned.values())
             many = f"{count:,} {'access' if count == 1 else 'accesses'} of the kind"
-            told.append(f"at pc {pc:#x}: {wrong}, QEMU does not check and answers it ({many})")
-        return tuple(told)
+            strings.append(f"at pc {pc:#x}: {wrong}, QEMU does not check and answers it ({many})")
+        return tuple(strings)
 
     def _fold(self) -> None:
         """Fold the last event into an equal one before it; not while actions are due, which know it

@@ -204,23 +204,23 @@ def timed(
     when all are there).
     """
     tallies = Tallies(measure.kinds)
-    made = loop.opened(arch) if measure.loop == "native" else "the loop in Python was asked for"
-    if isinstance(made, str):
+    native = loop.opened(arch) if measure.loop == "native" else "the loop in Python was asked for"
+    if isinstance(native, str):
         noops = loop.python_noops(kvm)
         stopped = _collect(tallies, Python(vcpu), vcpu, arch, measure.stall, hands)
-        return _timing("python", 1e9, noops + loop.python_noops(kvm), tallies, made), stopped
+        return _timing("python", 1e9, noops + loop.python_noops(kvm), tallies, native), stopped
     try:
-        clock = loop.Clock(made, kvm)
-        noops = loop.noops(made, kvm)
+        clock = loop.Clock(native, kvm)
+        noops = loop.noops(native, kvm)
         most = min(_CHUNK, tallies.missing)
-        entry = made.entry(
+        entry = native.entry(
             vcpu.fd, vcpu.kvm_run, rows_of(tallies.places, devices, arch), ring, most
         )
         stopped = _collect(tallies, Native(entry), vcpu, arch, measure.stall, hands)
-        noops += loop.noops(made, kvm)
+        noops += loop.noops(native, kvm)
         return _timing("native", clock.hz(), noops, tallies, None), stopped
     finally:
-        made.close()
+        native.close()
 
 
 def _collect(
