@@ -25,7 +25,7 @@ from kvmscen.sent.script import interpreter, recorder
 
 ROOT = Path(__file__).resolve().parent.parent
 LANGUAGE = ROOT / "docs" / "language.md"
-PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 SCHEMA: dict[str, Any] = json.loads((ROOT / "schema" / "scenario.schema.json").read_text())
 DEFS = SCHEMA["definitions"]
 # Definitions of the schema that are maps with keys of the language.
