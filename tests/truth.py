@@ -43,6 +43,14 @@ UNCOMPARED = {
     ("x86_64", "internal_error", "ndata"): "a property of the kernel's version",
     ("x86_64", "internal_error", "data"): "a property of the kernel's version",
 }
+# On a host whose CPU QEMU emulates: of a legacy SSE instruction with 16 bytes in memory a processor
+# raises #GP where they are not aligned. QEMU (7.2) leaves that check out for half of them: andps,
+# xorpd, unpcklps, shufps, haddps, cvtdq2ps, and so on.
+UNALIGNED = (
+    "QEMU's CPU does not check that 16 bytes in memory are aligned, for which a processor raises "
+    "#GP, of "
+)
+WIDE = re.compile(r"\d+: (\w+) .*xmmword ptr \[")
 Json = dict[str, Any]
 
 
@@ -199,6 +207,20 @@ def refused(pair: Mapping[bool, Json]) -> str | None:
     )
 
 
+def unchecked(pair: Mapping[bool, Json], on: str) -> str | None:
+    """Whether they differ only in that the host goes on where an SSE operand is not aligned, and
+    the model has the #GP of a processor: the reason, by the instruction's name.
+    """
+    model, real = (seen(pair[which])["events"] for which in (True, False))
+    if not on.startswith("qemu:x86_64") or not model or model[-1].get("exit") != "shutdown":
+        return None
+    at = len(model) - 1
+    wide = WIDE.match(str(pair[True]["events"][-1].get("source", "")))
+    if wide is None or real[:at] != model[:at] or real[at : at + 1] in ([], model[at:]):
+        return None
+    return UNALIGNED + wide[1]
+
+
 def compare(
     kind: Kind,
     on: str,
@@ -217,7 +239,7 @@ def compare(
     skipped: Counter[str] = Counter()
     differences = []
     for (_, case), pair in both.items():
-        reason = refused(pair)
+        reason = refused(pair) or unchecked(pair, on)
         if reason is not None:
             skipped[reason] += 1
         elif seen(pair[True]) == seen(pair[False]):

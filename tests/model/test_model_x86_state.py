@@ -42,10 +42,21 @@ GIVEN_UP = {
     "ldmxcsr dword ptr [0x1000]": "ldmxcsr",
     "str ax": "str ax",
     "lmsw ax": "lmsw ax",
+    "mov rdx, 0x500000001; cmpxchg edx, ecx": "whether rdx, which is not written, keeps its upper "
+    "half",
     "mov [0xfffc0008], eax": "the guest changes its own tables",
     "xor eax, eax; mov ds, ax; mov ebx, ds": None,
 }
 FOLLOWED = {
+    "mov rax, 0x700000000; cmpxchg dword ptr [0x1800], ecx; mov rbx, rax": 0x700000000,
+    "mov rax, 0x700000000; mov rdx, 0x600000000; cmpxchg edx, ecx; mov rbx, rax": 0x700000000,
+    "mov rax, 0x700000001; cmpxchg dword ptr [0x1800], ecx; mov rbx, rax": 0,
+    "mov rax, 0x700000001; mov edx, 2; cmpxchg edx, ecx; mov rbx, rax": 2,
+    "mov rax, 0x700000001; mov edx, 2; cmpxchg eax, edx; mov rbx, rax": 2,
+    "mov rax, 0x700000000; cmpxchg qword ptr [0x1800], rcx; mov rbx, rax": 0,
+    # In a loop it stops where upper halves are not 0 only.
+    "mov edi, 3; a: xor eax, eax; cmpxchg dword ptr [0x1800], ecx; dec edi; mov rax, 0x700000000; "
+    "cmpxchg dword ptr [0x1800], ecx; mov rbx, rax; jnz a": 0x700000000,
     "mov eax, 3; mov cr8, rax; mov eax, 5; mov cr8, rax; mov cr8, rax; mov rbx, cr8": 5,
     "mov ecx, 0xc0000101; mov eax, 0x1000; xor edx, edx; wrmsr; mov qword ptr [0x1010], 7; mov "
     "ebx, 0x10; mov rbx, gs:[rbx]": 7,

@@ -11,7 +11,7 @@ from unicorn import unicorn_const as uc_const
 
 from kvmscen.model.building import Unpredicted
 from kvmscen.model.guest import FETCHES, NOWHERE
-from kvmscen.model.x86 import boot
+from kvmscen.model.x86 import boot, exchange
 from kvmscen.model.x86.emulator import parse
 from kvmscen.model.x86.flags import Flags
 from kvmscen.model.x86.instructions import Instructions
@@ -112,6 +112,7 @@ class X86(Processor):
         before = self.pc()
         # Unicorn counts instructions only in what it translates anew.
         self.memory.forget_code()
+        rax = exchange.kept(self, parse(self.raw(self.start()), self.bits))
         self.passing = True
         try:
             failed = self.emulate(self.start(), 1)
@@ -135,6 +136,8 @@ class X86(Processor):
         elif self.pc() == before:
             # An exception is lost where only one instruction runs.
             self.interrupted(0)
+        else:
+            exchange.mend(self, rax)
 
     def stepping(self, access: int, address: int) -> bool:
         return self.accessing and self.mmio.fault(access, address & (1 << 64) - 1)

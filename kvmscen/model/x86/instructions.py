@@ -11,6 +11,7 @@ from unicorn import x86_const as const
 
 from kvmscen.model.building import Blocked, Unpredicted
 from kvmscen.model.x86.emulator import parse
+from kvmscen.model.x86.exchange import exchanges, loses
 from kvmscen.model.x86.flags import READERS, UNDEFINED, Flags
 from kvmscen.model.x86.known import lacking, named, wrong
 from kvmscen.model.x86.mnemonics import (
@@ -99,6 +100,8 @@ class Instructions:
             return True
         if name in SHOW_FLAGS or name in ARITHMETIC or needs_alignment(name, operands):
             return True
+        if exchanges(found, self.guest.bits):
+            return True
         moves = operands[:2] in ("cr", "dr") and operands[2:3].isdigit()
         moves = (
             moves
@@ -119,10 +122,14 @@ class Instructions:
         ):
             return not guest.own_gdt or operands.rpartition(" ")[2] in ("cs", "ss")
         needs = needs_alignment(name, operands)
-        if not needs and name not in ARITHMETIC:
-            return False
         raw = guest.raw(address)[:size]
-        if wrong(parse(raw, guest.bits), raw, guest.bits) is not None:
+        found = parse(raw, guest.bits)
+        exchange = exchanges(found, guest.bits)
+        if not needs and name not in ARITHMETIC and not exchange:
+            return False
+        if wrong(found, raw, guest.bits) is not None:
+            return False
+        if exchange and loses(guest, found):
             return False
         at = guest.operand(address)
         if needs and (at is None or at & 15):
@@ -192,7 +199,9 @@ class Instructions:
 
     def _step(self, address: int, name: str, operands: str) -> None:
         guest = self.guest
-        if name in ARITHMETIC or needs_alignment(name, operands):
+        if exchanges(parse(guest.raw(address), guest.bits), guest.bits):
+            guest.step()
+        elif name in ARITHMETIC or needs_alignment(name, operands):
             at = guest.operand(address)
             if at is not None and at & 15 and needs_alignment(name, operands):
                 guest.interrupted(13)

@@ -14,6 +14,7 @@ from typing import Any
 from unicorn import unicorn_const as uc_const
 
 from kvmscen.model.building import Blocked, Unpredicted
+from kvmscen.model.x86 import exchange
 from kvmscen.model.x86.emulator import Instruction, emulated, parse, reads_flags, system, uncertain
 from kvmscen.model.x86.flags import Flags
 from kvmscen.model.x86.known import stays
@@ -134,6 +135,7 @@ class Mmio:
         guest = self.guest
         engine = guest.engine
         sp = guest.read_whole("rsp")
+        rax = exchange.kept(guest, found)
         guest.context = engine.context_save()
         guest.accessing = guest.passing = True
         hook = engine.hook_add(
@@ -159,6 +161,9 @@ class Mmio:
                 # instruction runs.
                 guest.interrupted(0)
                 self.done = True
+            else:
+                guest.context = None
+                exchange.mend(guest, rax)
         finally:
             engine.hook_del(hook)
             guest.context = None
