@@ -57,7 +57,7 @@ def _status(argv: Sequence[str]) -> int:
     except OutputError as error:
         _say(f"kvmscen: {error}")
         return 3
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 the border of the program
         if signals.status():
             # What a signal interrupts may break of it.
             return signals.status()

@@ -47,6 +47,16 @@ _TYPES = {
     "boolean": "true or false",
     "null": "nothing",
 }
+# By the `$comment` of a map in the schema: what a key of it is that is none.
+_NO_EXIT = {"ignored": "no exit", "measured": "no exit and no key of `measure`"}
+_NO_NAME = {
+    "section name": "name of a section: write letters, digits, `_`, `.`, `$` and `-`, no digit or "
+    "`-` first",
+    "measure name": "name of what is timed: write letters, digits, `_`, `.`, `+` and `-`",
+    "macro name": "name of a macro: write letters, digits, `_`, `.` and `$`",
+    "case name": "name of a case: write letters, digits, `_`, `.`, `+` and `-`",
+    "address": "address: write a number, `symbol` or `symbol + n`",
+}
 _BOOLEANS = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
 
 
@@ -192,32 +202,16 @@ class _Teller:
             if name is not None:
                 return f"`{key}` is a member of `{name}`: indent it deeper than `{name}:`"
             return unknown_exit(key, "no exit and no key of a step", (*known, *names.BESIDE))
-        if comment == "ignored":
-            return unknown_exit(key, "no exit", known)
-        if comment == "measured":
-            return unknown_exit(key, "no exit and no key of `measure`", known)
+        if comment in _NO_EXIT:
+            return unknown_exit(key, _NO_EXIT[comment], known)
         if comment.startswith("exit "):
             return unknown_member(key, comment.removeprefix("exit "), self.arch, known)
         if comment == "action":
             return unknown_action(key)
         if comment == "registers":
             return names.unknown_register(key, self.arch)
-        if comment == "section name":
-            return (
-                f"`{shown}` is no name of a section: write letters, digits, `_`, `.`, `$` and "
-                f"`-`, no digit or `-` first"
-            )
-        if comment == "measure name":
-            return (
-                f"`{shown}` is no name of what is timed: write letters, digits, `_`, `.`, `+` "
-                f"and `-`"
-            )
-        if comment == "macro name":
-            return f"`{shown}` is no name of a macro: write letters, digits, `_`, `.` and `$`"
-        if comment == "case name":
-            return f"`{shown}` is no name of a case: write letters, digits, `_`, `.`, `+` and `-`"
-        if comment == "address":
-            return f"`{shown}` is no address: write a number, `symbol` or `symbol + n`"
+        if comment in _NO_NAME:
+            return f"`{shown}` is no {_NO_NAME[comment]}"
         return f"`{shown}` is not a key here: {meant(key, known)}"
 
     def _required(self, error: ValidationError, place: Place) -> str:

@@ -9,6 +9,7 @@ different scenarios in one file.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import lru_cache
 
 Scalar = str | int | float | bool | None
@@ -156,24 +157,9 @@ def mistaken(text: str) -> str | None:
     number, wrong = resolve(text)
     if isinstance(number, int) and not isinstance(number, bool):
         return wrong.rsplit(": ", 1)[-1] if wrong else f"write {text} without quotes"
-    if match := _H_SUFFIX.fullmatch(text):
-        return f"a hex number begins with 0x: write 0x{match[1]}"
-    if match := _C_SUFFIX.fullmatch(text):
-        return f"write {match[1]}"
-    if match := _HEX_WORD.fullmatch(text):
-        return _hex_digits(match[1])
-    if match := _PREFIXED.fullmatch(text):
-        return f"write {'0x' if match[1] or text[0] in '$&' else ''}{match[2]}"
-    if match := _B_SUFFIX.fullmatch(text):
-        return f"a binary number is written in hex: write {int(match[1], 2):#x}"
-    if match := _D_PREFIX.fullmatch(text):
-        return f"write {int(match[1])}"
-    if match := _SUM.fullmatch(text):
-        return _sum(*match.groups())
-    if re.fullmatch("[xX][0-9a-fA-F]{3,}", text):
-        return f"a hex number begins with 0x: write 0{text.lower()}"
-    if text[0:1] in ("o", "O") and _HEX_WORD.fullmatch("0" + text[1:]):
-        return f"it begins with the letter `{text[0]}`: write 0{text[1:]}"
+    for form, right in _FORMS:
+        if match := form.fullmatch(text):
+            return right(match)
     joined = "".join(text.split())
     if joined != text and resolve(joined)[1] is None and isinstance(resolve(joined)[0], int):
         return f"write {joined} without the space"
@@ -198,6 +184,32 @@ def _sum(left: str, sign: str, right: str) -> str | None:
         f"nothing is reckoned here: write "
         f"{a * b if sign == '*' else a + b if sign == '+' else a - b:#x}"
     )
+
+
+# Numbers as they are written elsewhere, and what is said of one; the first that fits counts.
+_FORMS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str | None]], ...] = (
+    (_H_SUFFIX, lambda found: f"a hex number begins with 0x: write 0x{found[1]}"),
+    (_C_SUFFIX, lambda found: f"write {found[1]}"),
+    (_HEX_WORD, lambda found: _hex_digits(found[1])),
+    (
+        _PREFIXED,
+        lambda found: f"write {'0x' if found[1] or found[0][0] in '$&' else ''}{found[2]}",
+    ),
+    (
+        _B_SUFFIX,
+        lambda found: f"a binary number is written in hex: write {int(found[1], 2):#x}",
+    ),
+    (_D_PREFIX, lambda found: f"write {int(found[1])}"),
+    (_SUM, lambda found: _sum(*found.groups())),
+    (
+        re.compile("[xX][0-9a-fA-F]{3,}"),
+        lambda found: f"a hex number begins with 0x: write 0{found[0].lower()}",
+    ),
+    (
+        re.compile("([oO])[xX][0-9a-zA-Z_]*"),
+        lambda found: f"it begins with the letter `{found[1]}`: write 0{found[0][1:]}",
+    ),
+)
 
 
 def sized(text: str) -> str | None:

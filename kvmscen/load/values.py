@@ -252,7 +252,7 @@ def _any_arch(name: str) -> bool:
     )
 
 
-def _register(
+def _register(  # noqa: PLR0913 what is read, and where it goes
     notes: Notes,
     out: dict[str, Value],
     table: dict[str, Register],

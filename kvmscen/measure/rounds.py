@@ -56,7 +56,7 @@ class _Timed:
         self.ended = ended
 
 
-def measure(
+def measure(  # noqa: PLR0913 as work.run
     files: Sequence[str],
     hosts: Sequence[Host],
     each: bool,
@@ -129,7 +129,7 @@ def _untimed(job: Job, dead: Mapping[str, Problem]) -> Result | None:
     return result(job, "SKIP", job.skip) if job.machine is None else None
 
 
-def _jobs(
+def _jobs(  # noqa: PLR0913 as work.run
     child: Child,
     files: Sequence[str],
     hosts: Sequence[Host],

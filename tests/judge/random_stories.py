@@ -53,7 +53,7 @@ def some_deeds(choose: Choose, count: int, errno: str) -> tuple[Deed, ...]:
     )
 
 
-def one_step(choose: Choose, vcpu: int, repeat: tuple[int, int], repeated: bool) -> Expected:
+def one_step(choose: Choose, vcpu: int, repeat: tuple[int, int], repeated: bool) -> Expected:  # noqa: C901 one branch a kind of what is drawn
     kind = choose.choice(
         ["io", "io", "io", "mmio", "mmio", "hlt", "error", "timeout", "system_event", "x86_rdmsr"]
     )

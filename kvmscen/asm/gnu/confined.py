@@ -100,7 +100,7 @@ class Starter:
                 allowed.append((found, landlock.RUN))
                 libraries.update(dict.fromkeys(_libraries(program)))
         folders = dict.fromkeys(
-            path if path in FOLDERS else os.path.dirname(path) for path in libraries
+            path if path in FOLDERS else str(Path(path).parent) for path in libraries
         )
         if folders:
             # The loader's own list of them lies in /etc, where they may not look.
@@ -127,7 +127,7 @@ class Starter:
             start = self._asked.get()
             try:
                 self._started.put(start())
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 it is raised in the thread that asked
                 self._started.put(error)
 
     def _taken(self, program: str) -> Popen:

@@ -102,7 +102,7 @@ def read(raw: bytes, arch: str, bits: int) -> Program:
         raise
     except RecursionError:
         raise Wrong("is damaged: its parts refer to each other without end") from None
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001
         # What pyelftools stumbles over in a damaged file is of many kinds.
         what = str(error) if isinstance(error, ELFError) else f"{type(error).__name__} {error}"
         raise Wrong(f"is damaged, or cut off: {clip(what) or type(error).__name__}") from None

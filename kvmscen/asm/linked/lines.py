@@ -27,7 +27,7 @@ def debug_lines(elf: ELFFile, sections: tuple[Section, ...]) -> tuple[Line, ...]
         if not _is_small(elf):
             return ()
         rows = _rows(elf)
-    except Exception:
+    except Exception:  # noqa: BLE001
         # Debug information is a convenience; whatever is wrong with it, the program itself runs.
         return ()
     starts = [section.gpa for section in sections]

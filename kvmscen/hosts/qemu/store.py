@@ -75,7 +75,7 @@ def parse(text: str) -> Name:
             f"{text}: cpu=max: QEMU's max is not usable for arm64 (7.2 runs the code of earlier "
             f"guests): take neoverse-n1"
         )
-    return Name(board, os.path.abspath(kernel) if "/" in kernel else kernel, cpu)
+    return Name(board, os.path.abspath(kernel) if "/" in kernel else kernel, cpu)  # noqa: PTH100 through no links
 
 
 def home() -> Path:
@@ -156,7 +156,7 @@ def entries() -> list[Entry]:
     """The prepared machines, sorted by name. Raises HostError where the cache cannot be read."""
     place = home() / "machines"
     try:
-        folders = [place / name for name in os.listdir(place) if not name.startswith(".")]
+        folders = [entry for entry in place.iterdir() if not entry.name.startswith(".")]
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -293,7 +293,7 @@ def clear() -> None:
     at it.
     """
     place = home() / "locks"
-    names = os.listdir(place) if place.is_dir() else []
+    names = [entry.name for entry in place.iterdir()] if place.is_dir() else []
     with ExitStack() as held:
         for name in names:
             held.enter_context(locked(name, wait=False))

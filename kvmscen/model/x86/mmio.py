@@ -67,22 +67,7 @@ class Mmio:
         if found.aligned and address & 15:
             guest.interrupted(13)
             return
-        if found.map == 3:
-            raise Unpredicted("movbe is there or not by the host's CPU")
-        if reads_flags(found):
-            raise Unpredicted(
-                f"setcc, rcl or rcr outside the slots, at {self.pc:#x}: Unicorn loses the flags "
-                f"that it reads"
-            )
-        if uncertain(found):
-            raise Unpredicted(
-                f"a segment load, far transfer or multiple push at {self.pc:#x} that reaches "
-                f"outside the slots"
-            )
-        if guest.bits < 64 and not guest.in_limit(address, size):
-            raise Unpredicted(
-                f"an access of {size} bytes at {address:#x}, beyond the end of its segment"
-            )
+        self._refuse(found, address, size)
         self.writes, self.wide, self.done = [], found.wide_move, False
         self.ready.clear()
         self.first = None
@@ -101,6 +86,26 @@ class Mmio:
             if found.rep and guest.pc() == self.pc:
                 self.flags.written(self.pc)
         self._write_out()
+
+    def _refuse(self, found: Instruction, address: int, size: int) -> None:
+        """Raise Unpredicted for an access that depends on the CPU, or that Unicorn gets wrong."""
+        guest = self.guest
+        if found.map == 3:
+            raise Unpredicted("movbe is there or not by the host's CPU")
+        if reads_flags(found):
+            raise Unpredicted(
+                f"setcc, rcl or rcr outside the slots, at {self.pc:#x}: Unicorn loses the flags "
+                f"that it reads"
+            )
+        if uncertain(found):
+            raise Unpredicted(
+                f"a segment load, far transfer or multiple push at {self.pc:#x} that reaches "
+                f"outside the slots"
+            )
+        if guest.bits < 64 and not guest.in_limit(address, size):
+            raise Unpredicted(
+                f"an access of {size} bytes at {address:#x}, beyond the end of its segment"
+            )
 
     def _exchange_16(self, address: int) -> None:
         """cmpxchg16b: KVM's emulator reads its operand before it finds that it lacks the
@@ -256,7 +261,7 @@ class Mmio:
                 engine.mem_write(at, value.to_bytes(length, "little"))
         except _Cut:
             engine.emu_stop()
-        except Exception as error:  # an exception cannot pass through Unicorn
+        except Exception as error:  # noqa: BLE001 an exception cannot pass through Unicorn
             guest.error = error
             engine.emu_stop()
 

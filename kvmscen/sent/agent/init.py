@@ -35,7 +35,7 @@ def main() -> None:
         # This machine is made for the agent, which has to switch it off: nothing in it is a
         # stranger's.
         serve(_awake, "off,effects")
-    except BaseException:
+    except BaseException:  # noqa: BLE001 the first process must not end
         import traceback
 
         traceback.print_exc()

@@ -131,7 +131,7 @@ def _request(text: str) -> Json | None:
 def _answer(handle: Callable[[Json], Json], request: Json) -> Json:
     try:
         return handle(request)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001
         # This is the border of a process: whatever broke goes to the other side as data, with where
         # it broke on stderr.
         traceback.print_exc(file=sys.stderr)

@@ -36,7 +36,7 @@ class Bus:
     there is none.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 what KVM and the model each fill
         self,
         vcpu: int,
         read: Callable[[str], int],

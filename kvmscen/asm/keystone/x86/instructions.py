@@ -253,7 +253,7 @@ class X86:
         modrm = code[at + 2] & 0xC7 | number << 3
         return prefix + opcode + bytes([modrm]) + code[at + 3 :]
 
-    def _keystone(self, word: str, operands: list[Operand]) -> bytes | None:
+    def _keystone(self, word: str, operands: list[Operand]) -> bytes | None:  # noqa: C901 frozen
         mode = self.mode
         if word == "mov" and mode == 64 and is_far_away(operands):
             word = "movabs"

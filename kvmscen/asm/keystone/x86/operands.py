@@ -65,7 +65,7 @@ class Operand:
     its value where it is a plain number, None where it stays open until the layout is known.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 by name
         self,
         kind: str,
         size: int = 0,

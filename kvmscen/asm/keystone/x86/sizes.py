@@ -28,7 +28,7 @@ _HALVED = re.compile(r"vcvtt?pd2(?:ps|dq)\Z")
 _OPERAND_SIZE = 0x66
 
 
-def fits(word: str, operands: list[Operand], mode: int) -> bool:
+def fits(word: str, operands: list[Operand], mode: int) -> bool:  # noqa: C901 frozen
     """Whether GNU as takes this size, maybe left out, of the memory operand; `size` becomes what
     Keystone wants to see.
     """
