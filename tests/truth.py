@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -303,6 +304,8 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, help="where to leave the scenarios")
     parser.add_argument("--odd", action="store_true", help="the programs of tests/odd instead")
     args = parser.parse_args()
+    # Whoever ends this ends the run of kvmscen that it waits for: an exception does, a signal not.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if args.odd:
         found = odd(sorted((ROOT / "tests" / "odd").glob(f"{args.arch}-*.yaml")), args.on)
         print(

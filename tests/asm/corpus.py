@@ -35,6 +35,7 @@ import corpus_x86  # noqa: E402
 
 from kvmscen.asm import Macro, Placement, Program, Source, assemble  # noqa: E402
 from kvmscen.errors import ScenarioError  # noqa: E402
+from kvmscen.sent.sandbox.seccomp import die_with_parent  # noqa: E402
 
 SEED = 1
 ORIGIN = 0x1000
@@ -242,6 +243,22 @@ def reason(who: str, statement: str) -> str:
     )
 
 
+def end_with_parent(parent: int) -> None:
+    """What a process of a pool begins with: whatever ends the one that started it, a signal too,
+    ends this one.
+    """
+    die_with_parent()
+    if os.getppid() != parent:
+        os._exit(1)  # it was gone before
+
+
+def pool(workers: int | None = None) -> ProcessPoolExecutor:
+    """New processes, as many as CPUs if not told; they do not outlive this one."""
+    return ProcessPoolExecutor(
+        workers or os.cpu_count(), SPAWN, initializer=end_with_parent, initargs=(os.getpid(),)
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -254,10 +271,10 @@ def main() -> None:
     if options.show:
         show(next(sample for sample in everything if sample.name == options.show))
         return
-    with ProcessPoolExecutor(max_workers=os.cpu_count(), mp_context=SPAWN) as pool:
+    with pool() as processes:
         found = [
             difference
-            for many in pool.map(compare, everything, chunksize=20)
+            for many in processes.map(compare, everything, chunksize=20)
             for difference in many
         ]
     unknown = [difference for difference in found if not difference.reason]

@@ -26,7 +26,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from functools import cache
@@ -241,7 +240,7 @@ def _leaks(outcomes: list[Outcome]) -> list[Outcome]:
 def _outcomes(jobs: list[tuple[Damaged, str | None]], workers: int) -> list[Outcome]:
     """By a new pool; where a process of it dies, of ever smaller parts, down to what it died of."""
     try:
-        with ProcessPoolExecutor(max_workers=workers, mp_context=corpus.SPAWN) as pool:
+        with corpus.pool(workers) as pool:
             return list(pool.map(outcome, jobs, chunksize=10))
     except BrokenProcessPool:
         if len(jobs) == 1:

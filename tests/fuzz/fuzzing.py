@@ -49,6 +49,7 @@ from kvmscen.sent.codec import decode, encode  # noqa: E402
 from kvmscen.sent.facts import Facts  # noqa: E402
 from kvmscen.sent.machine import Machine  # noqa: E402
 from kvmscen.sent.observation import Observation  # noqa: E402
+from kvmscen.sent.sandbox.seccomp import die_with_parent  # noqa: E402
 
 Choose = random.Random
 Value = Any
@@ -457,7 +458,9 @@ def run_all(kind: str, count: int, seed: int) -> tuple[Counter[str], list[str]]:
     while number < count:
         end = min(count, (number // BATCH + 1) * BATCH)
         at, (mine, other) = context.Value("q", number), context.Pipe(duplex=False)
-        child = context.Process(target=_batch, args=(other, kind, end - number, seed, number, at))
+        child = context.Process(
+            target=_batch, args=(os.getpid(), other, kind, end - number, seed, number, at)
+        )
         child.start()
         other.close()
         try:
@@ -479,7 +482,10 @@ def run_all(kind: str, count: int, seed: int) -> tuple[Counter[str], list[str]]:
     return outcomes, faults
 
 
-def _batch(to: Any, *arguments: Any) -> None:
+def _batch(parent: int, to: Any, *arguments: Any) -> None:
+    die_with_parent()
+    if os.getppid() != parent:
+        os._exit(1)  # it was gone before
     faulthandler.enable()
     to.send(run(*arguments))
 
