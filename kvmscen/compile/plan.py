@@ -196,9 +196,8 @@ def _spread(
                 resolver.problem(
                     place,
                     f"{what}section {section.name} ({extent(at, section.size)}) crosses the edge "
-                    f"of slot {slot.slot} "
-                    f"({extent(slot.gpa, slot.size)}): place it wholly inside the slot or wholly "
-                    f"outside every slot",
+                    f"of slot {slot.slot} ({extent(slot.gpa, slot.size)}): place it wholly inside "
+                    "the slot or wholly outside every slot",
                 )
                 break
             if section.load == section.gpa:

@@ -15,19 +15,15 @@ from kvmscen.sent.observation import Event, Observation
 
 _NO_SYNDROME = (
     "KVM could not decode this access: its data abort carries no valid syndrome (ESR_EL2.ISV = 0), "
-    "as pre- and post-indexed, "
-    "pair, SIMD&FP, exclusive and atomic accesses outside the memslots have none. KVM_RUN fails "
-    "with ENOSYS and exit_reason "
-    "keeps its initial 0. Enable KVM_CAP_ARM_NISV_TO_USER to get it as arm_nisv, write `undecoded: "
-    "emulate` to have it carried "
+    "as pre- and post-indexed, pair, SIMD&FP, exclusive and atomic accesses outside the memslots "
+    "have none. KVM_RUN fails with ENOSYS and exit_reason keeps its initial 0. Enable "
+    "KVM_CAP_ARM_NISV_TO_USER to get it as arm_nisv, write `undecoded: emulate` to have it carried "
     "out, or access the address with a single register and no write-back"
 )
 _EMPTY_IDT = (
     "a triple fault: kvmscen's IDT is empty in long and protected mode, so any exception ends like "
-    "this. Usual causes: an "
-    "address above 4 GiB outside every slot and section, an instruction that this CPU or KVM does "
-    "not have, an MSR that KVM "
-    "refuses"
+    "this. Usual causes: an address above 4 GiB outside every slot and section, an instruction "
+    "that this CPU or KVM does not have, an MSR that KVM refuses"
 )
 _OWN_IDT = (
     "a triple fault: an exception whose handler could not be entered. The IDT is the scenario's "
@@ -47,8 +43,7 @@ _EMULATION = (
 )
 _RISCV_UNDECODED = (
     "KVM on riscv64 decodes loads and stores of one integer register outside the memslots, and "
-    "nothing else: not atomic, "
-    "floating-point or vector accesses"
+    "nothing else: not atomic, floating-point or vector accesses"
 )
 _RISCV_MISALIGNED = "KVM on riscv64 takes no misaligned access outside the memslots"
 _NO_SLOT = "the VM has no memslot that the guest can run from"

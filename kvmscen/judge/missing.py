@@ -19,9 +19,8 @@ _ATOMIC = re.compile(
 _WRITE_OF_NOTHING, _WNR_AND_KIND = 0x44, 0x7C
 _PROBED = (
     "a CPU reports an atomic access to what is mapped nowhere as a read, since it reads first (Arm "
-    "ARM, ESR_ELx, WnR). QEMU with "
-    "several CPUs tries the write first: if the machine is one that QEMU emulates, boot it with "
-    "`-smp 1`"
+    "ARM, ESR_ELx, WnR). QEMU with several CPUs tries the write first: if the machine is one that "
+    "QEMU emulates, boot it with `-smp 1`"
 )
 
 

@@ -63,10 +63,9 @@ def judge(job: Job, observation: Observation) -> Result:
         if untried is not None:
             reason = (
                 f"whether the known wrong outcome is gone was not tried: up to line {untried} "
-                f"nothing else differs, and there "
-                "the host replied, acted, waited or ended as the entry says and the case itself "
-                "does not: write the same in "
-                "both, up to where the outcomes part"
+                "nothing else differs, and there the host replied, acted, waited or ended as the "
+                "entry says and the case itself does not: write the same in both, up to where the "
+                "outcomes part"
             )
             return result(job, "ERROR", reason, observation=observation)
         return _judged(job, "XFAIL", expectation.reason, observation, overlay)

@@ -101,8 +101,7 @@ def _overlaps(notes: Notes, slots: list[Memslot]) -> None:
             late, early = (slot, reach) if slot.place > reach.place else (reach, slot)
             say = (
                 f"slot {late.slot} ({_span(late)}) overlaps slot {early.slot} of line "
-                f"{early.place.line} ({_span(early)}): "
-                "move or shrink one of them"
+                f"{early.place.line} ({_span(early)}): move or shrink one of them"
             )
             notes.add(late.place, say)
         if reach is None or slot.gpa.offset + slot.size > reach.gpa.offset + reach.size:

@@ -238,8 +238,7 @@ ACTIONS: tuple[Action, ...] = (
         "write_memory",
         "write_memory",
         "writes to a slot's memory or to a section outside. What lies wholly in neither fails with "
-        "EFAULT, the `ioctl` of that "
-        "event being `write_memory`",
+        "EFAULT, the `ioctl` of that event being `write_memory`",
         written="{counter: {u32: 7}}",
     ),
     Action(
@@ -287,8 +286,7 @@ ACTIONS: tuple[Action, ...] = (
         "ioeventfd",
         "KVM_IOEVENTFD",
         "a write of `len` bytes (0: any) there, of the value `datamatch` where it is written, "
-        "signals an eventfd that nobody "
-        "reads, and goes nowhere else",
+        "signals an eventfd that nobody reads, and goes nowhere else",
         "vm",
         0x79,
         "kvm_ioeventfd",

@@ -123,8 +123,7 @@ class Limits:
         if self._lent >= _MOST:
             raise HostError(
                 f"inconclusive: the time limit of {written(self.seconds)} s was over before the "
-                f"guest's first instruction: "
-                "the machine could not get to it"
+                "guest's first instruction: the machine could not get to it"
             )
         more = min(max(self._waits, _LEAST), _MOST)
         self._lent += more

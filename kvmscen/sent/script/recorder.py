@@ -25,8 +25,7 @@ from kvmscen.sent.script.interpreter import (
 WEIGHT_MOST = 64 << 20
 ZERO_EXTENDED = (
     "this KVM extends the reply to a load that sign-extends with zeros (it does so before 7.2); "
-    "undecoded: emulate has put the "
-    "sign into the registers"
+    "undecoded: emulate has put the sign into the registers"
 )
 
 
