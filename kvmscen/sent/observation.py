@@ -67,15 +67,22 @@ def behind(
 
 def weight(event: Event) -> int:
     """The bytes of an event as JSON, about."""
-    total = 60 + 15 * len(event.fields)
-    for members in (event.fields, event.reply or {}):
-        for value in members.values():
-            if type(value) is list or type(value) is tuple:
-                total += sum(100 if type(item) is dict else 20 for item in value)
+    total = 60 + 15 * len(event.fields) + _listed(event.fields)
+    if event.reply:
+        total += _listed(event.reply)
     if event.regs is not None:
         total += 30 * len(event.regs)
     for data in (event.memory or {}).values():
         total += 2 * len(data)
+    return total
+
+
+def _listed(members: Mapping[str, Any]) -> int:
+    """What the lists among some members weigh."""
+    total = 0
+    for value in members.values():
+        if type(value) is list or type(value) is tuple:
+            total += sum(100 if type(item) is dict else 20 for item in value)
     return total
 
 

@@ -35,6 +35,8 @@ class Runner:
         self.session = session
         self.recorder = session.recorder
         self.state = session.state
+        self.arch = session.machine.arch
+        self.emulates = session.machine.undecoded is not None
         self.limits = limits
         self.expired = False
         self.signed: emulation.Signed | None = (
@@ -129,13 +131,15 @@ class Runner:
             error = IoctlError("KVM_RUN", number)
             fields: dict[str, Any] = {"ioctl": "KVM_RUN"}
             if error.errno in _FAULTS and vcpu.exit_reason == _MEMORY_FAULT:
-                fields["memory_fault"] = vcpu.exit(self.session.machine.arch)[1]
+                fields["memory_fault"] = vcpu.exit(self.arch)[1]
             self._aligned(vcpu, error.errno, fields)
             return self._take(vcpu, "error", error.errno, fields), False
-        self.session.drain()
-        name, members = vcpu.exit(self.session.machine.arch)
-        self._aligned(vcpu, name, members)
-        if name == "arm_nisv" and self.session.machine.undecoded:
+        if self.session.quiet is not None:
+            self.session.drain()
+        name, members = vcpu.exit(self.arch)
+        if self.arch == "arm64":
+            self._aligned(vcpu, name, members)
+        if self.emulates and name == "arm_nisv":
             take = partial(self._take, vcpu, "exit", name)
             return emulation.carry_out(self.recorder, self.session.bus(vcpu), members, take), False
         verdict = self._take(vcpu, "exit", name, members)
@@ -143,21 +147,21 @@ class Runner:
         row = exits.BY_NAME.get(name)
         if reply:
             write_back(vcpu, name, members, reply)
-        if name == "mmio" and self.session.machine.undecoded:
+        if self.emulates and name == "mmio":
             self.signed = emulation.negative(self.session.bus(vcpu), members, reply)
         return verdict, row is not None and row.completes
 
     def _aligned(self, vcpu: Vcpu, name: str, members: Mapping[str, Any]) -> None:
-        if self.session.machine.arch == "arm64":
+        if self.arch == "arm64":
             unaligned.look(self.recorder, self.session.bus(vcpu), name, members)
 
     def _take(self, vcpu: Vcpu, kind: str, name: str, fields: Mapping[str, Any]) -> Verdict:
-        def observe(step: Step) -> tuple[Mapping[str, int], Mapping[int, bytes]]:
-            return self.state.read(vcpu, step.observe_regs), self.session.memory(
-                step.observe_memory
-            )
-
+        observe = partial(self._observe, vcpu)
         return self.recorder.take(vcpu.number, kind, name, fields, self.state.pc(vcpu), observe)
+
+    def _observe(self, vcpu: Vcpu, step: Step) -> tuple[Mapping[str, int], Mapping[int, bytes]]:
+        regs = self.state.read(vcpu, step.observe_regs)
+        return regs, self.session.memory(step.observe_memory)
 
 
 def write_back(vcpu: Vcpu, name: str, members: Mapping[str, Any], reply: Mapping[str, Any]) -> None:

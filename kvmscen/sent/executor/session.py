@@ -98,8 +98,8 @@ class Session:
         """The slot of x86's descriptor and page tables."""
         tables = self.machine.tables
         if tables is not None:
-            self.slots.set(Memslot(tables.slot, tables.at, tables.size))
-            self.slots.write(tables.at, self.state.tables(self.machine))
+            slot = Memslot(tables.slot, tables.at, tables.size)
+            self.slots.put(slot, self.state.tables(self.machine))
 
     def set_memslot(self, slot: Memslot) -> None:
         """KVM_SET_USER_MEMORY_REGION (KVM API 4.35)."""

@@ -11,9 +11,12 @@ from typing import Any
 
 from kvmscen.sent.header.exits import BY_NUMBER, DEBUG_FIELDS, Field, Value
 
+_MMIO, _IO = struct.Struct("=Q8sIB"), struct.Struct("=BBHIQ")
 
-def decode(reason: int, union: bytes, data_at: Any, arch: str) -> tuple[str, dict[str, Value]]:
-    """Name and members of the exit whose reason and union `struct kvm_run` hold.
+
+def decode(reason: int, union: Any, data_at: Any, arch: str) -> tuple[str, dict[str, Value]]:
+    """Name and members of the exit whose reason and union `struct kvm_run` hold; the union may be
+    any buffer, and nothing of it is kept.
 
     `data_at(offset, length)` reads bytes of the kvm_run mapping, for `io`. A reason that the table
     does not have keeps its number: it is named `KVM_EXIT_<n>`.
@@ -22,11 +25,10 @@ def decode(reason: int, union: bytes, data_at: Any, arch: str) -> tuple[str, dic
     if row is None:
         return f"KVM_EXIT_{reason}", {}
     if row.name == "mmio" or row.name == "loongarch_iocsr":
-        addr, data, length, is_write = struct.unpack_from("=Q8sIB", union)
-        value = int.from_bytes(data[: min(length, 8)], "little") if is_write else None
+        addr, data, length, is_write = _MMIO.unpack_from(union)
         out: dict[str, Value] = {"phys_addr": addr, "is_write": bool(is_write), "len": length}
-        if value is not None:
-            out["data"] = value
+        if is_write:
+            out["data"] = int.from_bytes(data[:length], "little")
         return row.name, out
     if row.name == "io":
         return row.name, _decode_io(union, data_at)
@@ -74,8 +76,8 @@ def _unwritten(name: str, values: Mapping[str, Any], data_at: Any, arch: str) ->
     return ()
 
 
-def _decode_io(union: bytes, data_at: Any) -> dict[str, Value]:
-    direction, size, port, count, offset = struct.unpack_from("=BBHIQ", union)
+def _decode_io(union: Any, data_at: Any) -> dict[str, Value]:
+    direction, size, port, count, offset = _IO.unpack_from(union)
     out: dict[str, Value] = {"direction": direction, "size": size, "port": port, "count": count}
     if direction == 1:
         raw = data_at(offset, size * count)

@@ -174,6 +174,7 @@ _UNTOUCHED = struct.pack("=Q", kvm_run.UNTOUCHED)
 _DEBUG_SIZE = 8 + GUEST_DEBUG[of_machine(os.uname().machine)][0]
 # struct kvm_run: kvm_valid_regs, and where the registers themselves lie.
 _VALID_REGS, SYNC_REGS = 288, 304
+_Union = ctypes.c_char * exits.UNION_SIZE
 _STEP = 3  # KVM_GUESTDBG_ENABLE and KVM_GUESTDBG_SINGLESTEP
 
 
@@ -199,6 +200,7 @@ class Vcpu(Descriptor):
             raise
         self._immediate_exit = ctypes.c_uint8.from_address(self.kvm_run + 1)
         self._exit_reason = ctypes.c_uint32.from_address(self.kvm_run + 8)
+        self._union = _Union.from_address(self.kvm_run + exits.UNION)
 
     def sync(self, sets: int) -> None:
         """Have each KVM_RUN leave these sets of registers in struct kvm_run: bits of
@@ -238,8 +240,7 @@ class Vcpu(Descriptor):
 
     def exit(self, arch: str) -> tuple[str, dict[str, exits.Value]]:
         """Name and members of the exit that the last KVM_RUN returned with."""
-        union = ctypes.string_at(self.kvm_run + exits.UNION, exits.UNION_SIZE)
-        return kvm_run.decode(self.exit_reason, union, self.bytes_at, arch)
+        return kvm_run.decode(self._exit_reason.value, self._union, self.bytes_at, arch)
 
     def bytes_at(self, offset: int, length: int) -> bytes:
         """Bytes of the kvm_run mapping; what lies outside of it is not there."""

@@ -12,6 +12,10 @@ from kvmscen.sent.machine import SLOT_PAGES_MOST, SLOTS_MOST, Memslot
 
 _READONLY = 2  # KVM_MEM_READONLY
 _MOST = SLOT_PAGES_MOST * os.sysconf("SC_PAGE_SIZE")
+# The memory of an engine's own slot whose VM is gone: the next one's bytes are written over all of
+# it, which costs less than new pages. Larger ones are rare.
+_kept: list[Memory] = []
+_KEPT_MOST = 1 << 16
 
 
 class Slots:
@@ -23,6 +27,7 @@ class Slots:
         self._most = SLOTS_MOST + ours
         self._live: dict[int, Memslot] = {}
         self._memory: dict[int, Memory] = {}
+        self._whole: Memory | None = None
 
     def set(self, slot: Memslot) -> None:
         """Create, move or change a slot (KVM API 4.35). Raises IoctlError, then nothing is
@@ -60,6 +65,21 @@ class Slots:
         else:
             self._live.pop(slot.slot, None)  # size 0 has deleted it
 
+    def put(self, slot: Memslot, data: bytes) -> None:
+        """Create the engine's own slot with these bytes, and zeros behind them. Raises
+        IoctlError.
+        """
+        kept = _kept.pop() if _kept and _kept[-1].size == slot.size else None
+        memory = kept or Memory(slot.size)
+        memory.write(0, data.ljust(slot.size, b"\0")[: slot.size])
+        try:
+            self.vm.set_user_memory_region(slot.slot, slot.flags, slot.gpa, slot.size, memory.at)
+        except IoctlError:
+            memory.close()
+            raise
+        self._memory[slot.slot] = self._whole = memory
+        self._live[slot.slot] = slot
+
     def delete(self, number: int) -> None:
         """Delete a slot: KVM_SET_USER_MEMORY_REGION with size 0."""
         memory = self._memory.get(number)
@@ -93,6 +113,9 @@ class Slots:
     def close(self) -> None:
         """Unmap the host memory; the VM must be closed before."""
         for memory in self._memory.values():
-            memory.close()
+            if memory is self._whole and memory.size <= _KEPT_MOST and not _kept:
+                _kept.append(memory)
+            else:
+                memory.close()
         self._memory.clear()
         self._live.clear()

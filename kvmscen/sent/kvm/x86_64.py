@@ -127,19 +127,28 @@ def _boot_state(mode: str, at: int | None) -> tuple[dict[str, int], tuple[tuple[
 _fresh: dict[tuple[int, bool], bytes] = {}
 
 
-def _fresh_sregs(vcpu: Vcpu, plan: VcpuPlan, machine: Machine) -> ctypes.Array[ctypes.c_char]:
+def _fresh_sregs(vcpu: Vcpu, plan: VcpuPlan, machine: Machine) -> bytes:
     """struct kvm_sregs of a vCPU that was just made: the same in each VM of one kernel, for the
     same number and CPUID.
     """
     # A capability may give it a local APIC, and with that another apic_base.
     key = None if machine.enable else (plan.id, plan.mode == "real")
     if key is not None and key in _fresh:
-        return _SregsBuffer.from_buffer_copy(_fresh[key])
+        return _fresh[key]
     sregs = _SregsBuffer()
     vcpu.ioctl("KVM_GET_SREGS", sregs)
     if key is not None:
         _fresh[key] = bytes(sregs)
-    return sregs
+    return bytes(sregs)
+
+
+@lru_cache(maxsize=64)
+def _boot_sregs(fresh: bytes, mode: str, at: int | None) -> bytes:
+    """struct kvm_sregs of a vCPU that was just made, put into its mode."""
+    sregs = bytearray(fresh)
+    for offset, data in _boot_state(mode, at)[1]:
+        sregs[offset : offset + len(data)] = data
+    return bytes(sregs)
 
 
 def boot(kvm: Kvm, vm: Vm, vcpu: Vcpu, plan: VcpuPlan, machine: Machine) -> None:
@@ -150,21 +159,22 @@ def boot(kvm: Kvm, vm: Vm, vcpu: Vcpu, plan: VcpuPlan, machine: Machine) -> None
     if plan.mode != "real":
         vcpu.ioctl("KVM_SET_CPUID2", _supported_cpuid(kvm))
     at = machine.tables.at if machine.tables is not None else None
-    general, pieces = _boot_state(plan.mode, at)
-    regs, others = dict(general), {}
+    regs, others = dict(_boot_state(plan.mode, at)[0]), {}
     for name, value in plan.regs.items():
         if base(x86_64.REGISTERS, name) in _INDEX:
             put(x86_64.REGISTERS, regs, name, value)
             continue
         others[name] = value
-    sregs = _fresh_sregs(vcpu, plan, machine)
-    for offset, data in pieces:
-        ctypes.memmove(ctypes.byref(sregs, offset), data, len(data))
-    _put_sregs(sregs, others)
+    fresh = _fresh_sregs(vcpu, plan, machine)
+    sregs = _SregsBuffer.from_buffer_copy(_boot_sregs(fresh, plan.mode, at))
+    if others:
+        _put_sregs(sregs, others)
     vcpu.ioctl("KVM_SET_SREGS", sregs)
-    _write_cr8(vcpu, others)
+    if others:
+        _write_cr8(vcpu, others)
     _set_regs(vcpu, regs)
-    _write_xmm(vcpu, others)
+    if others:
+        _write_xmm(vcpu, others)
 
 
 def _set_regs(vcpu: Vcpu, regs: Mapping[str, int]) -> None:

@@ -86,6 +86,10 @@ class Script:
         self.ignore = ignore
         self.extras = 0
         self._at: Position = ((0, 0),)
+        self._waits = _waits(steps or ())
+        # What _plain() gives, until the script moves on.
+        self._known = False
+        self._next: tuple[Position, Step] | None = None
 
     # --- walking ----------------------------------------------------------------------------------
 
@@ -98,6 +102,8 @@ class Script:
         """Seconds after which nothing happening is a step that may be taken now, None when no such
         step may.
         """
+        if not self._waits:
+            return None
         return next(
             (
                 step.timeout
@@ -125,6 +131,7 @@ class Script:
         """Take the step at a position that `options` gave."""
         index, count = at[-1]
         self._at = (*at[:-1], (index, count + 1))
+        self._known = False
 
     def _sequence(self, at: Position) -> Sequence[Step]:
         steps: Sequence[Step] = self.steps or ()
@@ -161,17 +168,24 @@ class Script:
         """What `options` gives first, where that is a step outside every group: it is asked for at
         each exit.
         """
+        if not self._known:
+            self._next, self._known = self._find_plain(), True
+        return self._next
+
+    def _find_plain(self) -> tuple[Position, Step] | None:
         if self.steps is None or len(self._at) > 1:
             return None
         index, count = self._at[0]
-        if index < len(self.steps) and 0 < count >= self.steps[index].repeat[1]:
-            index, count = index + 1, 0
         if index >= len(self.steps):
             return None
         step = self.steps[index]
-        return (
-            (((index, count),), step) if count < step.repeat[1] and step.exit != "group" else None
-        )
+        if 0 < count >= step.repeat[1]:
+            index, count = index + 1, 0
+            if index >= len(self.steps):
+                return None
+            step = self.steps[index]
+        plain = count < step.repeat[1] and step.exit != "group"
+        return (((index, count),), step) if plain else None
 
     def _advance(
         self, kind: str, name: str, fields: Mapping[str, Any]
@@ -192,7 +206,7 @@ class Script:
 
     def take(self, kind: str, name: str, fields: Mapping[str, Any]) -> Verdict:
         """The verdict on one event (`kind` and `name` as in kvmscen.sent.observation.Event)."""
-        if any(fits(step, kind, name, fields, 0) for step in self.ignore):
+        if self.ignore and any(fits(step, kind, name, fields, 0) for step in self.ignore):
             return Verdict(None, 0, (), None, ignored=True)
         if self.steps is None:
             return Verdict(None, 0, (), self._end(kind, name, fields, None))
@@ -224,6 +238,17 @@ class Script:
         return "expected" if ends else None
 
 
+def _waits(steps: Sequence[Step]) -> bool:
+    """Whether there is a timeout step, however deep."""
+    pending = list(steps)
+    while pending:
+        step = pending.pop()
+        if step.exit == "timeout":
+            return True
+        pending += step.steps
+    return False
+
+
 def _optional(step: Step) -> bool:
     # However often a group must be, it is there as soon as each of its steps may be missing.
     return step.repeat[0] == 0 or (step.exit == "group" and all(map(_optional, step.steps)))
@@ -238,17 +263,14 @@ def iteration(at: Position, repeat: tuple[int, int]) -> int:
 
 def fits(step: Step, kind: str, name: str, fields: Mapping[str, Any], nth: int) -> bool:
     """Whether an event is this step at all, by the fields that tell one such exit from another."""
-    if kind == "exit":
-        if step.exit != name:
-            return False
-    elif step.exit != kind:
+    if step.exit != (name if kind == "exit" else kind):
         return False
-    if kind == "error":
-        return all(
-            matches(m, name if key == "errno" else fields.get(key), nth)
-            for key, m in step.where.items()
-        )
-    return all(matches(m, fields.get(key), nth) for key, m in step.where.items())
+    for key, matcher in step.where.items():
+        value = name if kind == "error" and key == "errno" else fields.get(key)
+        # Mostly it is a number, and this is asked at each exit.
+        if not (matcher == value if type(matcher) is int else matches(matcher, value, nth)):
+            return False
+    return True
 
 
 class Devices:
@@ -313,9 +335,14 @@ class Devices:
 
     def write(self, gpa: int, data: bytes) -> None:
         """Keep what lies inside a section, drop the rest."""
-        for held, at, done, size in self._pieces(gpa, len(data)):
-            if held is not None:
-                held[at : at + size] = data[done : done + size]
+        found = self._at(gpa)
+        if found is not None and len(data) <= len(found[0]) - found[1]:
+            held, at = found
+            held[at : at + len(data)] = data
+            return
+        for piece, at, done, size in self._pieces(gpa, len(data)):
+            if piece is not None:
+                piece[at : at + size] = data[done : done + size]
 
     def put(self, gpa: int, data: bytes) -> None:
         """Write as the host does. Raises IoctlError where not every byte lies in a section outside

@@ -82,6 +82,8 @@ class Recorder:
         if step is not None and (step.observe_regs or step.observe_memory):
             regs, memory = observe(step)
         reply = step.reply if step is not None else None
+        at = verdict.at
+        # By place: names take half as long again, and there is one an exit.
         event = Event(
             vcpu,
             kind,
@@ -91,13 +93,14 @@ class Recorder:
             regs or None,
             memory or None,
             reply,
-            op=op,
-            at=verdict.at,
-            ignored=verdict.ignored,
+            1,
+            op,
+            at,
+            verdict.ignored,
         )
         number = self.add(event)
-        if verdict.then and verdict.at is not None:
-            step_name = op_of(verdict.at)
+        if verdict.then and at is not None:
+            step_name = op_of(at)
             self.due[vcpu] += [
                 Due(action, f"{step_name}/then/{n}", number)
                 for n, action in enumerate(verdict.then)
@@ -108,17 +111,17 @@ class Recorder:
 
     def detail(self, stopped: str) -> str | None:
         """Why the run stopped, in words, where the guest did not end it."""
-        many = f"the limit of {self.limit} exits was reached (limits: {{exits: ...}})"
-        if self.total < self.limit:
+        if stopped == "extra":
+            return f"{EXTRA_LIMIT} exits that no step expected"
+        if stopped == "exits":
+            if self.total >= self.limit:
+                return f"the limit of {self.limit} exits was reached (limits: {{exits: ...}})"
             what = "what is kept of the exits (members, regs, memory, replies)"
-            many = f"{what} is more than {WEIGHT_MOST >> 20} MiB: look at less, or at fewer exits"
-        return {
-            "extra": f"{EXTRA_LIMIT} exits that no step expected",
-            "exits": many,
-            "error": self._reason,
-            "timeout": f"the time limit of {seconds(self.timeout)} s was reached (limits: "
-            f"{{timeout: ...}})",
-        }.get(stopped)
+            return f"{what} is more than {WEIGHT_MOST >> 20} MiB: look at less, or at fewer exits"
+        if stopped == "timeout":
+            limit = seconds(self.timeout)
+            return f"the time limit of {limit} s was reached (limits: {{timeout: ...}})"
+        return self._reason if stopped == "error" else None
 
     def reply(self, verdict: Verdict, name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         """What user space writes back at this exit; a write into a section outside the slots is
@@ -278,9 +281,10 @@ class Recorder:
         if len(self.events) < 2 or any(self.due.values()):
             return
         before, last = self.events[-2:]
-        # Mostly pc tells them apart; the whole comparison makes a copy.
+        # Mostly pc or a member tells them apart; the whole comparison makes a copy.
         if (
             before.pc == last.pc
+            and before.fields == last.fields
             and last.times == 1
             and before._replace(times=1, at=behind(before.at, before.times)) == last
         ):

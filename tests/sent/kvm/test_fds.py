@@ -9,12 +9,14 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
-from kvm_machines import act, machine, mmio
+from kvm_machines import TABLES, act, machine, mmio
 
 from kvmscen.errors import HostError, IoctlError
+from kvmscen.sent.executor.building import build
 from kvmscen.sent.executor.executor import Executor
+from kvmscen.sent.executor.session import Session
 from kvmscen.sent.kvm.fds import Kvm, Memory
-from kvmscen.sent.kvm.slots import Slots
+from kvmscen.sent.kvm.slots import Slots, _kept
 from kvmscen.sent.machine import Capability, Machine, Memslot, Step
 
 pytestmark = pytest.mark.kvm
@@ -79,6 +81,28 @@ def test_nothing_is_left_after_200_vms(kvm: Kvm, ending: str) -> None:
     assert now[0] == fds
     assert now[1] - maps < 8
     assert now[2] - size < 64
+
+
+def test_what_a_guest_left_in_the_engines_slot_is_gone_in_the_next_vm(kvm: Kvm) -> None:
+    executor, at = Executor(kvm, None), TABLES.at
+    whole = ((at, TABLES.size),)
+    before = executor.execute(machine("hlt", observe_memory=whole)).memory[at]
+    code = "mov rdi, 0xfffc6018; mov rax, -1; mov ecx, 1021; rep stosq; hlt"
+    spoiled = executor.execute(machine(code, observe_memory=whole))
+    assert spoiled.stopped == "expected"
+    assert spoiled.memory[at][0x6018:] == b"\xff" * 8 * 1021
+    # The memory is the same, its bytes are not.
+    assert [memory.size for memory in _kept] == [TABLES.size]
+    assert executor.execute(machine("hlt", observe_memory=whole)).memory[at] == before
+    # Two at a time do not share it.
+    first, second = (Session(kvm, machine("hlt"), None) for _ in range(2))
+    for one in (first, second):
+        build(one, one.machine)
+    first.slots.write(at, b"\xff" * TABLES.size)
+    assert second.slots.read(at, TABLES.size) == before
+    for one in (first, second):
+        one.close()
+    assert len(_kept) == 1
 
 
 def test_closing_twice_harms_nobody(kvm: Kvm) -> None:
