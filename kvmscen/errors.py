@@ -44,10 +44,10 @@ class Problem(NamedTuple):
 
 def once(problems: Iterable[Problem]) -> list[Problem]:
     """Problems in the order of their places, each once, whichever cases it keeps from running."""
-    found: dict[Problem, Problem] = {}
+    first: dict[Problem, Problem] = {}
     for problem in problems:
-        found.setdefault(problem._replace(cases=()), problem)
-    return sorted(found.values())
+        first.setdefault(problem._replace(cases=()), problem)
+    return sorted(first.values())
 
 
 class UsageError(KvmscenError):

@@ -55,12 +55,12 @@ def main() -> int:
 def tell(python: Path) -> None:
     """What is installed there in another version than the locks say."""
     argv = [python, "-m", "pip", "list", "--format", "json", "--disable-pip-version-check"]
-    found = json.loads(subprocess.run(argv, check=True, stdout=subprocess.PIPE).stdout)
+    packages = json.loads(subprocess.run(argv, check=True, stdout=subprocess.PIPE).stdout)
     text = (ROOT / "requirements.lock").read_text() + (ROOT / "requirements-test.lock").read_text()
     locked: dict[str, set[str]] = {}
     for name, version in re.findall(r"^([\w.-]+)==([^\s;]+)", text, re.MULTILINE):
         locked.setdefault(plain(name), set()).add(version)
-    for package in found:
+    for package in packages:
         there = locked.get(plain(package["name"]))
         if there is not None and package["version"] not in there:
             print(

@@ -126,9 +126,14 @@ def from_elf(
             ]
         ) from None
     problems = [
-        Problem(found.placement.file, found.placement.line, found.placement.column, found.message)
-        for found in elf.check_placements(program, placements)
-        if found.placement is not None
+        Problem(
+            misplaced.placement.file,
+            misplaced.placement.line,
+            misplaced.placement.column,
+            misplaced.message,
+        )
+        for misplaced in elf.check_placements(program, placements)
+        if misplaced.placement is not None
     ]
     if problems:
         raise ScenarioError(problems)

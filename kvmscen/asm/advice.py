@@ -64,15 +64,15 @@ _OPERAND = r"[\[$%#=]|\w"
 
 def _comma(text: str, arch: str) -> str | None:
     """What is wrong where two operands follow each other without a comma."""
-    found = re.search(
+    match = re.search(
         rf"(?:(?<![\w.%])({_REGISTERS.get(arch, 'x^')})|(\]))(?:\s+|(?=\[))((?:{_OPERAND})[^\s,]*)",
         text,
         re.IGNORECASE,
     )
-    if not found:
+    if not match:
         return None
     return (
-        f"a comma is missing between {found.group(1) or found.group(2)} and {clip(found.group(3))}"
+        f"a comma is missing between {match.group(1) or match.group(2)} and {clip(match.group(3))}"
     )
 
 

@@ -38,8 +38,8 @@ def named(operands: str) -> str | None:
     """The name in the operands of `.section`, without its quotes; None where nothing stands there
     that is one word.
     """
-    found = _NAMED.match(operands)
-    return None if found is None else found.group(2) if found.group(1) is None else found.group(1)
+    match = _NAMED.match(operands)
+    return None if match is None else match.group(2) if match.group(1) is None else match.group(1)
 
 
 def is_loaded(name: str, flags: str | None) -> bool:

@@ -75,8 +75,8 @@ class Reader:
             self._in_comment = False
             line = " " * (end + 2) + line[end + 2 :]
             at = end + 2
-        while found := _TOKEN.search(line, at):
-            at = found.start()
+        while match := _TOKEN.search(line, at):
+            at = match.start()
             mark = line[at]
             if mark == ";":
                 cuts.append(at)

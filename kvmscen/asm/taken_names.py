@@ -82,8 +82,8 @@ def unfinished(operands: str) -> str | None:
     for a number.
     """
     clean = _QUOTED.sub(lambda quoted: "_" * len(quoted.group()), operands)
-    if found := _TYPE.search(clean):
-        word, next_sign = found.groups()
+    if match := _TYPE.search(clean):
+        word, next_sign = match.groups()
         if next_sign in ("[", "") or not (next_sign.isalnum() or next_sign in "_.$"):
             return f"write {word} ptr before an operand: GNU as takes {word} alone for a number"
     if alone := _ALONE.search(clean):

@@ -113,14 +113,14 @@ def _beside(notation: Notation, event: Event, step: Expected) -> list[str]:
     if looked:
         out.append("    memory:")
     for check in looked:
-        found = seen(check, memory)
-        if found.unit != "hex":
+        observed = seen(check, memory)
+        if observed.unit != "hex":
             values = [
                 want if _holds(want, value) else value
-                for want, value in zip(check.values, found.values, strict=False)
+                for want, value in zip(check.values, observed.values, strict=False)
             ]
-            found = found._replace(values=values)
-        out.append(f"      {notation.memory(found)}")
+            observed = observed._replace(values=values)
+        out.append(f"      {notation.memory(observed)}")
     if step.answer:
         out.append(f"    reply: {step.answer}")
     return out
@@ -149,9 +149,9 @@ def _varied(notation: Notation, event: Event, step: Expected) -> list[str]:
         if _holds(step.regs[name], regs.get(name))
     ]
     for check in step.memory:
-        found = seen(check, memory)
-        if found.unit != "hex" and any(map(_holds, check.values, found.values)):
-            out.append(notation.memory(found))
+        observed = seen(check, memory)
+        if observed.unit != "hex" and any(map(_holds, check.values, observed.values)):
+            out.append(notation.memory(observed))
     return [f"  # observed: {', '.join(out)}"] if out else []
 
 

@@ -23,19 +23,19 @@ def check(arguments: argparse.Namespace) -> int:
         print(line, file=sys.stderr)
     cases = wrong = 0
 
-    def on_file(file: str, count: int, found: list[Problem], notes: list[Problem]) -> None:
+    def on_file(file: str, count: int, problems_found: list[Problem], notes: list[Problem]) -> None:
         nonlocal cases, wrong
         cases += count
-        wrong += bool(found)
-        for problem in (*found, *notes):
+        wrong += bool(problems_found)
+        for problem in (*problems_found, *notes):
             print(text.problem(problem))
 
-    found = checking.check(files, arguments.assembler, on_file)
+    problems_found = checking.check(files, arguments.assembler, on_file)
     said = f"{len(files)} file{'s' * (len(files) != 1)}, {cases} case{'s' * (cases != 1)}"
     wrong += len(problems)
     print(f"{said}: " + (f"{wrong} wrong" if wrong else "nothing wrong"), file=sys.stderr)
-    if any(problem.ours for problem in found):
+    if any(problem.ours for problem in problems_found):
         return 3
-    if found or problems:
+    if problems_found or problems:
         return 2
     return 0 if files else 4

@@ -36,30 +36,30 @@ def find(paths: Sequence[str]) -> Found:
     """The scenario files of the paths. A folder without any is a problem beside other paths; alone
     it is passed over.
     """
-    found = Found()
+    selected = Found()
     empty: list[str] = []
     for path in paths:
-        before = len(found.problems)
+        before = len(selected.problems)
         if os.path.isdir(path):
-            files = _in_folder(path, found)
-            found.files += files
-            found.under[path] = files
-            if not files and len(found.problems) == before:
+            files = _in_folder(path, selected)
+            selected.files += files
+            selected.under[path] = files
+            if not files and len(selected.problems) == before:
                 empty.append(path)
         elif os.path.isfile(path):
-            found.files.append(path)
-            found.under[path] = [path]
+            selected.files.append(path)
+            selected.under[path] = [path]
         else:
-            found.problems.append(Problem(path, 0, 0, what(path)))
-    found.files = list(dict.fromkeys(found.files))
+            selected.problems.append(Problem(path, 0, 0, what(path)))
+    selected.files = list(dict.fromkeys(selected.files))
     for folder in empty:
         say = "there are no scenarios (*.yaml) in this folder"
-        if found.files or found.problems:
+        if selected.files or selected.problems:
             # It was named, and nothing of it runs: what else there is must not hide that.
-            found.problems.append(Problem(folder, 0, 0, say))
+            selected.problems.append(Problem(folder, 0, 0, say))
         else:
-            found.passed_over.append(f"{folder}: {say}")
-    return found
+            selected.passed_over.append(f"{folder}: {say}")
+    return selected
 
 
 def _in_folder(path: str, out: Found) -> list[str]:
@@ -70,7 +70,7 @@ def _in_folder(path: str, out: Found) -> list[str]:
             Problem(str(error.filename), 0, 0, f"cannot be read: {os.strerror(error.errno or 0)}")
         )
 
-    found: list[str] = []
+    selected: list[str] = []
     for folder, folders, names in os.walk(path, onerror=cannot):
         # What is hidden belongs to other tools, as in .git and .venv.
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -86,14 +86,14 @@ def _in_folder(path: str, out: Found) -> list[str]:
                 continue
             if name.endswith(".yaml"):
                 if os.path.isfile(file):
-                    found.append(os.path.normpath(file) if path == "." else file)
+                    selected.append(os.path.normpath(file) if path == "." else file)
                 else:
                     out.problems.append(Problem(file, 0, 0, what(file)))
             elif name.lower().endswith((".yml", ".yaml")):
                 out.passed_over.append(
                     f"{file}: of a folder only *.yaml is run: rename it, or name it"
                 )
-    return sorted(found)
+    return sorted(selected)
 
 
 def what(path: str) -> str:

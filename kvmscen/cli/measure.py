@@ -46,19 +46,19 @@ def measure(arguments: argparse.Namespace) -> int:
     kept = baseline.load(arguments.against) if arguments.against else None
     if arguments.save:
         baseline.path_of(arguments.save)
-    found = find(arguments.paths)
-    files, problems = found.files, found.problems
+    selected = find(arguments.paths)
+    files, problems = selected.files, selected.problems
     verdict = ""
     screen = Screen(sys.stderr if any(file is None for _, file in reports) else sys.stdout)
     for problem in problems:
         screen.problem(problem)
-    for line in found.passed_over:
+    for line in selected.passed_over:
         screen.say(line)
     try:
         hosts = _Hosts(arguments)
         run = hosts.timed(files, plan, screen, problems)
         if not run.interrupted:
-            tell_unselected(run, found, arguments, screen, "measure")
+            tell_unselected(run, selected, arguments, screen, "measure")
         if kept is not None:
             run, verdict = _against(arguments.against, kept, run, hosts, plan, screen)
     except HostError as error:

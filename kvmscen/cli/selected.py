@@ -15,7 +15,7 @@ _NAMED = 8
 
 
 def tell_unselected(
-    run: Run, found: Found, arguments: argparse.Namespace, screen: Screen, key: str = ""
+    run: Run, selected: Found, arguments: argparse.Namespace, screen: Screen, key: str = ""
 ) -> None:
     """Say what --case and -k did not select. `key`: only cases that have it run at all."""
     chosen = [f"-k {arguments.k}"] if arguments.k else []
@@ -24,11 +24,11 @@ def tell_unselected(
     must += [f"is selected by {' '.join(chosen)}"] * bool(chosen)
     if not must:
         return
-    if not run.results and not run.problems and found.files:
+    if not run.results and not run.problems and selected.files:
         screen.say(f"no case of these files {' and '.join(must)}")
         return
     files = {result.file for result in run.results} | {problem.file for problem in run.problems}
-    paths = found.unselected(files)
+    paths = selected.unselected(files)
     if paths:
         few = "1 path has" if len(paths) == 1 else f"{len(paths):,} paths have"
         names = ", ".join(paths[:_NAMED]) + ", ..." * (len(paths) > _NAMED)

@@ -53,8 +53,8 @@ def undecided(overlays: Iterable[Overlay], facts: Facts, kind: str) -> str | Non
 
 
 def _version(text: str) -> tuple[int, ...]:
-    found = re.match(r"\d+(\.\d+)*", text)
-    numbers = list(map(int, found[0].split("."))) if found else []
+    match = re.match(r"\d+(\.\d+)*", text)
+    numbers = list(map(int, match[0].split("."))) if match else []
     while numbers and not numbers[-1]:
         # 6.4 and 6.4.0 are one.
         numbers.pop()

@@ -24,17 +24,17 @@ def show(file: str, only: str | None, assembler: str | None = None) -> Json:
     """`{"cases": [...], "problems": (Problem, ...)}` of a file: what is right in it, or in the case
     `only`, and what is wrong.
     """
-    found = read(file)
-    scenario = found.scenario.assembled_by(assembler)
-    if only is not None and found.names and only not in found.names:
-        names = ", ".join(found.names)
+    loaded = read(file)
+    scenario = loaded.scenario.assembled_by(assembler)
+    if only is not None and loaded.names and only not in loaded.names:
+        names = ", ".join(loaded.names)
         return {
             "cases": [],
             "problems": (Problem(file, 0, 0, f"there is no case {only!r}; the cases are {names}"),),
         }
     cases = [case for case in scenario.cases if only is None or case.name == only]
     planned, problems = laid_out(scenario, cases)
-    problems += [p for p in found.problems if only is None or not p.cases or only in p.cases]
+    problems += [p for p in loaded.problems if only is None or not p.cases or only in p.cases]
     return {"cases": [_case(case, plan) for case, plan in planned], "problems": tuple(problems)}
 
 

@@ -114,10 +114,10 @@ class Steps:
         if step.reply is None:
             return None
         # A reply is as wide as the exit's length says, which the step need not know.
-        found = self.resolver.fields(
+        fields = self.resolver.fields(
             step.kind, {**step.fields, **step.reply}, self.case.arch, step.place
         )
-        return {key: found[key] for key in step.reply}
+        return {key: fields[key] for key in step.reply}
 
     def ignored(self, step: Step) -> ScriptStep:
         return ScriptStep(exit=step.kind, where=self.fields(step))

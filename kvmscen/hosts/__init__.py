@@ -135,5 +135,5 @@ def host(name: str) -> Host:
     if not row.place:
         raise HostError(f"host {name}: not yet: {kind} hosts are not built")
     module, _, made = row.place.partition(":")
-    found: Host = getattr(import_module(module), made)(name)
-    return found
+    opened: Host = getattr(import_module(module), made)(name)
+    return opened

@@ -74,7 +74,7 @@ class ReplayHost:
             Problem(str(file), 0, 0, f"this recording is not replayed: {error}", ours=True)
             for file, error in problems
         )
-        self.facts = tuple(_chosen([known for known, *_ in found]) for found in kept.values())
+        self.facts = tuple(_chosen([known for known, *_ in several]) for several in kept.values())
         for known, of, file, seen in (recorded for group in kept.values() for recorded in group):
             if known in self.facts:
                 self._found[of] = (file, seen)
@@ -122,6 +122,6 @@ def _age(file: Path) -> tuple[int, str]:
         return 0, str(file)
 
 
-def _chosen(found: list[Facts]) -> Facts:
+def _chosen(several: list[Facts]) -> Facts:
     """Of several hosts of one architecture in a folder: the first that is real, else the first."""
-    return next((facts for facts in found if not facts.predicted), found[0])
+    return next((facts for facts in several if not facts.predicted), several[0])

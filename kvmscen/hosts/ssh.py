@@ -66,16 +66,16 @@ class SshHost(ChildHost):
         super().__init__(name)
         where, comma, options = name.removeprefix("ssh:").partition(",")
         key, _, self.python = options.partition("=") if comma else ("python", "", "python3")
-        found = re.fullmatch(
+        match = re.fullmatch(
             r"(?:([^@\s]+)@)?(\[[0-9A-Fa-f:.%\w]+\]|[^@:/\[\]\s]+)(?::([0-9]{1,5}))?", where
         )
         if name == "ssh" or not where:
             raise HostError(f"ssh needs a machine: {USAGE}")
-        if found is None or where.startswith("-") or int(found[3] or 22) > 65535:
+        if match is None or where.startswith("-") or int(match[3] or 22) > 65535:
             raise UsageError(f"there is no host {name!r}: {USAGE}")
         if key != "python" or not self.python:
             raise UsageError(f"host {name}: {options!r} is no option of it: {USAGE}")
-        user, host, port = found.groups()
+        user, host, port = match.groups()
         self.to = [*(["-p", port] if port else []), (f"{user}@" if user else "") + host.strip("[]")]
         self.starts = Starts(_AT_ONCE)
         self._slow = 1.0

@@ -63,14 +63,14 @@ class Legend(NamedTuple):
         behind it where that is known. `advanced` None (it cannot be told) takes what pc points at.
         None where the program has nothing there.
         """
-        found = self.row(pc, advanced)
-        if found is None or pc is None:
+        line = self.row(pc, advanced)
+        if line is None or pc is None:
             return None
-        if found.number:
-            text = f"{found.number}: {found.text}"
+        if line.number:
+            text = f"{line.number}: {line.text}"
             return f"{self.file}:{text}" if self.file else text
         at = _row(self.debug, pc - 1 if advanced else pc)
-        return offset(found.text, pc - found.gpa) + (f" ({at.text}:{at.number})" if at else "")
+        return offset(line.text, pc - line.gpa) + (f" ({at.text}:{at.number})" if at else "")
 
     def row(self, pc: int | None, advanced: bool | None) -> Line | None:
         """The line that `source` tells of."""

@@ -23,12 +23,8 @@ def source(event: Event, legend: Legend, arch: str, flavour: str | None) -> str:
     advanced = None
     if event.kind == "exit":
         advanced = ARCHES[arch].pc_advanced(event.name, event.fields, flavour)
-    found = legend.row(event.pc, advanced)
-    if (
-        event.name == "io"
-        and advanced
-        and (found is None or (found[2] and not _OUT.match(found[3])))
-    ):
+    line = legend.row(event.pc, advanced)
+    if event.name == "io" and advanced and (line is None or (line[2] and not _OUT.match(line[3]))):
         # OUTS with a repeat prefix has not advanced where OUT has.
         advanced = False if legend.row(event.pc, False) else advanced
     text = legend.source(event.pc, advanced)

@@ -116,8 +116,12 @@ def memory_holds(check: MemoryExpected, memory: Mapping[int, bytes], nth: int) -
     """Whether memory at a check's place is what it says."""
     if not memory.get(check.gpa):
         return False
-    found = seen(check, memory).values
-    return bool(found == check.values) if check.unit == "hex" else matches(check.values, found, nth)
+    observed = seen(check, memory).values
+    return (
+        bool(observed == check.values)
+        if check.unit == "hex"
+        else matches(check.values, observed, nth)
+    )
 
 
 def counts_rounds(step: Expected) -> bool:

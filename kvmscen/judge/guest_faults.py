@@ -127,23 +127,23 @@ def still_running(case: Case) -> str:
 
 def exception(case: Case) -> str | None:
     """The exception that a guest took which hangs, and where in its program."""
-    found = exceptions.taken(case.job.arch, case.seen)
-    if found is None:
+    exception = exceptions.taken(case.job.arch, case.seen)
+    if exception is None:
         return None
-    told = None if found.at is None else case.legend.source(found.at, False)
+    told = None if exception.at is None else case.legend.source(exception.at, False)
     where = (
         f" at line {told}"
         if told and told[:1].isdigit()
         else f" at {told}"
         if told
-        else f" at pc {found.at:#x}"
+        else f" at pc {exception.at:#x}"
     )
     off = (
-        ran_off(case, found.at)
-        if found.fetch
-        else pushed(case, found.address, told or "") or _no_end(case, found.at, told)
+        ran_off(case, exception.at)
+        if exception.fetch
+        else pushed(case, exception.address, told or "") or _no_end(case, exception.at, told)
     )
-    return found.text(where if found.at is not None else "") + (
+    return exception.text(where if exception.at is not None else "") + (
         f". {off[0].upper()}{off[1:]}" if off else ""
     )
 

@@ -61,14 +61,14 @@ def hint(case: Case) -> str | None:
     """The hint for what is missing, else for the first event that was not expected; None where no
     cause is known.
     """
-    found = (
+    cause = (
         in_a_slot(case)
         or probed(case)
         or next((said for event in case.unexpected if (said := _of(case, event)) is not None), None)
     )
-    if found is None and case.seen.stopped == "timeout":
-        found = still_running(case)
-    return found or inherited(case) or other_steps(case)
+    if cause is None and case.seen.stopped == "timeout":
+        cause = still_running(case)
+    return cause or inherited(case) or other_steps(case)
 
 
 def _of(case: Case, event: Event) -> str | None:

@@ -100,7 +100,7 @@ def refused(machine: Machine, op: str | None, written: Mapping[str, int]) -> str
         for name, value in written.items():
             put(x86_64.REGISTERS, state, name, value)
     named = {base(x86_64.REGISTERS, name) for name in (plan.regs if start else written)}
-    found = list(
+    wrong = list(
         complaints(
             state
             if start or "apic_base" in named
@@ -108,9 +108,9 @@ def refused(machine: Machine, op: str | None, written: Mapping[str, int]) -> str
         )
     )
     if not start and not (op or "").startswith("setup/"):
-        found = [f"{say}, if the guest has not changed the others since its start" for say in found]
-    if found:
-        return "KVM refuses these registers together: " + "; ".join(found)
+        wrong = [f"{say}, if the guest has not changed the others since its start" for say in wrong]
+    if wrong:
+        return "KVM refuses these registers together: " + "; ".join(wrong)
     maybe = doubts(state)
     if maybe:
         real = " (in real mode it has none)" if plan.mode == "real" else ""

@@ -52,10 +52,10 @@ def load_text(text: str, file: str) -> Scenario:
     return _all_right(read_text(text, file))
 
 
-def _all_right(found: Loaded) -> Scenario:
-    if found.problems:
-        raise ScenarioError(found.problems, (*found.scenario.cases, *found.wrong))
-    return found.scenario
+def _all_right(loaded: Loaded) -> Scenario:
+    if loaded.problems:
+        raise ScenarioError(loaded.problems, (*loaded.scenario.cases, *loaded.wrong))
+    return loaded.scenario
 
 
 def read(path: str) -> Loaded:
@@ -86,20 +86,20 @@ def read_text(text: str, file: str) -> Loaded:
         _later(problems, check(doc), silent)
     written = len(problems)
     notes = Notes(doc)
-    found = scenario(notes, doc.root)
+    loaded = scenario(notes, doc.root)
     _later(problems, notes.problems, silent)
-    names = tuple(found.uses)
+    names = tuple(loaded.uses)
     if not problems:
-        return Loaded(Scenario(file, tuple(found.cases.values())), (), (), names)
-    owners = Owners(doc, found)
+        return Loaded(Scenario(file, tuple(loaded.cases.values())), (), (), names)
+    owners = Owners(doc, loaded)
     noted, nobody = owners.noted(), frozenset[str]()
     hits = {
         problem: owners.at((problem.line - 1, problem.column - 1)) for problem in problems[:written]
     }
     hits |= {problem: noted.get(problem, nobody) for problem in problems[written:]}
     bad = frozenset().union(*set(hits.values()), owners.of(doc.poisoned))
-    good = tuple(case for name, case in found.cases.items() if name not in bad)
-    wrong = tuple(case for name, case in found.cases.items() if name in bad)
+    good = tuple(case for name, case in loaded.cases.items() if name not in bad)
+    wrong = tuple(case for name, case in loaded.cases.items() if name in bad)
     # What hits none is wrong all the same, and what hits all is the file's.
     some = {
         hit: tuple(name for name in names if name in hit) if len(hit) < len(names) else ()

@@ -51,7 +51,7 @@ def scenario(notes: Notes, root: Map) -> Found:
     maker = _Maker(notes)
     top: Keys = {key: (root[key], root.at(key)) for key in root if key != "cases"}
     cases = as_map(root.get("cases"))
-    found = Found()
+    cases_found = Found()
     with notes.watching() as seen:
         alone = maker.case(DEFAULT, top, notes.doc.place)
         if (
@@ -62,9 +62,9 @@ def scenario(notes: Notes, root: Map) -> Found:
         ):
             _lacking(notes, top, notes.doc.place, "the scenario")
     if _program(top) and _story(top):
-        found.hits[DEFAULT], found.uses[DEFAULT] = seen, frozenset(top)
+        cases_found.hits[DEFAULT], cases_found.uses[DEFAULT] = seen, frozenset(top)
         if alone is not None:
-            found.cases[DEFAULT] = alone
+            cases_found.cases[DEFAULT] = alone
     for name, value in cases.items():
         with notes.watching() as seen:
             case = _case(notes, maker, top, name, cases)
@@ -73,10 +73,10 @@ def scenario(notes: Notes, root: Map) -> Found:
         used = frozenset(key for key in top if kept.get(key) is top[key] or key + "+" in kept)
         # One that is called `default` is refused, and does not hide the top level.
         called = f"{DEFAULT} " if name == DEFAULT else name
-        found.hits[called], found.uses[called] = seen, used
+        cases_found.hits[called], cases_found.uses[called] = seen, used
         if case is not None:
-            found.cases[called] = case
-    return found
+            cases_found.cases[called] = case
+    return cases_found
 
 
 def _case(notes: Notes, maker: _Maker, top: Keys, name: str, cases: Map) -> Case | None:

@@ -149,26 +149,26 @@ def line_end(text: str) -> tuple[tuple[int, int], str] | None:
     YAML ends a line there, editors and assemblers do not all: what is told at a line would be told
     at another one.
     """
-    found = _LINE_END.search(text)
-    if found is None:
+    match = _LINE_END.search(text)
+    if match is None:
         return None
     mark = (
-        text.count("\n", 0, found.start()),
-        found.start() - (text.rfind("\n", 0, found.start()) + 1),
+        text.count("\n", 0, match.start()),
+        match.start() - (text.rfind("\n", 0, match.start()) + 1),
     )
-    if found[0] == "\r":
+    if match[0] == "\r":
         return (
             mark,
             "a line ends with a carriage return (CR) alone: save the file with the line ends LF, "
             "or CRLF",
         )
-    if found[0] == "\ufeff":
+    if match[0] == "\ufeff":
         return (
             mark,
             "here stands a byte order mark (U+FEFF), which nobody sees: take it out, it belongs at "
             "the start of a file only",
         )
-    code = f"{ord(found[0]):04x}"
+    code = f"{ord(match[0]):04x}"
     return (
         mark,
         f"the line end U+{code.upper()} is none that everybody sees: write a new line, or "

@@ -201,8 +201,8 @@ def closest(word: str, known: Iterable[str]) -> str | None:
         inside = [name for name in bare if folded in name or (len(name) >= 4 and name in folded)]
         if inside:
             return bare[min(inside, key=lambda name: abs(len(name) - len(folded)))]
-    found = difflib.get_close_matches(folded, bare, 1, 0.6)
-    return bare[found[0]] if found else None
+    close = difflib.get_close_matches(folded, bare, 1, 0.6)
+    return bare[close[0]] if close else None
 
 
 def _bare(name: str) -> str:

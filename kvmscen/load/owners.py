@@ -16,8 +16,8 @@ Mark = tuple[int, int]
 class Owners:
     """The extents of the keys at the top level, and of the cases, in one document."""
 
-    def __init__(self, doc: Document, found: Found) -> None:
-        self._found = found
+    def __init__(self, doc: Document, cases_found: Found) -> None:
+        self._found = cases_found
         # (where it begins, key of the top level or None, name of a case or None); what stands
         # before the first is everybody's.
         begins: list[tuple[Mark, str | None, str | None]] = []

@@ -97,8 +97,8 @@ def linked(notes: Notes, value: Any, place: Place) -> Elf | None:
     """The linked program in a file; what is in it is read later."""
     if not isinstance(value, str) or not value:
         return None
-    found = beside(notes, value, place, MAX_FILE)
-    return None if found is None else Elf(value, found[1], place)
+    file = beside(notes, value, place, MAX_FILE)
+    return None if file is None else Elf(value, file[1], place)
 
 
 # --- files beside the scenario --------------------------------------------------------------------
@@ -109,10 +109,10 @@ def _from_file(notes: Notes, held: Map) -> Asm | None:
     if not isinstance(name, str) or not name:
         return None
     place = held.at("file")
-    found = beside(notes, name, place, SIZE_MAX)
-    if found is None:
+    file = beside(notes, name, place, SIZE_MAX)
+    if file is None:
         return None
-    path, raw = found
+    path, raw = file
     shown = shorten(name)
     try:
         text = raw.decode("utf-8").removeprefix("\ufeff")

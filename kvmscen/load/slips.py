@@ -122,10 +122,10 @@ def spaced(key: str, known: Sequence[str] = ()) -> str | None:
 
 def dashed(text: str) -> str | None:
     """What to say of `-hlt`, which YAML reads as one word; None where it is no such thing."""
-    found = _NO_GAP.match(text)
+    match = _NO_GAP.match(text)
     return (
-        f"write `- {found[2]}`, with a space behind the dash"
-        if found and found[2] in _WORDS
+        f"write `- {match[2]}`, with a space behind the dash"
+        if match and match[2] in _WORDS
         else None
     )
 
@@ -155,9 +155,9 @@ def _no_bar(lines: Sequence[str], line: int) -> Slip | None:
         if here >= deepest:
             continue
         deepest = here
-        found = _NO_BAR.match(lines[n])
-        if found and not _BAR.match(lines[n]):
-            return bar(found.end(2) + 1, n)
+        match = _NO_BAR.match(lines[n])
+        if match and not _BAR.match(lines[n]):
+            return bar(match.end(2) + 1, n)
         if n != line and not here:
             return None
     return None
@@ -169,9 +169,9 @@ def _no_space(lines: Sequence[str], line: int) -> Slip | None:
         dash = dashed(lines[n])
         if dash:
             return Slip(n, _indent(lines[n]), dash)
-        found = _NO_SPACE.match(lines[n])
-        if found and found[2] in _WORDS and (said := spaced(f"{found[2]}:{found[3]}")):
-            return Slip(n, len(found[1]), said)
+        match = _NO_SPACE.match(lines[n])
+        if match and match[2] in _WORDS and (said := spaced(f"{match[2]}:{match[3]}")):
+            return Slip(n, len(match[1]), said)
     bare = _NO_COLON.match(lines[line])
     if bare and bare[2] in _TOP:
         value = f" {bare[3]}" if bare[3] and len(bare[3]) < 40 else ""

@@ -108,18 +108,18 @@ def _step(notes: Notes, value: Any, place: Place, arch: str, repeats: bool) -> S
 
 
 def _key(notes: Notes, held: Map, place: Place) -> str | None:
-    found = [key for key in held if key in _OFFERED or key in _SPECIAL]
-    if not found:
+    keys = [key for key in held if key in _OFFERED or key in _SPECIAL]
+    if not keys:
         if all(key in names.BESIDE for key in held):
             notes.add(place, "no exit is named here: write an exit, `error`, `timeout` or `steps`")
         return None
-    for extra in found[1:]:
+    for extra in keys[1:]:
         say = (
-            f"one exit key is meant in a step, `{found[0]}` stands before: begin a new step "
+            f"one exit key is meant in a step, `{keys[0]}` stands before: begin a new step "
             f"with `- {extra}:`"
         )
         notes.add(held.at_key(extra), say)
-    return found[0]
+    return keys[0]
 
 
 def _exists(notes: Notes, name: str, place: Place, arch: str) -> bool:
@@ -343,10 +343,10 @@ def ignored(notes: Notes, value: Any, arch: str, carried_out: bool) -> tuple[Ste
     guest.
     """
     held = as_list(value)
-    found = [
+    steps = [
         step for n, item in enumerate(held) if (step := exit_of(notes, item, held.at(n), arch))
     ]
-    for step in found:
+    for step in steps:
         if exits.BY_NAME[step.kind].ends:
             say = (
                 "the vCPU ends at it: write it as a step, with `then: []` where the guest is to "
@@ -359,7 +359,7 @@ def ignored(notes: Notes, value: Any, arch: str, carried_out: bool) -> tuple[Ste
                 "`arm_nisv` would repeat for ever: write `undecoded: emulate` too, or a step with "
                 "`then`",
             )
-    return tuple(found)
+    return tuple(steps)
 
 
 def exit_of(
@@ -374,12 +374,12 @@ def exit_of(
         return None
     if all(key in beside for key in item):
         notes.add(place, "no exit is named here: write an exit, as `mmio: {}`")
-    found = [key for key in item if key in _OFFERED]
-    for extra in found[1:]:
+    keys = [key for key in item if key in _OFFERED]
+    for extra in keys[1:]:
         notes.add(
             item.at_key(extra), f"one exit is meant in an item: begin a new one with `- {extra}:`"
         )
-    if not found or not _exists(notes, found[0], item.at_key(found[0]), arch):
+    if not keys or not _exists(notes, keys[0], item.at_key(keys[0]), arch):
         return None
-    members = _members(notes, found[0], as_map(item[found[0]]), arch, False)
-    return Step(found[0], members, place, reply=_reply(notes, found[0], item, arch))
+    members = _members(notes, keys[0], as_map(item[keys[0]]), arch, False)
+    return Step(keys[0], members, place, reply=_reply(notes, keys[0], item, arch))

@@ -147,11 +147,11 @@ def change(kept: Sequence[float], medians: Sequence[float]) -> Interval:
     """The ratio of the lower quartiles of the rounds' medians, now to then, with its interval."""
     draw = random.Random(1)
     value = _quartile(medians) / _quartile(kept)
-    found = sorted(
+    resampled = sorted(
         _quartile(_again(medians, draw)) / _quartile(_again(kept, draw)) for _ in range(_RESAMPLES)
     )
     tail = (1 - _CONFIDENCE) / 2
-    return Interval(value, quantile(found, tail), quantile(found, 1 - tail))
+    return Interval(value, quantile(resampled, tail), quantile(resampled, 1 - tail))
 
 
 def least(kept: Baseline, results: Sequence[Result]) -> dict[str, float]:
@@ -202,14 +202,14 @@ class Judged(NamedTuple):
 
 def judge(name: str, kept: Baseline, results: Sequence[Result]) -> list[Judged]:
     """Results held against a baseline. Raises UsageError where nothing can be compared."""
-    found = [(result, _compared(name, kept, result)) for result in results]
+    judged = [(result, _compared(name, kept, result)) for result in results]
     if any(result.measured for result in results) and all(
-        compared is None for _, compared in found
+        compared is None for _, compared in judged
     ):
         raise UsageError(
             f"the baseline {name} has none of what was timed: keep it with --save {name} first"
         )
-    return [compared or Judged(result) for result, compared in found]
+    return [compared or Judged(result) for result, compared in judged]
 
 
 def _compared(name: str, kept: Baseline, result: Result) -> Judged | None:

@@ -40,11 +40,11 @@ def ratio(
     draw = random.Random(1)
     pairs = [(sorted(a), sorted(b)) for a, b in zip(ones, others, strict=True)]
     value = median([_divided(median(a), median(b)) for a, b in pairs])
-    found = []
+    resampled = []
     for _ in range(resamples):
         chosen = (pairs[draw.randrange(len(pairs))] for _ in pairs)
-        found.append(median([_divided(_median(a, draw), _median(b, draw)) for a, b in chosen]))
-    return _interval(value, found, confidence)
+        resampled.append(median([_divided(_median(a, draw), _median(b, draw)) for a, b in chosen]))
+    return _interval(value, resampled, confidence)
 
 
 def _divided(dividend: float, divisor: float) -> float:
@@ -58,7 +58,7 @@ def _median(ordered: Sequence[float], draw: random.Random) -> float:
     return ordered[min(int(len(ordered) * draw.betavariate(half, half)), len(ordered) - 1)]
 
 
-def _interval(value: float, found: list[float], confidence: float) -> Interval:
-    found.sort()
+def _interval(value: float, resampled: list[float], confidence: float) -> Interval:
+    resampled.sort()
     tail = (1 - confidence) / 2
-    return Interval(value, quantile(found, tail), quantile(found, 1 - tail))
+    return Interval(value, quantile(resampled, tail), quantile(resampled, 1 - tail))

@@ -75,27 +75,25 @@ def measure(  # noqa: PLR0913 as work.run
     started, clock = time.time(), time.monotonic()
     for host in hosts:
         host.timing = True
-    found, timed, interrupted = list(problems), list[_Timed](), False
+    faults, timed, interrupted = list(problems), list[_Timed](), False
     child, executors = work.prepare_child(files), dict[str, Executor]()
     try:
         child.spawn()
         usable, dead = work.start(hosts, each)
         for problem in (*dead.values(), *(problem for host in usable for problem in host.problems)):
-            found.append(problem)
+            faults.append(problem)
             on_problem(problem)
         for job in _jobs(
-            child, files, hosts if each else usable, each, selection, plan, found, on_problem
+            child, files, hosts if each else usable, each, selection, plan, faults, on_problem
         ):
             timed.append(_Timed(job, _untimed(job, dead)))
-        live = [timed_job for timed_job in timed if timed_job.ended is None]
+        live = [subject for subject in timed if subject.ended is None]
         of = plan.rounds * len(live)
         for number in range(plan.rounds):
-            for index, timed_job in enumerate(live):
-                if timed_job.ended is None:
-                    on_step(
-                        _step(timed_job, number * len(live) + index, of, number + 1, plan.rounds)
-                    )
-                    _round(timed_job, plan.rounds, {host.name: host for host in usable}, executors)
+            for index, subject in enumerate(live):
+                if subject.ended is None:
+                    on_step(_step(subject, number * len(live) + index, of, number + 1, plan.rounds))
+                    _round(subject, plan.rounds, {host.name: host for host in usable}, executors)
         on_step(RoundDone(of, of, plan.rounds, plan.rounds))
     except KeyboardInterrupt:
         interrupted = True
@@ -106,20 +104,20 @@ def measure(  # noqa: PLR0913 as work.run
         for host in hosts:
             host.close()
     results = [
-        timed_job.ended or appraise(timed_job.job, timed_job.seen)
-        for timed_job in timed
-        if timed_job.ended or len(timed_job.seen) == plan.rounds
+        subject.ended or appraise(subject.job, subject.seen)
+        for subject in timed
+        if subject.ended or len(subject.seen) == plan.rounds
     ]
     elapsed = time.monotonic() - clock
     return Run(
-        work.new_id(), started, __version__, tuple(results), tuple(found), elapsed, interrupted
+        work.new_id(), started, __version__, tuple(results), tuple(faults), elapsed, interrupted
     )
 
 
-def _step(timed_job: _Timed, done: int, of: int, number: int, rounds: int) -> RoundDone:
-    job = timed_job.job
+def _step(subject: _Timed, done: int, of: int, number: int, rounds: int) -> RoundDone:
+    job = subject.job
     name = job.scenario if job.case == "default" else f"{job.scenario}:{job.case}"
-    return RoundDone(done, of, number, rounds, name, job.host, so_far(job, timed_job.seen))
+    return RoundDone(done, of, number, rounds, name, job.host, so_far(job, subject.seen))
 
 
 def _untimed(job: Job, dead: Mapping[str, Problem]) -> Result | None:
@@ -136,10 +134,10 @@ def _jobs(  # noqa: PLR0913 as work.run
     each: bool,
     selection: work.Selection,
     plan: Schedule,
-    found: list[Problem],
+    faults: list[Problem],
     on_problem: Callable[[Problem], None],
 ) -> list[Job]:
-    """The jobs of all files; what is wrong in files is added to `found`."""
+    """The jobs of all files; what is wrong in files is added to `faults`."""
     targets = [encode(Target(host.name, host.facts)) for host in hosts]
     jobs: list[Job] = []
     names: set[str | None] = set()
@@ -165,25 +163,25 @@ def _jobs(  # noqa: PLR0913 as work.run
         names.update(reply.get("names") or [None])
         for problem in wrong:
             on_problem(problem)
-        found += wrong
+        faults += wrong
         jobs += [decode(Job, job) for job in reply.get("jobs", ())]
     for problem in work.unknown(selection.cases, names):
-        found.append(problem)
+        faults.append(problem)
         on_problem(problem)
     return jobs
 
 
 def _round(
-    timed_job: _Timed, rounds: int, hosts: dict[str, Host], executors: dict[str, Executor]
+    subject: _Timed, rounds: int, hosts: dict[str, Host], executors: dict[str, Executor]
 ) -> None:
-    job = timed_job.job
+    job = subject.job
     assert job.machine is not None
     try:
         if job.host not in executors:
             executors[job.host] = hosts[job.host].executor()
-        timed_job.seen.append(executors[job.host].execute(job.machine))
+        subject.seen.append(executors[job.host].execute(job.machine))
     except HostError as error:
         line = job.wanted[0].line if job.wanted else job.line
-        timed_job.ended = result(job, "ERROR", f"{job.file}:{line}: {error}")
+        subject.ended = result(job, "ERROR", f"{job.file}:{line}: {error}")
         return
-    timed_job.ended = lacking(job, timed_job.seen[-1], rounds)
+    subject.ended = lacking(job, subject.seen[-1], rounds)

@@ -346,9 +346,9 @@ class Guest(Building):
         if self._seen.get(address) == code:
             return
         self._seen[address] = code
-        found = tuple(a for a in self.specials(address, code) if a not in self._special)
-        if found:
-            self._pending = (address, size, found)
+        addresses = tuple(a for a in self.specials(address, code) if a not in self._special)
+        if addresses:
+            self._pending = (address, size, addresses)
             engine.emu_stop()
 
     def _code(self, address: int, size: int) -> bytes:
@@ -364,9 +364,9 @@ class Guest(Building):
         """
         if self._pending is None:
             return
-        _, _, found = self._pending
+        _, _, addresses = self._pending
         self._pending = None
-        for address in found:
+        for address in addresses:
             self._special[address] = self.engine.hook_add(
                 uc_const.UC_HOOK_CODE, self._on_special, None, address, address
             )

@@ -88,5 +88,5 @@ def xml(text: str) -> str:
     text = shown(text)
     text = _COMMAND.sub(r"\1&#58;", text) if "::" in text else text
     return (
-        _OLD_COMMAND.sub(lambda found: "&#35;" + found.group()[1:], text) if "##" in text else text
+        _OLD_COMMAND.sub(lambda match: "&#35;" + match.group()[1:], text) if "##" in text else text
     )

@@ -133,13 +133,13 @@ class _ValueKind(_Kind):
 
 
 def _late(find: Callable[[Any], Turn], row: Any) -> Turn:
-    found: Turn | None = None
+    turn_of_row: Turn | None = None
 
     def turn(value: Any) -> Any:
-        nonlocal found
-        if found is None:
-            found = find(row)
-        return found(value)
+        nonlocal turn_of_row
+        if turn_of_row is None:
+            turn_of_row = find(row)
+        return turn_of_row(value)
 
     return turn
 

@@ -69,21 +69,21 @@ class Starter:
         self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         self._asked: queue.SimpleQueue[Callable[[], Popen]] = queue.SimpleQueue()
         self._started: queue.SimpleQueue[Popen | BaseException | None] = queue.SimpleQueue()
-        found, ruleset = sandbox.InForce(0, False), -1
+        in_force, ruleset = sandbox.InForce(0, False), -1
         if sandbox.mode() != "off":
-            found = policies.means()
+            in_force = policies.means()
             if sandbox.mode() == "require":
-                sandbox.require(found)
-        self.landlock = found.landlock
+                sandbox.require(in_force)
+        self.landlock = in_force.landlock
         """The version of Landlock that holds them, 0 where nothing keeps them from files of the
         host.
         """
-        if found.landlock:
+        if in_force.landlock:
             ruleset = self._ruleset(programs, own)
         policies.load_for_threads()
         code = (
             seccomp.program(os.uname().machine, policies.TOOL.calls, policies.TOOL.checks)
-            if found.seccomp
+            if in_force.seccomp
             else b""
         )
         threading.Thread(target=self._serve, args=(ruleset, code), daemon=True).start()
@@ -94,10 +94,10 @@ class Starter:
         libraries: dict[str, None] = {}
         allowed = [(folder, landlock.OWN) for folder in own]
         for program in programs:
-            found = loader(program)
+            interpreter = loader(program)
             allowed.append((program, landlock.RUN))
-            if found:
-                allowed.append((found, landlock.RUN))
+            if interpreter:
+                allowed.append((interpreter, landlock.RUN))
                 libraries.update(dict.fromkeys(_libraries(program)))
         folders = dict.fromkeys(
             path if path in FOLDERS else str(Path(path).parent) for path in libraries

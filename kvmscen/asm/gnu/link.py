@@ -71,7 +71,7 @@ def script(
 
 
 def link(
-    found: targets.Tools,
+    toolchain: targets.Tools,
     where: Path,
     object_file: objects.Object,
     places: Mapping[str, Placed],
@@ -84,7 +84,7 @@ def link(
     (where / messages.OBJECT).write_bytes(object_file.raw)
     (where / "program.ld").write_text(script(object_file, places, symbols))
     files = ("-T", "program.ld", "-o", "program.elf", messages.OBJECT)
-    ran = tools.run([found.linker, "-m", found.target.emulation, *_OPTIONS, *files], where)
+    ran = tools.run([toolchain.linker, "-m", toolchain.target.emulation, *_OPTIONS, *files], where)
     if ran.why:
         report.only(report.large(), f"linking this {ran.why} (GNU ld)")
         report.stop()
@@ -94,7 +94,7 @@ def link(
         report.only(None, f"linking failed: {messages.shorten(ran.messages)} (GNU ld)")
         report.stop()
         raise
-    lines = _lines(contents.get(MARKS, (0, b""))[1], found.target.align, report)
+    lines = _lines(contents.get(MARKS, (0, b""))[1], toolchain.target.align, report)
     for section, offset, say in messages.of_linker(ran.messages):
         at = places.get(section)
         index = None if at is None else _statement(lines, at.gpa + offset)
@@ -114,7 +114,7 @@ def _lines(data: bytes, align: int, report: messages.Report) -> list[tuple[int, 
     """Lines by address, each with the index of its statement; as pads up to `align` before an
     instruction.
     """
-    found = []
+    lines_at = []
     for index, start, end, outer in text.ranges(data):
         if max(index, outer) < len(report.statements):
             statement = report.statements[index]
@@ -122,10 +122,10 @@ def _lines(data: bytes, align: int, report: messages.Report) -> list[tuple[int, 
             length = end - start - padding
             if padding and statement.word[:1] != "." and length >= align and length % align == 0:
                 start += padding
-            found.append(
+            lines_at.append(
                 (index, Line(start, end - start, report.statements[outer].line, statement.text))
             )
-    return sorted(found, key=lambda item: item[1].gpa)
+    return sorted(lines_at, key=lambda item: item[1].gpa)
 
 
 def _statement(lines: list[tuple[int, Line]], gpa: int) -> int | None:
@@ -180,7 +180,7 @@ def _out_of_reach(
     report: messages.Report,
 ) -> None:
     """ld has put veneers behind a section for branches that do not reach: nobody wrote those."""
-    found = False
+    reported = False
     for use in objects.uses(object_file.raw):
         if use.section != section or use.kind not in _BRANCHES:
             continue
@@ -188,7 +188,7 @@ def _out_of_reach(
         home = places.get(use.symbol)
         target = use.addend + (home.gpa if home is not None else symbols.get(use.symbol, 0))
         if not -_REACH <= target - at < _REACH:
-            found = True
+            reported = True
             index = _statement(lines, at)
             statement = "" if index is None else clip(report.statements[index].text) + ": "
             report.add(
@@ -196,5 +196,5 @@ def _out_of_reach(
                 f"{statement}the target {target:#x} is {abs(target - at):#x} bytes away from "
                 f"{at:#x}; it reaches 128 MiB",
             )
-    if not found:
+    if not reported:
         report.add(None, f"the size of section {section} changed while it was linked (GNU ld)")

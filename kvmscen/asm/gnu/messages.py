@@ -69,9 +69,9 @@ def of_assembler(messages: str) -> Iterator[Complaint]:
     """
     last: Complaint | None = None
     for message in messages.splitlines():
-        if found := _USED.match(message):
+        if match := _USED.match(message):
             # The outermost use stands last.
-            last = None if last is None else last._replace(used=int(found.group(1)))
+            last = None if last is None else last._replace(used=int(match.group(1)))
             continue
         if last is not None:
             yield last
@@ -81,13 +81,13 @@ def of_assembler(messages: str) -> Iterator[Complaint]:
 
 
 def _complaints(message: str) -> Iterator[Complaint]:
-    found = _LINE.match(message)
-    if found:
-        kind, text = found.group("kind"), found.group("text")
+    match = _LINE.match(message)
+    if match:
+        kind, text = match.group("kind"), match.group("text")
         if kind != "Info" and not (kind == "Warning" and _HARMLESS.search(text)):
-            inside = found.group("file") == SOURCE
+            inside = match.group("file") == SOURCE
             yield Complaint(
-                int(found.group("line") or 0) * inside,
+                int(match.group("line") or 0) * inside,
                 _memory(text),
                 not inside or bool(_OPENED.match(text)),
             )
@@ -104,8 +104,8 @@ def _memory(text: str) -> str:
 def of_linker(messages: str) -> Iterator[tuple[str, int, str]]:
     """(section, offset, text) of what ld complains of; without a section what has no place."""
     for message in messages.splitlines():
-        if found := _LINKED.search(message):
-            yield found.group("section"), int(found.group("offset"), 16), found.group("text")
+        if match := _LINKED.search(message):
+            yield match.group("section"), int(match.group("offset"), 16), match.group("text")
         elif (
             ": error: " in message
             or "cannot" in message
@@ -117,13 +117,13 @@ def of_linker(messages: str) -> Iterator[tuple[str, int, str]]:
 
 def unfit(text: str) -> str | None:
     """The symbol that a message of ld says is out of reach, None where it says something else."""
-    found = _FITS.search(text)
-    return found.group(1) if found else None
+    match = _FITS.search(text)
+    return match.group(1) if match else None
 
 
 def quoted(text: str) -> str:
     """as's words with one kind of quotes, as a message shows them."""
-    return shorten(re.sub(r"`([^`']*)'", lambda found: f"`{clip(found.group(1))}`", text))
+    return shorten(re.sub(r"`([^`']*)'", lambda match: f"`{clip(match.group(1))}`", text))
 
 
 def shorten(text: str) -> str:

@@ -143,7 +143,7 @@ def _unmerged(raw: bytes, elf: ELFFile, merged: Mapping[int, int]) -> bytes:
 def uses(raw: bytes) -> list[Use]:
     """All relocations of an object, but those of the marks."""
     elf = ELFFile(io.BytesIO(raw))
-    found: list[Use] = []
+    uses: list[Use] = []
     for section in elf.iter_sections():
         if not isinstance(section, RelocationSection):
             continue
@@ -156,10 +156,10 @@ def uses(raw: bytes) -> list[Use]:
             # A relocation to a plain number is against symbol 0, which has no name and no section.
             at = symbol["st_shndx"]
             name = symbol.name or (elf.get_section(at).name if isinstance(at, int) else "")
-            found.append(
+            uses.append(
                 Use(name, where, entry["r_offset"], entry["r_info_type"], entry["r_addend"])
             )
-    return found
+    return uses
 
 
 def contents(raw: bytes) -> dict[str, tuple[int, bytes]]:

@@ -39,8 +39,8 @@ def assemble(
     """Assemble and link a program, as kvmscen.asm.assemble does. Raises ScenarioError with all
     problems.
     """
-    found = targets.find(arch)
-    if found is None:
+    toolchain = targets.find(arch)
+    if toolchain is None:
         raise ScenarioError(
             [Problem(source.file, source.line, source.column, targets.absent(arch))]
         )
@@ -51,7 +51,9 @@ def assemble(
     for room in scratch.rooms():
         try:
             with scratch.folder(room) as folder:
-                return _program(Job(arch, found, bits, folder, report), arch, placements, origin)
+                return _program(
+                    Job(arch, toolchain, bits, folder, report), arch, placements, origin
+                )
         except scratch.Full:
             # Most programs need little, so memory is tried first, however small it is.
             continue
@@ -108,9 +110,9 @@ class Job:
     """One program and the folder that it is assembled in."""
 
     def __init__(
-        self, arch: str, found: targets.Tools, bits: int, where: Path, report: messages.Report
+        self, arch: str, toolchain: targets.Tools, bits: int, where: Path, report: messages.Report
     ) -> None:
-        self.found, self.where, self.report = found, where, report
+        self.found, self.where, self.report = toolchain, where, report
         self._arch, self._bits = arch, bits
 
     def run(self, changed: Mapping[int, str]) -> tuple[tools.Ran, text.Text]:

@@ -23,8 +23,8 @@ def reasons(arch: str, bits: int, source: Source) -> Mapping[Spot, str] | None:
 
     None where it did not get to the statements, or is not installed.
     """
-    found = targets.find(arch)
-    if found is None:
+    toolchain = targets.find(arch)
+    if toolchain is None:
         return None
     statements = text.statements(source, arch)
     report = messages.Report(source, statements)
@@ -38,22 +38,22 @@ def reasons(arch: str, bits: int, source: Source) -> Mapping[Spot, str] | None:
     for room in scratch.rooms():
         try:
             with scratch.folder(room) as folder:
-                job = program.Job(arch, found, bits, folder, report)
+                job = program.Job(arch, toolchain, bits, folder, report)
                 ran, rendered = job.run(
                     immediates.provisional(statements) if arch == "arm64" else {}
                 )
         except scratch.Full:
             continue
-        return None if ran.why else _read(ran, rendered, found, report)
+        return None if ran.why else _read(ran, rendered, toolchain, report)
     return None
 
 
 def _read(
-    ran: tools.Ran, rendered: text.Text, found: targets.Tools, report: messages.Report
+    ran: tools.Ran, rendered: text.Text, toolchain: targets.Tools, report: messages.Report
 ) -> Mapping[Spot, str] | None:
     complaints = list(messages.of_assembler(ran.messages))
     # Of a program that may have read a file nothing is told: it might tell of what is in the file.
-    unsure = not tools.confined_from_files(found.assembler) and text.composed(report.statements)
+    unsure = not tools.confined_from_files(toolchain.assembler) and text.composed(report.statements)
     if unsure or any(complaint.foreign for complaint in complaints):
         return None
     meant = {int(line): " ".join(other.split()) for line, other in _MEANT.findall(ran.messages)}

@@ -109,9 +109,12 @@ def rules(program: str) -> tuple[landlock.Rule, ...]:
     """What a process must keep that will start `program`: to run it and its loader, and to read
     libraries.
     """
-    found = loader(program)
+    interpreter = loader(program)
     folders = tuple((folder, landlock.READ_FILE) for folder in FOLDERS)
-    return ((program, landlock.RUN), *(((found, landlock.RUN), *folders) if found else ()))
+    return (
+        (program, landlock.RUN),
+        *(((interpreter, landlock.RUN), *folders) if interpreter else ()),
+    )
 
 
 @lru_cache(maxsize=8)

@@ -157,8 +157,8 @@ def entered(statements: Sequence[Statement]) -> dict[str, str | None]:
             break
         if statement.word in (".text", ".data", ".bss"):
             names.setdefault(statement.word, None)
-        if statement.word in NAMING and (found := OPERANDS.match(statement.rest)):
-            names.setdefault(found.group(1), found.group(3))
+        if statement.word in NAMING and (match := OPERANDS.match(statement.rest)):
+            names.setdefault(match.group(1), match.group(3))
     return names
 
 

@@ -150,7 +150,7 @@ def _text(text: str, end: str) -> tuple[str, int]:
 
 
 def _same_strings(text: str, word: str) -> bool:
-    found = re.match(r'\s*("(?:[^"\\]|\\.)*")\s*,\s*("(?:[^"\\]|\\.)*")\s*\Z', text)
-    if not found:
+    match = re.match(r'\s*("(?:[^"\\]|\\.)*")\s*,\s*("(?:[^"\\]|\\.)*")\s*\Z', text)
+    if not match:
         raise Wrong(f'{word} compares two strings: {word} "a", "b"')
-    return string_bytes(found.group(1)) == string_bytes(found.group(2))
+    return string_bytes(match.group(1)) == string_bytes(match.group(2))

@@ -99,8 +99,8 @@ def _operands(front: Front, statement: Statement, least: int, most: int) -> list
             f"{least} to {most} operands" if least < most else f"{least} operand{'s' * (least > 1)}"
         )
         raise Wrong(f"{statement.word} takes {count}")
-    found = [front.expression(part) if part else None for part in parts]
-    return found + [None] * (most - len(found))
+    values = [front.expression(part) if part else None for part in parts]
+    return values + [None] * (most - len(values))
 
 
 def _ascii(front: Front, statement: Statement) -> None:
@@ -120,15 +120,15 @@ def _floats(front: Front, statement: Statement) -> None:
     kind = _FLOATS[statement.word]
     data = b""
     for part in split_operands(statement.rest):
-        found = _FLOAT.match(part)
-        if not found:
+        match = _FLOAT.match(part)
+        if not match:
             say = (
                 "; its bits are not the same everywhere: write them with .long or .quad"
                 if part.lower().endswith("nan")
                 else ""
             )
             raise Wrong(f"{clip(part) or 'nothing'} is no floating-point number{say}")
-        sign, digits = found.groups()
+        sign, digits = match.groups()
         value = float(sign + digits)
         try:
             data += struct.pack("<" + kind, value)
@@ -147,14 +147,14 @@ def _floats(front: Front, statement: Statement) -> None:
 def _octa(front: Front, statement: Statement) -> None:
     data = b""
     for part in split_operands(statement.rest):
-        found = _BIG.match(part)
-        if found and len(part) < 60:
+        match = _BIG.match(part)
+        if match and len(part) < 60:
             value = (
-                int(found[2], 8 if re.fullmatch("0[0-7]+", found[2]) else 0)
-                if not re.match("0[89]", found[2])
+                int(match[2], 8 if re.fullmatch("0[0-7]+", match[2]) else 0)
+                if not re.match("0[89]", match[2])
                 else 1 << 128
             )
-            value = -value if found[1] == "-" else ~value if found[1] == "~" else value
+            value = -value if match[1] == "-" else ~value if match[1] == "~" else value
         else:
             value = front.absolute(part, f"an operand of {statement.word}")
         if not -(1 << 127) <= value < 1 << 128:
@@ -259,15 +259,15 @@ def _subsection(front: Front, statement: Statement) -> None:
 
 
 def _section(front: Front, statement: Statement) -> None:
-    found = sections.OPERANDS.match(statement.rest)
-    written = sections.named(statement.rest) if found is None else found.group(1)
+    match = sections.OPERANDS.match(statement.rest)
+    written = sections.named(statement.rest) if match is None else match.group(1)
     if written is not None and (why := sections.no_name(written)) is not None:
         raise Wrong(why)
-    if not found:
+    if not match:
         raise Wrong(
             f'.section takes a name and flags: .section .name, "aw", not {clip(statement.rest)}'
         )
-    name, number, flags, kind = found.groups()
+    name, number, flags, kind = match.groups()
     if number is not None and statement.word == ".section":
         raise Wrong(f".section takes no number: .subsection {number} begins a subsection")
     if statement.word == ".pushsection":

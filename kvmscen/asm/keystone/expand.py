@@ -193,8 +193,8 @@ class Expander:
         macro = self._macros.get(word)
         if macro is None and not word.replace("_", "a").isalnum():
             # The name may touch its arguments: m(1).
-            found = macros.NAME.match(word)
-            macro = self._macros.get(found.group()) if found else None
+            match = macros.NAME.match(word)
+            macro = self._macros.get(match.group()) if match else None
         return macro
 
     def _use(self, macro: Macro, statement: Statement) -> None:

@@ -138,10 +138,10 @@ def _run(code: tuple[tuple[str, int | str], ...], symbols: Mapping[str, int], do
             if operand == ".":
                 stack.append(signed(dot))
                 continue
-            found = symbols.get(str(operand))
-            if found is None:
+            value = symbols.get(str(operand))
+            if value is None:
                 raise Unknown(str(operand))
-            stack.append(signed(found))
+            stack.append(signed(value))
         elif kind == "-u":
             stack[-1] = signed(-stack[-1])
         elif kind == "~u":
@@ -204,14 +204,14 @@ class Parser:
         at = 0
         text = text.rstrip()
         while at < len(text):
-            found = _TOKEN.match(text, at)
-            if not found:
+            match = _TOKEN.match(text, at)
+            if not match:
                 raise Wrong(f"{clip(text)} is not an expression")
             if len(tokens) >= MAX_TOKENS:
                 raise Wrong("the expression is too long")
-            kind = found.lastgroup or ""
-            tokens.append((kind, found.group(kind)))
-            at = found.end()
+            kind = match.lastgroup or ""
+            tokens.append((kind, match.group(kind)))
+            at = match.end()
         if not tokens:
             raise Wrong("an expression is missing")
         return tokens

@@ -65,14 +65,14 @@ def scrub(text: str, arch: str) -> str:
 def parse(rest: str, arch: str) -> tuple[str, tuple[Parameter, ...]]:
     """Name and parameters of what follows `.macro`. Raises Wrong."""
     text = scrub(rest, arch)
-    found = NAME.match(text)
-    if not found:
+    match = NAME.match(text)
+    if not match:
         raise Wrong(
             f".macro needs a name: .macro name, not {clip(rest)}"
             if rest
             else ".macro needs a name: .macro name"
         )
-    name, at = found.group(), _comma(text, found.end())
+    name, at = match.group(), _comma(text, match.end())
     parameters: list[Parameter] = []
     while at < len(text):
         if parameters and parameters[-1].kind == "vararg":
@@ -80,13 +80,13 @@ def parse(rest: str, arch: str) -> tuple[str, tuple[Parameter, ...]]:
                 f"a parameter follows {parameters[-1].name}:vararg, which takes all that is left: "
                 f"make it the last"
             )
-        found = NAME.match(text, at)
-        if not found:
+        match = NAME.match(text, at)
+        if not match:
             raise Wrong(
                 f"{clip(text[at:])} is no parameter of a macro: write .macro {name} first, "
                 f"second=5, rest:vararg"
             )
-        parameter, at = _parameter(text, found)
+        parameter, at = _parameter(text, match)
         if any(parameter.name == other.name for other in parameters):
             raise Wrong(f"the parameter {clip(parameter.name)} is there twice")
         parameters.append(parameter)
@@ -94,8 +94,8 @@ def parse(rest: str, arch: str) -> tuple[str, tuple[Parameter, ...]]:
     return name, tuple(parameters)
 
 
-def _parameter(text: str, found: re.Match[str]) -> tuple[Parameter, int]:
-    name, at = found.group(), _white(text, found.end())
+def _parameter(text: str, match: re.Match[str]) -> tuple[Parameter, int]:
+    name, at = match.group(), _white(text, match.end())
     kind = default = ""
     if text.startswith(":", at):
         qualifier = NAME.match(text, _white(text, at + 1))
@@ -162,21 +162,21 @@ def _has(macro: Macro) -> str:
 def values(rest: str, each_character: bool, arch: str) -> tuple[str, list[str]]:
     """The symbol of `.irp` or `.irpc` and the values that it takes. Raises Wrong."""
     text = scrub(rest, arch)
-    found = NAME.match(text)
-    if not found:
+    match = NAME.match(text)
+    if not match:
         word = ".irpc r, abc" if each_character else ".irp r, x0, x1"
         raise Wrong(f"the symbol that takes the values is missing: {word}")
-    at = _comma(text, found.end())
+    at = _comma(text, match.end())
     out: list[str] = []
     if at >= len(text):
-        return found.group(), [""]
+        return match.group(), [""]
     if each_character:
-        return found.group(), _characters(text[at:])
+        return match.group(), _characters(text[at:])
     while at < len(text):
         value, at = _any_string(text, at)
         out.append(value)
         at = _comma(text, at)
-    return found.group(), out
+    return match.group(), out
 
 
 def _characters(text: str) -> list[str]:

@@ -31,16 +31,16 @@ def debug_lines(elf: ELFFile, sections: tuple[Section, ...]) -> tuple[Line, ...]
         # Debug information is a convenience; whatever is wrong with it, the program itself runs.
         return ()
     starts = [section.gpa for section in sections]
-    found: dict[int, tuple[int, int, str]] = {}
+    line_at: dict[int, tuple[int, int, str]] = {}
     for at, line, file in rows:
         index = bisect_right(starts, at) - 1
         end = sections[index].gpa + sections[index].size if index >= 0 else 0
         if at < end:
-            found[at] = (end, line, file)
-    places = sorted(found)
+            line_at[at] = (end, line, file)
+    places = sorted(line_at)
     out = []
     for at, behind in zip(places, [*places[1:], 1 << 64], strict=True):
-        end, line, file = found[at]
+        end, line, file = line_at[at]
         if line:
             out.append(Line(at, min(behind, end) - at, line, file))
     return tuple(out)

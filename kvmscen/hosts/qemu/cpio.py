@@ -46,13 +46,13 @@ class Archive:
         and sockets are left out.
         """
         for name, path in _walk(root, "", skip):
-            found = path.lstat()
-            if stat.S_ISLNK(found.st_mode):
+            status = path.lstat()
+            if stat.S_ISLNK(status.st_mode):
                 self.link(name, os.readlink(path))  # noqa: PTH115 the link's own text
-            elif stat.S_ISDIR(found.st_mode):
+            elif stat.S_ISDIR(status.st_mode):
                 self.folder(name)
-            elif stat.S_ISREG(found.st_mode):
-                self.file(name, path.read_bytes(), stat.S_IMODE(found.st_mode))
+            elif stat.S_ISREG(status.st_mode):
+                self.file(name, path.read_bytes(), stat.S_IMODE(status.st_mode))
 
     def finish(self) -> bytes:
         """The archive, padded so that another may follow it."""

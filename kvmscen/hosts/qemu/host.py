@@ -39,9 +39,9 @@ class QemuHost(ChildHost):
             )
         entry = store.renewed(entry)
         self.image = image(entry, self.wanted.cpu)
-        found = snapshot.find(entry, self.image)
-        if found is not None:
-            self._saved, self._hello = found
+        saved = snapshot.find(entry, self.image)
+        if saved is not None:
+            self._saved, self._hello = saved
             if self.eager:
                 super().start()
         elif snapshot.wanted(entry.board):
@@ -62,8 +62,8 @@ class QemuHost(ChildHost):
             except ChildError as error:
                 raise HostError(self.explain(error)) from None
             self.take(self._hello)
-            found = snapshot.find(making.entry, self.image)
-            self._saved = found[0] if found is not None else None
+            saved = snapshot.find(making.entry, self.image)
+            self._saved = saved[0] if saved is not None else None
             if self.eager:
                 super().start()
         if self._hello:
@@ -112,9 +112,9 @@ def prepared() -> list[QemuHost]:
     """Of each architecture the newest machine that is prepared, for cases that no host was named
     for.
     """
-    found: dict[str, store.Entry] = {}
+    saved: dict[str, store.Entry] = {}
     for entry in store.entries():
         if entry.manifest["board"] == entry.board.arch and entry.manifest["series"]:
             # They are sorted by name, so the last is the newest.
-            found[entry.board.arch] = entry
-    return [QemuHost(entry.name, eager=False) for entry in found.values()]
+            saved[entry.board.arch] = entry
+    return [QemuHost(entry.name, eager=False) for entry in saved.values()]

@@ -133,13 +133,13 @@ def modules(folder: Path, wanted: Iterable[str]) -> list[tuple[str, bytes]]:
     """Kernel modules with those that they need before them: (name, bytes). What the kernel has
     built in is left out.
     """
-    found = {_plain(path.name.partition(".ko")[0]): path for path in folder.rglob("*.ko*")}
+    files = {_plain(path.name.partition(".ko")[0]): path for path in folder.rglob("*.ko*")}
     loaded: dict[str, bytes] = {}
 
     def load(name: str) -> None:
-        if name in loaded or name not in found:
+        if name in loaded or name not in files:
             return
-        data = _read(found[name])
+        data = _read(files[name])
         for needed in _depends(data):
             load(needed)
         loaded[name] = data

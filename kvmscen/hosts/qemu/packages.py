@@ -42,11 +42,11 @@ def release() -> str:
     """The codename of the Debian that this machine runs, as `bookworm`; raises HostError on
     anything else.
     """
-    found = {}
+    fields = {}
     try:
         for line in Path("/etc/os-release").read_text().splitlines():
             key, _, value = line.partition("=")
-            found[key] = value.strip("\"'")
+            fields[key] = value.strip("\"'")
     except OSError:
         pass
     if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
@@ -54,9 +54,9 @@ def release() -> str:
             "kernels are taken from Debian's packages with apt, which this machine lacks: give "
             "--kernel and --rootfs"
         )
-    codename = found.get("VERSION_CODENAME", "sid" if found.get("ID") == "debian" else "")
-    if found.get("ID") != "debian" or not codename:
-        system = found.get("PRETTY_NAME", "no Debian")
+    codename = fields.get("VERSION_CODENAME", "sid" if fields.get("ID") == "debian" else "")
+    if fields.get("ID") != "debian" or not codename:
+        system = fields.get("PRETTY_NAME", "no Debian")
         raise HostError(
             f"kernels are taken from the package sources of a Debian; this is {system}: give "
             f"--kernel and --rootfs"
@@ -165,13 +165,13 @@ class Apt:
             self.update(tell, fresh=True)
             with self._held(tell):
                 self._fetch(argv, what, tell, into)
-        found = []
+        debs = []
         for name in names:
             files = sorted(into.glob(f"{name}_*.deb"), key=lambda file: file.stat().st_mtime)
             if not files:
                 raise HostError(f"apt-get download {name} left no file")
-            found.append(files[-1])
-        return found
+            debs.append(files[-1])
+        return debs
 
     def closure(self, name: str, into: Path, tell: Tell) -> list[Path]:
         """The files of a package for this machine, and of those that it needs and that are not

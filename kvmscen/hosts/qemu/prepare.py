@@ -171,7 +171,7 @@ def _build(
 def _choose(name: Name, tell: Tell) -> _Kernel:
     """The kernel package of a series, of the machine's own release, or the newest."""
     own = release()
-    found: list[_Kernel] = []
+    kernels: list[_Kernel] = []
     failed: list[str] = []
     if name.kernel == store.NEWEST:
         suites = [own, *(suite for suite in _NEWEST if suite != own)]
@@ -181,19 +181,19 @@ def _choose(name: Name, tell: Tell) -> _Kernel:
         suites = list(dict.fromkeys((own, *_SUITES)))
     for suite in suites:
         try:
-            found += _kernels(name.row, suite, name.kernel, tell)
+            kernels += _kernels(name.row, suite, name.kernel, tell)
         except HostError as error:
             failed.append(str(error))
-        if found and name.kernel != store.NEWEST:
+        if kernels and name.kernel != store.NEWEST:
             break
-    if not found:
+    if not kernels:
         _same_everywhere(failed, len(suites))
         wanted = f"a kernel {name.kernel}" if name.kernel else "a kernel"
         why = "".join(f"; {reason}" for reason in failed)
         raise HostError(
             f"{name.entry}: none of {', '.join(suites)} has {wanted} for {name.row.debian}{why}"
         )
-    return max(found, key=lambda kernel: store.natural(kernel.version))
+    return max(kernels, key=lambda kernel: store.natural(kernel.version))
 
 
 def _kernels(board: Board, suite: str, series: str, tell: Tell) -> list[_Kernel]:

@@ -64,8 +64,8 @@ def wanted(board: Board) -> bool:
 
 def state(entry: Entry) -> str:
     """`none`, or how many there are, for `host list`."""
-    found = list((entry.folder / "snapshots").glob("*/hello.json"))
-    return f"{len(found)}" if found else "none"
+    saved = list((entry.folder / "snapshots").glob("*/hello.json"))
+    return f"{len(saved)}" if saved else "none"
 
 
 class Making:

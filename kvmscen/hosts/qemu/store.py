@@ -130,16 +130,16 @@ class Entry(NamedTuple):
 
 def usage(folder: Path) -> int:
     """The bytes that a folder takes on the disk."""
-    return sum(found.st_blocks * 512 for path in folder.rglob("*") if (found := path.lstat()))
+    return sum(status.st_blocks * 512 for path in folder.rglob("*") if (status := path.lstat()))
 
 
 def stamp(path: Path) -> list[int] | None:
     """What changes when a file does: size and time; None where there is no such file."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return [found.st_size, found.st_mtime_ns]
+    return [status.st_size, status.st_mtime_ns]
 
 
 def sha256(path: Path) -> str:
@@ -161,8 +161,8 @@ def entries() -> list[Entry]:
         return []
     except OSError as error:
         raise HostError(f"{place} cannot be read: {os.strerror(error.errno or 0)}") from None
-    found = [entry for folder in folders if (entry := _read(folder)) is not None]
-    return sorted(found, key=lambda entry: natural(entry.name))
+    entries = [entry for folder in folders if (entry := _read(folder)) is not None]
+    return sorted(entries, key=lambda entry: natural(entry.name))
 
 
 def find(name: Name) -> Entry | None:

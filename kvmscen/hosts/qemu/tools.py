@@ -50,13 +50,13 @@ def find(board: Board) -> Qemu | None:
 
 def need(board: Board) -> Qemu:
     """The QEMU for a board; raises HostError with what to do where there is none."""
-    found = find(board)
-    if found is None:
+    qemu = find(board)
+    if qemu is None:
         raise HostError(
             f"{board.binary} is not installed: install Debian's package {board.package}, or "
             f"prepare the host again"
         )
-    return found
+    return qemu
 
 
 def get(board: Board, tell: Tell) -> None:

@@ -162,8 +162,8 @@ class Arm64(Processor):
                 f"addresses"
             )
         word = self.word(pc)
-        found = decode(word)
-        if found is None:
+        decoded = decode(word)
+        if decoded is None:
             raise Unpredicted(
                 f"an access by an instruction that the model does not know ({word:#010x} at "
                 f"{pc:#x})"
@@ -173,23 +173,27 @@ class Arm64(Processor):
         )
         if wrong is not None:
             raise Unpredicted(wrong)
-        if found.isv:
-            self._mmio(found, address, pc)
+        if decoded.isv:
+            self._mmio(decoded, address, pc)
         else:
-            self.undecoded(found, address, pc)
+            self.undecoded(decoded, address, pc)
 
-    def _mmio(self, found: Access, address: int, pc: int) -> None:
-        fields: dict[str, Any] = {"phys_addr": address, "is_write": found.write, "len": found.size}
-        if found.write:
-            fields["data"] = self._swapped(self.general(found.reg), found.size)
+    def _mmio(self, access: Access, address: int, pc: int) -> None:
+        fields: dict[str, Any] = {
+            "phys_addr": address,
+            "is_write": access.write,
+            "len": access.size,
+        }
+        if access.write:
+            fields["data"] = self._swapped(self.general(access.reg), access.size)
         reply = self.exit("mmio", fields, pc)
         if self.cut:
             return
-        if not found.write:
-            value = self._swapped(reply["data"], found.size)
-            if found.signed and value >> 8 * found.size - 1 and found.reg != 31:
-                value = self._extended(value, found)
-            self.put(found.reg, value)
+        if not access.write:
+            value = self._swapped(reply["data"], access.size)
+            if access.signed and value >> 8 * access.size - 1 and access.reg != 31:
+                value = self._extended(value, access)
+            self.put(access.reg, value)
         self.jump(pc + 4)
 
     def _swapped(self, value: int, size: int) -> int:
@@ -199,27 +203,27 @@ class Arm64(Processor):
         raw = (value & (1 << 8 * size) - 1).to_bytes(size, "little")
         return int.from_bytes(raw, "big" if self.big_endian else "little")
 
-    def _extended(self, value: int, found: Access) -> int:
+    def _extended(self, value: int, access: Access) -> int:
         """What KVM puts into the register for a negative reply to a load that sign-extends."""
         if self.machine.undecoded is not None and not self.big_endian:
             if self.kernel is not None and self._before(SIGN_EXTENDED):
                 self.recorder.corrected += 1
                 self.recorder.amend(self.plan.id, "mmio", {"corrected": True})
-            return self._signed(value, found)
+            return self._signed(value, access)
         if self.kernel is None:
             raise Unpredicted(
                 "KVM extends the sign of this load's reply from 7.2 on only: ask model@KERNEL"
             )
-        return value if self._before(SIGN_EXTENDED) else self._signed(value, found)
+        return value if self._before(SIGN_EXTENDED) else self._signed(value, access)
 
     def _before(self, version: tuple[int, int]) -> bool:
         return self.kernel is not None and tuple(map(int, self.kernel.split("."))) < version
 
     @staticmethod
-    def _signed(value: int, found: Access) -> int:
-        return (value - (1 << 8 * found.size)) & ((1 << 64) - 1 if found.wide else 0xFFFFFFFF)
+    def _signed(value: int, access: Access) -> int:
+        return (value - (1 << 8 * access.size)) & ((1 << 64) - 1 if access.wide else 0xFFFFFFFF)
 
-    def undecoded(self, found: Access, address: int, pc: int) -> None:
+    def undecoded(self, access: Access, address: int, pc: int) -> None:
         self.monitor.clear()
         if "KVM_CAP_ARM_NISV_TO_USER" not in self.enabled:
             self.take("error", "ENOSYS", {"ioctl": "KVM_RUN"}, pc)
@@ -231,13 +235,13 @@ class Arm64(Processor):
                 "read there before"
             )
         if self.machine.undecoded is None:
-            iss = esr_iss(found, readonly, 3 if readonly else self._level(address, pc))
+            iss = esr_iss(access, readonly, 3 if readonly else self._level(address, pc))
             self.exit("arm_nisv", {"esr_iss": iss, "fault_ipa": address}, pc)
             return
         fields = {"fault_ipa": address}
         try:
             fields = {
-                "esr_iss": esr_iss(found, readonly, 3 if readonly else self._level(address, pc)),
+                "esr_iss": esr_iss(access, readonly, 3 if readonly else self._level(address, pc)),
                 **fields,
             }
         except Unpredicted:

@@ -81,7 +81,7 @@ class Processor(Guest):
         """
         raise NotImplementedError
 
-    def undecoded(self, found: Access, address: int, pc: int) -> None:
+    def undecoded(self, access: Access, address: int, pc: int) -> None:
         """An abort without a valid syndrome."""
         raise NotImplementedError
 

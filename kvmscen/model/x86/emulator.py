@@ -153,55 +153,55 @@ def parse(raw: bytes, bits: int) -> Instruction:
     return Instruction(2, follow, padded[at + 2], prefix, rep, segment, sizes, rex)
 
 
-def reads_flags(found: Instruction) -> bool:
+def reads_flags(insn: Instruction) -> bool:
     """Whether a memory operand is written from flags: setcc, rcl, rcr."""
-    rotates = found.opcode in (0xC0, 0xC1, 0xD0, 0xD1, 0xD2, 0xD3) and found.modrm >> 3 & 7 in (
+    rotates = insn.opcode in (0xC0, 0xC1, 0xD0, 0xD1, 0xD2, 0xD3) and insn.modrm >> 3 & 7 in (
         2,
         3,
     )
-    return (found.map == 2 and 0x90 <= found.opcode <= 0x9F) or (found.map == 1 and rotates)
+    return (insn.map == 2 and 0x90 <= insn.opcode <= 0x9F) or (insn.map == 1 and rotates)
 
 
-def uncertain(found: Instruction) -> bool:
+def uncertain(insn: Instruction) -> bool:
     """Whether KVM's order or width of accesses is not the processor's: segment loads, far
     transfers, several pushes.
     """
-    group = found.modrm >> 3 & 7
-    if found.map == 1:
-        return found.opcode in _UNCERTAIN or (found.opcode == 0xFF and group in (3, 5))
-    return found.map == 2 and found.opcode in (0xA0, 0xA1, 0xA8, 0xA9, 0xB2, 0xB4, 0xB5)
+    group = insn.modrm >> 3 & 7
+    if insn.map == 1:
+        return insn.opcode in _UNCERTAIN or (insn.opcode == 0xFF and group in (3, 5))
+    return insn.map == 2 and insn.opcode in (0xA0, 0xA1, 0xA8, 0xA9, 0xB2, 0xB4, 0xB5)
 
 
-def system(found: Instruction) -> str | None:
+def system(insn: Instruction) -> str | None:
     """Of the instructions on descriptor tables and the machine status word: what KVM does with a
     memory operand, if it is known.
 
     `spins`: it tries again in the kernel until a signal comes; else in words why the model does not
     follow it.
     """
-    group = found.modrm >> 3 & 7
-    if found.map != 2 or found.opcode > 1 or found.modrm >= 0xC0:
+    group = insn.modrm >> 3 & 7
+    if insn.map != 2 or insn.opcode > 1 or insn.modrm >= 0xC0:
         return None
-    if found.opcode == 1 and group in (0, 1):
+    if insn.opcode == 1 and group in (0, 1):
         return "spins"
-    if found.opcode == 1 and group in (2, 3):
+    if insn.opcode == 1 and group in (2, 3):
         return "lgdt or lidt from outside the slots, which KVM reads without end"
-    if (found.opcode, group) in ((1, 4), (1, 6), (0, 0), (0, 1), (0, 2), (0, 3)):
+    if (insn.opcode, group) in ((1, 4), (1, 6), (0, 0), (0, 1), (0, 2), (0, 3)):
         return "smsw, lmsw, sldt, str, lldt or ltr outside the slots"
     return None
 
 
-def emulated(found: Instruction) -> bool:
+def emulated(insn: Instruction) -> bool:
     """Whether KVM's emulator carries the instruction out."""
-    group = found.modrm >> 3 & 7
-    if found.map == 1:
-        if 0xD8 <= found.opcode <= 0xDF:
-            return (found.opcode, group) in ((0xD9, 7), (0xDD, 7))  # fnstcw, fnstsw
-        return found.opcode != 0x9B
-    if found.map == 2:
-        if found.opcode in _MOVES:
-            return found.prefix in _MOVES[found.opcode]
-        if found.opcode == 0xC7:
-            return group == 1 and not found.rex & 8  # cmpxchg8b, not cmpxchg16b
-        return found.opcode in _TWO
-    return found.map == 3 and found.opcode in (0xF0, 0xF1) and found.rep == 0  # movbe, not crc32
+    group = insn.modrm >> 3 & 7
+    if insn.map == 1:
+        if 0xD8 <= insn.opcode <= 0xDF:
+            return (insn.opcode, group) in ((0xD9, 7), (0xDD, 7))  # fnstcw, fnstsw
+        return insn.opcode != 0x9B
+    if insn.map == 2:
+        if insn.opcode in _MOVES:
+            return insn.prefix in _MOVES[insn.opcode]
+        if insn.opcode == 0xC7:
+            return group == 1 and not insn.rex & 8  # cmpxchg8b, not cmpxchg16b
+        return insn.opcode in _TWO
+    return insn.map == 3 and insn.opcode in (0xF0, 0xF1) and insn.rep == 0  # movbe, not crc32

@@ -14,31 +14,31 @@ _LOW = (1 << 32) - 1
 _ZF = 1 << 6
 
 
-def exchanges(found: Instruction, bits: int) -> bool:
+def exchanges(insn: Instruction, bits: int) -> bool:
     """Whether it is such a cmpxchg."""
     return (
         bits == 64
-        and (found.map, found.opcode) == (2, 0xB1)
-        and not found.rex & 8
-        and not found.sizes & 1
+        and (insn.map, insn.opcode) == (2, 0xB1)
+        and not insn.rex & 8
+        and not insn.sizes & 1
     )
 
 
-def loses(guest: Processor, found: Instruction) -> bool:
+def loses(guest: Processor, insn: Instruction) -> bool:
     """Whether Unicorn may clear an upper half that is not 0, at the instruction at pc."""
-    return any(guest.read_whole(name) > _LOW for name in ("rax", *_destination(found)))
+    return any(guest.read_whole(name) > _LOW for name in ("rax", *_destination(insn)))
 
 
-def kept(guest: Processor, found: Instruction) -> int | None:
+def kept(guest: Processor, insn: Instruction) -> int | None:
     """rax in front of a cmpxchg, for mend(); None where it is none.
 
     Raises Unpredicted where a comparison with a register fails whose upper half is not 0: a
     processor leaves it, PVM's emulator clears it.
     """
-    if not exchanges(found, guest.bits):
+    if not exchanges(insn, guest.bits):
         return None
     rax = guest.read_whole("rax")
-    for name in _destination(found):
+    for name in _destination(insn):
         value = guest.read_whole(name)
         if value > _LOW and (value ^ rax) & _LOW:
             raise Unpredicted(
@@ -46,7 +46,7 @@ def kept(guest: Processor, found: Instruction) -> int | None:
                 f"upper half is another thing on PVM than on a processor"
             )
     # As the destination rax is written where the comparison holds, and then always.
-    return None if "rax" in _destination(found) else rax
+    return None if "rax" in _destination(insn) else rax
 
 
 def mend(guest: Processor, rax: int | None) -> None:
@@ -58,9 +58,9 @@ def mend(guest: Processor, rax: int | None) -> None:
 _NAMES = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi")
 
 
-def _destination(found: Instruction) -> tuple[str, ...]:
+def _destination(insn: Instruction) -> tuple[str, ...]:
     """The register that it writes to, none where that is memory."""
-    if found.modrm < 0xC0:
+    if insn.modrm < 0xC0:
         return ()
-    number = found.modrm & 7 | (found.rex & 1) << 3
+    number = insn.modrm & 7 | (insn.rex & 1) << 3
     return (_NAMES[number] if number < 8 else f"r{number}",)

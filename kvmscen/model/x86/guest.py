@@ -219,11 +219,11 @@ class X86(Processor):
 
     def nameless(self, pc: int) -> None:
         raw = self.raw(pc)
-        found = parse(raw, self.bits)
-        if undefined(found, self.bits):
+        insn = parse(raw, self.bits)
+        if undefined(insn, self.bits):
             self.interrupted(6)
             return
-        why = wrong(found, raw, self.bits) or "neither a processor of old nor Capstone knows it"
+        why = wrong(insn, raw, self.bits) or "neither a processor of old nor Capstone knows it"
         raise Unpredicted(f"the bytes {raw[:4].hex(' ')} at {self.pc():#x}: {why}")
 
     def _unknown(self, pc: int) -> None:

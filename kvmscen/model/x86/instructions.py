@@ -93,14 +93,14 @@ class Instructions:
             or raw == b"\xeb\xfe"
         ):
             return True
-        found = parse(raw, self.guest.bits)
-        if found.map == 0 or wrong(found, raw, self.guest.bits) is not None:
+        insn = parse(raw, self.guest.bits)
+        if insn.map == 0 or wrong(insn, raw, self.guest.bits) is not None:
             return True
         if name in SCANS or (name == "push" and operands in SEGMENTS):
             return True
         if name in SHOW_FLAGS or name in ARITHMETIC or needs_alignment(name, operands):
             return True
-        if exchanges(found, self.guest.bits):
+        if exchanges(insn, self.guest.bits):
             return True
         moves = operands[:2] in ("cr", "dr") and operands[2:3].isdigit()
         moves = (
@@ -123,13 +123,13 @@ class Instructions:
             return not guest.own_gdt or operands.rpartition(" ")[2] in ("cs", "ss")
         needs = needs_alignment(name, operands)
         raw = guest.raw(address)[:size]
-        found = parse(raw, guest.bits)
-        exchange = exchanges(found, guest.bits)
+        insn = parse(raw, guest.bits)
+        exchange = exchanges(insn, guest.bits)
         if not needs and name not in ARITHMETIC and not exchange:
             return False
-        if wrong(found, raw, guest.bits) is not None:
+        if wrong(insn, raw, guest.bits) is not None:
             return False
-        if exchange and loses(guest, found):
+        if exchange and loses(guest, insn):
             return False
         at = guest.operand(address)
         if needs and (at is None or at & 15):
@@ -182,11 +182,11 @@ class Instructions:
             self._msr(name)
         elif name == "mov" and ("cr2" in operands or "cr8" in operands):
             self._control(operands, size)
-        elif (found := parse(raw, guest.bits)).map == 0:
+        elif (insn := parse(raw, guest.bits)).map == 0:
             self._give_up(
                 name, operands, "without CR4.OSXSAVE it is undefined, and PVM's emulator lacks it"
             )
-        elif (why := wrong(found, raw[:size], guest.bits)) is not None and not guest.outside(
+        elif (why := wrong(insn, raw[:size], guest.bits)) is not None and not guest.outside(
             address
         ):
             self._give_up(name, operands, why)

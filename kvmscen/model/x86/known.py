@@ -58,76 +58,76 @@ def named(mnemonic: str, operands: str) -> str:
     return f"l{name}" if name in ("jmp", "call") and operands.startswith("ptr [") else name
 
 
-def wrong(found: Instruction, raw: bytes, bits: int) -> str | None:
+def wrong(insn: Instruction, raw: bytes, bits: int) -> str | None:
     """Why nobody can say what an instruction does that is carried out in the guest, or None."""
-    if _of_extension(found):
+    if _of_extension(insn):
         return "not every CPU has it"
-    if _locked(raw) and not _lockable(found):
+    if _locked(raw) and not _lockable(insn):
         return (
             "with a LOCK prefix that it does not take it is undefined on a processor, and QEMU "
             "does not check"
         )
     if (
-        found.map == 2
-        and 0xC8 <= found.opcode <= 0xCF
-        and not found.rex & 8
-        and (bits == 16) != bool(found.sizes & 1)
+        insn.map == 2
+        and 0xC8 <= insn.opcode <= 0xCF
+        and not insn.rex & 8
+        and (bits == 16) != bool(insn.sizes & 1)
     ):
         return "of 16 bits it is undefined"
-    if bits == 16 and found.sizes & 1 and _near(found):
+    if bits == 16 and insn.sizes & 1 and _near(insn):
         return "a branch of 32 bits in real mode: Unicorn does not look at the end of cs"
     return None
 
 
-def undefined(found: Instruction, bits: int) -> bool:
+def undefined(insn: Instruction, bits: int) -> bool:
     """Whether what Capstone does not know is no instruction of any processor."""
-    return bits == 64 and found.map == 1 and found.opcode in _NONE
+    return bits == 64 and insn.map == 1 and insn.opcode in _NONE
 
 
-def stays(found: Instruction) -> bool:
+def stays(insn: Instruction) -> bool:
     """Whether it may leave pc where it is: a near jump, call or return to itself."""
-    group = found.modrm >> 3 & 7
-    return found.map == 1 and (
-        found.opcode in (0xC2, 0xC3) or (found.opcode == 0xFF and group in (2, 4))
+    group = insn.modrm >> 3 & 7
+    return insn.map == 1 and (
+        insn.opcode in (0xC2, 0xC3) or (insn.opcode == 0xFF and group in (2, 4))
     )
 
 
-def lacking(found: Instruction, raw: bytes, bits: int) -> bool:
+def lacking(insn: Instruction, raw: bytes, bits: int) -> bool:
     """Whether PVM's emulator, which runs kernel mode there, lacks what processors have; measured on
     6.18.
     """
-    group, register = found.modrm >> 3 & 7, found.modrm >= 0xC0
-    if found.map == 1 and 0xD8 <= found.opcode <= 0xDF:
-        stores = (found.opcode, group) in ((0xD9, 7), (0xDD, 7)) and not register
-        return not stores and (found.opcode, found.modrm) != (0xDB, 0xE3)  # fnstcw, fnstsw; fninit
-    if found.map == 1 and found.opcode == 0xC8:
+    group, register = insn.modrm >> 3 & 7, insn.modrm >= 0xC0
+    if insn.map == 1 and 0xD8 <= insn.opcode <= 0xDF:
+        stores = (insn.opcode, group) in ((0xD9, 7), (0xDD, 7)) and not register
+        return not stores and (insn.opcode, insn.modrm) != (0xDB, 0xE3)  # fnstcw, fnstsw; fninit
+    if insn.map == 1 and insn.opcode == 0xC8:
         return bool(raw[-1] & 31)  # enter of a nested procedure
-    if found.map == 1:
-        traps = found.opcode in (0xCC, 0xCD, 0xCE) and bits != 16
-        decimal = found.opcode in (0x27, 0x37, 0x3F) and bits != 64
-        checks = (found.opcode == 0x62 and bits != 64) or (found.opcode == 0x63 and bits == 32)
-        return traps or decimal or checks or found.opcode == 0x9B
-    if found.map == 2 and found.opcode == 0xAE:
+    if insn.map == 1:
+        traps = insn.opcode in (0xCC, 0xCD, 0xCE) and bits != 16
+        decimal = insn.opcode in (0x27, 0x37, 0x3F) and bits != 64
+        checks = (insn.opcode == 0x62 and bits != 64) or (insn.opcode == 0x63 and bits == 32)
+        return traps or decimal or checks or insn.opcode == 0x9B
+    if insn.map == 2 and insn.opcode == 0xAE:
         return group == 3 and not register  # stmxcsr
-    return found.map == 2 and found.opcode in _VECTORS and not emulated(found)
+    return insn.map == 2 and insn.opcode in _VECTORS and not emulated(insn)
 
 
-def _of_extension(found: Instruction) -> bool:
-    if found.map in (3, 4):
+def _of_extension(insn: Instruction) -> bool:
+    if insn.map in (3, 4):
         return True
-    if found.map != 2:
+    if insn.map != 2:
         return False
-    if found.opcode in (0xB8, 0xBC, 0xBD):
-        return found.rep == _F3  # popcnt, tzcnt, lzcnt
-    if found.opcode == 0xC7:
-        return found.modrm >> 3 & 7 == 1 and bool(
-            found.rex & 8
+    if insn.opcode in (0xB8, 0xBC, 0xBD):
+        return insn.rep == _F3  # popcnt, tzcnt, lzcnt
+    if insn.opcode == 0xC7:
+        return insn.modrm >> 3 & 7 == 1 and bool(
+            insn.rex & 8
         )  # cmpxchg16b, which QEMU's SVM runs without
-    if found.opcode == 0x1E:
-        return found.rep == _F3 and found.modrm not in _ENDBR and found.modrm >= 0xC0
-    if found.opcode in (0x78, 0x79, 0x0F):
+    if insn.opcode == 0x1E:
+        return insn.rep == _F3 and insn.modrm not in _ENDBR and insn.modrm >= 0xC0
+    if insn.opcode in (0x78, 0x79, 0x0F):
         return True  # SSE4a, 3DNow!
-    return found.opcode == 0x2B and found.rep in (_F2, _F3)
+    return insn.opcode == 0x2B and insn.rep in (_F2, _F3)
 
 
 def _locked(raw: bytes) -> bool:
@@ -139,31 +139,31 @@ def _locked(raw: bytes) -> bool:
     return False
 
 
-def _lockable(found: Instruction) -> bool:
-    group = found.modrm >> 3 & 7
-    if found.modrm >= 0xC0:
+def _lockable(insn: Instruction) -> bool:
+    group = insn.modrm >> 3 & 7
+    if insn.modrm >= 0xC0:
         return False
-    if found.map == 1:
+    if insn.map == 1:
         groups = {0x80: 7, 0x81: 7, 0x83: 7}
-        if found.opcode in groups:
-            return group != groups[found.opcode]
+        if insn.opcode in groups:
+            return group != groups[insn.opcode]
         return (
-            found.opcode in _TO_MEMORY
-            or (found.opcode in (0xF6, 0xF7) and group in (2, 3))
-            or (found.opcode in (0xFE, 0xFF) and group in (0, 1))
+            insn.opcode in _TO_MEMORY
+            or (insn.opcode in (0xF6, 0xF7) and group in (2, 3))
+            or (insn.opcode in (0xFE, 0xFF) and group in (0, 1))
         )
-    if found.map != 2:
+    if insn.map != 2:
         return False
     return (
-        found.opcode in (0xAB, 0xB0, 0xB1, 0xB3, 0xBB, 0xC0, 0xC1)
-        or (found.opcode == 0xBA and group in (5, 6, 7))
-        or (found.opcode == 0xC7 and group == 1)
+        insn.opcode in (0xAB, 0xB0, 0xB1, 0xB3, 0xBB, 0xC0, 0xC1)
+        or (insn.opcode == 0xBA and group in (5, 6, 7))
+        or (insn.opcode == 0xC7 and group == 1)
     )
 
 
-def _near(found: Instruction) -> bool:
-    if found.map == 2:
-        return 0x80 <= found.opcode <= 0x8F
-    return found.map == 1 and (
-        found.opcode in _NEAR or (found.opcode == 0xFF and found.modrm >> 3 & 7 in (2, 4))
+def _near(insn: Instruction) -> bool:
+    if insn.map == 2:
+        return 0x80 <= insn.opcode <= 0x8F
+    return insn.map == 1 and (
+        insn.opcode in _NEAR or (insn.opcode == 0xFF and insn.modrm >> 3 & 7 in (2, 4))
     )

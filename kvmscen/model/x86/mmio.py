@@ -52,52 +52,52 @@ class Mmio:
         guest = self.guest
         self.pc = guest.pc()
         raw = guest.raw(guest.start())
-        found = parse(raw, guest.bits)
-        known = system(found)
+        insn = parse(raw, guest.bits)
+        known = system(insn)
         if known == "spins":
             raise Blocked
         if known is not None:
             raise Unpredicted(f"{known}, at {self.pc:#x}")
-        if found.map == 2 and found.opcode == 0xC7 and found.modrm >> 3 & 7 == 1 and found.rex & 8:
+        if insn.map == 2 and insn.opcode == 0xC7 and insn.modrm >> 3 & 7 == 1 and insn.rex & 8:
             self._exchange_16(address)
             return
-        if not emulated(found):
+        if not emulated(insn):
             guest.unemulated(self.pc)
             return
-        if found.aligned and address & 15:
+        if insn.aligned and address & 15:
             guest.interrupted(13)
             return
-        self._refuse(found, address, size)
-        self.writes, self.wide, self.done = [], found.wide_move, False
+        self._refuse(insn, address, size)
+        self.writes, self.wide, self.done = [], insn.wide_move, False
         self.ready.clear()
         self.first = None
-        if found.map == 1 and found.opcode in (0xA6, 0xA7):
-            self.first = self._compared(found)
-        if found.map == 1 and found.opcode in (0xA6, 0xA7, 0xAE, 0xAF) and found.rep:
+        if insn.map == 1 and insn.opcode in (0xA6, 0xA7):
+            self.first = self._compared(insn)
+        if insn.map == 1 and insn.opcode in (0xA6, 0xA7, 0xAE, 0xAF) and insn.rep:
             self.flags.compares(self.pc)
         try:
-            self._step(address, found)
+            self._step(address, insn)
         finally:
             self._tidy()
         if self.done or guest.cut:
             return
-        if found.string:
-            self._string(found)
-            if found.rep and guest.pc() == self.pc:
+        if insn.string:
+            self._string(insn)
+            if insn.rep and guest.pc() == self.pc:
                 self.flags.written(self.pc)
         self._write_out()
 
-    def _refuse(self, found: Instruction, address: int, size: int) -> None:
+    def _refuse(self, insn: Instruction, address: int, size: int) -> None:
         """Raise Unpredicted for an access that depends on the CPU, or that Unicorn gets wrong."""
         guest = self.guest
-        if found.map == 3:
+        if insn.map == 3:
             raise Unpredicted("movbe is there or not by the host's CPU")
-        if reads_flags(found):
+        if reads_flags(insn):
             raise Unpredicted(
                 f"setcc, rcl or rcr outside the slots, at {self.pc:#x}: Unicorn loses the flags "
                 f"that it reads"
             )
-        if uncertain(found):
+        if uncertain(insn):
             raise Unpredicted(
                 f"a segment load, far transfer or multiple push at {self.pc:#x} that reaches "
                 f"outside the slots"
@@ -122,25 +122,25 @@ class Mmio:
             return
         self.guest.unemulated(self.pc)
 
-    def _compared(self, found: Instruction) -> tuple[int, int]:
+    def _compared(self, insn: Instruction) -> tuple[int, int]:
         """The first operand of cmps: [rsi], and its size."""
-        bits = {64: (64, 32), 32: (32, 16), 16: (16, 32)}[self.guest.bits][found.sizes >> 1]
+        bits = {64: (64, 32), 32: (32, 16), 16: (16, 32)}[self.guest.bits][insn.sizes >> 1]
         index = {64: "rsi", 32: "esi", 16: "si"}[bits]
-        wide = found.rex & 8 and 8
+        wide = insn.rex & 8 and 8
         size = (
             1
-            if found.opcode == 0xA6
-            else wide or (2 if bool(found.sizes & 1) != (self.guest.bits == 16) else 4)
+            if insn.opcode == 0xA6
+            else wide or (2 if bool(insn.sizes & 1) != (self.guest.bits == 16) else 4)
         )
-        if found.segment:
+        if insn.segment:
             raise Unpredicted("cmps with a segment override")
         return self.guest.read((index,))[index] + self.guest.base("ds"), size
 
-    def _step(self, address: int, found: Instruction) -> None:
+    def _step(self, address: int, insn: Instruction) -> None:
         guest = self.guest
         engine = guest.engine
         sp = guest.read_whole("rsp")
-        rax = exchange.kept(guest, found)
+        rax = exchange.kept(guest, insn)
         guest.context = engine.context_save()
         guest.accessing = guest.passing = True
         hook = engine.hook_add(
@@ -161,7 +161,7 @@ class Mmio:
                 raise Unpredicted(
                     f"an instruction at {self.pc:#x} that the model cannot carry out: {failed}"
                 )
-            elif not found.string and self._stayed(found, sp):
+            elif not insn.string and self._stayed(insn, sp):
                 # A division that failed after its read: the exception is lost where only one
                 # instruction runs.
                 guest.interrupted(0)
@@ -174,13 +174,13 @@ class Mmio:
             guest.context = None
             guest.accessing = guest.passing = False
 
-    def _stayed(self, found: Instruction, sp: int) -> bool:
+    def _stayed(self, insn: Instruction, sp: int) -> bool:
         """Whether it was not carried out; until here the registers that others see are those before
         the instruction.
         """
         self.guest.context = None
-        jump = found.opcode == 0xFF and found.modrm >> 3 & 7 == 4
-        if stays(found) and (jump or self.guest.read_whole("rsp") != sp):
+        jump = insn.opcode == 0xFF and insn.modrm >> 3 & 7 == 4
+        if stays(insn) and (jump or self.guest.read_whole("rsp") != sp):
             return False
         return self.guest.pc() == self.pc
 
@@ -283,15 +283,15 @@ class Mmio:
             if guest.cut:
                 return
 
-    def _string(self, found: Instruction) -> None:
+    def _string(self, insn: Instruction) -> None:
         """With a rep prefix, pc moves on only when the instruction is begun with a count of 0, or
         ended by a comparison.
         """
         guest = self.guest
-        if not found.rep or guest.pc() == self.pc:
+        if not insn.rep or guest.pc() == self.pc:
             return
-        if found.opcode in (0xA6, 0xA7, 0xAE, 0xAF) and bool(guest.read_whole("rflags") & ZF) != (
-            found.rep == 0xF3
+        if insn.opcode in (0xA6, 0xA7, 0xAE, 0xAF) and bool(guest.read_whole("rflags") & ZF) != (
+            insn.rep == 0xF3
         ):
             return
         guest.jump(self.pc)

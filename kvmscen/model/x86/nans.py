@@ -35,8 +35,8 @@ def two_nans(
         [value >> 8 * at & (1 << 8 * lane) - 1 for at in range(0, size, lane)] for value in values
     ]
     if name in _ACROSS:
-        found = {value for of in lanes for value in of if _is_nan(value, lane)}
-        return len(found) > 1
+        nans = {value for of in lanes for value in of if _is_nan(value, lane)}
+        return len(nans) > 1
     return any(
         a != b and _is_nan(a, lane) and _is_nan(b, lane) for a, b in zip(*lanes, strict=True)
     )

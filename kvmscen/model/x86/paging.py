@@ -21,7 +21,7 @@ def tables(root: int, read: Callable[[int, int], bytes | None]) -> set[int]:
     """The pages of the tables at `root`, by address. Raises Unpredicted where one entry maps an
     address to another.
     """
-    found = {root & _ADDRESS}
+    pages = {root & _ADDRESS}
     pending = [(root & _ADDRESS, 3, 0)]
     while pending:
         at, level, linear = pending.pop()
@@ -35,7 +35,7 @@ def tables(root: int, read: Callable[[int, int], bytes | None]) -> set[int]:
             size = 1 << 12 + 9 * level
             here = linear + index * size
             if level and not entry & _LARGE:
-                found.add(entry & _ADDRESS)
+                pages.add(entry & _ADDRESS)
                 pending.append((entry & _ADDRESS, level - 1, here))
             elif level == 3 or entry & _ADDRESS & -size != here:
                 raise Unpredicted(
@@ -45,6 +45,6 @@ def tables(root: int, read: Callable[[int, int], bytes | None]) -> set[int]:
                 raise Unpredicted(
                     "the guest's page tables have pages of 1 GiB, which not every host has"
                 )
-        if len(found) > _TABLES_MOST:
+        if len(pages) > _TABLES_MOST:
             raise Unpredicted("the guest has more page tables than the model looks through")
-    return found
+    return pages

@@ -16,18 +16,18 @@ _SEGMENTS = {0x26: "es", 0x2E: "cs", 0x36: "ss", 0x3E: "ds"}
 _DIRECTION = 1 << 10
 
 
-def ports(guest: Processor, flags: Flags, found: Instruction, length: int) -> None:
+def ports(guest: Processor, flags: Flags, insn: Instruction, length: int) -> None:
     """The exit of one port instruction at pc, of `length` bytes, and its completion."""
-    size = 1 if not found.opcode & 1 else 2 if bool(found.sizes & 1) != (guest.bits == 16) else 4
-    if found.string:
-        _string(guest, flags, found, size, length)
+    size = 1 if not insn.opcode & 1 else 2 if bool(insn.sizes & 1) != (guest.bits == 16) else 4
+    if insn.string:
+        _string(guest, flags, insn, size, length)
         return
     pc = guest.pc()
-    immediate = not found.opcode & 8
-    port = found.modrm if immediate else guest.read(("dx",))["dx"]
+    immediate = not insn.opcode & 8
+    port = insn.modrm if immediate else guest.read(("dx",))["dx"]
     register = {1: "al", 2: "ax", 4: "eax"}[size]
     fields: dict[str, Any] = {
-        "direction": found.opcode >> 1 & 1,
+        "direction": insn.opcode >> 1 & 1,
         "size": size,
         "port": port,
         "count": 1,
@@ -47,39 +47,39 @@ def _values(data: Any, count: int, size: int) -> list[int]:
     return [value & (1 << 8 * size) - 1 for value in (*values, *[0] * count)][:count]
 
 
-def _string(guest: Processor, flags: Flags, found: Instruction, size: int, length: int) -> None:
-    bits = {64: (64, 32), 32: (32, 16), 16: (16, 32)}[guest.bits][found.sizes >> 1]
+def _string(guest: Processor, flags: Flags, insn: Instruction, size: int, length: int) -> None:
+    bits = {64: (64, 32), 32: (32, 16), 16: (16, 32)}[guest.bits][insn.sizes >> 1]
     letter = {64: "r", 32: "e", 16: ""}[bits]
     pc, count = guest.pc(), letter + "cx"
-    left = guest.read((count,))[count] if found.rep else 1
+    left = guest.read((count,))[count] if insn.rep else 1
     if left == 0:
         guest.jump(pc + length)
         return
     port, down = guest.read(("dx",))["dx"], guest.read_whole("rflags") & _DIRECTION
     step = -size if down else size
-    if found.opcode & 2:
-        index, segment = letter + "si", _SEGMENTS.get(found.segment or 0x3E)
+    if insn.opcode & 2:
+        index, segment = letter + "si", _SEGMENTS.get(insn.segment or 0x3E)
     else:
         index, segment = letter + "di", "es"
     at = guest.read((index,))[index]
-    if segment is None or (down and found.rep):
+    if segment is None or (down and insn.rep):
         raise Unpredicted(f"a string port instruction with a segment base or downwards at {pc:#x}")
     linear = at + guest.base(segment)
     mask = (1 << bits) - 1
 
     def moved(elements: int) -> None:
         registers = {index: (at + step * elements) & mask}
-        if found.rep:
+        if insn.rep:
             registers[count] = left - elements
         guest.write(registers)
 
-    if found.opcode & 2:
+    if insn.opcode & 2:
         data = guest.memory.read(linear, size)
         if data is None:
             raise Unpredicted(f"outs reads {linear:#x}, outside the slots")
         # Both index and count are written back before the exit.
         moved(1)
-        if not found.rep:
+        if not insn.rep:
             guest.jump(pc + length)
         else:
             flags.written(pc)
@@ -105,5 +105,5 @@ def _string(guest: Processor, flags: Flags, found: Instruction, size: int, lengt
     guest.memory.write(linear, raw)
     guest.memory.forget_code()
     moved(elements)
-    if not found.rep:
+    if not insn.rep:
         guest.jump(pc + length)

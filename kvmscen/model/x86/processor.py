@@ -116,11 +116,11 @@ class Processor(Guest):
         if self.own_gdt and name in self.SELECTORS:
             return self.held[name]  # none is ever loaded
         source = self.engine if self.context is None else self.context
-        found = (
+        register = (
             self._ids.get(name) or self.SELECTORS.get(name) or _CONTROL.get(name) or _XMM.get(name)
         )
-        if found is not None:
-            value = int(source.reg_read(found))
+        if register is not None:
+            value = int(source.reg_read(register))
             return self.rflags(value) if name == "rflags" else value
         if name in x86_64.KVM_REGS:
             return self.held.get(name, 0)  # r8 to r15 outside long mode
@@ -161,14 +161,14 @@ class Processor(Guest):
                     raise Unpredicted(f"cr8 is {value:#x}, which has 4 bits")
                 self.cr8 = value
                 continue
-            found = (
+            register = (
                 self._ids.get(name)
                 or _XMM.get(name)
                 or self.SELECTORS.get(name)
                 or _CONTROL.get(name)
             )
-            if found is not None:
-                self.engine.reg_write(found, value | 2 if name == "rflags" else value)
+            if register is not None:
+                self.engine.reg_write(register, value | 2 if name == "rflags" else value)
             else:
                 self.held[name] = value
 
@@ -215,31 +215,31 @@ class Processor(Guest):
 
     def disassemble(self, code: bytes, address: int) -> Iterable[tuple[int, int, str, str]]:
         """Address, length, mnemonic and operands of each instruction."""
-        found: Iterable[tuple[int, int, str, str]] = self._disassembler.disasm_lite(code, address)
-        return found
+        decoded: Iterable[tuple[int, int, str, str]] = self._disassembler.disasm_lite(code, address)
+        return decoded
 
     def operand(self, pc: int) -> int | None:
         """Where the memory operand of an instruction lies, None where it has none."""
         self._disassembler.detail = True
         try:
-            found = next(iter(self._disassembler.disasm(self.raw(pc), pc, 1)))
-            for operand in found.operands:
+            insn = next(iter(self._disassembler.disasm(self.raw(pc), pc, 1)))
+            for operand in insn.operands:
                 if operand.type == capstone.x86.X86_OP_MEM:
-                    segment = found.reg_name(operand.mem.segment) if operand.mem.segment else "ds"
+                    segment = insn.reg_name(operand.mem.segment) if operand.mem.segment else "ds"
                     at = operand.mem.disp + (
-                        pc + found.size if found.reg_name(operand.mem.base) == "rip" else 0
+                        pc + insn.size if insn.reg_name(operand.mem.base) == "rip" else 0
                     )
                     for reg, scale in (
                         (operand.mem.base, 1),
                         (operand.mem.index, operand.mem.scale),
                     ):
-                        name = found.reg_name(reg) if reg else ""
+                        name = insn.reg_name(reg) if reg else ""
                         at += (
                             self.read((name,))[name] * scale
                             if name in self.REGISTERS and name != "rip"
                             else 0
                         )
-                    at &= (1 << 8 * found.addr_size) - 1
+                    at &= (1 << 8 * insn.addr_size) - 1
                     return int(at + self.base(str(segment))) & (1 << 64) - 1
         finally:
             self._disassembler.detail = False

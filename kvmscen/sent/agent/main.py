@@ -48,8 +48,8 @@ def _flavour(arch: str, cpu: Sequence[str]) -> str | None:
 
 def announced(line: str) -> str | None:
     """vhe or nvhe, where a line of the kernel's log says which of them KVM runs in."""
-    found = _STARTED.search(line)
-    return None if found is None else "nvhe" if re.search("nVHE|[Hh]yp", found[1]) else "vhe"
+    match = _STARTED.search(line)
+    return None if match is None else "nvhe" if re.search("nVHE|[Hh]yp", match[1]) else "vhe"
 
 
 def _logged() -> str | None:
@@ -95,12 +95,12 @@ def features(lines: Iterable[str]) -> tuple[str, ...]:
 
 def facts(kvm: Kvm) -> Facts:
     """What this machine's KVM is."""
-    found = {name: kvm.check_extension(number) for name, number in CAPABILITIES.items()}
+    capabilities = {name: kvm.check_extension(number) for name, number in CAPABILITIES.items()}
     arch, cpu = of_machine(os.uname().machine), _cpu()
     return Facts(
         arch,
         os.uname().release,
-        {name: value for name, value in found.items() if value > 0},
+        {name: value for name, value in capabilities.items() if value > 0},
         os.sysconf("SC_PAGE_SIZE"),
         _flavour(arch, cpu),
         cpu,

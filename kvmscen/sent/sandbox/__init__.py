@@ -46,10 +46,10 @@ class InForce(NamedTuple):
         return " and ".join(parts + ([] if self.seccomp else ["seccomp filters"]))
 
 
-def require(found: InForce) -> None:
+def require(in_force: InForce) -> None:
     """Raise HostError where something is lacking."""
-    if found.lacking:
+    if in_force.lacking:
         raise HostError(
-            f"--sandbox require: this kernel has no {found.lacking}: run on another, or leave "
+            f"--sandbox require: this kernel has no {in_force.lacking}: run on another, or leave "
             f"--sandbox require out"
         )

@@ -107,19 +107,19 @@ def confine(
     asked = asked or mode()
     if asked == "off":
         return InForce(0, False, True)
-    found = means()
+    in_force = means()
     if asked == "require":
-        require(found)
+        require(in_force)
     load_for_threads()
     _limit(policy.limits)
     seccomp.no_new_privileges()
-    if found.landlock:
-        ruleset = landlock.ruleset(found.landlock, rules)
+    if in_force.landlock:
+        ruleset = landlock.ruleset(in_force.landlock, rules)
         landlock.restrict(ruleset)
         os.close(ruleset)
-    if filtered and found.seccomp:
+    if filtered and in_force.seccomp:
         seccomp.install(filter_of(policy))
-    return found
+    return in_force
 
 
 def filter_of(policy: Policy) -> bytes:

@@ -210,14 +210,14 @@ class Script:
             return Verdict(None, 0, (), None, ignored=True)
         if self.steps is None:
             return Verdict(None, 0, (), self._end(kind, name, fields, None))
-        found = self._advance(kind, name, fields)
-        if found is None:
+        taken = self._advance(kind, name, fields)
+        if taken is None:
             self.extras += 1
             stop = self._end(kind, name, fields, None)
             if stop is None and self.extras >= EXTRA_LIMIT and self.steps and not self.ignore:
                 stop = "extra"
             return Verdict(None, 0, (), stop)
-        step, at = found
+        step, at = taken
         stop = self._end(kind, name, fields, step)
         if stop is None and self.over():
             stop = "end"
@@ -293,9 +293,9 @@ class Devices:
         """
         done = 0
         while done < length:
-            found = self._at(gpa + done)
-            if found is not None:
-                held, at = found
+            section = self._at(gpa + done)
+            if section is not None:
+                held, at = section
                 size = min(length - done, len(held) - at)
                 yield held, at, done, size
             else:
@@ -326,10 +326,10 @@ class Devices:
             # A slot begins and ends with a page, of 4 KiB at least, and hides a section below it.
             size = min(length, _PAGE - gpa % _PAGE)
             pieces = list(self._pieces(gpa, size))
-            found = slots(gpa, size)
-            if found is None and any(held is None for held, _, _, _ in pieces):
+            in_slots = slots(gpa, size)
+            if in_slots is None and any(held is None for held, _, _, _ in pieces):
                 return None
-            out.append(self.read(gpa, size) if found is None else found)
+            out.append(self.read(gpa, size) if in_slots is None else in_slots)
             gpa, length = gpa + size, length - size
         return b"".join(out)
 

@@ -101,14 +101,14 @@ def _rows(place: TimedExit, bit: int, devices: Devices, arch: str) -> Iterable[K
             return
         base.append(condition)
     if place.exit == "mmio":
-        found = list(_mmio(place, bit, base, devices))
+        known_exits = list(_mmio(place, bit, base, devices))
     elif place.exit == "io":
-        found = list(_io(place, bit, base))
+        known_exits = list(_io(place, bit, base))
     elif row.reply or row.name == "arm_nisv":
         return  # user space has more to do
     else:
-        found = [KnownExit(row.number, bit, base)]
-    yield from (known for known in found if len(known.conditions) <= loop.CONDITIONS)
+        known_exits = [KnownExit(row.number, bit, base)]
+    yield from (known for known in known_exits if len(known.conditions) <= loop.CONDITIONS)
 
 
 def _condition(field: exits.Field, matcher: Any) -> tuple[int, int, int, int] | None:

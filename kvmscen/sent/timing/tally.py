@@ -85,12 +85,12 @@ class Tally:
         """How many samples are in records of which the bits alone are known."""
         if not self.since:
             return sum(mask & self.to != 0 for mask in masks)
-        found, begun = 0, self._waiting or self._begun is not None
+        samples, begun = 0, self._waiting or self._begun is not None
         for mask in masks:
             if mask & self.to and begun:
-                found, begun = found + 1, False
+                samples, begun = samples + 1, False
             begun = begun or mask & self.since != 0
-        return found
+        return samples
 
     def series(self) -> Series:
         """The collected samples, without the warm-up."""
@@ -147,10 +147,10 @@ class Tallies:
         """The place whose reply counts where an exit is several: the last that has one, as in the
         loop of machine code.
         """
-        found = [place for n, place in enumerate(self.places) if bits >> n & 1]
+        places = [place for n, place in enumerate(self.places) if bits >> n & 1]
         return next(
-            (place for place in reversed(found) if place.reply is not None),
-            found[-1] if found else None,
+            (place for place in reversed(places) if place.reply is not None),
+            places[-1] if places else None,
         )
 
     def add(self, packed: bytes) -> None:

@@ -115,10 +115,10 @@ def _transfer(form: Form, address: int, regs: _Registers, memory: Any) -> None:
     if form.kind == "none":
         return
     writes = form.kind != "load"
-    found = [
+    pieces_of_parts = [
         memory.resolve((address + part.offset) & MASK, part.size, writes) for part in form.parts
     ]
-    ranges = [piece for pieces in found for piece in pieces]
+    ranges = [piece for pieces in pieces_of_parts for piece in pieces]
     if form.kind == "load":
         _load(form, address, regs, memory)
         if form.monitor:

@@ -19,10 +19,10 @@ class Aliases:
 
     def define(self, text: str) -> bool:
         """Take in a statement; whether it was a `.req`. Raises Wrong."""
-        found = _ALIAS.match(text)
-        if not found:
+        match = _ALIAS.match(text)
+        if not match:
             return False
-        name, register = found.groups()
+        name, register = match.groups()
         register = self._names.get(register, register)
         if not _REGISTER.match(register):
             raise Wrong(f"{clip(register)} is no register: {clip(name)} .req x0")

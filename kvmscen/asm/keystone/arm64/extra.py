@@ -69,32 +69,32 @@ def _atomic(word: str, operands: list[str]) -> int | None:
     registers = [_REGISTER.match(operand) for operand in operands[:-1]]
     if rn > 31 or not registers or not all(registers):
         return None
-    kinds = {found.group(1) for found in registers if found}
+    kinds = {match.group(1) for match in registers if match}
     numbers = [
-        31 if found.group(2) == "zr" else int(found.group(2)) for found in registers if found
+        31 if match.group(2) == "zr" else int(match.group(2)) for match in registers if match
     ]
     if len(kinds) != 1 or any(number > 31 for number in numbers):
         return None
     wide = "x" in kinds
-    if found := _LOAD.match(word):
-        size = _size(found.group(1), wide)
+    if match := _LOAD.match(word):
+        size = _size(match.group(1), wide)
         return (
             None
             if size is None or len(numbers) != 1
             else size << 30 | 0x38BFC000 | rn << 5 | numbers[0]
         )
-    if found := _ATOMIC.match(word):
-        return _read_modify_write(found, wide, numbers, rn)
-    if found := _SWAP.match(word):
-        size = _size(found.group(3), wide)
+    if match := _ATOMIC.match(word):
+        return _read_modify_write(match, wide, numbers, rn)
+    if match := _SWAP.match(word):
+        size = _size(match.group(3), wide)
         if size is None or len(numbers) != 2:
             return None
-        order = found.group(2)
+        order = match.group(2)
         return (
             size << 30 | 0x38208000 | _order(order) << 22 | numbers[0] << 16 | rn << 5 | numbers[1]
         )
-    if found := _CAS.match(word):
-        return _compare(found, wide, numbers, rn)
+    if match := _CAS.match(word):
+        return _compare(match, wide, numbers, rn)
     return None
 
 
@@ -108,8 +108,8 @@ def _order(order: str) -> int:
     return ("a" in order) << 1 | ("l" in order)
 
 
-def _read_modify_write(found: re.Match[str], wide: bool, numbers: list[int], rn: int) -> int | None:
-    direction, operation, order, suffix = found.groups()
+def _read_modify_write(match: re.Match[str], wide: bool, numbers: list[int], rn: int) -> int | None:
+    direction, operation, order, suffix = match.groups()
     size = _size(suffix, wide)
     if (
         size is None
@@ -129,8 +129,8 @@ def _read_modify_write(found: re.Match[str], wide: bool, numbers: list[int], rn:
     )
 
 
-def _compare(found: re.Match[str], wide: bool, numbers: list[int], rn: int) -> int | None:
-    name, order, suffix = found.groups()
+def _compare(match: re.Match[str], wide: bool, numbers: list[int], rn: int) -> int | None:
+    name, order, suffix = match.groups()
     acquire, release = "a" in order, "l" in order
     if name == "casp":
         if suffix or len(numbers) != 4 or numbers[0] % 2 or numbers[2] % 2:

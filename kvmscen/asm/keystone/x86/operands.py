@@ -128,23 +128,23 @@ class Operands:
         if size is not None:
             return Operand("reg", size, lower, text=whole)
         bits, distance = 0, ""
-        if found := _DISTANCE.match(text):
-            distance = (found.group(1) or found.group(2)).lower()
-            text = text[found.end() :]
-        if found := _SIZE.match(text):
-            bits = SIZES[found.group(1).lower()]
-            text = text[found.end() :]
-        elif found := _BARE_SIZE.match(text):
-            name = found.group(1).lower()
+        if match := _DISTANCE.match(text):
+            distance = (match.group(1) or match.group(2)).lower()
+            text = text[match.end() :]
+        if match := _SIZE.match(text):
+            bits = SIZES[match.group(1).lower()]
+            text = text[match.end() :]
+        elif match := _BARE_SIZE.match(text):
+            name = match.group(1).lower()
             raise Wrong(
-                f"write {name} ptr {clip(text[found.end() - 1 :])}: the size needs the word ptr"
+                f"write {name} ptr {clip(text[match.end() - 1 :])}: the size needs the word ptr"
             )
         segment = ""
-        if (found := _SEGMENT.match(text)) and found.group(1).lower() in SEGMENTS:
-            segment = found.group(1).lower()
-            text = text[found.end() :]
-        if found := _OFFSET.match(text):
-            return self._immediate(text[found.end() :], bits, whole, distance)
+        if (match := _SEGMENT.match(text)) and match.group(1).lower() in SEGMENTS:
+            segment = match.group(1).lower()
+            text = text[match.end() :]
+        if match := _OFFSET.match(text):
+            return self._immediate(text[match.end() :], bits, whole, distance)
         if "[" in text:
             return self._memory(text, bits, segment, whole, distance)
         if segment:
@@ -172,9 +172,9 @@ class Operands:
             operand.bare = True
             return operand
         operand = Operand("mem", text=whole, indirect=indirect)
-        if (found := _SEGMENT.match(text)) and text.startswith("%"):
-            operand.segment = found.group(1).lower()
-            text = text[found.end() :]
+        if (match := _SEGMENT.match(text)) and text.startswith("%"):
+            operand.segment = match.group(1).lower()
+            text = text[match.end() :]
         shape = _ATT_MEMORY.match(text)
         if shape and (shape.group(2) or shape.group(3)):
             text = shape.group(1).strip()
@@ -201,9 +201,9 @@ class Operands:
         if end < start or text[end + 1 :].strip() or "[" in text[start + 1 :]:
             raise Wrong(f"{clip(whole)} is not an operand")
         inside = text[start + 1 : end].strip()
-        if (found := _SEGMENT.match(inside)) and found.group(1).lower() in SEGMENTS:
-            segment = found.group(1).lower()
-            inside = inside[found.end() :]
+        if (match := _SEGMENT.match(inside)) and match.group(1).lower() in SEGMENTS:
+            segment = match.group(1).lower()
+            inside = inside[match.end() :]
         operand = Operand("mem", bits, segment=segment, text=whole, distance=distance)
         rest = [f"({text[:start]})"] if text[:start].strip() else []
         for sign, term in _terms(inside):
