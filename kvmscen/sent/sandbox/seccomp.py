@@ -90,6 +90,13 @@ def _prctl(option: int, second: object, third: object = 0) -> None:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
+def die_with_parent() -> None:
+    """Have the kernel kill this process when the thread that started it ends (PR_SET_PDEATHSIG).
+    Raises OSError.
+    """
+    _prctl(1, 9)
+
+
 def is_there() -> bool:
     """Whether this kernel has filters: asked with one that nobody can read, which says EFAULT where
     they are there.
