@@ -33,24 +33,7 @@ bits .code|use16 .code16
 use32 .code32|use64 .code64
 """
 _ELSEWHERE = dict(pair.split(" ", 1) for pair in _TEXT.strip().replace("\n", "|").split("|"))
-_DATA = frozenset(
-    [
-        "db",
-        "dw",
-        "dd",
-        "dq",
-        "do",
-        "dcb",
-        "dcw",
-        "dcd",
-        "dcq",
-        "resb",
-        "resw",
-        "resd",
-        "resq",
-        "space",
-    ]
-)
+_DATA = frozenset("db dw dd dq do dcb dcw dcd dcq resb resw resd resq space".split())
 _NAMED = re.compile(r"([a-z]\w*)\b\s*(.*)", re.ASCII | re.IGNORECASE | re.DOTALL)
 _REGISTERS = {
     "arm64": r"(?:[xw](?:\d+|zr)|w?sp|lr|fp|[vqdshb]\d+(?:\.\w+)?)",

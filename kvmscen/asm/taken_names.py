@@ -17,20 +17,8 @@ and or xor not mod shl shr eq ne lt le gt ge $ .sizeof. .startof. .gasversion.
 """
 KEYWORDS = frozenset(_KEYWORDS.split())
 # Widths in bytes: what as takes them for where no `ptr` follows.
-TYPES = (
-    "byte",
-    "word",
-    "dword",
-    "fword",
-    "qword",
-    "mmword",
-    "tbyte",
-    "oword",
-    "xmmword",
-    "ymmword",
-    "zmmword",
-    "near",
-    "far",
+TYPES = tuple(
+    "byte word dword fword qword mmword tbyte oword xmmword ymmword zmmword near far".split()
 )
 _REGISTER = re.compile(
     r"(?:[er]?(?:ax|bx|cx|dx|sp|bp|si|di)|[abcd][lh]|[abcd]xl|[sb]pl|[sd]il|r(?:8|9|1[0-5])[bwd]?|[cd]r(?:\d|1[0-5])|"

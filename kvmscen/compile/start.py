@@ -73,19 +73,7 @@ def check_entry(
 
 
 # What people call the place where a program begins.
-_BEGINNINGS = (
-    "start",
-    "__start",
-    "_begin",
-    "begin",
-    "main",
-    "_main",
-    "entry",
-    "_entry",
-    "begins",
-    "boot",
-    "_boot",
-)
+_BEGINNINGS = tuple("start __start _begin begin main _main entry _entry begins boot _boot".split())
 
 
 def _start_meant(case: Case, program: asm.Program, entry: int) -> str | None:

@@ -7,20 +7,8 @@ from __future__ import annotations
 import re
 
 _ARCHES = {
-    "x86_64": (
-        "amd64",
-        "x64",
-        "x86-64",
-        "x86",
-        "x8664",
-        "i386",
-        "i486",
-        "i586",
-        "i686",
-        "ia32",
-        "x86_32",
-        "intel",
-        "em64t",
+    "x86_64": tuple(
+        "amd64 x64 x86-64 x86 x8664 i386 i486 i586 i686 ia32 x86_32 intel em64t".split()
     ),
     "arm64": ("aarch64", "arm", "armv8", "armv8-a", "aarch32", "arm32", "armv7", "a64", "armv9"),
     "riscv64": ("riscv", "risc-v", "rv64", "rv64gc", "riscv32", "rv32", "rv64i"),
@@ -71,18 +59,7 @@ _SYSREG = re.compile(
     r")_el[0-3]|[a-z][a-z0-9_]*_el(?:2|3|12)|spsr_(?:abt|und|irq|fiq)|rndr(?:rs)?|currentel"
 )
 _SVE = re.compile(r"(?:z(?:[12]?\d|3[01])|p(?:\d|1[0-5])|ffr|vg|zcr_el1|smcr_el1|svcr)")
-_PART_OF_PSTATE = (
-    "nzcv",
-    "daif",
-    "currentel",
-    "cpsr",
-    "spsel",
-    "pan",
-    "uao",
-    "dit",
-    "ssbs",
-    "apsr",
-)
+_PART_OF_PSTATE = tuple("nzcv daif currentel cpsr spsel pan uao dit ssbs apsr".split())
 _DEBUG_REGISTER = re.compile(r"(?:dr[0-7]|db[0-7])")
 _MSR = re.compile(
     r"(?:msr_?\w+|l?star|cstar|sfmask|fmask|tsc(?:_aux)?|kernel_gs_?base|sysenter_\w+|pat|mtrr\w*|spec_ctrl|xss|misc_enable)"

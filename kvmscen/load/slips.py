@@ -13,35 +13,10 @@ from kvmscen.load import names
 # Keys whose value is a list: what stands below them begins with a dash.
 _LISTS = ("memslots", "enable", "setup", "expect", "ignore", "when", "then", "steps", "vcpus")
 _TOP = (
-    *(
-        "summary",
-        "arch",
-        "tags",
-        "memslots",
-        "sections",
-        "asm",
-        "elf",
-        "macros",
-        "mode",
-        "features",
-        "mmu",
-        "regs",
-        "vcpus",
-    ),
-    *(
-        "enable",
-        "undecoded",
-        "setup",
-        "expect",
-        "final",
-        "ignore",
-        "requires",
-        "when",
-        "measure",
-        "limits",
-        "assembler",
-        "cases",
-    ),
+    *"summary arch tags memslots sections asm elf macros mode features mmu regs vcpus".split(),
+    *"""
+        enable undecoded setup expect final ignore requires when measure limits assembler cases
+    """.split(),
 )
 # What begins an item of a list; any other key stands beside one of these.
 _FIRST = {row.name for row in names.offered()} | {

@@ -1,4 +1,4 @@
-# ruff: noqa: SIM905, E501 (lists as text)
+# ruff: noqa: E501 (lists as text)
 """arm64 statements for the corpus: each function draws one, with all addressing modes of loads and
 stores.
 """

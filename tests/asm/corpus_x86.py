@@ -1,4 +1,4 @@
-# ruff: noqa: SIM905, E501 (lists as text)
+# ruff: noqa: E501 (lists as text)
 """x86 statements for the corpus, in Intel and in AT&T syntax, for 16, 32 and 64 bits."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# ruff: noqa: SIM905, E501 (lists as text; an outcome that may be either)
+# ruff: noqa: E501 (lists as text; an outcome that may be either)
 """Instructions that are compared with GNU as, one a line, made from templates."""
 
 from __future__ import annotations

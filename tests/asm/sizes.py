@@ -1,4 +1,4 @@
-# ruff: noqa: E501, SIM905 (lists as text)
+# ruff: noqa: E501 (lists as text)
 """Memory operands with every size word of GNU as's Intel syntax, in all three modes: Keystone makes
 as's bytes, or refuses.
 

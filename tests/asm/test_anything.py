@@ -1,4 +1,4 @@
-# ruff: noqa: SIM905, E501, PT017 (lists as text; an outcome that may be either)
+# ruff: noqa: E501, PT017 (lists as text; an outcome that may be either)
 """Any text at all: a program or a ScenarioError, soon."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# ruff: noqa: SIM905 (lists as text)
 """Names that GNU as takes for keywords or registers: both assemblers refuse them as symbols, where
 they are defined.
 """

@@ -21,19 +21,7 @@ MAX_DEPTH = 100
 _MAX_LOOKED_AT = 10 * MAX_STATEMENTS
 _MAX_TEXT = 4 << 20
 _BLOCKS = frozenset(
-    [
-        ".macro",
-        ".rept",
-        ".irp",
-        ".irpc",
-        ".purgem",
-        ".exitm",
-        ".mexit",
-        ".endm",
-        ".endr",
-        ".altmacro",
-        ".end",
-    ]
+    ".macro .rept .irp .irpc .purgem .exitm .mexit .endm .endr .altmacro .end".split()
 )
 _REPEATS = frozenset([".rept", ".irp", ".irpc"])
 

@@ -15,22 +15,7 @@ RF = 1 << 16
 # of them.
 UNDEFINED = frozenset(
     (
-        *(
-            "mul",
-            "imul",
-            "div",
-            "idiv",
-            "shl",
-            "sal",
-            "shr",
-            "sar",
-            "shld",
-            "shrd",
-            "rol",
-            "ror",
-            "rcl",
-            "rcr",
-        ),
+        *"mul imul div idiv shl sal shr sar shld shrd rol ror rcl rcr".split(),
         *("bsf", "bsr", "bt", "bts", "btr", "btc", "aaa", "aas", "aad", "aam", "daa", "das"),
     )
 )

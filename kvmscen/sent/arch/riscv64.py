@@ -26,19 +26,7 @@ NAMES = (
 )
 CORE = ("pc", *NAMES, "mode")
 # struct kvm_riscv_csr, in order.
-CSRS = (
-    "sstatus",
-    "sie",
-    "stvec",
-    "sscratch",
-    "sepc",
-    "scause",
-    "stval",
-    "sip",
-    "satp",
-    "scounteren",
-    "senvcfg",
-)
+CSRS = tuple("sstatus sie stvec sscratch sepc scause stval sip satp scounteren senvcfg".split())
 # f0 to f31 by the names of the ABI.
 FLOATS = (
     *(f"ft{n}" for n in range(8)),

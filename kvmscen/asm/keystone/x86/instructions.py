@@ -45,27 +45,7 @@ from kvmscen.asm.values import Unencoded, Wrong, clip
 
 _WIDE = ("movabs", "movabsq", "movabsl", "movabsw", "movabsb")
 _BYTE_IMMEDIATE = frozenset(
-    [
-        "shl",
-        "shr",
-        "sal",
-        "sar",
-        "rol",
-        "ror",
-        "rcl",
-        "rcr",
-        "shld",
-        "shrd",
-        "bt",
-        "bts",
-        "btr",
-        "btc",
-        "in",
-        "out",
-        "int",
-        "enter",
-        "ret",
-    ]
+    "shl shr sal sar rol ror rcl rcr shld shrd bt bts btr btc in out int enter ret".split()
 )
 _FAR = re.compile(r"[^\[\]\"']+:[^\[\]\"']+\Z")
 

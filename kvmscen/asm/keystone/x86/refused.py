@@ -15,47 +15,9 @@ from kvmscen.asm.source import Statement
 from kvmscen.asm.values import Unexplained, Wrong, clip
 
 _NEEDS_SIZE = frozenset(
-    [
-        "mov",
-        "add",
-        "sub",
-        "and",
-        "or",
-        "xor",
-        "cmp",
-        "test",
-        "adc",
-        "sbb",
-        "inc",
-        "dec",
-        "neg",
-        "not",
-        "mul",
-        "div",
-        "idiv",
-        "imul",
-        "push",
-        "pop",
-    ]
+    "mov add sub and or xor cmp test adc sbb inc dec neg not mul div idiv imul push pop".split()
 )
-_NEEDS_SIZE |= frozenset(
-    [
-        "shl",
-        "shr",
-        "sal",
-        "sar",
-        "rol",
-        "ror",
-        "rcl",
-        "rcr",
-        "movzx",
-        "movsx",
-        "bt",
-        "bts",
-        "btr",
-        "btc",
-    ]
-)
+_NEEDS_SIZE |= frozenset("shl shr sal sar rol ror rcl rcr movzx movsx bt bts btr btc".split())
 
 
 @lru_cache(maxsize=4096)
