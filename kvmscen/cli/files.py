@@ -10,7 +10,7 @@ from kvmscen.errors import Problem
 _NO_FILE = "this is no regular file: save it to one, since several processes read it"
 
 
-class Found:
+class SelectedFiles:
     """`files` in order and each once; `problems` of paths; `passed_over`: what is not run, one line
     each.
 
@@ -32,11 +32,11 @@ class Found:
         ]
 
 
-def find(paths: Sequence[str]) -> Found:
+def find(paths: Sequence[str]) -> SelectedFiles:
     """The scenario files of the paths. A folder without any is a problem beside other paths; alone
     it is passed over.
     """
-    selected = Found()
+    selected = SelectedFiles()
     empty: list[str] = []
     for path in paths:
         before = len(selected.problems)
@@ -62,7 +62,7 @@ def find(paths: Sequence[str]) -> Found:
     return selected
 
 
-def _in_folder(path: str, out: Found) -> list[str]:
+def _in_folder(path: str, out: SelectedFiles) -> list[str]:
     """The scenario files below a folder, sorted."""
 
     def cannot(error: OSError) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import argparse
 
-from kvmscen.cli.files import Found
+from kvmscen.cli.files import SelectedFiles
 from kvmscen.cli.screen import Screen
 from kvmscen.results.result import Run
 
@@ -15,7 +15,7 @@ _NAMED = 8
 
 
 def tell_unselected(
-    run: Run, selected: Found, arguments: argparse.Namespace, screen: Screen, key: str = ""
+    run: Run, selected: SelectedFiles, arguments: argparse.Namespace, screen: Screen, key: str = ""
 ) -> None:
     """Say what --case and -k did not select. `key`: only cases that have it run at all."""
     chosen = [f"-k {arguments.k}"] if arguments.k else []

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from kvmscen.job.legend import Legend
-from kvmscen.results.result import Tally
+from kvmscen.results.result import AccessTally
 from kvmscen.sent.observation import Event, Observation
 
 
@@ -23,7 +23,7 @@ class _Place(NamedTuple):
     symbol: str | None = None
 
 
-def tally(observation: Observation, legend: Legend) -> tuple[Tally, ...]:
+def tally(observation: Observation, legend: Legend) -> tuple[AccessTally, ...]:
     """The accesses of a run, those to one place of one kind as one, in the order of their
     places.
     """
@@ -35,7 +35,9 @@ def tally(observation: Observation, legend: Legend) -> tuple[Tally, ...]:
             places[at, size] = known.of(at, size)
         counts[places[at, size], is_write, size, emulated] += count
     return tuple(
-        Tally(place.section, place.symbol, "write" if is_write else "read", size, emulated, count)
+        AccessTally(
+            place.section, place.symbol, "write" if is_write else "read", size, emulated, count
+        )
         for (place, is_write, size, emulated), count in sorted(
             counts.items(), key=lambda counted: (counted[0][0][:2], counted[0][1:])
         )

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 
 from kvmscen.judge import exceptions
-from kvmscen.judge.outcome import Case
+from kvmscen.judge.outcome import Outcome
 from kvmscen.sent.observation import Event
 
 _LOOP = (
@@ -32,7 +32,7 @@ _STACK = re.compile(
 _BELOW = 0x1000
 
 
-def no_stack(case: Case, event: Event, regs: Mapping[str, int], reset: bool) -> str | None:
+def no_stack(outcome: Outcome, event: Event, regs: Mapping[str, int], reset: bool) -> str | None:
     """A triple fault of a push, call or ret of x86 whose stack pointer is 0; `reset`: the registers
     are those of a reset, and tell nothing.
     """
@@ -40,10 +40,10 @@ def no_stack(case: Case, event: Event, regs: Mapping[str, int], reset: bool) -> 
         return None
     if not reset:
         # 0, or just below the end of the addresses.
-        rsp = case.seen.regs.get("rsp", 0)
+        rsp = outcome.seen.regs.get("rsp", 0)
         if 0 < rsp < (1 << 64) - _BELOW:
             return None
-        told = case.source(event)
+        told = outcome.source(event)
         line, _, text = told.partition(": ")
         used = _STACK.match(text)
         if used:
@@ -61,7 +61,7 @@ def no_stack(case: Case, event: Event, regs: Mapping[str, int], reset: bool) -> 
         )
     using = [
         (line.number, line.text.strip())
-        for line in case.legend.lines
+        for line in outcome.legend.lines
         if line.number and _STACK.match(line.text)
     ]
     if not using:
@@ -72,15 +72,16 @@ def no_stack(case: Case, event: Event, regs: Mapping[str, int], reset: bool) -> 
     ).format(*min(using))
 
 
-def ran_off(case: Case, pc: int | None) -> str | None:
+def ran_off(outcome: Outcome, pc: int | None) -> str | None:
     """The guest fetches where no memslot is: behind the end of one, or somewhere else."""
-    slots = case.slots
-    if pc is None or not slots or case.slot(pc) is not None:
+    slots = outcome.slots
+    if pc is None or not slots or outcome.slot(pc) is not None:
         return None
     ended = next((slot for slot in slots if slot.gpa + slot.size == pc), None)
     if ended is not None:
         return (
-            f"the guest ran off the end of slot {ended.slot} (at {pc:#x}): {_ENDS[case.job.arch]}"
+            f"the guest ran off the end of slot {ended.slot} (at {pc:#x}): "
+            f"{_ENDS[outcome.job.arch]}"
         )
     return (
         f"the guest went to {pc:#x}, where no memslot is and nothing can be fetched: look at "
@@ -93,12 +94,14 @@ _POINTERS = {"x86_64": ("rsp", "esp", "sp"), "arm64": ("sp_el1",), "riscv64": ("
 _TOPS = {"real": 1 << 16, "protected": 1 << 32}
 
 
-def pushed(case: Case, at: int | None, told: str) -> str | None:
+def pushed(outcome: Outcome, at: int | None, told: str) -> str | None:
     """An access just below 0, by a stack pointer that is 0 at the start; `told` is the source line
     that made it.
     """
-    arch = case.job.arch
-    plan = case.machine.vcpus[0] if case.machine is not None and case.machine.vcpus else None
+    arch = outcome.job.arch
+    plan = (
+        outcome.machine.vcpus[0] if outcome.machine is not None and outcome.machine.vcpus else None
+    )
     if plan is None or at is None or any(name in plan.regs for name in _POINTERS[arch]):
         return None
     top = _TOPS.get(plan.mode, 1 << 64)
@@ -107,7 +110,7 @@ def pushed(case: Case, at: int | None, told: str) -> str | None:
     if arch == "x86_64":
         using = [
             (line.number, line.text.strip())
-            for line in case.legend.lines
+            for line in outcome.legend.lines
             if line.number and _STACK.match(line.text)
         ]
         told = "{}: {}".format(*min(using)) if using else ""
@@ -120,17 +123,20 @@ def pushed(case: Case, at: int | None, told: str) -> str | None:
     )
 
 
-def still_running(case: Case) -> str:
+def still_running(outcome: Outcome) -> str:
     """A guest that had not ended when its time was over."""
-    return exception(case) or f"{_LOOP}. A guest that is done must say so: {_ENDS[case.job.arch]}"
+    return (
+        exception(outcome)
+        or f"{_LOOP}. A guest that is done must say so: {_ENDS[outcome.job.arch]}"
+    )
 
 
-def exception(case: Case) -> str | None:
+def exception(outcome: Outcome) -> str | None:
     """The exception that a guest took which hangs, and where in its program."""
-    exception = exceptions.taken(case.job.arch, case.seen)
+    exception = exceptions.taken(outcome.job.arch, outcome.seen)
     if exception is None:
         return None
-    told = None if exception.at is None else case.legend.source(exception.at, False)
+    told = None if exception.at is None else outcome.legend.source(exception.at, False)
     where = (
         f" at line {told}"
         if told and told[:1].isdigit()
@@ -139,16 +145,16 @@ def exception(case: Case) -> str | None:
         else f" at pc {exception.at:#x}"
     )
     off = (
-        ran_off(case, exception.at)
+        ran_off(outcome, exception.at)
         if exception.fetch
-        else pushed(case, exception.address, told or "") or _no_end(case, exception.at, told)
+        else pushed(outcome, exception.address, told or "") or _no_end(outcome, exception.at, told)
     )
     return exception.text(where if exception.at is not None else "") + (
         f". {off[0].upper()}{off[1:]}" if off else ""
     )
 
 
-def _no_end(case: Case, at: int | None, told: str | None) -> str | None:
+def _no_end(outcome: Outcome, at: int | None, told: str | None) -> str | None:
     """The guest has run on behind its last instruction, or was to end by arm64's hlt, which is for
     a debugger.
     """
@@ -158,12 +164,12 @@ def _no_end(case: Case, at: int | None, told: str | None) -> str | None:
         word = told.partition(":")[2].split(":")[-1].split()[:1]
         return (
             f"arm64's hlt is for a debugger: {_ENDS['arm64']}"
-            if word == ["hlt"] and case.job.arch == "arm64"
+            if word == ["hlt"] and outcome.job.arch == "arm64"
             else None
         )
-    before = case.legend.source(at - 1, False)
+    before = outcome.legend.source(at - 1, False)
     return (
-        f"it ran on behind line {before}: {_ENDS[case.job.arch]}"
+        f"it ran on behind line {before}: {_ENDS[outcome.job.arch]}"
         if before is not None and before[:1].isdigit()
         else None
     )

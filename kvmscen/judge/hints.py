@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from kvmscen.judge import sregs
 from kvmscen.judge.guest_faults import exception, no_stack, pushed, ran_off, still_running
 from kvmscen.judge.missing import in_a_slot, inherited, other_steps, probed
-from kvmscen.judge.outcome import Case
+from kvmscen.judge.outcome import Outcome
 from kvmscen.sent.machine import Action, Step
 from kvmscen.sent.observation import Event, Observation
 
@@ -57,62 +57,65 @@ _NISV_REPEATS = (
 _SVM_RESET_PC = 0xFFF0
 
 
-def hint(case: Case) -> str | None:
+def hint(outcome: Outcome) -> str | None:
     """The hint for what is missing, else for the first event that was not expected; None where no
     cause is known.
     """
     cause = (
-        in_a_slot(case)
-        or probed(case)
-        or next((said for event in case.unexpected if (said := _of(case, event)) is not None), None)
+        in_a_slot(outcome)
+        or probed(outcome)
+        or next(
+            (said for event in outcome.unexpected if (said := _of(outcome, event)) is not None),
+            None,
+        )
     )
-    if cause is None and case.seen.stopped == "timeout":
-        cause = still_running(case)
-    return cause or inherited(case) or other_steps(case)
+    if cause is None and outcome.seen.stopped == "timeout":
+        cause = still_running(outcome)
+    return cause or inherited(outcome) or other_steps(outcome)
 
 
-def _of(case: Case, event: Event) -> str | None:
+def _of(outcome: Outcome, event: Event) -> str | None:
     if event.kind == "timeout":
-        return still_running(case)
+        return still_running(outcome)
     if event.kind == "error":
-        return _error(case, event)
+        return _error(outcome, event)
     if event.name == "shutdown":
-        return _shutdown(case, event)
+        return _shutdown(outcome, event)
     if event.name == "internal_error" and event.fields.get("suberror") == 1:
-        return ran_off(case, event.pc) or _EMULATION
+        return ran_off(outcome, event.pc) or _EMULATION
     if event.name == "mmio" and event.fields.get("is_write"):
-        return pushed(case, event.fields["phys_addr"], case.source(event))
-    return _NISV_REPEATS if event.name == "arm_nisv" and _again(event, case.seen) else None
+        return pushed(outcome, event.fields["phys_addr"], outcome.source(event))
+    return _NISV_REPEATS if event.name == "arm_nisv" and _again(event, outcome.seen) else None
 
 
 # --- events that were not expected ----------------------------------------------------------------
 
 
-def _error(case: Case, event: Event) -> str | None:
-    arch, ioctl = case.job.arch, event.fields.get("ioctl")
+def _error(outcome: Outcome, event: Event) -> str | None:
+    arch, ioctl = outcome.job.arch, event.fields.get("ioctl")
     if (
         ioctl == "KVM_SET_SREGS"
         and event.name == "EINVAL"
         and arch == "x86_64"
-        and case.machine is not None
+        and outcome.machine is not None
     ):
-        return sregs.refused(case.machine, event.op, _written(case, event.op))
+        return sregs.refused(outcome.machine, event.op, _written(outcome, event.op))
     if ioctl != "KVM_RUN":
         return None
     if arch == "arm64" and event.name == "ENOSYS":
         return _NO_SYNDROME
     known = {"ENOSPC": _NO_SLOT, "EFAULT": _FAULT}
     if arch == "riscv64":
-        off = ran_off(case, event.pc) if event.name == "EOPNOTSUPP" else None
+        off = ran_off(outcome, event.pc) if event.name == "EOPNOTSUPP" else None
         if off is not None:
-            return exception(case) or off
+            return exception(outcome) or off
         known = {**known, "EOPNOTSUPP": _RISCV_UNDECODED, "EIO": _RISCV_MISALIGNED}
     return known.get(event.name)
 
 
-def _written(case: Case, op: str | None) -> Mapping[str, int]:
+def _written(outcome: Outcome, op: str | None) -> Mapping[str, int]:
     """The registers of the set_regs that an event's `op` names."""
-    machine = case.machine
+    machine = outcome.machine
     *path, kind, number = (op or "").split("/") if "/" in (op or "") else ("", "")
     if machine is None or not number.isdigit():
         return {}
@@ -127,20 +130,20 @@ def _written(case: Case, op: str | None) -> Mapping[str, int]:
     return later[0] if later else {}
 
 
-def _shutdown(case: Case, event: Event) -> str:
-    machine = case.machine
+def _shutdown(outcome: Outcome, event: Event) -> str:
+    machine = outcome.machine
     plan = machine.vcpus[0] if machine is not None and machine.vcpus else None
     regs = plan.regs if plan is not None else {}
     mode = plan.mode if plan is not None else "long"
-    reset = case.job.flavour == "svm" and event.pc == _SVM_RESET_PC
+    reset = outcome.job.flavour == "svm" and event.pc == _SVM_RESET_PC
     own = any(name.startswith("idt") for name in regs) or any(
         name.startswith("idt")
-        for action in case.actions()
+        for action in outcome.actions()
         if action.name == "set_regs"
         for name in action.args
     )
     say = _REAL_IDT if mode == "real" else _OWN_IDT if own else _EMPTY_IDT
-    stack = None if mode == "real" else no_stack(case, event, regs, reset)
+    stack = None if mode == "real" else no_stack(outcome, event, regs, reset)
     if stack is not None and stack.startswith("line"):
         return f"a triple fault: {stack}"
     return say + (f"; {stack}" if stack else "") + (f". {_RESET}" if reset else "")

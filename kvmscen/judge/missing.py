@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from kvmscen.job.expectation import Expected
 from kvmscen.job.notation import Notation
-from kvmscen.judge.outcome import Case
+from kvmscen.judge.outcome import Outcome
 
 # The atomics of LSE, and the syndrome of a write (WnR) that a translation fault refused.
 _ATOMIC = re.compile(
@@ -24,10 +24,10 @@ _PROBED = (
 )
 
 
-def in_a_slot(case: Case) -> str | None:
+def in_a_slot(outcome: Outcome) -> str | None:
     """An mmio that was expected at an address that a memslot has."""
-    missing = {row.line for row in case.rows if row.mark in "!-" and row.expected}
-    for step in _steps(case.story.steps or ()):
+    missing = {row.line for row in outcome.rows if row.mark in "!-" and row.expected}
+    for step in _steps(outcome.story.steps or ()):
         at = step.fields.get("phys_addr", step.fields.get("fault_ipa"))
         if (
             step.line not in missing
@@ -35,12 +35,14 @@ def in_a_slot(case: Case) -> str | None:
             or not isinstance(at, int)
         ):
             continue
-        slot = case.slot(at)
+        slot = outcome.slot(at)
         # A write to a read-only slot exits.
         if slot is None or (slot.flags & 2 and step.fields.get("is_write") is not False):
             continue
-        name = Notation(case.legend, case.job.arch).address(at)
-        section = next((s.name for s in case.legend.sections if s.gpa <= at < s.gpa + s.size), None)
+        name = Notation(outcome.legend, outcome.job.arch).address(at)
+        section = next(
+            (s.name for s in outcome.legend.sections if s.gpa <= at < s.gpa + s.size), None
+        )
         remedy = "write an address outside every slot"
         if section:
             remedy = f"place {section} outside every slot (`sections: {{{section}: 0x...}}`)"
@@ -48,17 +50,17 @@ def in_a_slot(case: Case) -> str | None:
     return None
 
 
-def probed(case: Case) -> str | None:
+def probed(outcome: Outcome) -> str | None:
     """An atomic whose fault is that of a write, and differs by nothing else."""
-    if case.job.arch != "arm64":
+    if outcome.job.arch != "arm64":
         return None
     alone = any(
         row.differs == ("esr_iss",) and _ATOMIC.match(row.source.partition(":")[2])
-        for row in case.rows
+        for row in outcome.rows
     )
     writes = (
         event.fields["esr_iss"]
-        for event in case.seen.events
+        for event in outcome.seen.events
         if event.kind == "exit" and event.name == "arm_nisv"
     )
     return (
@@ -74,13 +76,13 @@ def _steps(steps: Sequence[Expected]) -> Iterator[Expected]:
         yield from _steps(step.steps)
 
 
-def inherited(case: Case) -> str | None:
+def inherited(outcome: Outcome) -> str | None:
     """A final state that a case has from the scenario."""
-    first = next(iter(case.mismatches), None)
-    above = first is not None and first.step == 0 and 0 < first.line < case.job.line
+    first = next(iter(outcome.mismatches), None)
+    above = first is not None and first.step == 0 and 0 < first.line < outcome.job.line
     if (
         first is None
-        or case.job.case == "default"
+        or outcome.job.case == "default"
         or not above
         or not (first.expected or "").startswith("final")
     ):
@@ -91,13 +93,13 @@ def inherited(case: Case) -> str | None:
     )
 
 
-def other_steps(case: Case) -> str | None:
+def other_steps(outcome: Outcome) -> str | None:
     """Steps that a case with a program of its own has from the scenario."""
-    lines = [step.line for step in _steps(case.story.steps or ())]
-    program = [line.number for line in case.legend.lines if line.number]
-    if case.job.case == "default" or not lines or not program or case.legend.file:
+    lines = [step.line for step in _steps(outcome.story.steps or ())]
+    program = [line.number for line in outcome.legend.lines if line.number]
+    if outcome.job.case == "default" or not lines or not program or outcome.legend.file:
         return None
-    if max(lines) < case.job.line < min(program):
+    if max(lines) < outcome.job.line < min(program):
         return (
             f"the steps are the scenario's (line {lines[0]}), and the case has a program of "
             f"its own: write its own `expect` too"

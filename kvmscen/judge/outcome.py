@@ -16,7 +16,7 @@ from kvmscen.sent.machine import Action, Machine, Memslot, Step
 from kvmscen.sent.observation import Event, Observation
 
 
-class Case:
+class Outcome:
     """One outcome that is not as it should be: the Job, what was seen, and what of it was not
     expected.
     """

@@ -11,7 +11,7 @@ from kvmscen.job.notation import seen
 from kvmscen.job.origin import source
 from kvmscen.judge.accesses import tally
 from kvmscen.judge.hints import hint
-from kvmscen.judge.outcome import Case
+from kvmscen.judge.outcome import Outcome
 from kvmscen.judge.trial import Trial
 from kvmscen.results.result import Result
 from kvmscen.sent.observation import Observation
@@ -99,7 +99,7 @@ def _judged(
         observation=observation,
         mismatches=mismatches,
         rows=rows,
-        hint=hint(Case(job, trial.story, observation, trial.unexpected(rows), mismatches, rows)),
+        hint=hint(Outcome(job, trial.story, observation, trial.unexpected(rows), mismatches, rows)),
         memory=_memory(trial.story, observation),
     )
 

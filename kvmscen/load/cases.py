@@ -33,7 +33,7 @@ DEFAULT = "default"
 _ADDED = ("requires", "tags")
 
 
-class Found:
+class FileCases:
     """What was made of a file: its cases, also those with something wrong in them.
 
     `hits` are the problems of each case's values, `uses` the keys of the top level that it has from
@@ -46,12 +46,12 @@ class Found:
         self.uses: dict[str, frozenset[str]] = {}
 
 
-def scenario(notes: Notes, root: Map) -> Found:
+def scenario(notes: Notes, root: Map) -> FileCases:
     """The file's cases; what is wrong is noted, and then those that it is in are not to be used."""
     maker = _Maker(notes)
     top: Keys = {key: (root[key], root.at(key)) for key in root if key != "cases"}
     cases = as_map(root.get("cases"))
-    cases_found = Found()
+    cases_found = FileCases()
     with notes.watching() as seen:
         alone = maker.case(DEFAULT, top, notes.doc.place)
         if (

@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Iterable
 
 from kvmscen.errors import Problem
-from kvmscen.load.cases import DEFAULT, Found
+from kvmscen.load.cases import DEFAULT, FileCases
 from kvmscen.load.document import Document, Map
 from kvmscen.load.values import Seen
 
@@ -16,7 +16,7 @@ Mark = tuple[int, int]
 class Owners:
     """The extents of the keys at the top level, and of the cases, in one document."""
 
-    def __init__(self, doc: Document, cases_found: Found) -> None:
+    def __init__(self, doc: Document, cases_found: FileCases) -> None:
         self._found = cases_found
         # (where it begins, key of the top level or None, name of a case or None); what stands
         # before the first is everybody's.

@@ -5,7 +5,7 @@ share.
 from __future__ import annotations
 
 from kvmscen.reports.story import clean, one_line, plural
-from kvmscen.results.result import Result, Tally
+from kvmscen.results.result import AccessTally, Result
 
 # Rows that a table has; of more, the most frequent.
 ROWS = 20
@@ -49,7 +49,7 @@ def accesses(result: Result, asked: bool = False) -> list[str]:
     ]
 
 
-def _row(tally: Tally) -> tuple[str, ...]:
+def _row(tally: AccessTally) -> tuple[str, ...]:
     by = "emulate" if tally.emulated else "mmio"
     return (
         clean(tally.section or "-"),

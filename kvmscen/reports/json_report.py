@@ -13,7 +13,7 @@ from typing import Any
 
 from kvmscen.errors import Problem
 from kvmscen.results.measured import Measured, Spread
-from kvmscen.results.result import Mismatch, Result, Run, Tally
+from kvmscen.results.result import AccessTally, Mismatch, Result, Run
 from kvmscen.sent.observation import Event
 
 Json = dict[str, Any]
@@ -152,7 +152,7 @@ def _figures(spread: Spread) -> Json:
     return {name: round(value, 3) for name, value in spread._asdict().items()}
 
 
-def _access(tally: Tally) -> Json:
+def _access(tally: AccessTally) -> Json:
     return {
         "section": tally.section,
         "symbol": tally.symbol,

@@ -48,7 +48,7 @@ class Mismatch(NamedTuple):
     observed: str | None
 
 
-class Tally(NamedTuple):
+class AccessTally(NamedTuple):
     """How often a guest accessed one place in one way: `kind` read or write, `len` bytes;
     `emulated`: carried out for it.
 
@@ -96,7 +96,7 @@ class Result(NamedTuple):
     measured: tuple[Measured, ...] = ()
     verb: str = "run"
     options: tuple[str, ...] = ()
-    accesses: tuple[Tally, ...] = ()
+    accesses: tuple[AccessTally, ...] = ()
     sources: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     flavour: str | None = None

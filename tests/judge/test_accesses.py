@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kvmscen.job.legend import Legend, Span
 from kvmscen.judge.accesses import tally
-from kvmscen.results.result import Tally
+from kvmscen.results.result import AccessTally
 from kvmscen.sent.observation import Event, Observation
 
 LEGEND = Legend(
@@ -39,7 +39,7 @@ def nisv(*parts: tuple[int, int, bool]) -> Event:
     )
 
 
-def seen(*events: Event) -> tuple[Tally, ...]:
+def seen(*events: Event) -> tuple[AccessTally, ...]:
     return tally(Observation("end", events, {}, {}, 0.0), LEGEND)
 
 
@@ -58,14 +58,14 @@ def test_accesses_are_counted_by_place_size_kind_and_who_carried_them_out() -> N
         Event(0, "error", "ENOSYS", {"ioctl": "KVM_RUN"}, 0),
     )
     assert seen(*events) == (
-        Tally(".data", "alias", "read", 8, False, 4),
-        Tally(".data", "alias", "read", 8, True, 1),
-        Tally(".data", "alias", "write", 4, False, 2),
-        Tally(".data", "alias", "write", 4, True, 1),
-        Tally(".data", "alias", "write", 8, False, 1),
-        Tally(".data", "sum", "read", 8, True, 1),
-        Tally(".bss", None, "write", 4, False, 1),
-        Tally(None, None, "write", 1, False, 3),
+        AccessTally(".data", "alias", "read", 8, False, 4),
+        AccessTally(".data", "alias", "read", 8, True, 1),
+        AccessTally(".data", "alias", "write", 4, False, 2),
+        AccessTally(".data", "alias", "write", 4, True, 1),
+        AccessTally(".data", "alias", "write", 8, False, 1),
+        AccessTally(".data", "sum", "read", 8, True, 1),
+        AccessTally(".bss", None, "write", 4, False, 1),
+        AccessTally(None, None, "write", 1, False, 3),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kvmscen.errors import Problem
-from kvmscen.results.result import Mismatch, Result, Run, StoryRow, Tally
+from kvmscen.results.result import AccessTally, Mismatch, Result, Run, StoryRow
 from kvmscen.sent.observation import Event, Observation
 
 FILE = "scenarios/arm64-post-index.yaml"
@@ -275,8 +275,10 @@ def emulated() -> Result:
         0.0009,
         notes=("KVM lost a sign (1 reply)",),
     )
-    tallies = [Tally(".data", f"table{n}", "read", 8, n % 2 == 0, 3000 + n) for n in range(22)]
-    tallies.append(Tally(None, None, "write", 1, False, 1))
+    tallies = [
+        AccessTally(".data", f"table{n}", "read", 8, n % 2 == 0, 3000 + n) for n in range(22)
+    ]
+    tallies.append(AccessTally(None, None, "write", 1, False, 1))
     return nisv(
         case="carried-out", observation=observation, rows=(), memory={}, accesses=tuple(tallies)
     )

@@ -52,7 +52,7 @@ def assemble(
         try:
             with scratch.folder(room) as folder:
                 return _program(
-                    Job(arch, toolchain, bits, folder, report), arch, placements, origin
+                    AsRun(arch, toolchain, bits, folder, report), arch, placements, origin
                 )
         except scratch.Full:
             # Most programs need little, so memory is tried first, however small it is.
@@ -63,19 +63,21 @@ def assemble(
     )
 
 
-def _program(job: Job, arch: str, placements: Sequence[Placement], origin: int) -> Program:
-    report = job.report
-    object_file = job.object(immediates.provisional(report.statements) if arch == "arm64" else {})
+def _program(as_run: AsRun, arch: str, placements: Sequence[Placement], origin: int) -> Program:
+    report = as_run.report
+    object_file = as_run.object(
+        immediates.provisional(report.statements) if arch == "arm64" else {}
+    )
     link.check_names(object_file, report)
     shapes, places = _place(object_file, placements, origin, report)
     symbols = _symbols(object_file, shapes, places)
     if arch == "arm64" and (changed := immediates.changed(object_file, symbols, report)):
-        object_file = job.object(changed)
+        object_file = as_run.object(changed)
         shapes, places = _place(object_file, placements, origin, report)
     if arch == "x86_64":
         taken_names.check_made(object_file, report)
         bare_names.check(object_file, symbols.keys() - object_file.symbols.keys(), report)
-    images, lines = link.link(job.found, job.where, object_file, places, symbols, report)
+    images, lines = link.link(as_run.toolchain, as_run.where, object_file, places, symbols, report)
     sections = [
         Section(
             s.name,
@@ -106,26 +108,26 @@ def _check(report: messages.Report) -> None:
     report.stop()
 
 
-class Job:
+class AsRun:
     """One program and the folder that it is assembled in."""
 
     def __init__(
         self, arch: str, toolchain: targets.Tools, bits: int, where: Path, report: messages.Report
     ) -> None:
-        self.found, self.where, self.report = toolchain, where, report
+        self.toolchain, self.where, self.report = toolchain, where, report
         self._arch, self._bits = arch, bits
 
     def run(self, changed: Mapping[int, str]) -> tuple[tools.Ran, text.Text]:
         """Let as assemble the statements, some of them `changed`: how it ended, and what it
         read.
         """
-        report, where, target = self.report, self.where, self.found.target
+        report, where, target = self.report, self.where, self.toolchain.target
         rendered = text.render(target.prologue.get(self._bits, ""), report.statements, changed)
         body = "\n".join(rendered.lines) + "\n"
         (where / messages.SOURCE).write_bytes(body.encode("utf-8", "surrogatepass"))
         files = ("-o", messages.OBJECT, "--MD", "read.d", messages.SOURCE)
         return tools.run(
-            [self.found.assembler, *target.options[self._bits], "-L", *files], where
+            [self.toolchain.assembler, *target.options[self._bits], "-L", *files], where
         ), rendered
 
     def object(self, changed: Mapping[int, str]) -> objects.Object:
@@ -206,7 +208,7 @@ class Job:
 
     def _unsure(self) -> None:
         """Say the same of a program that may have read a file, whatever came of that."""
-        if not tools.confined_from_files(self.found.assembler):
+        if not tools.confined_from_files(self.toolchain.assembler):
             for index in text.composed(self.report.statements):
                 self.report.add(index, messages.UNSURE)
             self.report.stop()

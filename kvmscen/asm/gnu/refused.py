@@ -38,8 +38,8 @@ def reasons(arch: str, bits: int, source: Source) -> Mapping[Spot, str] | None:
     for room in scratch.rooms():
         try:
             with scratch.folder(room) as folder:
-                job = program.Job(arch, toolchain, bits, folder, report)
-                ran, rendered = job.run(
+                as_run = program.AsRun(arch, toolchain, bits, folder, report)
+                ran, rendered = as_run.run(
                     immediates.provisional(statements) if arch == "arm64" else {}
                 )
         except scratch.Full:

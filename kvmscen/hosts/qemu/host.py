@@ -9,7 +9,7 @@ from kvmscen.hosts.process.child import Child, ChildError, Json
 from kvmscen.hosts.process.children import ChildHost
 from kvmscen.hosts.qemu import first_guest, initramfs, snapshot, store, tools, vm
 from kvmscen.hosts.qemu.boards import BOARDS
-from kvmscen.hosts.qemu.vm import Image, Saved, Vm
+from kvmscen.hosts.qemu.vm import Image, QemuMachine, Saved
 
 
 class QemuHost(ChildHost):
@@ -49,9 +49,9 @@ class QemuHost(ChildHost):
         else:
             super().start()
 
-    def child(self) -> Vm:
+    def child(self) -> QemuMachine:
         """One machine, not started yet."""
-        return Vm(f"the machine of {self.name}", self.image, self._saved)
+        return QemuMachine(f"the machine of {self.name}", self.image, self._saved)
 
     def wait(self) -> None:
         """The facts: out of the snapshot, or from the machine itself."""

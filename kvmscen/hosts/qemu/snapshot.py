@@ -20,7 +20,7 @@ from kvmscen.hosts.process import pack
 from kvmscen.hosts.process.child import Json
 from kvmscen.hosts.qemu.boards import Board
 from kvmscen.hosts.qemu.store import Entry, stamp
-from kvmscen.hosts.qemu.vm import RESUME_SECONDS, Image, Saved, Vm, shell
+from kvmscen.hosts.qemu.vm import RESUME_SECONDS, Image, QemuMachine, Saved, shell
 
 _SAVE_SECONDS = 300.0
 # The kernel is idle by then, with its tick stopped (see kvmscen.sent.agent.init).
@@ -79,7 +79,7 @@ class Making:
         place = entry.folder / "snapshots"
         place.mkdir(exist_ok=True)
         self.folder = Path(tempfile.mkdtemp(prefix=".making-", dir=place))
-        self.vm = Vm(name, image, memory=self.folder / "memory")
+        self.vm = QemuMachine(name, image, memory=self.folder / "memory")
         self.vm.spawn()
 
     def finish(self) -> Json:
@@ -100,7 +100,7 @@ class Making:
                     (self.folder / "hello.json").write_text(json.dumps(hello))
                     self._keep()
                     return hello
-                self.vm = Vm(self.vm.name, self.image, memory=self.folder / "memory")
+                self.vm = QemuMachine(self.vm.name, self.image, memory=self.folder / "memory")
         except HostError:
             self.close()
             raise
@@ -122,7 +122,9 @@ class Making:
             time.sleep(0.02)
 
     def _goes_on(self) -> bool:
-        vm = Vm(self.vm.name, self.image, Saved(self.folder / "memory", self.folder / "state"))
+        vm = QemuMachine(
+            self.vm.name, self.image, Saved(self.folder / "memory", self.folder / "state")
+        )
         try:
             return vm.resumes(RESUME_SECONDS)
         finally:

@@ -60,7 +60,7 @@ class Saved(NamedTuple):
         (self.memory.parent / "hello.json").unlink(missing_ok=True)
 
 
-class Vm(Child):
+class QemuMachine(Child):
     """One machine. It is booted, or goes on from `saved`; `memory` is a file for its memory, which
     can then be saved.
     """
