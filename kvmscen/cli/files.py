@@ -97,7 +97,7 @@ def _in_folder(path: str, out: SelectedFiles) -> list[str]:
 
 
 def what(path: str) -> str:
-    """Why a path is no scenario file."""
+    """The message for a path that is no scenario file."""
     if os.path.exists(path):
         return _NO_FILE
     return (

@@ -40,7 +40,7 @@ class _Progress:
             self.out.write("\n")
 
     def close(self) -> None:
-        """End the last line."""
+        """End the line of progress that a terminal shows."""
         self._end()
         self.step = ""
 

@@ -101,7 +101,7 @@ class _Hosts:
         screen: Screen,
         problems: Sequence[Problem] = (),
     ) -> Run:
-        """One measurement."""
+        """Time all cases on all hosts, round by round."""
         hosts = [host(name) for name in self.named] or defaults(say)
         progress = Progress(screen, self.quiet)
         return rounds.measure(

@@ -15,7 +15,7 @@ INTERRUPTED = 130
 
 
 def say(message: str) -> None:
-    """One line on standard error."""
+    """Print a line with `kvmscen: ` before it on standard error."""
     print(f"kvmscen: {message}", file=sys.stderr)
 
 

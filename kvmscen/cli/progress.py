@@ -27,7 +27,7 @@ class Progress:
         self.began = self.told = time.monotonic()
 
     def __call__(self, step: RoundDone) -> None:
-        """Tell of a step, if it is time."""
+        """Print a step, unless the last one was printed a moment ago."""
         now = time.monotonic()
         if self.quiet or step.of == 0:
             return

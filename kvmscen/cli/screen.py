@@ -39,16 +39,16 @@ class Screen:
         self.cases = self.failed = 0
 
     def say(self, line: str) -> None:
-        """One line, or several."""
+        """Print one line or several above the progress bar."""
         self.clear()
         print(line, file=self.out)
 
     def problem(self, problem: Problem) -> None:
-        """What is wrong in a file."""
+        """Print a problem of a file."""
         self.say(text.problem(problem))
 
     def result(self, result: Result, progress: Progress) -> None:
-        """A case that is done."""
+        """Print the result of a case, and redraw the progress bar."""
         self.cases += 1
         self.failed += result.status in BAD
         if not self.quiet or result.status in BAD:
@@ -59,7 +59,7 @@ class Screen:
         self.progress(progress, self.cases >= _BAR_FROM or progress.of >= _BAR_FROM)
 
     def waiting(self, progress: Progress) -> None:
-        """Nothing new for a while."""
+        """Redraw the progress bar while no case ends."""
         self.progress(progress)
 
     def _shown(self, result: Result) -> str:

@@ -28,7 +28,7 @@ class Harmless:
         self._written = 0  # how many characters of it have been written
 
     def write(self, text: str) -> int:
-        """Write `text`, shown."""
+        """Write `text` with control characters and workflow commands made harmless."""
         whole = self._begun + text
         # What is changed is always the last character of what makes a command, so that what was
         # written stays right.
@@ -40,7 +40,7 @@ class Harmless:
         return len(text)
 
     def writelines(self, lines: list[str]) -> None:
-        """Write each of them."""
+        """Write several lines, as `write` does."""
         for line in lines:
             self.write(line)
 

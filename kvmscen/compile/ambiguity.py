@@ -147,7 +147,7 @@ def _may_be_missing(node: _Leaf | _Group) -> bool:
 
 
 def _both(first: _Leaf, second: _Leaf) -> bool:
-    """Whether one exit can be held for either."""
+    """Whether one exit could take either step."""
     if first.step.exit != second.step.exit:
         return False
     return not any(

@@ -37,7 +37,7 @@ class Budget:
 
 
 def size(planned: Plan) -> int:
-    """What a planned case takes without its steps."""
+    """Bytes of memory that a planned case needs, without its steps."""
     legend = planned.legend
     bytes_ = sum(len(part.data) for part in (*planned.image, *planned.devices))
     lines = sum(len(line.text) for line in legend.lines) + _LINE * (

@@ -10,7 +10,7 @@ from kvmscen.sent.facts import Facts
 
 
 def unmet(conditions: Conditions, facts: Facts, kind: str) -> str | None:
-    """Which condition a host does not meet, in words; None when it meets all."""
+    """The first condition that a host does not meet, as text; None when it meets all."""
     for name in conditions.capabilities:
         if not facts.capabilities.get(name):
             return f"the host has no {name}{other_cpu(name, kind)}"

@@ -25,10 +25,10 @@ class Timing(NamedTuple):
 
 
 class Names(Protocol):
-    """Who looks the names of a step up."""
+    """Resolves the names in a step to numbers."""
 
     def fields(self, step: Step) -> Mapping[str, Any]:
-        """Its members."""
+        """The members of the step's exit, as numbers."""
 
     def step(self, step: Step) -> ScriptStep:
         """The step as a host has it, with its reply."""
@@ -51,7 +51,7 @@ def _place(step: Step, names: Names) -> TimedExit:
 
 
 def wanted(case: Case, names: Names, notation: Notation) -> tuple[Wanted, ...]:
-    """What was asked, in words and numbers."""
+    """The entries of `measure`, resolved, for reading the figures."""
 
     def text(step: Step) -> str:
         return notation.expected(Expected(step.kind, 0, 0, fields=names.fields(step)))

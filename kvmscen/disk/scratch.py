@@ -71,7 +71,7 @@ def settle() -> list[str]:
 
 
 def rooms() -> list[str]:
-    """Those of `settle` that have room now."""
+    """The folders of `settle` that have room now."""
     settle()
     shared = _has_room()
     return [room for room in _rooms if shared or os.path.dirname(room) != _SHARED] or _rooms

@@ -84,7 +84,7 @@ def _followed(path: str) -> str:
 
 
 def _all(descriptor: int, data: bytes, lasting: bool = False) -> None:
-    """Write all of it and close the descriptor."""
+    """Write all of `data` and close the descriptor."""
     try:
         view = memoryview(data)
         while view:
@@ -96,7 +96,7 @@ def _all(descriptor: int, data: bytes, lasting: bool = False) -> None:
 
 
 def _settle(folder: str) -> None:
-    """Have the folder's new entry written too."""
+    """fsync a folder, so that the entry of a new file outlives a crash too."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -24,7 +24,7 @@ class Executor(Protocol):
         """Run one Machine."""
 
     def close(self) -> None:
-        """End it at once; an `execute` under way in another thread fails."""
+        """End the executor at once; an `execute` under way in another thread fails."""
 
 
 class Host(Protocol):
@@ -54,7 +54,7 @@ class Host(Protocol):
         """A new Executor, for one thread."""
 
     def close(self) -> None:
-        """Give back what no executor has."""
+        """Free what belongs to the host and to no executor."""
 
 
 class HostKind(NamedTuple):

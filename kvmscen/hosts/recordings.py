@@ -94,7 +94,7 @@ def may_be_of(file: Path, name: str, digest: str) -> bool:
 
 
 def read(file: Path) -> Recording:
-    """A recording, held against what one is. Raises HostError."""
+    """Read and validate a recording. Raises HostError."""
     try:
         data: Json = bounded.parse(whole.read(file, _MOST).decode())
         if data["format"] != FORMAT or data["version"] != VERSION:

@@ -80,7 +80,7 @@ class ReplayHost:
                 self._found[of] = (file, seen)
 
     def executor(self) -> ReplayHost:
-        """Itself: it only reads."""
+        """The host itself, since reading recordings needs no state per thread."""
         return self
 
     def execute(self, machine: Sealed) -> Observation:

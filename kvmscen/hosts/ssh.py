@@ -81,7 +81,7 @@ class SshHost(ChildHost):
         self._slow = 1.0
 
     def take(self, hello: Json) -> None:
-        """The facts, and how slow that machine is."""
+        """Take the facts from the agent's hello, and how slow its machine is."""
         super().take(hello)
         spent = hello.get("spent")
         if isinstance(spent, int | float) and spent > _START:

@@ -39,7 +39,7 @@ class Outcome:
 
     @cached_property
     def machine(self) -> Machine | None:
-        """What the host was told."""
+        """The Machine that the host ran."""
         return (
             None if self.job.machine is None else decode(Machine, json.loads(self.job.machine.text))
         )

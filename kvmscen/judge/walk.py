@@ -88,7 +88,7 @@ class Course:
         return self._own[vcpu]
 
     def script(self, vcpu: int) -> Script:
-        """A script of these steps, as a host's is."""
+        """A Script of one vCPU's steps, as the host's interpreter has."""
         if self.story.steps is None:
             return Script(None, self._ignored())
         if vcpu not in self._mirrors:

@@ -75,7 +75,7 @@ def check(doc: Document) -> list[Problem]:
 
 
 def article(value: Any, doc: Document, place: Place) -> str:
-    """What was written, in words."""
+    """What kind of value was written, with its article: `a list`."""
     if isinstance(value, dict):
         return "a map"
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""What stands around the steps: memslots, sections, vCPUs, capabilities."""
+"""Memslots, sections, vCPUs and capabilities of a scenario."""
 
 from __future__ import annotations
 

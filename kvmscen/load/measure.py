@@ -19,7 +19,7 @@ _BESIDE = ("from", "to", "per", "less", "samples", "warmup", "reply")
 
 
 def measure(notes: Notes, value: Any, arch: str) -> tuple[Timed, ...]:
-    """What is timed, by name."""
+    """The entries of `measure`, by name."""
     held = as_map(value)
     for name in list(held)[KINDS_MAX : KINDS_MAX + 1]:
         notes.add(

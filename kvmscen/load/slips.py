@@ -72,7 +72,7 @@ def slip(lines: Sequence[str], line: int) -> Slip | None:
 
 
 def bar(column: int, line: int, key: str = "asm") -> Slip:
-    """A program that is not written as a block."""
+    """A program that is not written as a YAML block (`asm: |`)."""
     return Slip(
         line,
         column,

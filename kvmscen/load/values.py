@@ -67,13 +67,13 @@ class Notes:
             seen.problems[problem] = None
 
     def again(self, seen: Seen) -> None:
-        """What was noted before is used once more."""
+        """Give the problems of an earlier reading to all who are `watching` now."""
         for watcher in self._watchers:
             watcher.parts.append(seen)
 
     @contextmanager
     def watching(self) -> Iterator[Seen]:
-        """What is noted from now on."""
+        """Collect the problems noted inside the `with`."""
         seen = Seen()
         self._watchers.append(seen)
         try:

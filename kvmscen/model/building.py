@@ -81,7 +81,7 @@ class Building:
         self.memory.set(slot.slot, slot.gpa, slot.size, slot.flags)
 
     def delete_memslot(self, number: int) -> None:
-        """The same with size 0."""
+        """KVM_SET_USER_MEMORY_REGION with size 0."""
         self.memory.delete(number)
 
     def write_memory(self, gpa: int, data: bytes) -> bool:
@@ -91,7 +91,7 @@ class Building:
         return self.memory.write(gpa, data)
 
     def create_vcpus(self) -> None:
-        """The one vCPU is the engine itself."""
+        """Nothing to create: the one vCPU is Unicorn's engine."""
 
     def boot_vcpu(self, plan: Vcpu) -> None:
         """Put the vCPU into the state in which kvmscen starts it."""
@@ -107,9 +107,9 @@ class Building:
         return self.pc()
 
     def carry_out(self, vcpu: int) -> None:
-        """The access of the last arm_nisv: of arm64 alone."""
+        """Carry out the access of the last arm_nisv; arm64 only."""
         raise Unpredicted("the model has no action emulate")
 
     def call(self, row: actions.Action, action: Action) -> None:
-        """An ioctl that the model has no rules for."""
+        """Refuse an ioctl that the model has no rules for."""
         raise Unpredicted(f"the model has no action {action.name}")

@@ -112,7 +112,7 @@ class Guest(Building):
     # --- the run ----------------------------------------------------------------------------------
 
     def observe(self) -> Observation:
-        """Build, run, and give everything back."""
+        """Build the guest, run it, and return what happened."""
         start = time.monotonic()
         unpredicted = None
         stopped: str | None = None
@@ -214,7 +214,7 @@ class Guest(Building):
         return verdict
 
     def exit(self, name: str, fields: Mapping[str, Any], pc: int) -> Mapping[str, Any]:
-        """An exit; gives what user space writes back."""
+        """Record an exit; returns the members that user space writes back."""
         return self.recorder.reply(self.take("exit", name, fields, pc), name, fields)
 
     @property
@@ -281,11 +281,11 @@ class Guest(Building):
         self._install()
 
     def run_from(self, pc: int) -> Any:
-        """Run on; the error that Unicorn gave."""
+        """Run Unicorn from `pc`; its error, or None."""
         return self.emulate(pc)
 
     def start(self) -> int:
-        """Where Unicorn goes on: a linear address."""
+        """The linear address at which Unicorn continues."""
         return self.pc()
 
     # --- hooks ------------------------------------------------------------------------------------

@@ -100,7 +100,7 @@ class Memory:
         self._map(slot)
 
     def delete(self, number: int) -> None:
-        """The same ioctl with a size of 0."""
+        """KVM_SET_USER_MEMORY_REGION with size 0."""
         self.set(number, 0, 0, 0)
 
     def _backing(self, number: int, size: int) -> mmap.mmap:
@@ -192,6 +192,6 @@ class Memory:
         self._engine.ctl_flush_tb()
 
     def close(self) -> None:
-        """Let go of the engine."""
+        """Drop the engine and the slots, so that they can be freed."""
         self._engine = None
         self.slots.clear()

@@ -80,7 +80,7 @@ def multiples(measured: Measured, unit: float) -> tuple[float, float]:
 
 
 def _panel(axes: Any, result: Result, reference: Measured) -> list[float]:
-    """Draw one; the lengths of its bars."""
+    """Draw the bars of one result; returns their lengths."""
     lengths = []
     unit = max(reference.whole_ns.median, 1e-6)
     kinds = sorted(result.measured, key=lambda measured: -measured.whole_ns.median)

@@ -39,7 +39,7 @@ def clean(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """All of it in one line."""
+    """`text` in one line, with single blanks."""
     return clean(" ".join(text.split()))
 
 
@@ -67,7 +67,7 @@ def where(result: Result) -> str:
 
 
 def ran_on(result: Result) -> str:
-    """As `where`, and in plain words when no KVM ran."""
+    """As `where`; says so when no KVM ran."""
     if not result.predicted:
         return where(result)
     return f"{clean(result.host)}, {PREDICTED}" + (

@@ -20,14 +20,14 @@ class Spread(NamedTuple):
     mad: float
 
     def times(self, factor: float) -> Spread:
-        """In another unit."""
+        """The figures in another unit."""
         return Spread(
             *(getattr(self, name) * factor for name in ("min", "median", "p95", "p99", "mad"))
         )
 
 
 def number(value: float) -> str:
-    """With three digits that say something, and none behind the point where it is large."""
+    """A number with three significant digits; from 100 on without decimals."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 

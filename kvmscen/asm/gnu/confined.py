@@ -110,7 +110,7 @@ class Starter:
         )
 
     def _serve(self, ruleset: int, code: bytes) -> None:
-        """The thread."""
+        """Confine this thread, then start what `_asked` holds until the process ends."""
         try:
             if ruleset >= 0 or code:
                 seccomp.no_new_privileges()
@@ -186,7 +186,7 @@ class Starter:
 
     @staticmethod
     def ended(child: Popen) -> None:
-        """To be called when it has been waited for."""
+        """Close our end of the child's socket; call it once the child has been waited for."""
         if (end := _ENDS.pop(child.pid, None)) is not None:
             end.close()
 

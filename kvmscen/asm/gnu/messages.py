@@ -155,14 +155,14 @@ class Report:
         return spot or (self._source.file, place.line, place.column)
 
     def misplaced(self, wrong: Misplaced) -> None:
-        """A section that cannot be where it is placed."""
+        """Add the problem of a section that cannot be where it is placed."""
         place = wrong.placement or self._source
         self._problems.append(
             Problem(place.file or self._source.file, place.line, place.column, wrong.message)
         )
 
     def only(self, index: int | None, message: str) -> None:
-        """A problem that makes all others pointless."""
+        """Add a problem in place of all others, which only follow from it."""
         self._problems.clear()
         self.add(index, message)
 

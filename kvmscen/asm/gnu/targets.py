@@ -101,7 +101,7 @@ def package(arch: str) -> str:
 
 
 def absent(arch: str) -> str:
-    """What to say where there are none."""
+    """The message where as and ld are not installed."""
     return f"no GNU as for {arch} is installed here: apt install {package(arch)}"
 
 

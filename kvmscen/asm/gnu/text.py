@@ -116,7 +116,7 @@ def render(prologue: str, statements: Sequence[Statement], changed: Mapping[int,
 
 
 def _written(statement: Statement) -> str:
-    """The statement as as wants it."""
+    """The statement in the notation of GNU as."""
     if statement.word in (".global", ".globl") and statement.rest.endswith(":"):
         # Seen in programs; it can mean one thing only.
         return statement.text[:-1]

@@ -26,7 +26,7 @@ WORDS = frozenset([*_NUMBERS, *_OTHERS, ".else", ".endif"])
 
 
 class Known(Protocol):
-    """What a condition asks the front end."""
+    """What `.if` and its like need of the front end."""
 
     def absolute(self, text: str, what: str) -> int:
         """A value that must be known at once. Raises Wrong."""
@@ -58,11 +58,11 @@ class Conditions:
 
     @property
     def off(self) -> bool:
-        """Whether statements do not count here."""
+        """Whether statements are skipped, inside a branch that is not taken."""
         return bool(self._open) and self._open[-1].off
 
     def take(self, statement: Statement, depth: int) -> None:
-        """One of WORDS. Raises Wrong."""
+        """Handle a directive of WORDS. Raises Wrong."""
         word = statement.word
         if word not in (".else", ".elseif", ".endif"):
             hidden = self.off

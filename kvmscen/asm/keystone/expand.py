@@ -39,7 +39,7 @@ class _Frame:
 
 
 class Wronged(Exception):
-    """Something wrong with `statement`, which is told there."""
+    """An error in `statement`, reported at its line."""
 
     def __init__(self, statement: Statement, wrong: Wrong | str) -> None:
         super().__init__(str(wrong))

@@ -22,7 +22,7 @@ class Ruler:
         self._read = 0
 
     def read(self, items: Sequence[Item]) -> None:
-        """Take in the items that are new."""
+        """Add the items that came since the last call."""
         for index in range(self._read, len(items)):
             item = items[index]
             key = (item.chunk.name, item.subsection)
@@ -35,7 +35,7 @@ class Ruler:
         self._read = len(items)
 
     def here(self, name: str, subsection: int) -> tuple[Stretch, int]:
-        """Where the end of a section is."""
+        """The place right behind the last item of a section."""
         count, offset = self._ends.get((name, subsection), (0, 0))
         return (name, subsection, count), offset
 

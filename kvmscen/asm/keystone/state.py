@@ -19,7 +19,7 @@ _MAX_SUBSECTION = 8192
 
 
 class Architecture(Protocol):
-    """What differs between architectures."""
+    """What the front end needs of each architecture."""
 
     widths: dict[str, int]
     align_is_power: bool
@@ -144,7 +144,7 @@ class Front:
         return values.pop() if len(stretches) == 1 and len(values) == 1 else None
 
     def enter(self, name: str, subsection: int = 0) -> None:
-        """Go on in a section. Raises Wrong."""
+        """Make a section the current one (`.section`, `.text`, ...). Raises Wrong."""
         if not 0 <= subsection <= self.COMMON or (subsection == self.COMMON and name != ".bss"):
             raise Wrong(f"a subsection is a number from 0 to {_MAX_SUBSECTION}, not {subsection}")
         self._before, self._here = self._here, (name, subsection)
@@ -153,7 +153,7 @@ class Front:
             self.open(name, None, "")
 
     def previous(self) -> None:
-        """Go on where it was before the current section."""
+        """`.previous`: make the section before the current one current again."""
         self.enter(*self._before)
 
     def push(self) -> None:

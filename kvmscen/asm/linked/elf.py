@@ -180,7 +180,7 @@ def _check_kind(elf: ELFFile, arch: str, bits: int) -> None:
 
 
 def _segments(elf: ELFFile) -> list[Segment]:
-    """Each PT_LOAD."""
+    """The PT_LOAD segments that take memory."""
     out = []
     for segment in elf.iter_segments():
         kind = segment["p_type"]

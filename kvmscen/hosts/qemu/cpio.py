@@ -31,7 +31,7 @@ class Archive:
         self._add(name, stat.S_IFLNK | 0o777, target.encode())
 
     def folder(self, name: str) -> None:
-        """A folder, unless it is there."""
+        """A folder, unless the archive has it already."""
         if name not in self._known:
             self._above(name)
             self._add(name, stat.S_IFDIR | 0o755, b"")

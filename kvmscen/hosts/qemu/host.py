@@ -79,11 +79,11 @@ class QemuHost(ChildHost):
             child.ask('"machine":' + guest.text, first_guest.SECONDS)
 
     def explain(self, error: ChildError) -> str:
-        """What broke, and the end of the console."""
+        """The message for a machine that broke, with the end of its console."""
         return vm.why(error, self.name)
 
     def close(self) -> None:
-        """End what no executor took."""
+        """End the machine that was started and that no executor took."""
         if self._making is not None:
             self._making.close()
         super().close()

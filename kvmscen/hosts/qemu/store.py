@@ -93,7 +93,7 @@ class Entry(NamedTuple):
 
     @property
     def name(self) -> str:
-        """As it is written after --on."""
+        """The name of the host, as it is written after --on."""
         return str(self.manifest["name"])
 
     @property

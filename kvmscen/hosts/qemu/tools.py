@@ -24,7 +24,7 @@ class Qemu(NamedTuple):
 
 
 def unpacked(board: Board) -> Path:
-    """Where QEMU is unpacked where the machine has none."""
+    """The folder into which QEMU is unpacked if this machine has none installed."""
     return store.home() / "tools" / board.package
 
 

@@ -235,7 +235,7 @@ class QemuMachine(Child):
 
 
 def _escaped(path: Path) -> str:
-    """As it stands in QEMU's key=value lists."""
+    """A value as QEMU's key=value lists take it: commas doubled."""
     return str(path).replace(",", ",,")
 
 
@@ -251,7 +251,7 @@ def _resume(saved: Saved) -> list[Json]:
 
 
 def shell(path: Path) -> str:
-    """A path as the shell takes it."""
+    """A path quoted for the shell."""
     import shlex
 
     return shlex.quote(str(path))

@@ -257,7 +257,7 @@ class Arm64(Processor):
         ]
 
     def carry_out(self, vcpu: int) -> None:
-        """The access of the last arm_nisv."""
+        """Carry out the access of the last arm_nisv."""
         emulation.act(self.recorder, bus_of(self, self.monitors))
 
     def _level(self, address: int, pc: int) -> int:

@@ -26,7 +26,7 @@ _REACH = arm64_tables.REACH
 
 
 class Instructions:
-    """What is special in the code of one guest."""
+    """The instructions of one guest before which Unicorn must stop, since KVM differs there."""
 
     def __init__(self, guest: Processor) -> None:
         self.guest = guest
@@ -132,7 +132,7 @@ class Instructions:
         )
 
     def _write(self, word: int, value: int) -> None:
-        """msr of a register."""
+        """An `msr` that writes a system register."""
         guest, row = self.guest, word >> 5 & 0xFFFF
         if row in system.TIMER_VALUES or (row in system.TIMER_CONTROLS and not value & 1):
             guest.jump(guest.pc() + 4)

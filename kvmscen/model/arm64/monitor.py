@@ -71,11 +71,11 @@ class Monitor:
         self._mark, self._pc, self._doubt = (address, size), pc, None
 
     def clear(self) -> None:
-        """KVM comes in between."""
+        """An exit to KVM clears the exclusive monitor."""
         self._mark = None
 
     def doubt(self, why: str) -> None:
-        """Something happens at which KVM may come in between."""
+        """From here on the monitor may be clear or not: the CPU may have left to KVM."""
         if self._mark is not None:
             self._doubt = self._doubt or why
 

@@ -139,7 +139,7 @@ class Processor(Guest):
             self.engine.reg_write(IDS[f"x{number}"], value & MASK)
 
     def jump(self, pc: int) -> None:
-        """Go on elsewhere."""
+        """Continue at another pc."""
         self.engine.reg_write(const.UC_ARM64_REG_PC, pc & MASK)
 
     # --- translation ------------------------------------------------------------------------------

@@ -110,7 +110,7 @@ class Instruction(NamedTuple):
 
     @property
     def wide_move(self) -> bool:
-        """Whether it moves 16 bytes at once."""
+        """Whether the instruction moves 16 bytes at once."""
         return (
             self.map == 2
             and self.opcode in _MOVES
@@ -119,7 +119,7 @@ class Instruction(NamedTuple):
 
     @property
     def aligned(self) -> bool:
-        """Whether its 16-byte operand must be aligned."""
+        """Whether the instruction's 16-byte operand must be aligned."""
         return self.map == 2 and (self.opcode, self.prefix) in _ALIGNED
 
 

@@ -15,7 +15,7 @@ _ZF = 1 << 6
 
 
 def exchanges(insn: Instruction, bits: int) -> bool:
-    """Whether it is such a cmpxchg."""
+    """Whether the instruction is a cmpxchg of 32 bits in 64-bit code."""
     return (
         bits == 64
         and (insn.map, insn.opcode) == (2, 0xB1)

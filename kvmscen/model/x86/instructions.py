@@ -45,7 +45,7 @@ TF = 1 << 8
 
 
 class Instructions:
-    """What is special in the code of one guest."""
+    """The instructions of one guest before which Unicorn must stop, since KVM differs there."""
 
     def __init__(self, guest: Processor, flags: Flags) -> None:
         self.guest = guest

@@ -176,7 +176,7 @@ class Processor(Guest):
         return self.read_whole("rip")
 
     def jump(self, pc: int) -> None:
-        """Go on elsewhere."""
+        """Continue at another pc."""
         self.engine.reg_write(self._ids["rip"], pc & (1 << self.bits) - 1)
 
     def base(self, segment: str) -> int:

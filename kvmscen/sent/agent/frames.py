@@ -79,7 +79,7 @@ class Reader:
         self._searched = 0
 
     def feed(self, chunk: bytes) -> None:
-        """Take what came."""
+        """Add bytes that were read from the stream."""
         self._held += chunk
 
     def next(self) -> str | None:
@@ -127,7 +127,7 @@ class Reader:
         del self.tail[:-_TAIL]
 
     def end(self) -> None:
-        """The stream has ended: what is left is noise."""
+        """Call at the end of the stream: bytes that are left are noise."""
         self.keep(bytes(self._held))
         self._held.clear()
         self._searched = 0

@@ -183,7 +183,7 @@ class Recorder:
         return "error"
 
     def prepare(self, vcpu: int, actions: Sequence[Action]) -> None:
-        """Make the actions of `setup` due."""
+        """Queue the actions of `setup`."""
         self.due[vcpu] += [Due(action, f"setup/{n}", None) for n, action in enumerate(actions)]
 
     def perform(

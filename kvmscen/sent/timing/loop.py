@@ -62,7 +62,7 @@ class KnownExit(NamedTuple):
     place: int = 0
 
     def pack(self) -> bytes:
-        """The row as the code reads it."""
+        """The row packed as the loop of machine code reads it."""
         flat = [number for condition in self.conditions for number in condition]
         flat += [0] * (4 * CONDITIONS - len(flat))
         value = self.value & ((1 << 64) - 1)

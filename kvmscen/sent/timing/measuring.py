@@ -33,18 +33,18 @@ class Rounds(Protocol):
         """0: nothing to do; 1: an exit to handle, whose record is to be added; -errno."""
 
     def take(self) -> bytes:
-        """Packed records."""
+        """Packed records since the last call."""
 
     def waiting(self) -> bytes:
         """Packed records that are not taken yet. Called from another thread."""
 
     @property
     def last(self) -> tuple[int, int]:
-        """The stamps of the last KVM_RUN."""
+        """The counter before and after the last KVM_RUN."""
 
 
 class Native:
-    """By the loop of machine code."""
+    """Rounds by the loop of machine code around KVM_RUN."""
 
     def __init__(self, entry: loop.Entry) -> None:
         self.entry = entry
@@ -175,15 +175,15 @@ def _io(place: TimedExit, bit: int, base: list[tuple[int, int, int, int]]) -> It
 
 
 class Hands(Protocol):
-    """What the run leaves to the executor."""
+    """Callbacks of the timing loop into the executor."""
 
     def answer(
         self, vcpu: Vcpu, name: str, members: Mapping[str, Any], place: TimedExit | None
     ) -> str | None:
-        """Do what user space does at this exit; why the vCPU ends there, if it does."""
+        """Answer an exit as user space does. Returns why the vCPU ends there; None: it goes on."""
 
     def failed(self, vcpu: Vcpu, number: int) -> str:
-        """KVM_RUN failed: why the vCPU ends."""
+        """Handle a KVM_RUN that failed. Returns why the vCPU ends."""
 
     def watch(self, count: Callable[[], int], seconds: float) -> Watch:
         """Who breaks the run off when `count()` stays the same for so many seconds, or the whole

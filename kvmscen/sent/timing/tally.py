@@ -134,7 +134,7 @@ class Tallies:
         return 1 << self.places.index(place)
 
     def fitting(self, name: str, fields: Mapping[str, Any]) -> int:
-        """The bits of the places that an exit is."""
+        """A mask of the timed places that an exit fits."""
         bits = 0
         for n, place in enumerate(self.places):
             if place.exit == name and all(
@@ -154,12 +154,12 @@ class Tallies:
         )
 
     def add(self, packed: bytes) -> None:
-        """Read packed records."""
+        """Feed packed records into all tallies."""
         if packed:
             self.feed(list(RECORD.iter_unpack(packed)))
 
     def feed(self, records: Sequence[Record]) -> None:
-        """Read records."""
+        """Feed records into all tallies."""
         self.exits += sum(record[2] != BROKEN for record in records)
         for tally in self.of.values():
             if tally.missing:
@@ -181,5 +181,5 @@ class Tallies:
         return max(tally.missing for tally in self.of.values())
 
     def series(self) -> dict[str, Series]:
-        """What came of each kind."""
+        """The samples of each kind, without the warm-up."""
         return {name: tally.series() for name, tally in self.of.items()}

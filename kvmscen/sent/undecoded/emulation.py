@@ -199,7 +199,7 @@ def _state(bus: Bus) -> None:
 
 
 def instruction(bus: Bus) -> int:
-    """The word at pc. Raises NoTranslation."""
+    """The instruction word at pc. Raises NoTranslation."""
     return _fetch(bus, _View(bus))
 
 

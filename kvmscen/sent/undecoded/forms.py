@@ -74,7 +74,7 @@ def unallocated(word: int) -> Unemulated:
 
 
 def unpredictable(name: str, why: str) -> Unemulated:
-    """What one CPU does otherwise than the next."""
+    """The error for an instruction that is CONSTRAINED UNPREDICTABLE."""
     return Unemulated(f"{name} {why}: CONSTRAINED UNPREDICTABLE, CPUs differ")
 
 

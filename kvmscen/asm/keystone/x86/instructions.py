@@ -123,7 +123,7 @@ class X86:
         return lambda count: padding(count, mode)
 
     def finish(self, front: Front) -> None:
-        """Nothing is left over on x86."""
+        """Nothing to do: x86 has no literal pools."""
 
     def instruction(self, front: Front, statement: Statement) -> Item:
         """One instruction as an item. Raises Wrong."""

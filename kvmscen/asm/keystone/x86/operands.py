@@ -94,7 +94,7 @@ class Operand:
         self.extra: tuple[str, ...] = ()
 
     def but(self, **changed: Any) -> Operand:
-        """The same with other members."""
+        """A copy with some members replaced."""
         other = copy(self)
         vars(other).update(changed)
         return other
