@@ -300,7 +300,7 @@ class Case(NamedTuple):
         return self.place if program is None else program.place
 
     @property
-    def told(self) -> bool:
+    def has_story(self) -> bool:
         """True if the case has `expect`, `final` or `when`."""
         return self.expect is not None or self.final is not None or bool(self.when)
 

@@ -50,7 +50,7 @@ def find(paths: Sequence[str]) -> SelectedFiles:
             selected.files.append(path)
             selected.under[path] = [path]
         else:
-            selected.problems.append(Problem(path, 0, 0, what(path)))
+            selected.problems.append(Problem(path, 0, 0, why_no_scenario(path)))
     selected.files = list(dict.fromkeys(selected.files))
     for folder in empty:
         say = "there are no scenarios (*.yaml) in this folder"
@@ -88,7 +88,7 @@ def _in_folder(path: str, out: SelectedFiles) -> list[str]:
                 if os.path.isfile(file):
                     selected.append(os.path.normpath(file) if path == "." else file)
                 else:
-                    out.problems.append(Problem(file, 0, 0, what(file)))
+                    out.problems.append(Problem(file, 0, 0, why_no_scenario(file)))
             elif name.lower().endswith((".yml", ".yaml")):
                 out.passed_over.append(
                     f"{file}: of a folder only *.yaml is run: rename it, or name it"
@@ -96,7 +96,7 @@ def _in_folder(path: str, out: SelectedFiles) -> list[str]:
     return sorted(selected)
 
 
-def what(path: str) -> str:
+def why_no_scenario(path: str) -> str:
     """The message for a path that is no scenario file."""
     if os.path.exists(path):
         return _NO_FILE

@@ -10,7 +10,7 @@ import time
 
 from kvmscen.cli.screen import Screen
 from kvmscen.measure.rounds import RoundDone
-from kvmscen.results.measured import median, told
+from kvmscen.results.measured import median, time_text
 
 # Seconds between two lines where no terminal is.
 _PAUSE = 10.0
@@ -47,7 +47,9 @@ class Progress:
 
 def _words(step: RoundDone) -> str:
     """`round 3 of 10: x86_64-cost on kvm (24 of 80 runs); ram 0.24 ns, mmio 14.1 us`."""
-    figures = ", ".join(f"{name} {told(median(medians))}" for name, medians in step.figures.items())
+    figures = ", ".join(
+        f"{name} {time_text(median(medians))}" for name, medians in step.figures.items()
+    )
     place = (
         f"{step.name} on {step.host} ({step.done} of {step.of} runs)"
         if step.of > step.rounds

@@ -9,7 +9,7 @@ import json
 import os
 import sys
 
-from kvmscen.cli.files import what
+from kvmscen.cli.files import why_no_scenario
 from kvmscen.engine import checking, work
 from kvmscen.errors import UsageError
 from kvmscen.reports import harmless, text
@@ -20,7 +20,7 @@ def show(arguments: argparse.Namespace) -> int:
     if os.path.isdir(arguments.path):
         raise UsageError(f"{arguments.path} is a folder: name one scenario of it")
     if not os.path.isfile(arguments.path):
-        raise UsageError(f"{arguments.path}: {what(arguments.path)}")
+        raise UsageError(f"{arguments.path}: {why_no_scenario(arguments.path)}")
     shown = checking.show(arguments.path, arguments.case, arguments.assembler)
     wrong = work.problems_of(shown)
     for problem in wrong:

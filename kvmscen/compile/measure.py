@@ -34,7 +34,7 @@ class Names(Protocol):
         """The step as a host has it, with its reply."""
 
 
-def told(case: Case, timing: Timing, names: Names, stall: float) -> Measure:
+def host_measure(case: Case, timing: Timing, names: Names, stall: float) -> Measure:
     """What the host is told for one round; `stall` seconds without a sample end it."""
     return Measure(tuple(_kind(timed, timing, names) for timed in case.measure), timing.loop, stall)
 

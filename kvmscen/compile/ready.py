@@ -156,11 +156,11 @@ class _Maker:
 
     def timed(self, made: Ready, facts: Facts, timing: Timing | None) -> Ready:
         """What `measure` makes of a case; its names are looked up whether or not it is timed."""
-        told = measure.told(
+        timed = measure.host_measure(
             self.case, timing or Timing(), self.steps, self.case.timeout or _DEFAULT_TIMEOUT
         )
         if timing is None:
-            only = not self.case.told and made.skip is None
+            only = not self.case.has_story and made.skip is None
             return Ready("there is nothing to check: kvmscen measure times it") if only else made
         if facts.predicted or facts.kind == "replay":
             what = (
@@ -173,7 +173,7 @@ class _Maker:
             return made
         vcpus = tuple(vcpu._replace(script=None) for vcpu in made.machine.vcpus)
         bare = made.machine._replace(vcpus=vcpus, ignore=(), observe_regs=(), observe_memory=())
-        machine = bare._replace(timeout=_MEASURE, measure=told)
+        machine = bare._replace(timeout=_MEASURE, measure=timed)
         return Ready(
             None,
             machine,

@@ -87,7 +87,7 @@ class TakenException(NamedTuple):
         )
 
 
-def taken(arch: str, seen: Observation) -> TakenException | None:
+def last_exception(arch: str, seen: Observation) -> TakenException | None:
     """The exception of a guest that did not come to its end, None where it took none, or is
     elsewhere by now.
     """

@@ -133,7 +133,7 @@ def still_running(outcome: Outcome) -> str:
 
 def exception(outcome: Outcome) -> str | None:
     """The exception that a guest took which hangs, and where in its program."""
-    exception = exceptions.taken(outcome.job.arch, outcome.seen)
+    exception = exceptions.last_exception(outcome.job.arch, outcome.seen)
     if exception is None:
         return None
     told = None if exception.at is None else outcome.legend.source(exception.at, False)

@@ -94,14 +94,14 @@ def _result(result: Result) -> Json:
 
 def _events(result: Result) -> list[Json]:
     seen = result.observation
-    out = [told(event) for event in seen.events] if seen else []
+    out = [event_json(event) for event in seen.events] if seen else []
     for event, source in zip(out, result.sources, strict=False):
         if source:
             event["source"] = source
     return out
 
 
-def told(event: Event) -> Json:
+def event_json(event: Event) -> Json:
     """An event as the report has it: `{"vcpu", "exit": NAME, its members, "pc", ...}`: what is not
     there is left out.
     """

@@ -11,7 +11,7 @@ from typing import Any
 
 from kvmscen.errors import UsageError
 from kvmscen.reports.story import clean, where
-from kvmscen.results.measured import Measured, number, told
+from kvmscen.results.measured import Measured, number, time_text
 from kvmscen.results.result import Result, Run
 
 # The kind that is the base where it is there: what others are compared with.
@@ -89,7 +89,7 @@ def _panel(axes: Any, result: Result, reference: Measured) -> list[float]:
         lengths.append(whole)
         axes.barh(row, whole, color=_USER, label="with user space" if not row else None)
         axes.barh(row, min(alone, whole), color=_ALONE, label="exit alone" if not row else None)
-        text = f"  {told(measured.whole_ns.median)}" + (
+        text = f"  {time_text(measured.whole_ns.median)}" + (
             "" if measured is reference else f", {number(whole)} times"
         )
         axes.text(whole, row, _plain(text), va="center", fontsize=8)
@@ -100,7 +100,7 @@ def _panel(axes: Any, result: Result, reference: Measured) -> list[float]:
     loop = result.measured[0].loop
     title = (
         f"{clean(result.name)} on {where(result)}, {loop} loop; 1 is {clean(reference.name)}, "
-        f"{told(reference.whole_ns.median)}"
+        f"{time_text(reference.whole_ns.median)}"
     )
     axes.set_title(_plain(title), fontsize=10)
     axes.grid(True, axis="x", which="major", alpha=0.3)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from kvmscen.measure.confidence import Interval
 from kvmscen.reports.story import clean, where
-from kvmscen.results.measured import Measured, Spread, number, told, unit
+from kvmscen.results.measured import Measured, Spread, number, time_text, unit
 from kvmscen.results.result import Result
 
 _FIGURES = ("median", "p95", "p99", "mad", "min")
@@ -30,7 +30,7 @@ def _row(measured: Measured) -> tuple[str, ...]:
     name, size = unit(measured.ns.median)
     both = zip(_cells(measured.ns.times(1 / size)), _cells(measured.ticks), strict=True)
     cells = ["\n".join(pair) for pair in both]
-    user = f"{told(measured.whole_ns.median)}\n{100 * measured.user:.1f} % user"
+    user = f"{time_text(measured.whole_ns.median)}\n{100 * measured.user:.1f} % user"
     return (
         clean(measured.name),
         f"{measured.samples:,}",
@@ -51,7 +51,7 @@ def _notes(measured: Sequence[Measured]) -> list[str]:
     loop = f"{first.loop} loop" + (f" ({first.why})" if first.why else "")
     return [
         f"{loop}, {count} round{'s' * (count != 1)}, counter {first.hz / 1e6:,.3f} MHz; "
-        f"with a no-op in place of KVM_RUN: {told(first.overhead_ns)}, "
+        f"with a no-op in place of KVM_RUN: {time_text(first.overhead_ns)}, "
         f"{number(first.overhead_ticks)} ticks"
     ]
 
@@ -66,8 +66,8 @@ def ratios(
     cells = [
         (
             clean(name),
-            "-" if measured.is_span else told(measured.ns.median),
-            told(measured.whole_ns.median),
+            "-" if measured.is_span else time_text(measured.ns.median),
+            time_text(measured.whole_ns.median),
             number(ratio.value),
             f"{number(ratio.low)} to {number(ratio.high)}",
         )

@@ -130,7 +130,7 @@ def place(result: Result) -> tuple[str, int]:
     return result.file, next((line for line in lines if line), result.line)
 
 
-def what(result: Result, full: bool = True) -> str:
+def what_is_wrong(result: Result, full: bool = True) -> str:
     """What is wrong, in one line: the first difference, or the reason. `full`: what was expected
     and observed too.
     """
@@ -159,7 +159,7 @@ def what(result: Result, full: bool = True) -> str:
 def headline(result: Result, full: bool = True) -> str:
     """`file:line: what is wrong`, one line, never wrapped."""
     file, line = place(result)
-    return f"{clean(file)}:{line}: {what(result, full)}"
+    return f"{clean(file)}:{line}: {what_is_wrong(result, full)}"
 
 
 def names(row: StoryRow) -> str:

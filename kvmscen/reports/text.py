@@ -22,7 +22,7 @@ from kvmscen.reports.story import (
     painter,
     place,
     plural,
-    what,
+    what_is_wrong,
     where,
 )
 from kvmscen.results.result import STATUSES, Result, Run
@@ -225,7 +225,9 @@ def annotations(run: Run) -> str:
     out = [_annotation(p.file, p.line, p.message) for p in run.problems]
     for result in run.results:
         if result.status in BAD:
-            text = f"{result.status} {clean(result.name)} on {where(result)}: {what(result)}"
+            text = (
+                f"{result.status} {clean(result.name)} on {where(result)}: {what_is_wrong(result)}"
+            )
             out.append(_annotation(*place(result), text))
     return "\n".join(out)
 

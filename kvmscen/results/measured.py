@@ -42,7 +42,7 @@ def unit(ns: float) -> tuple[str, float]:
     return next((row for row in _UNITS if abs(ns) < 9999.5 * row[1]), _UNITS[-1])
 
 
-def told(ns: float) -> str:
+def time_text(ns: float) -> str:
     """A time with its unit: `238 ns`, `14.4 us`."""
     name, size = unit(ns)
     return f"{number(ns / size)} {name}"

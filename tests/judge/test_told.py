@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from kvmscen.judge.exceptions import taken
+from kvmscen.judge.exceptions import last_exception
 from kvmscen.sent.observation import Observation
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -145,19 +145,20 @@ def test_an_action_that_comes_later_is_told(tmp_path: Path) -> None:
 def test_exceptions_of_riscv64() -> None:
     at = {"pc": 0, "stvec": 0, "scause": 2, "sepc": 0x80000002, "stval": 0x02007053}
     seen = Observation("error", (), {}, {}, 0.1, exception=at)
-    found = taken("riscv64", seen)
+    found = last_exception("riscv64", seen)
     assert found is not None
     assert (found.at, found.what) == (
         0x80000002,
         "an illegal instruction: floating point is off at the start (`sstatus: 0x2000` sets FS)",
     )
     # A guest that handled its exception and then went astray is not told of that exception.
-    assert taken("riscv64", seen._replace(exception={**at, "pc": 0x5000})) is None
+    assert last_exception("riscv64", seen._replace(exception={**at, "pc": 0x5000})) is None
     assert (
-        taken("riscv64", seen._replace(exception={**at, "pc": 0x5000, "stvec": 0x5000})) is not None
+        last_exception("riscv64", seen._replace(exception={**at, "pc": 0x5000, "stvec": 0x5000}))
+        is not None
     )
-    assert taken("x86_64", seen) is None
-    assert taken("riscv64", seen._replace(exception=None)) is None
+    assert last_exception("x86_64", seen) is None
+    assert last_exception("riscv64", seen._replace(exception=None)) is None
 
 
 # --- arm64 in a Linux that QEMU boots -------------------------------------------------------------

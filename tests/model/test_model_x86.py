@@ -231,7 +231,7 @@ def story(seen: Observation) -> list[dict[str, Any]]:
     """
     out = []
     for event in seen.events:
-        data = json_report.told(event)
+        data = json_report.event_json(event)
         if data.get("exit") == "internal_error":
             data = {key: data[key] for key in ("exit", "suberror", "pc")}
         if data.get("exit") == "shutdown" or (data.get("exit") == "io" and data["direction"] == 1):

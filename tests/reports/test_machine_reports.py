@@ -161,20 +161,20 @@ def test_json_events_hold_each_member_of_each_exit(name, arch):
         True,
         2,
     )
-    assert read(json.loads(json.dumps(json_report.told(event)))) == event
+    assert read(json.loads(json.dumps(json_report.event_json(event)))) == event
 
 
 def test_the_shape_of_events_in_reports() -> None:
     mmio = {"phys_addr": 20480, "is_write": True, "len": 8, "data": 0}
-    assert json_report.told(Event(0, "exit", "mmio", mmio, 4)) == {
+    assert json_report.event_json(Event(0, "exit", "mmio", mmio, 4)) == {
         "vcpu": 0,
         "exit": "mmio",
         **mmio,
         "pc": 4,
     }
-    error = json_report.told(Event(0, "error", "ENOSYS", {"ioctl": "KVM_RUN"}, 12))
+    error = json_report.event_json(Event(0, "error", "ENOSYS", {"ioctl": "KVM_RUN"}, 12))
     assert error == {"vcpu": 0, "error": "ENOSYS", "ioctl": "KVM_RUN", "pc": 12}
-    assert json_report.told(Event(0, "timeout", "", {"timeout": 0.05}, 3)) == {
+    assert json_report.event_json(Event(0, "timeout", "", {"timeout": 0.05}, 3)) == {
         "vcpu": 0,
         "timeout": 0.05,
         "pc": 3,
