@@ -17,6 +17,7 @@ from typing import Any
 from unicorn import Uc, UcError  # type: ignore[attr-defined]
 from unicorn import unicorn_const as uc_const
 
+from kvmscen.model import hooks
 from kvmscen.model.building import Blocked, Building, Unpredicted
 from kvmscen.model.memory import Memory
 from kvmscen.sent.arch.registers import Registers, base, get, put
@@ -68,6 +69,10 @@ class Guest(Building):
     def read_whole(self, name: str) -> int:
         """A whole register (no view)."""
         raise NotImplementedError
+
+    def read_wholes(self, names: Iterable[str]) -> dict[str, int]:
+        """Several whole registers."""
+        return {name: self.read_whole(name) for name in names}
 
     def write_wholes(self, values: Mapping[str, int]) -> None:
         """Set whole registers."""
@@ -148,8 +153,9 @@ class Guest(Building):
         return self.read((*self.GENERAL, *self.machine.observe_regs))
 
     def close(self) -> None:
-        """Let go of the engine: its hooks hold this object, and this object holds it."""
-        self.engine = None
+        """Let go of the engine, whose hooks hold this object, and of the memory behind it."""
+        hooks.let_go(self.engine)
+        self.engine = self.error = None
         self.memory.close()
 
     def _run(self) -> str:
@@ -179,9 +185,7 @@ class Guest(Building):
         wanted = list(names)
         if wanted and self.stale is not None:
             raise Unpredicted(self.stale)
-        values = {
-            name: self.read_whole(name) for name in {base(self.REGISTERS, name) for name in wanted}
-        }
+        values = self.read_wholes({base(self.REGISTERS, name) for name in wanted})
         return {name: get(self.REGISTERS, values, name) for name in wanted}
 
     def write(self, regs: Mapping[str, int]) -> None:
@@ -257,7 +261,7 @@ class Guest(Building):
             # hook looks at the clock.
             self.engine.emu_start(pc, until, count=count)
         except UcError as error:
-            failed = error
+            failed = error.with_traceback(None)  # which would hold the engine, and itself
         if self.error is not None:
             raise self.error
         return failed
@@ -373,5 +377,5 @@ class Guest(Building):
         self.engine.ctl_flush_tb()
 
     def _forget(self, address: int) -> None:
-        self.engine.hook_del(self._special.pop(address))
+        hooks.remove(self.engine, self._special.pop(address))
         self.engine.ctl_flush_tb()

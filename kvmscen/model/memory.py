@@ -192,6 +192,7 @@ class Memory:
         self._engine.ctl_flush_tb()
 
     def close(self) -> None:
-        """Drop the engine and the slots, so that they can be freed."""
+        """Drop the engine, the slots and their bytes, so that they can be freed."""
         self._engine = None
         self.slots.clear()
+        self._held.clear()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-
 from kvmscen.errors import HostError
 from kvmscen.model.arm64.guest import Arm64
 from kvmscen.model.guest import Guest
@@ -12,16 +10,12 @@ from kvmscen.sent.machine import Machine
 from kvmscen.sent.observation import Observation
 
 GUESTS: dict[str, type[Guest]] = {guest.NAME: guest for guest in (Arm64, X86)}
-# Unicorn's engines take 30 to 60 MB, and their hooks form cycles with them.
-COLLECT = 64
-_runs = 0
 
 
 def execute(machine: Machine, kernel: str | None = None) -> Observation:
     """The Observation that is predicted; `kernel` is the version whose KVM is meant, where versions
     differ.
     """
-    global _runs
     if machine.arch not in GUESTS:
         raise HostError(f"the model does not run {machine.arch}")
     guest = GUESTS[machine.arch](machine)
@@ -30,6 +24,3 @@ def execute(machine: Machine, kernel: str | None = None) -> Observation:
         return guest.observe()
     finally:
         guest.close()
-        _runs += 1
-        if _runs % COLLECT == 0:
-            gc.collect()

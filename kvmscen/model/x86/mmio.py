@@ -13,6 +13,7 @@ from typing import Any
 
 from unicorn import unicorn_const as uc_const
 
+from kvmscen.model import hooks
 from kvmscen.model.building import Blocked, Unpredicted
 from kvmscen.model.x86 import exchange
 from kvmscen.model.x86.emulator import Instruction, emulated, parse, reads_flags, system, uncertain
@@ -170,7 +171,7 @@ class Mmio:
                 guest.context = None
                 exchange.mend(guest, rax)
         finally:
-            engine.hook_del(hook)
+            hooks.remove(engine, hook)
             guest.context = None
             guest.accessing = guest.passing = False
 
