@@ -24,7 +24,7 @@ class SelectedFiles:
         self.under: dict[str, list[str]] = {}
 
     def unselected(self, reported: Collection[str]) -> list[str]:
-        """The paths of whose files none is among those of which something was told."""
+        """The paths of the command line under which no file is in `reported`."""
         return [
             path
             for path, files in self.under.items()

@@ -117,8 +117,8 @@ def _against(
     plan: rounds.Schedule,
     screen: Screen,
 ) -> tuple[Run, str]:
-    """The run judged against a baseline, and that in a sentence; what seems to have changed is
-    timed again before it is told.
+    """Judge a run against a baseline. Cases that seem to have changed are timed again first.
+    Returns the run and a sentence.
     """
     judged = baseline.judge(name, kept, run.results)
     least = baseline.least(kept, run.results)
@@ -145,7 +145,7 @@ def _verdict(
     judged: Sequence[baseline.Judged],
     least: Mapping[str, float],
 ) -> str:
-    """What came of the comparison in one sentence, also where nothing has changed."""
+    """The result of the comparison in one sentence, also where nothing has changed."""
     changed = sum(len(judgement.changed) for judgement in judged)
     timed = sum(len(result.measured) for result in results)
     beside = f"; {timed - len(least)} more are not in it" if timed > len(least) else ""

@@ -26,8 +26,8 @@ class _State:
 
 
 def install() -> None:
-    """From now on the first signal raises KeyboardInterrupt, once. What is ignored stays so, as
-    under nohup.
+    """Make the first signal raise KeyboardInterrupt, and later ones nothing. Signals that were
+    ignored stay ignored, as under nohup.
     """
     for number in NUMBERS:
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -41,7 +41,7 @@ def status() -> int:
 
 
 def over() -> None:
-    """From now on signals change nothing: the status is known, and what is left takes no time."""
+    """Ignore signals from now on: the exit status is known, and little is left to do."""
     _State.over = True
 
 

@@ -48,8 +48,8 @@ _Level = tuple[tuple["_Leaf | _Group", ...], int]
 
 
 def ambiguous(written: Sequence[Step], script: Sequence[ScriptStep]) -> Iterator[tuple[Step, Step]]:
-    """Pairs of steps, the first of which takes an exit that is meant for the second; both may come
-    next at some place.
+    """Pairs of steps that may both come next at some place, where the first takes an exit that is
+    meant for the second.
 
     Raises TooMany.
     """

@@ -35,7 +35,7 @@ class Names(Protocol):
 
 
 def host_measure(case: Case, timing: Timing, names: Names, stall: float) -> Measure:
-    """What the host is told for one round; `stall` seconds without a sample end it."""
+    """The Measure of a host for one round; `stall` seconds without a sample end the round."""
     return Measure(tuple(_kind(timed, timing, names) for timed in case.measure), timing.loop, stall)
 
 

@@ -233,7 +233,7 @@ class _Maker:
         return (*case.enable, Enable(_NISV, (), None, case.place))
 
     def told_apart(self) -> None:
-        """Steps that the host could not tell apart where either may come next."""
+        """Note steps that the host could not tell apart where either may come next."""
         try:
             for first, second in ambiguous(self.case.expect or (), self.steps.script or ()):
                 self.resolver.problem(second.place, mistaken(first, second))

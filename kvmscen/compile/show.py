@@ -21,8 +21,8 @@ Json = dict[str, Any]
 
 
 def show(file: str, only: str | None, assembler: str | None = None) -> Json:
-    """`{"cases": [...], "problems": (Problem, ...)}` of a file: what is right in it, or in the case
-    `only`, and what is wrong.
+    """`{"cases": [...], "problems": (Problem, ...)}` of a file, or of its case `only`: the plans of
+    the cases that are right, and the problems of the others.
     """
     loaded = read(file)
     scenario = loaded.scenario.assembled_by(assembler)

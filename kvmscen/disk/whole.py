@@ -23,8 +23,8 @@ class TooLarge(OSError):
 
 
 def write(path: str | os.PathLike[str], text: str, lasting: bool = False) -> None:
-    """Put `text` into a file: what was there stays until all of it is written. `lasting`: also if
-    the machine stops then.
+    """Write `text` to a file in one go: until all of it is written the old file stays. `lasting`:
+    also if the machine crashes.
 
     What is no regular file (a pipe, a terminal, /dev/stdout) is written to as it is. Raises
     OSError, and then a file that was there is as it was, and one that was not is not there.

@@ -215,7 +215,9 @@ def _repeat(repeat: tuple[int, int]) -> str:
 
 
 def _in_round(value: Any, nth: int) -> Any:
-    """What a series in it, or in a map or list of it, stands for in round `nth`."""
+    """A matcher, or each in a list or map, with `from` and `step` replaced by the value in round
+    `nth`.
+    """
     if isinstance(value, Mapping):
         return (
             series(value, nth)

@@ -24,9 +24,7 @@ class _Place(NamedTuple):
 
 
 def tally(observation: Observation, legend: Legend) -> tuple[AccessTally, ...]:
-    """The accesses of a run, those to one place of one kind as one, in the order of their
-    places.
-    """
+    """The accesses of a run, counted by place, kind and width, in the order of their addresses."""
     known = _Places(legend)
     counts: Counter[tuple[_Place, bool, int, bool]] = Counter()
     places: dict[tuple[int, int], _Place] = {}

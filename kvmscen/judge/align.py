@@ -199,7 +199,7 @@ def _read_off(
     came: Mapping[tuple[int, int], tuple[int, int]],
     at: tuple[int, int],
 ) -> list[Pair]:
-    """The pairs on the way to a state; what is jumped over is not there."""
+    """The pairs along the cheapest way to a state; occurrences jumped over are left out."""
     out: list[Pair] = []
     while at in came:
         (i, j), there = came[at], at

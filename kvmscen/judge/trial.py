@@ -76,7 +76,7 @@ class Trial:
         return self.begins() and not any(True for _ in self._owed())
 
     def begins(self) -> bool:
-        """Whether what was seen is how the story begins, whatever may come after it."""
+        """Whether every event so far is as the story says; steps may be missing behind them."""
         return not any(map(self.wrong, self.trace))
 
     def begun(self) -> bool:
@@ -99,7 +99,9 @@ class Trial:
     # --- one event --------------------------------------------------------------------------------
 
     def wrong(self, traced: TracedEvent) -> tuple[str, ...]:
-        """What is not as written of one event, as names; `extra` where no step is."""
+        """The names of what differs in one event (`data`, `regs.x2`, `then`, ...); `extra` where it
+        took no step.
+        """
         event = traced.event
         if event.kind == "succeeded" or traced.errno_written:
             return () if traced.failed_as_written else ("errno",)

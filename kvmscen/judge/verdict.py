@@ -73,7 +73,7 @@ def judge(job: Job, observation: Observation) -> Result:
 
 
 def told(job: Job, result: Result) -> Result:
-    """A result with its whole story side by side, also where nothing differs."""
+    """A result with its whole story side by side in `rows`, also where nothing differs."""
     if result.observation is None or result.rows or job.expectation is None or job.legend is None:
         return result
     known = job.expectation.xfail if result.status == "XFAIL" else None

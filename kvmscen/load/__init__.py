@@ -59,7 +59,9 @@ def _all_right(loaded: Loaded) -> Scenario:
 
 
 def read(path: str) -> Loaded:
-    """What is right in a file, and what is wrong; a file that cannot be read has one problem."""
+    """The cases of a file that are right, and the problems of the others; a file that cannot be
+    read has one problem.
+    """
     try:
         with Path(path).open("rb") as stream:
             raw = stream.read(SIZE_MAX + 1)

@@ -167,8 +167,8 @@ def _member(written: Written, member: Member, value: Any, at: Place) -> Any:
 
 
 def _bits(member: Member, beside: Map) -> int:
-    """The width of a member, where another one says it. What is wrong with that one is told
-    there.
+    """The width of a member whose width another member gives. Problems of that member are reported
+    where it is read.
     """
     if member.fmt == VALUE:
         return reg_bits(max(as_int(beside.get("id")), 0)) if "id" in beside else VALUE_BITS

@@ -126,7 +126,7 @@ class _Teller:
             self.add(place, getattr(self, "_" + kind.lower())(error, place))
 
     def parent(self, error: ValidationError) -> Any:
-        """The map or list that what is wrong stands in."""
+        """The map or list that holds the value which is wrong."""
         node = self.doc.root
         for key in list(error.absolute_path)[:-1]:
             node = node[key]

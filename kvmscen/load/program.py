@@ -94,7 +94,7 @@ def _indentation(notes: Notes, value: str, place: Place) -> int:
 
 
 def linked(notes: Notes, value: Any, place: Place) -> Elf | None:
-    """The linked program in a file; what is in it is read later."""
+    """The linked program in a file; its contents are read later."""
     if not isinstance(value, str) or not value:
         return None
     file = beside(notes, value, place, MAX_FILE)

@@ -106,7 +106,7 @@ def dashed(text: str) -> str | None:
 
 
 def _last(lines: Sequence[str], line: int) -> int | None:
-    """The line itself, or the one before it that has something in it."""
+    """The line itself, or the nearest line before it that is not empty or a comment."""
     return next((n for n in range(line, -1, -1) if _says(lines[n])), None)
 
 

@@ -73,7 +73,9 @@ def _actions(steps: Iterable[Step]) -> Iterator[Action]:
 
 
 def _observed(notes: Notes, expect: Iterable[Step], final: Final | None) -> None:
-    """What is looked at is kept for each exit at which it is looked at."""
+    """Check the size of all observed memory: each range is kept once for every exit at which it is
+    read.
+    """
     total = 0
     checked = [
         *_looks(expect, 1),

@@ -38,7 +38,7 @@ def so_far(job: Job, seen: Sequence[Observation]) -> Mapping[str, Sequence[float
 
 
 def lacking(job: Job, seen: Observation, rounds: int) -> Result | None:
-    """What is wrong with one of `rounds` rounds; None where every sample came."""
+    """The FAIL or ERROR of a round that lacks samples; None where every sample came."""
     if seen.timing is None:
         why = f"the VM could not be built, so nothing was timed: {_end(job, seen)}"
         return result(job, "ERROR" if seen.stopped == "crash" else "FAIL", why, observation=seen)

@@ -106,7 +106,7 @@ def save(name: str, results: Sequence[Result], started: str) -> Path:
 
 
 def load(name: str) -> Baseline:
-    """A baseline. Raises UsageError where there is none of that name, or what is there is none."""
+    """The baseline of a name. Raises UsageError where there is none, or the file is no baseline."""
     path = path_of(name)
     try:
         data = json.loads(whole.read(path, _MOST))
@@ -175,7 +175,7 @@ def least(kept: Baseline, results: Sequence[Result]) -> dict[str, float]:
 
 
 def beyond(ratio: Interval) -> bool:
-    """Whether a change is more than the least that is told."""
+    """Whether a change is larger than the least that is reported."""
     return ratio.low > 1 + LEAST or ratio.high < 1 / (1 + LEAST)
 
 
@@ -250,8 +250,8 @@ def _compared(name: str, kept: Baseline, result: Result) -> Judged | None:
 
 
 def confirmed(before: Sequence[Judged], again: Sequence[Judged]) -> list[Judged]:
-    """What is still to be told after another measurement: changes that are in both, with the
-    figures of the last.
+    """The judgements after another measurement: a change counts if both have it, with the figures
+    of the last one.
     """
     later = {_case(judged.result): judged for judged in again}
     return [_confirmed(judged, later.get(_case(judged.result))) for judged in before]

@@ -53,7 +53,7 @@ class Building:
         raise NotImplementedError
 
     def hook(self) -> None:
-        """Have the engine call when the guest does what is to be seen."""
+        """Install the engine's hooks for what the model must see of the guest."""
         raise NotImplementedError
 
     # --- what kvmscen.sent.executor.building asks for ---------------------------------------------

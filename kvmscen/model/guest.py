@@ -89,7 +89,9 @@ class Guest(Building):
         raise NotImplementedError
 
     def special(self, address: int) -> bool:
-        """Do what is special at an address; False: nothing is, the hook is stale."""
+        """Handle an address at which the guest stopped; False: nothing is special there any more,
+        and the hook is stale.
+        """
         raise NotImplementedError
 
     def harmless(self, address: int) -> bool:
@@ -267,7 +269,7 @@ class Guest(Building):
         return failed
 
     def go(self) -> None:
-        """Run to the next stop and say what it means; it may be no event."""
+        """Run to the next stop and handle it; a stop need not be an event."""
         pc = self.start()
         if pc in self._special:
             if self.special(pc):

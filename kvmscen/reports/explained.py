@@ -240,7 +240,7 @@ def explanation(result: Result, width: int | None, paint: Paint) -> list[str]:
 
 
 def again(result: Result) -> str:
-    """The command that repeats it; not wrapped, since it is there to be copied."""
+    """The command that repeats the case; not wrapped, since it is there to be copied."""
     return f"  again: {clean(command(result))}"
 
 

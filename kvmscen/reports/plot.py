@@ -60,8 +60,8 @@ def render(run: Run) -> str:
 
 
 def base(results: Sequence[Result], host: str) -> Measured:
-    """What the bars of a host are multiples of: the kind called `ram`, else the cheapest that costs
-    something.
+    """The kind of access that the bars of a host are multiples of: the kind called `ram`, else the
+    cheapest that costs something.
     """
     kinds = [measured for result in results if result.host == host for measured in result.measured]
     some = [measured for measured in kinds if measured.whole_ns.median > 0] or kinds

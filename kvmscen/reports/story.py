@@ -21,8 +21,8 @@ _COLOURS = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "bold": "1
 
 
 def painter(color: bool) -> Paint:
-    """A function of text and colour's name: with `color` it puts round the text what becomes ANSI
-    codes where it is printed.
+    """A function of a text and a colour's name: with `color` it marks the text, and the marks
+    become ANSI codes when it is printed.
     """
     return (
         (lambda text, name: harmless.colour(text, _COLOURS[name]) if text else text)

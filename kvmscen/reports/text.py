@@ -78,8 +78,8 @@ def problem(problem: Problem) -> str:
 
 
 def failure(result: Result, color: bool, width: int, before: Result | None = None) -> str:
-    """What was wrong with a FAIL, an ERROR or an XPASS, and how to repeat it; empty for any other
-    status.
+    """What was wrong in a FAIL, an ERROR or an XPASS, and how to repeat the case; empty for any
+    other status.
 
     Where it is the same as that of `before`, on another host, just that is said.
     """

@@ -36,9 +36,7 @@ _UNITS = (("ns", 1.0), ("us", 1e3), ("ms", 1e6), ("s", 1e9))
 
 
 def unit(ns: float) -> tuple[str, float]:
-    """The unit in which a time of so many nanoseconds is told, and how many nanoseconds that
-    has.
-    """
+    """The unit in which a time of `ns` nanoseconds is printed, and that unit in nanoseconds."""
     return next((row for row in _UNITS if abs(ns) < 9999.5 * row[1]), _UNITS[-1])
 
 

@@ -147,8 +147,8 @@ class Starter:
         return started
 
     def start(self, argv: Sequence[str], where: Path) -> Popen:
-        """Start a program in a folder; it complains to `stderr`. It is killed when this process
-        ends, however that is.
+        """Start a program in a folder, with `stderr` for its messages. The kernel kills it when
+        this process ends, for whatever reason.
         """
         environment = {**self._environment, "TMPDIR": str(where)}
         # No pipes: one can be opened again by its name in /proc, and read without end.

@@ -78,8 +78,8 @@ def link(
     symbols: Mapping[str, int],
     report: messages.Report,
 ) -> tuple[dict[str, bytes], tuple[Line, ...]]:
-    """The bytes of each section, and the lines, by address. What is wrong goes to the report, which
-    stops.
+    """The bytes of each section, and the source lines by address. Problems go to `report`, which
+    raises them.
     """
     (where / messages.OBJECT).write_bytes(object_file.raw)
     (where / "program.ld").write_text(script(object_file, places, symbols))
@@ -179,7 +179,9 @@ def _out_of_reach(
     lines: list[tuple[int, Line]],
     report: messages.Report,
 ) -> None:
-    """ld has put veneers behind a section for branches that do not reach: nobody wrote those."""
+    """Report branches that do not reach: ld put veneers behind the section for them, and nobody
+    wrote those.
+    """
     reported = False
     for use in objects.uses(object_file.raw):
         if use.section != section or use.kind not in _BRANCHES:

@@ -118,8 +118,8 @@ class AsRun:
         self._arch, self._bits = arch, bits
 
     def run(self, changed: Mapping[int, str]) -> tuple[tools.Ran, text.Text]:
-        """Let as assemble the statements, some of them `changed`: how it ended, and what it
-        read.
+        """Assemble the statements with as, some of them replaced by `changed`. Returns how as
+        ended, and the text that it read.
         """
         report, where, target = self.report, self.where, self.toolchain.target
         rendered = text.render(target.prologue.get(self._bits, ""), report.statements, changed)

@@ -19,7 +19,8 @@ Spot = tuple[str, int, int]
 
 
 def reasons(arch: str, bits: int, source: Source) -> Mapping[Spot, str] | None:
-    """By the place of a statement what as says of it, empty where it takes all of them.
+    """What as says of the statements that it refuses, by their places; empty where it takes all of
+    them.
 
     None where it did not get to the statements, or is not installed.
     """

@@ -85,7 +85,9 @@ def _used(process: int) -> float:
 
 
 def _read(child: subprocess.Popen[bytes], deadline: float) -> tuple[str, str]:
-    """What it says until it ends, and why it must be ended."""
+    """Read the output of a tool until it ends. Returns it, and why the tool must be killed, if it
+    must.
+    """
     assert child.stderr is not None
     said = b""
     with selectors.DefaultSelector() as selector:

@@ -93,7 +93,7 @@ class Assembly:
 
     @property
     def unexplained(self) -> bool:
-        """Whether there is something wrong of which nobody says why."""
+        """Whether Keystone refused something without saying why."""
         return bool(self._unexplained)
 
     def explained(

@@ -15,7 +15,7 @@ _ASSIGN = re.compile(r"([A-Za-z_.$][\w.$]*)\s*==?(?!=)\s*(.*)", re.ASCII | re.DO
 
 
 def read(front: Front, source: Source, arch: str) -> None:
-    """Read all of the source. What is wrong becomes a Broken item."""
+    """Read all of the source. A statement that is wrong becomes a Broken item."""
     for statement in Expander(source, arch, front).statements():
         if isinstance(statement, Wronged):
             front.add(Broken(statement.statement, front.chunk, statement.wrong))

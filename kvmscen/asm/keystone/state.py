@@ -34,7 +34,7 @@ class Architecture(Protocol):
         """Why no symbol can have this name here, None where one can."""
 
     def padding(self) -> Callable[[int], bytes]:
-        """What makes so many bytes of padding in code here."""
+        """A function that gives n bytes of padding in code at this place."""
 
     def finish(self, front: Front) -> None:
         """Called at the end of the program."""

@@ -90,8 +90,8 @@ class QemuHost(ChildHost):
 
 
 def image(entry: store.Entry, cpu: str = "") -> Image:
-    """What is booted of a prepared machine, with the agent as it is now; raises HostError without a
-    QEMU.
+    """The files that QEMU boots of a prepared machine, with the agent as it is now. Raises
+    HostError without a QEMU.
     """
     board = entry.board
     qemu = tools.need(board)

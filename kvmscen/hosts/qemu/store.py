@@ -253,7 +253,7 @@ def renewed(entry: Entry) -> Entry:
 
 def write_kernel(image: Path, folder: Path, board: Board) -> None:
     """Put a kernel image into a machine's folder as QEMU takes it. Raises HostError where it cannot
-    be read, or is none.
+    be read or is no kernel.
     """
     part = folder / ".kernel"
     try:

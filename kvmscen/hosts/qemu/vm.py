@@ -56,7 +56,7 @@ class Saved(NamedTuple):
     state: Path
 
     def drop(self) -> None:
-        """See to it that no other run goes on from it."""
+        """Take the snapshot away, so that no other run resumes from it."""
         (self.memory.parent / "hello.json").unlink(missing_ok=True)
 
 

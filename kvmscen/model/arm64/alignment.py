@@ -61,7 +61,7 @@ class Alignment:
                 self._report(wrong)
 
     def wrong(self, pc: int) -> str | None:
-        """What is wrong with the access of the instruction at `pc`, before it is carried out; None
-        where nothing is.
+        """The alignment or memory-type fault of the access at `pc`, before it is carried out; None
+        where it has none.
         """
         return misaligned(self._word(pc), self._read, self._device)

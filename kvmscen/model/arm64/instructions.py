@@ -70,7 +70,7 @@ class Instructions:
         return True
 
     def carry_out(self, address: int) -> bool:
-        """Do what is special at an address; False: Unicorn may go on there."""
+        """Carry out an instruction that Unicorn must not; False: Unicorn may execute it."""
         word = self.guest.word(address)
         exclusive, zeroes = is_exclusive(word), word & ~0x1F == ZVA
         if (exclusive or zeroes) and (wrong := self.guest.alignment.wrong(address)) is not None:
@@ -169,7 +169,7 @@ class Instructions:
         return True
 
     def _signed_atomic(self, word: int, pc: int) -> bool:
-        """In a slot it is carried out here; elsewhere it aborts."""
+        """ldsmin and ldsmax of 1 or 2 bytes: carried out here in a slot; elsewhere they abort."""
         guest, base = self.guest, word >> 5 & 31
         address = guest.physical(guest.register("sp" if base == 31 else f"x{base}"))
         if guest.memory.readonly(address) is not False or guest.alignment.wrong(pc) is not None:

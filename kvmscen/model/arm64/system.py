@@ -112,8 +112,8 @@ def fields(word: int) -> tuple[int, int, int, int, int]:
 
 @lru_cache(maxsize=4096)
 def stops(word: int) -> bool:
-    """Whether the guest must stop in front of it: what it does depends on its operands, or is not
-    known.
+    """Whether the guest must stop before a system instruction: its effect depends on its operands,
+    or is not known.
     """
     if word & 0xFFC00000 == 0xD5000000:
         return not _plain(word)

@@ -159,7 +159,7 @@ class Instructions:
         )
 
     def carry_out(self, address: int) -> bool:
-        """Do what is special at an address; False: nothing is."""
+        """Carry out an instruction that Unicorn must not; False: Unicorn may execute it."""
         guest = self.guest
         size, name, operands = guest.decode(address)
         raw = guest.raw(address)

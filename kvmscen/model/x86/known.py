@@ -85,7 +85,7 @@ def undefined(insn: Instruction, bits: int) -> bool:
 
 
 def stays(insn: Instruction) -> bool:
-    """Whether it may leave pc where it is: a near jump, call or return to itself."""
+    """Whether the instruction may leave pc where it is: a near jump, call or return to itself."""
     group = insn.modrm >> 3 & 7
     return insn.map == 1 and (
         insn.opcode in (0xC2, 0xC3) or (insn.opcode == 0xFF and group in (2, 4))

@@ -176,8 +176,8 @@ class Mmio:
             guest.accessing = guest.passing = False
 
     def _stayed(self, insn: Instruction, sp: int) -> bool:
-        """Whether it was not carried out; until here the registers that others see are those before
-        the instruction.
+        """Whether the instruction was not carried out. Until here others see the registers from
+        before it.
         """
         self.guest.context = None
         jump = insn.opcode == 0xFF and insn.modrm >> 3 & 7 == 4

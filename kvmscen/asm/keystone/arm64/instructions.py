@@ -288,7 +288,7 @@ def _register(text: str, kinds: str) -> tuple[str, int]:
 
 
 def _keep(front: Front) -> Callable[[str], _Operand]:
-    """Operands of which an immediate stays open until its value is checked."""
+    """A reader of operands that keeps an immediate open until its value is checked."""
 
     def keep(text: str) -> _Operand:
         if text.startswith(("#", "-")) or text[:1].isdigit():
