@@ -13,7 +13,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import jsonschema
 import pytest
@@ -75,7 +77,7 @@ def kvmscen(
     )
 
 
-def report(*arguments: object, cwd: Path = ROOT) -> tuple[int, dict]:
+def report(*arguments: object, cwd: Path = ROOT) -> tuple[int, dict[str, Any]]:
     """Exit status and JSON report of a run."""
     done = kvmscen("run", *arguments, "--report", "json", cwd=cwd)
     assert "Traceback" not in done.stderr, done.stderr
@@ -471,6 +473,7 @@ def test_an_agent_that_is_killed_is_an_error_of_its_case_and_the_next_one_runs(
         stderr=subprocess.PIPE,
     ) as process:
         agent = _wait_for(lambda: _looping(process.pid))
+        assert agent is not None
         os.kill(agent, signal.SIGKILL)
         told = json.loads(process.communicate(timeout=600)[0])
     assert process.returncode == 3
@@ -589,10 +592,13 @@ def test_terminals_of_any_width(columns: int, tmp_path: Path) -> None:
     assert max(map(len, bars)) <= columns
 
 
-def _wait_for(found: object, seconds: float = 300.0):
+_Found = TypeVar("_Found")
+
+
+def _wait_for(found: Callable[[], _Found], seconds: float = 300.0) -> _Found:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        value = found()  # type: ignore[operator]
+        value = found()
         if value:
             return value
         time.sleep(0.02)

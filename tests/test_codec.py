@@ -8,7 +8,7 @@ import json
 import subprocess
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any, NamedTuple, get_type_hints
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import pytest
 from hypothesis import given, settings
@@ -87,7 +87,7 @@ def of(kind: Any, depth: int = 2) -> st.SearchStrategy[Any]:
         return st.deferred(
             lambda: st.tuples(*members(kind, depth)).map(lambda values: kind(*values))
         )
-    outer, inner = getattr(kind, "__origin__", None), getattr(kind, "__args__", ())
+    outer, inner = get_origin(kind), get_args(kind)
     if outer is tuple and inner[-1] is Ellipsis:
         return st.lists(of(inner[0], depth), max_size=2 if depth else 0).map(tuple)
     if outer is tuple:
@@ -178,6 +178,20 @@ def test_the_shape() -> None:
     }
 
 
+_BESIDE: list[dict[str, Any]] = [
+    {"raw": 1},
+    {"raw": "0"},
+    {"rows": {}},
+    {"rows": [1]},
+    {"rows": [[1, 2, 3]]},
+    {"pairs": [[1]]},
+    {"pairs": "ab"},
+    {"by_name": []},
+    {"by_number": {"x": "00"}},
+    {"maybe": 1},
+    {"trees": [1]},
+    {"trees": "ab"},
+]
 WRONG: list[Any] = [
     None,
     [],
@@ -186,23 +200,7 @@ WRONG: list[Any] = [
     {"leaf": None},
     {"leaf": {}},
     {"leaf": {"number": 1, "color": 2}},
-    *(
-        {"leaf": {"number": 1}, **more}
-        for more in (
-            {"raw": 1},
-            {"raw": "0"},
-            {"rows": {}},
-            {"rows": [1]},
-            {"rows": [[1, 2, 3]]},
-            {"pairs": [[1]]},
-            {"pairs": "ab"},
-            {"by_name": []},
-            {"by_number": {"x": "00"}},
-            {"maybe": 1},
-            {"trees": [1]},
-            {"trees": "ab"},
-        )
-    ),
+    *({"leaf": {"number": 1}, **beside} for beside in _BESIDE),
 ]
 
 

@@ -113,7 +113,7 @@ def exit_events(draw: st.DrawFn, arch: str, name: str | None = None) -> Event:
         for n in range(field.length):
             if field.fmt == "8s":
                 value: Any = draw(st.binary(min_size=8, max_size=8))
-            elif field.names and draw(st.booleans()):
+            elif field.names and bool(draw(st.booleans())):
                 value = draw(st.sampled_from(sorted(field.names.values())))
             else:
                 bits = 8 * struct.calcsize("=" + field.fmt)
@@ -136,9 +136,10 @@ def exit_events(draw: st.DrawFn, arch: str, name: str | None = None) -> Event:
         data = draw(st.binary(min_size=size * count, max_size=size * count))
     if row.name == "mmio":
         struct.pack_into("=I", union, 16, draw(st.sampled_from([1, 2, 4, 8])))
+    fields: dict[str, Any]
     made, fields = kvm_run.decode(row.number, bytes(union), lambda offset, length: data, arch)
     assert made == row.name
-    reply = None
+    reply: dict[str, Any] | None = None
     if kvm_run.is_read(made, fields) and draw(st.booleans()):
         bits = 8 * fields.get("len", fields.get("size", 8))
         number = st.integers(0, (1 << bits) - 1)

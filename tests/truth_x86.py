@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from functools import partial
 from random import Random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from truth_kinds import DATA, DEVICE, WORDS, Kind, Lines, value
 
@@ -320,13 +320,17 @@ TABLES = (
 )
 
 
+def _user_regs(random: Random) -> dict[str, int]:
+    return _regs(random, LONG, **USER_REGS)
+
+
 def _simd_regs(random: Random) -> dict[str, int]:
     vectors = {f"xmm{n}": value(random) << 64 | value(random) for n in range(8)}
-    return {**_regs(random, **USER_REGS), **vectors}
+    return {**_user_regs(random), **vectors}
 
 
-def _kind(name: str, mode: Mode, least: float = 0.95, **more: object) -> Kind:
-    made = {
+def _kind(name: str, mode: Mode, least: float = 0.95, **more: Any) -> Kind:
+    made: dict[str, Any] = {
         "one": partial(_one, mode=mode),
         "branch": partial(_branch, mode=mode),
         "end": partial(_end, mode),
@@ -334,11 +338,11 @@ def _kind(name: str, mode: Mode, least: float = 0.95, **more: object) -> Kind:
         "least": least,
         **more,
     }
-    return Kind(name, "x86_64", **made)  # type: ignore[arg-type]
+    return Kind(name, "x86_64", **made)
 
 
 _FIRST = "{slot: 0, gpa: 0, size: 0x4000}"
-_USER = {
+_USER: dict[str, Any] = {
     "slots": (_FIRST, "{slot: 1, gpa: 0x5000, size: 0x3000}"),
     "sections": {".tables": 0x5000},
     "text": TABLES,
@@ -358,7 +362,7 @@ KINDS = (
         LONG,
         one=partial(_one, mode=LONG, ports=False),
         end=_user_end,
-        regs=partial(_regs, **USER_REGS),
+        regs=_user_regs,
         **_USER,
     ),
     _kind("simd", LONG, one=_simd, end=partial(_user_end, True), regs=_simd_regs, **_USER),

@@ -54,7 +54,7 @@ def main() -> int:
 
 def tell(python: Path) -> None:
     """What is installed there in another version than the locks say."""
-    argv = [python, "-m", "pip", "list", "--format", "json", "--disable-pip-version-check"]
+    argv = [str(python), "-m", "pip", "list", "--format", "json", "--disable-pip-version-check"]
     packages = json.loads(subprocess.run(argv, check=True, stdout=subprocess.PIPE).stdout)
     text = (ROOT / "requirements.lock").read_text() + (ROOT / "requirements-test.lock").read_text()
     locked: dict[str, set[str]] = {}

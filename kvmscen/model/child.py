@@ -30,7 +30,7 @@ def main() -> None:
         # engine of it is made.
         importlib.import_module(module.name)
     for engine in ((uc.UC_ARCH_ARM64, uc.UC_MODE_ARM), (uc.UC_ARCH_X86, uc.UC_MODE_64)):
-        Uc(*engine)  # type: ignore[no-untyped-call]
+        Uc(*engine)
     held = policies.confine(policies.MODEL)
 
     def handle(request: dict[str, Any]) -> dict[str, Any]:

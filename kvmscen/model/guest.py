@@ -44,7 +44,7 @@ class Guest(Building):
     ENGINE: tuple[int, int] = (0, 0)
 
     def __init__(self, machine: Machine) -> None:
-        engine: Any = Uc(*self.ENGINE)  # type: ignore[no-untyped-call]
+        engine: Any = Uc(*self.ENGINE)
         super().__init__(machine, engine, Memory(engine, self.NAME))
         self.kernel: str | None = None  # the version to predict, where versions differ
         self.script = self.recorder.scripts[self.plan.id]

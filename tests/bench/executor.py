@@ -180,7 +180,7 @@ def alone(machine: Machine) -> list[tuple[int, int, int]]:
     from unicorn import arm64_const as arm
     from unicorn import unicorn_const as uc
 
-    engine: Any = Uc(uc.UC_ARCH_ARM64, uc.UC_MODE_ARM)  # type: ignore[no-untyped-call]
+    engine: Any = Uc(uc.UC_ARCH_ARM64, uc.UC_MODE_ARM)
     engine.ctl_set_cpu_model(arm.UC_CPU_ARM64_MAX)
     stores: list[tuple[int, int, int]] = []
     calls: list[int] = []

@@ -53,7 +53,9 @@ def test_the_others_run(mixed: Path) -> None:
 
 def test_junit_and_ktap_name_them(mixed: Path) -> None:
     tree = ET.fromstring(kvmscen("run", mixed, "--on", "model", "--report", "junit").stdout)
-    wrong = [case.get("name") for case in tree.iter("testcase") if case.find("error") is not None]
+    wrong = [
+        case.attrib["name"] for case in tree.iter("testcase") if case.find("error") is not None
+    ]
     assert sorted(wrong) == sorted(WRONG)
     assert (tree.get("tests"), tree.get("errors")) == ("8", "5")
     ktap = kvmscen("run", mixed, "--on", "model", "--report", "ktap").stdout

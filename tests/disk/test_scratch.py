@@ -9,8 +9,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -175,7 +176,10 @@ def at_work(folders: set[str]) -> list[str]:
     return found
 
 
-def wait(until):
+Found = TypeVar("Found")
+
+
+def wait(until: Callable[[], Found]) -> Found:
     """What `until` gives as soon as that is something, for a minute at most."""
     for _ in range(6000):
         if found := until():

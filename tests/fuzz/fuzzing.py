@@ -33,8 +33,8 @@ import elf_files  # noqa: E402 from this tree
 
 from kvmscen.asm import Source, assemble  # noqa: E402
 from kvmscen.asm.gnu import targets as targets_of_gnu  # noqa: E402
-from kvmscen.asm.keystone.items import Wrong  # noqa: E402
 from kvmscen.asm.linked import elf  # noqa: E402
+from kvmscen.asm.values import Wrong  # noqa: E402
 from kvmscen.compile.prepare import Preparer  # noqa: E402
 from kvmscen.disk import scratch  # noqa: E402
 from kvmscen.errors import HostError  # noqa: E402
@@ -239,7 +239,7 @@ class Kinds:
         raw = text(choose, choose.choice(files), files).encode("utf-8", "surrogatepass")
         path = self.folder / "a.yaml"
         path.write_bytes(octets(choose, raw) if choose.random() < 0.1 else raw)
-        verb = choose.choice(
+        verb: dict[str, Any] = choose.choice(
             [
                 {"run": str(path), "text": None, "cases": []},
                 {"check": str(path), "assembler": "keystone"},

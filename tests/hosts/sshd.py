@@ -99,6 +99,11 @@ class Sshd:
         """What the logins have started."""
         return [pid for pid in descendants(self.sessions()) if b"fromhex" in command_line(pid)]
 
+    def kill_agents(self) -> None:
+        """End what the logins have started."""
+        for pid in self.agents():
+            os.kill(pid, signal.SIGKILL)
+
     def stop(self) -> None:
         """End it, and what it started, at once."""
         if self.process is None:

@@ -11,7 +11,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,7 @@ def works(child: Child) -> None:
 
 def test_one_child_answers_one_request_after_the_other(child: Callable[..., Child]) -> None:
     process = child()
-    replies = [within(lambda n=n: process.ask(f'"value":{n}', 5)) for n in range(20)]
+    replies = [within(partial(process.ask, f'"value":{n}', 5)) for n in range(20)]
     assert [reply["value"] for reply in replies] == list(range(20))
     assert {reply["pid"] for reply in replies} == {process.process_id}
 
@@ -339,6 +340,7 @@ def test_replies_that_nobody_took_do_no_harm(child: Callable[..., Child]) -> Non
     process = child()
     ahead = process.ask_ahead([f'"value":{n}' for n in range(5)], 5)
     assert next(ahead)["value"] == 0
+    assert isinstance(ahead, Generator)
     ahead.close()
     works(process)
 

@@ -89,14 +89,19 @@ def test_a_second_executor_is_another_process(kvm: KvmHost, executor: ChildExecu
 @pytest.mark.kvm
 def test_a_large_machine_and_a_large_observation(executor: ChildExecutor) -> None:
     data = os.urandom(1 << 20)
-    more = {"observe_memory": ((0x100000, 1 << 20),)}
     vcpu = Vcpu(0, "long", {"rip": 0}, (), None)
     slots, image = (
         (Memslot(0, 0, 0x1000), Memslot(1, 0x100000, 1 << 20)),
         (Bytes.at(0, HLT), Bytes.at(0x100000, data)),
     )
     large = Machine(
-        "x86_64", slots, image, (), (vcpu,), tables=Tables(0xFFFC0000, 0x8000, 509), **more
+        "x86_64",
+        slots,
+        image,
+        (),
+        (vcpu,),
+        tables=Tables(0xFFFC0000, 0x8000, 509),
+        observe_memory=((0x100000, 1 << 20),),
     )
     assert executor.execute(large.seal("large")).memory == {0x100000: data}
 
@@ -140,7 +145,7 @@ def test_no_slot_maps_more_than_the_memory_behind_it(executor: ChildExecutor) ->
         (Bytes.at(0, HLT), Bytes.at(0x100000, b"kept")),
         Vcpu(0, "long", {"rip": 0}, (), None),
     )
-    more = {"setup": setup, "observe_memory": ((0x100000, size),)}
+    more: dict[str, Any] = {"setup": setup, "observe_memory": ((0x100000, size),)}
     seen = executor.execute(
         Machine(
             "x86_64", slots, image, (), (vcpu,), tables=Tables(0xFFFC0000, 0x8000, 509), **more

@@ -95,8 +95,9 @@ def executor() -> Iterator[Callable[[str], ChildExecutor]]:
         host = Host(code)
         made.append(host)
         host.wait()
-        made.append(host.executor())
-        return made[-1]
+        remote = host.executor()
+        made.append(remote)
+        return remote
 
     yield make
     for remote in made:

@@ -317,9 +317,10 @@ def test_a_snapshot_that_is_of_no_use_is_not_used(
     host.start()
     host.wait()
     child = host.child()
-    (tmp_path / "memory").write_bytes(child.saved.memory.read_bytes())  # type: ignore[union-attr]
+    assert child.saved is not None
+    (tmp_path / "memory").write_bytes(child.saved.memory.read_bytes())
     (tmp_path / "state").write_bytes(b"no state of any machine")
-    child.saved = child.saved._replace(memory=tmp_path / "memory", state=tmp_path / "state")  # type: ignore[type-var]
+    child.saved = child.saved._replace(memory=tmp_path / "memory", state=tmp_path / "state")
     try:
         assert child.wait_hello(5)["facts"][0]["arch"] == "arm64"
         assert child.saved is None

@@ -283,9 +283,8 @@ def test_no_python(sshd: Sshd) -> None:
 
 @needs_sshd
 def test_a_python_that_is_too_old(sshd: Sshd) -> None:
-    name = sshd.start() and sshd.python(
-        "sys.version_info = (3, 8, 20, 'final', 0); exec(sys.argv[4])"
-    )
+    sshd.start()
+    name = sshd.python("sys.version_info = (3, 8, 20, 'final', 0); exec(sys.argv[4])")
     assert refusal(name) == "kvmscen needs python3 3.9 or newer, this is 3.8"
 
 
@@ -440,7 +439,7 @@ def test_closing_ends_what_runs_there(sshd: Sshd, executor: ChildExecutor) -> No
 @needs_sshd
 @pytest.mark.kvm
 def test_an_agent_that_is_killed_there(sshd: Sshd, executor: ChildExecutor) -> None:
-    later(0.3, lambda: [os.kill(pid, signal.SIGKILL) for pid in sshd.agents()])
+    later(0.3, sshd.kill_agents)
     with pytest.raises(HostError, match="the connection ended, or the agent there was killed"):
         executor.execute(machine(SPIN, timeout=600))
     assert executor.execute(machine(STORE)).stopped == "expected"
@@ -455,7 +454,8 @@ def test_another_machine_behind_the_same_name(sshd: Sshd, on: Callable[[str], Ss
         "if os.path.getsize(count) > 1: uname = os.uname_result((*uname[:2], '6.99', *uname[3:]))\n"
         "os.uname = lambda: uname; exec(sys.argv[4])"
     )
-    made = on(sshd.start() and sshd.python(code))
+    sshd.start()
+    made = on(sshd.python(code))
     first, second = made.executor(), made.executor()
     try:
         assert first.execute(machine(STORE)).stopped == "expected"

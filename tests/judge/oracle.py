@@ -317,7 +317,7 @@ def passes(story: Plain, run: Plain) -> bool:
             demand(all(vcpu in walk.ended or not walk.goes_on(vcpu) for vcpu in walk.steps))
         demand(all(None in following(steps, walk.last[vcpu]) for vcpu, steps in walk.steps.items()))
         if story["steps"] is None:
-            end = run["events"][-1] if run["events"] else {"name": "", "kind": ""}
+            end: Plain = run["events"][-1] if run["events"] else {"name": "", "kind": ""}
             demand(
                 end["name"] == "hlt"
                 or (end["name"] == "system_event" and end["members"]["type"] not in CRASHES)

@@ -31,7 +31,7 @@ def value_of(choose: Choose, wanted: Any, nth: int, otherwise: Sequence[int]) ->
     if isinstance(wanted, int):
         return wanted
     if "from" in wanted:
-        return int(wanted["from"] + wanted["step"] * nth) % (1 << wanted.get("bits", 64))
+        return int((wanted["from"] + wanted["step"] * nth) % (1 << wanted.get("bits", 64)))
     if "mask" in wanted:
         return int(wanted["value"])
     if "in" in wanted:

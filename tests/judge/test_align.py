@@ -263,12 +263,15 @@ def test_final() -> None:
         MemoryExpected(0x5000, "u32", [1, {"min": 100}]),
         MemoryExpected(0x5008, "hex", "00ff"),
     )
-    good = {
+    good: dict[str, Any] = {
         "seen_regs": {"x1": 1, "x2": 0x102, "x3": 2},
         "seen_memory": {0x5000: b"\1\0\0\0\xff\0\0\0", 0x5008: b"\0\xff"},
     }
     assert judged([], [], regs=regs, memory=memory, **good)[1] == ()
-    bad = {"seen_regs": {"x1": 2, "x2": 0x102}, "seen_memory": {0x5000: b"\1\0\0\0\x01\0\0\0"}}
+    bad: dict[str, Any] = {
+        "seen_regs": {"x1": 2, "x2": 0x102},
+        "seen_memory": {0x5000: b"\1\0\0\0\x01\0\0\0"},
+    }
     _, found = judged([], [], regs=regs, memory=memory, line=30, **bad)
     assert [(m.step, m.line, m.expected, m.observed) for m in found] == [
         (0, 30, "final x1: 1", "final x1: 2"),

@@ -69,7 +69,10 @@ def test_the_last_steps_access_is_done_and_the_one_at_the_limit_is_not() -> None
 def test_a_part_in_a_slot_is_done_there_and_a_read_only_one_drops_writes() -> None:
     slots = (Memslot(0, 0, 0x1000), Memslot(1, 0x4000, 0x1000), Memslot(2, 0x6000, 0x1000, 2))
     code = "mov x11, #-1; sub x10, x10, #8; stp x11, x11, [x10]; ldp x12, x13, [x10]; " + OFF
-    more = {"memslots": slots, "image": (arm64("mov x10, #0x5000;" + code).image[0],)}
+    more: dict[str, Any] = {
+        "memslots": slots,
+        "image": (arm64("mov x10, #0x5000;" + code).image[0],),
+    }
     seen = run(code, observe_memory=((0x4FF8, 8), (0x5000, 8)), **more)
     assert parts(seen)[0] == [(0x4FF8, 8, True, (1 << 64) - 1), (0x5000, 8, True, (1 << 64) - 1)]
     assert seen.memory == {0x4FF8: b"\xff" * 8, 0x5000: b"\xff" * 8}
@@ -173,7 +176,7 @@ def test_dc_zva_stops_the_guest_where_it_stands() -> None:
     )
     table = (0x705 | 1 << 10).to_bytes(8, "little")  # one block of 1 GiB, Normal memory
     slots = (Memslot(0, 0, 0x1000), Memslot(1, 0x6000, 0x1000))
-    more = {
+    more: dict[str, Any] = {
         "memslots": slots,
         "regs": mmu,
         "observe_memory": ((0x5000, 72),),

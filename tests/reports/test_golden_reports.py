@@ -11,11 +11,12 @@ import os
 from pathlib import Path
 
 import pytest
-from report_samples import RUNS, Run
+from report_samples import RUNS
 
 from kvmscen.cli.screen import Screen
 from kvmscen.engine.work import Progress
 from kvmscen.reports import FORMATS, harmless, text
+from kvmscen.results.result import Run
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "reports"
 SUFFIX = {"text": "txt", "json": "json", "junit": "xml", "ktap": "ktap"}

@@ -6,7 +6,9 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -22,12 +24,12 @@ SCHEMA = json.loads((Path(__file__).parents[2] / "schema" / "report.schema.json"
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_json_fits_its_schema(name):
+def test_json_fits_its_schema(name: str) -> None:
     Draft7Validator.check_schema(SCHEMA)
     Draft7Validator(SCHEMA).validate(json.loads(FORMATS["json"](RUNS[name])))
 
 
-def test_schema_lets_keys_be_added_and_describes_each():
+def test_schema_lets_keys_be_added_and_describes_each() -> None:
     report = json.loads(FORMATS["json"](RUNS["founding"]))
     for part in (report, report["run"], report["results"][0], report["results"][0]["final"]):
         part["later"] = 1
@@ -35,7 +37,7 @@ def test_schema_lets_keys_be_added_and_describes_each():
     del report["results"][0]["events"]
     assert not Draft7Validator(SCHEMA).is_valid(report)
 
-    def bare(node, path="#"):
+    def bare(node: Mapping[str, Any], path: str = "#") -> Iterator[str]:
         for key, value in node.get("properties", {}).items():
             if "$ref" not in value and "description" not in value:
                 yield f"{path}/{key}"
@@ -46,7 +48,7 @@ def test_schema_lets_keys_be_added_and_describes_each():
     assert list(bare(SCHEMA)) == []
 
 
-def test_json_has_the_agreed_shape():
+def test_json_has_the_agreed_shape() -> None:
     report = json.loads(FORMATS["json"](run(post_index(memory={20480: {"u32": [1, 100]}}))))
     assert report["format"] == "kvmscen-report"
     assert report["version"] == 1
@@ -104,7 +106,7 @@ def test_json_has_the_agreed_shape():
 DEFAULTS = {"ignored": False, "done": 0, "reply": None, "regs": None}
 
 
-def read(told):
+def read(told: Mapping[str, Any]) -> Event:
     """The event that a reader of the report sees in one of its events."""
     rest = dict(told)
     more = {"times": rest.pop("count_of_equal", 1), "op": rest.pop("op", None)}
@@ -132,7 +134,7 @@ def read(told):
     return Event(vcpu, kind, name, rest, pc, **more)
 
 
-def test_json_events_are_whole():
+def test_json_events_are_whole() -> None:
     sample = RUNS["mixed"]
     for result, told in zip(
         sample.results, json.loads(FORMATS["json"](sample))["results"], strict=True
@@ -143,7 +145,7 @@ def test_json_events_are_whole():
 
 @pytest.mark.parametrize("name", sorted(exits.BY_NAME))
 @pytest.mark.parametrize("arch", ["x86_64", "arm64"])
-def test_json_events_hold_each_member_of_each_exit(name, arch):
+def test_json_events_hold_each_member_of_each_exit(name: str, arch: str) -> None:
     # The names that stand beside the members must not clash with theirs.
     members = {field.name: number for number, field in enumerate(exits.fields_of(name, arch))}
     event = Event(
@@ -182,24 +184,24 @@ def test_the_shape_of_events_in_reports() -> None:
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_junit_counts_are_those_of_its_testcases(name):
+def test_junit_counts_are_those_of_its_testcases(name: str) -> None:
     root = ET.fromstring(FORMATS["junit"](RUNS[name]))
     assert root.tag == "testsuites"
     for element in [root, *root]:
         cases = list(element.iter("testcase"))
-        assert int(element.get("tests")) == len(cases)
+        assert int(element.attrib["tests"]) == len(cases)
         for count, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
-            assert int(element.get(count)) == sum(case.find(tag) is not None for case in cases)
+            assert int(element.attrib[count]) == sum(case.find(tag) is not None for case in cases)
     sample = RUNS[name].summary
-    assert int(root.get("failures")) == sample["FAIL"] + sample["XPASS"]
-    assert int(root.get("skipped")) == sample["SKIP"] + sample["XFAIL"]
+    assert int(root.attrib["failures"]) == sample["FAIL"] + sample["XPASS"]
+    assert int(root.attrib["skipped"]) == sample["SKIP"] + sample["XFAIL"]
     assert (
-        int(root.get("errors"))
+        int(root.attrib["errors"])
         == sample["ERROR"] + len({p.file for p in RUNS[name].problems}) + RUNS[name].interrupted
     )
 
 
-def test_junit_is_read_by_junitparser():
+def test_junit_is_read_by_junitparser() -> None:
     junitparser = pytest.importorskip("junitparser")
     xml = junitparser.JUnitXml.fromstring(FORMATS["junit"](RUNS["mixed"]).encode())
     assert (xml.tests, xml.failures, xml.errors, xml.skipped) == (10, 3, 3, 2)
@@ -221,12 +223,12 @@ def test_junit_is_read_by_junitparser():
         ("a.yaml", "a"),
     ],
 )
-def test_junit_classname(file, classname):
+def test_junit_classname(file: str, classname: str) -> None:
     (case,) = ET.fromstring(FORMATS["junit"](run(x86(file=file)))).iter("testcase")
     assert case.get("classname") == classname
 
 
-def test_junit_holds_what_xml_cannot():
+def test_junit_holds_what_xml_cannot() -> None:
     nasty = "\x00\x08\x1b\ud800\ufffe<&>\"']]>"
     row = StoryRow("+", 0, "", nasty, (), nasty)
     report = FORMATS["junit"](
@@ -244,15 +246,25 @@ RESULT = re.compile(
 )  # as the kernel's kunit_parser.py has it
 
 
-def read_ktap(lines: list[str], indent: str = "") -> list[tuple[bool, str, str, list]]:
-    """A level of KTAP: (ok, description, directive, children); fails where numbers, plan or
-    indentation are wrong.
-    """
+class Line(NamedTuple):
+    """One result of KTAP, with those of the level below it."""
+
+    ok: bool
+    description: str
+    directive: str
+    children: list[Line]
+
+
+def read_ktap(lines: list[str], indent: str = "") -> list[Line]:
+    """A level of KTAP; fails where numbers, plan or indentation are wrong."""
     assert lines.pop(0) == indent + "KTAP version 1"
     if lines[0].startswith(indent + "# Subtest: "):
         lines.pop(0)
-    plan = int(re.fullmatch(indent + r"1\.\.([0-9]+)", lines.pop(0))[1])
-    tests, children = [], []
+    planned = re.fullmatch(indent + r"1\.\.([0-9]+)", lines.pop(0))
+    assert planned
+    plan = int(planned[1])
+    tests: list[Line] = []
+    children: list[Line] = []
     while len(tests) < plan:
         line = lines[0]
         if line == indent + "  KTAP version 1":
@@ -263,15 +275,17 @@ def read_ktap(lines: list[str], indent: str = "") -> list[tuple[bool, str, str, 
         line = line[len(indent) :]
         if line.startswith("#"):
             continue
-        ok, number, _, name, directive = RESULT.fullmatch(line).groups()
+        result = RESULT.fullmatch(line)
+        assert result
+        ok, number, _, name, directive = result.groups()
         assert int(number) == len(tests) + 1
-        tests.append((ok == "ok", name, (directive or "").removeprefix(" # "), children))
+        tests.append(Line(ok == "ok", name, (directive or "").removeprefix(" # "), children))
         children = []
     return tests
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_ktap_reads_back(name):
+def test_ktap_reads_back(name: str) -> None:
     lines = FORMATS["ktap"](RUNS[name]).splitlines()
     files = read_ktap([line for line in lines if not line.startswith("# interrupted")])
     for ok, _, directive, children in files:
@@ -280,13 +294,13 @@ def test_ktap_reads_back(name):
     assert all(file[0] for file in files) == (RUNS[name].exit_status in (0, 4))
 
 
-def test_ktap_subtest_is_named_as_its_result_line():
+def test_ktap_subtest_is_named_as_its_result_line() -> None:
     report = FORMATS["ktap"](run(x86(file="a # b.yaml")))
     assert "  # Subtest: a _ b.yaml\n" in report
     assert "\nok 1 a _ b.yaml\n" in report
 
 
-def test_ktap_directives():
+def test_ktap_directives() -> None:
     tests = {
         name: directive
         for file in read_ktap(FORMATS["ktap"](RUNS["mixed"]).splitlines())
@@ -300,17 +314,17 @@ def test_ktap_directives():
     assert tests["spin@kvm"] == "TIMEOUT"
 
 
-def test_ktap_names_the_host_only_among_several():
+def test_ktap_names_the_host_only_among_several() -> None:
     assert "  ok 1 default\n" in FORMATS["ktap"](run(x86()))
     assert "  ok 1 default@kvm\n" in FORMATS["ktap"](run(x86(), xfailed()))
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_an_enosys_is_never_called_unknown(format):
+def test_an_enosys_is_never_called_unknown(format: str) -> None:
     assert "unknown" not in FORMATS[format](RUNS["enosys"]).lower()
 
 
-def test_reports_are_imported_at_first_use():
+def test_reports_are_imported_at_first_use() -> None:
     code = (
         "import sys, kvmscen.reports; print([m for m in ('tabulate', 'xml', "
         "'kvmscen.reports.text') if m in sys.modules])"

@@ -14,9 +14,9 @@ import sys
 from collections import Counter
 from typing import Any
 
-from unicorn import Uc, UcError
 from unicorn import arm64_const as const
 from unicorn import unicorn_const as uc_const
+from unicorn.unicorn import Uc, UcError
 
 from kvmscen.sent.undecoded.decode import decode
 from kvmscen.sent.undecoded.emulate import MASK, Monitors, emulate

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 import unicorn
 from unicorn import arm64_const, riscv_const, x86_const
+from unicorn.unicorn import Uc
 
 from kvmscen.sent.timing import loop
 from kvmscen.sent.timing.loop import RECORD, KnownExit
@@ -34,7 +35,7 @@ class Cpu(NamedTuple):
 
 CPUS = {
     "x86_64": Cpu(
-        lambda: unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64),
+        lambda: Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64),
         x86_const.UC_X86_REG_RDI,
         x86_const.UC_X86_REG_RAX,
         (
@@ -47,7 +48,7 @@ CPUS = {
         16,
     ),
     "arm64": Cpu(
-        lambda: unicorn.Uc(unicorn.UC_ARCH_ARM64, unicorn.UC_MODE_ARM),
+        lambda: Uc(unicorn.UC_ARCH_ARM64, unicorn.UC_MODE_ARM),
         arm64_const.UC_ARM64_REG_X0,
         arm64_const.UC_ARM64_REG_X0,
         tuple(arm64_const.UC_ARM64_REG_X0 + n for n in (8, 0, 1, 2)),
@@ -55,7 +56,7 @@ CPUS = {
         29,
     ),
     "riscv64": Cpu(
-        lambda: unicorn.Uc(unicorn.UC_ARCH_RISCV, unicorn.UC_MODE_RISCV64),
+        lambda: Uc(unicorn.UC_ARCH_RISCV, unicorn.UC_MODE_RISCV64),
         riscv_const.UC_RISCV_REG_A0,
         riscv_const.UC_RISCV_REG_A0,
         tuple(riscv_const.UC_RISCV_REG_A0 + n for n in (7, 0, 1, 2)),
@@ -205,6 +206,11 @@ def test_rows_and_conditions(arch: str) -> None:
     assert [mask for _, _, mask in machine.records] == [1 | 2 | 4 | 32, 16, 1 | 2 | 1 << 62]
 
 
+def ring_out_of_range(number: int, machine: Machine) -> int:
+    machine.put(RING, "II", 7, 7)
+    return 0
+
+
 def test_a_ring_that_is_not_empty_is_for_python(arch: str) -> None:
     def exits(number: int, machine: Machine) -> int:
         machine.put(RING, "II", number, 2)
@@ -217,7 +223,7 @@ def test_a_ring_that_is_not_empty_is_for_python(arch: str) -> None:
         arch,
         [KnownExit(0, 1, ())],
         1,
-        lambda number, machine: (machine.put(RING, "II", 7, 7), 0)[1],
+        ring_out_of_range,
     )
     assert machine.run(arch) == 0
 

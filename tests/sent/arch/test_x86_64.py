@@ -96,7 +96,7 @@ def walk(raw: bytes, at: int, address: int) -> int | None:
     for level in (39, 30, 21):
         assert at <= table <= at + len(raw) - 4096, "an entry points outside the engine's slot"
         assert table % 4096 == 0
-        entry = struct.unpack_from("<Q", raw, table - at + (address >> level & 511) * 8)[0]
+        entry: int = struct.unpack_from("<Q", raw, table - at + (address >> level & 511) * 8)[0]
         if not entry & 1:
             return None
         assert entry & 0x22 == 0x22, "writable, and accessed already"

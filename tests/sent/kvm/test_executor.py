@@ -400,7 +400,10 @@ def test_sixteen_extras(run: Run) -> None:
 
 def test_ignored_exits_are_answered_and_recorded(run: Run) -> None:
     code = "mov ecx, 20; l: in al, 0x60; loop l; mov [rbx], al; hlt"
-    more = {"ignore": (Step("io", {"port": 0x60}),), "observe_memory": ((0x5000, 1),)}
+    more: dict[str, Any] = {
+        "ignore": (Step("io", {"port": 0x60}),),
+        "observe_memory": ((0x5000, 1),),
+    }
     seen = run(machine(code, (mmio(0x5000), HLT), regs={"rax": 0xFF}, **more))
     assert [(told(e), e.times) for e in seen.events] == [
         (("in", 0x60, 1, 1), 20),
@@ -513,7 +516,7 @@ def test_actions_on_slots(run: Run) -> None:
         Step("io", ask),
     )
     slots = (Memslot(0, 0, 0x2000), Memslot(1, 0x3000, 0x1000))
-    observed = {"observe_memory": ((0x4000, 4),)}
+    observed: dict[str, Any] = {"observe_memory": ((0x4000, 4),)}
     seen = run(machine(code, script, regs={"rbx": 0x3000}, memslots=slots, **observed))
     assert [told(event)[0] for event in seen.events] == [
         "out",
@@ -627,7 +630,7 @@ def test_registers_are_set_by_name_and_by_view(run: Run) -> None:
         seen = run(
             machine(
                 "hlt; hlt",
-                (Step("hlt", then=(act("set_regs", **{name: value}),)), HLT),
+                (Step("hlt", then=(Action("set_regs", {name: value}),)), HLT),
                 regs={"rax": whole},
                 observe_regs=(name,),
             )
@@ -908,7 +911,7 @@ def test_the_engines_slot_elsewhere(run: Run, mode: str) -> None:
     top = Memslot(1, 0xFFFC0000, 0x10000)
     code = "mov eax, [0xfffc0000 + ecx]; mov ax, 0x10; mov ds, ax; mov byte ptr [ebx], 5; hlt"
     image = (Bytes.at(0, assemble(mode, code)), Bytes.at(0xFFFC0000, b"mine"))
-    observed = {"observe_regs": ("cr3", "gdt.base"), "observe_memory": ((at, 8),)}
+    observed: dict[str, Any] = {"observe_regs": ("cr3", "gdt.base"), "observe_memory": ((at, 8),)}
     slots, tables = (Memslot(0, 0, 0x2000), top), Tables(at, 0x8000, 400)
     seen = run(
         machine(

@@ -123,7 +123,7 @@ def test_replies_and_sections(kvm: Kvm) -> None:
     words["data"].value = 0
     assert once(loop.TO_GUEST, base, 0x5008) == 0
     assert blank.raw[40:48] == b"cdef\0\0\0\0"
-    blank[40:44] = b"WXYZ"
+    ctypes.memmove(ctypes.addressof(blank) + 40, b"WXYZ", 4)
     assert once(loop.FROM_GUEST, base, 0x5008) == 0
     assert held.raw == b"abWXYZgh"
     # What crosses the end of the section is for Python.

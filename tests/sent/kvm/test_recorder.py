@@ -180,7 +180,7 @@ def test_an_errno_without_a_name_keeps_its_number() -> None:
 def test_what_is_kept_of_the_events_is_limited_too() -> None:
     recorder = Recorder(machine(b"", None, exits=100_000))
     data = list(range(4096))
-    stops = []
+    stops: list[str | None] = []
     while not stops or stops[-1] is None:
         stops.append(
             recorder.take(

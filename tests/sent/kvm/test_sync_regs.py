@@ -19,7 +19,7 @@ from kvmscen.sent.executor.session import Session
 from kvmscen.sent.header import uapi
 from kvmscen.sent.kvm import x86_64
 from kvmscen.sent.kvm.fds import Kvm
-from kvmscen.sent.machine import Capability, Machine, Step
+from kvmscen.sent.machine import Action, Capability, Machine, Step
 from kvmscen.sent.observation import Observation
 
 pytestmark = pytest.mark.kvm
@@ -75,7 +75,7 @@ def guest(seed: int) -> Machine:
     code = "; ".join([*choose.choices(PIECES, k=12), "hlt"])
     regs = {name: choose.getrandbits(64) for name in names}
     deeds = [
-        (act("set_regs", **{choose.choice(names): choose.getrandbits(64)}),),
+        (Action("set_regs", {choose.choice(names): choose.getrandbits(64)}),),
         (act("set_regs", eax=1, r9=2, cr2=3),),
         (act("write_memory", gpa=0x5000, data="0102"),),
         (),
