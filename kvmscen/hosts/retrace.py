@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from kvmscen.errors import HostError
 from kvmscen.sent.machine import Action, Capability, Machine, Memslot, Step
-from kvmscen.sent.observation import Event, Observation, behind
+from kvmscen.sent.observation import Event, Observation, follows
 from kvmscen.sent.script.interpreter import EXTRA_LIMIT, Script, Verdict
 from kvmscen.sent.script.recorder import op_of
 
@@ -145,7 +145,7 @@ def _covers(memory: Mapping[int, bytes], ranges: Iterable[tuple[int, int]]) -> b
 def _folded(events: Iterable[Event]) -> list[Event]:
     out: list[Event] = []
     for event in events:
-        if out and out[-1]._replace(times=1, at=behind(out[-1].at, out[-1].times)) == event:
+        if out and follows(out[-1], event):
             out[-1] = out[-1]._replace(times=out[-1].times + 1)
         else:
             out.append(event)

@@ -65,6 +65,25 @@ def behind(
     return (*at[:-1], (at[-1][0], at[-1][1] + rounds)) if at else at
 
 
+_TIMES, _AT = Event._fields.index("times"), Event._fields.index("at")
+
+
+def follows(before: Event, event: Event) -> bool:
+    """Whether an event is one more of those that `before` stands for: the same, in the step's next
+    round.
+    """
+    # In pieces, since this is asked at each exit and a copy takes longer; most differ in the first.
+    return (
+        before.pc == event.pc
+        and before.fields == event.fields
+        and event.times == 1
+        and before[:_TIMES] == event[:_TIMES]
+        and before[_TIMES + 1 : _AT] == event[_TIMES + 1 : _AT]
+        and before[_AT + 1 :] == event[_AT + 1 :]
+        and behind(before.at, before.times) == event.at
+    )
+
+
 def weight(event: Event) -> int:
     """The bytes of an event as JSON, about."""
     total = 60 + 15 * len(event.fields) + _listed(event.fields)

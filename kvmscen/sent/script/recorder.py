@@ -10,7 +10,7 @@ from typing import Any, Callable, NamedTuple
 
 from kvmscen.sent.errors import IoctlError
 from kvmscen.sent.machine import Action, Machine, Step, seconds
-from kvmscen.sent.observation import Event, behind, weight
+from kvmscen.sent.observation import Event, follows, weight
 from kvmscen.sent.script.interpreter import (
     EXTRA_LIMIT,
     Devices,
@@ -281,13 +281,7 @@ class Recorder:
         if len(self.events) < 2 or any(self.due.values()):
             return
         before, last = self.events[-2:]
-        # Mostly pc or a member tells them apart; the whole comparison makes a copy.
-        if (
-            before.pc == last.pc
-            and before.fields == last.fields
-            and last.times == 1
-            and before._replace(times=1, at=behind(before.at, before.times)) == last
-        ):
+        if follows(before, last):
             self.events[-2] = before._replace(times=before.times + 1)
             del self.events[-1]
             self.weight -= weight(last)

@@ -13,7 +13,7 @@ from kvm_machines import act, machine, mmio
 from kvmscen.errors import IoctlError
 from kvmscen.sent.codec import encode
 from kvmscen.sent.machine import Step
-from kvmscen.sent.observation import Event, weight
+from kvmscen.sent.observation import Event, behind, follows, weight
 from kvmscen.sent.script.recorder import Recorder
 
 ENOSYS = 38
@@ -210,3 +210,32 @@ def test_what_was_looked_at_and_answered_counts(what: str) -> None:
         recorder.add(event)
     recorder.seen()
     assert recorder.weight == weight(event)
+
+
+MEMBERS: dict[str, Any] = {
+    "vcpu": (0, 1),
+    "kind": ("exit", "error"),
+    "name": ("mmio", "io"),
+    "fields": ({"data": 1}, {"data": 2}),
+    "pc": (16, None),
+    "regs": (None, {"rax": 1}),
+    "memory": (None, {0: b"1"}),
+    "reply": (None, {"data": 1}),
+    "times": (1, 2, 3),
+    "op": (None, "setup/0"),
+    "at": (None, ((0, 0),), ((0, 1),), ((0, 2),), ((1, 0),), ((0, 0), (0, 1)), ((0, 0), (0, 2))),
+    "ignored": (False, True),
+    "done": (0, 1),
+}
+
+
+@given(st.data())
+def test_an_event_follows_where_nothing_but_its_round_differs(data: st.DataObject) -> None:
+    assert tuple(MEMBERS) == Event._fields
+    first = Event(*(data.draw(st.sampled_from(some)) for some in MEMBERS.values()))
+    # The next is as expected, but for a few members.
+    second = first._replace(times=1, at=behind(first.at, first.times))
+    for name in data.draw(st.sets(st.sampled_from(sorted(MEMBERS)), max_size=2)):
+        second = second._replace(**{name: data.draw(st.sampled_from(MEMBERS[name]))})
+    wanted = first._replace(times=1, at=behind(first.at, first.times)) == second
+    assert follows(first, second) == wanted
