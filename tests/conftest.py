@@ -73,7 +73,12 @@ def qemu_arm64() -> tuple[str, dict[str, str]]:
     return name, environment
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Before `-m` chooses.
+    for item in items:
+        if item.get_closest_marker("qemu"):
+            item.add_marker(pytest.mark.slow)
     for marker, reason in (("kvm", without_kvm()), ("qemu", without_qemu())):
         for item in items:
             if reason is not None and item.get_closest_marker(marker):

@@ -122,6 +122,7 @@ def applied(tree: Path, part: Part) -> None:
     file.write_text(text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_recipe(recipe: str, tree: Path, tmp_path: Path) -> None:
     mine = tmp_path / "kvmscen"

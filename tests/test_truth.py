@@ -11,6 +11,7 @@ def _named(kind: Kind) -> str:
     return kind.name
 
 
+@pytest.mark.slow
 @pytest.mark.kvm
 @pytest.mark.parametrize("kind", truth.KINDS["x86_64"], ids=_named)
 def test_x86_programs_are_as_the_model_says(kind: Kind) -> None:
@@ -32,6 +33,7 @@ def test_arm64_programs_are_as_the_model_says(
     assert found.exits > 3 * found.alike
 
 
+@pytest.mark.slow
 @pytest.mark.kvm
 def test_odd_x86_programs_are_as_the_model_says() -> None:
     found = truth.odd(

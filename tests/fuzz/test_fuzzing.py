@@ -8,6 +8,7 @@ import pytest
 from fuzzing import run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "count", "outcomes"),
     [
