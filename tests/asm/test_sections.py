@@ -100,6 +100,79 @@ def test_flags_say_whether_the_guest_has_it(name: str, flags: str) -> None:
     assert [section.name for section in first[0]] == [".text", *([name] if there else [])]
 
 
+NAMES = (".x", ".text", ".data", ".bss.a", ".tbss", ".tdata", ".init_array", ".note.a", ".noinit")
+NAMES += (".got", ".rela.x", ".comment", ".persistent", ".x-1", ".rodata.str")
+OPERANDS = (
+    "",
+    ', "aw"',
+    ', "aw", @nobits',
+    ', "aw", @progbits',
+    ', "awT", @nobits',
+    ', "a", @note',
+)
+OPERANDS += (
+    ', "aMS", @progbits, 1',
+    ', "aw", @init_array',
+    ', "ae"',
+    ', "aw", @nosuch',
+    ', "aw", x',
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_types_and_flags_are_those_of_gnu_as(name: str) -> None:
+    """Without a choice of assembler: what Keystone's front end leaves to GNU as goes there."""
+    if not targets.find("x86_64"):
+        pytest.skip("GNU as for x86_64 is not installed")
+    for operands in OPERANDS:
+        body = ".skip 8" if "nobits" in operands or "bss" in name else ".quad 5"
+        text = f"_start: nop\n.section {name}{operands}\n{body}\n"
+        made = [_made(text, assembler) for assembler in (None, "gnu")]
+        assert made[0] == made[1], text
+
+
+def _made(text: str, assembler: str | None) -> object:
+    try:
+        program = assemble("x86_64", 64, Source("s", text), (), 0x1000, assembler)
+    except ScenarioError:
+        return "refused"
+    return program.sections, program.symbols
+
+
+@pytest.mark.parametrize(
+    ("written", "say"),
+    [
+        (', "ae"', 'only GNU as knows flags other than a, w and x: .x, "ae"'),
+        (', "aw", @note', 'only GNU as knows the type note: .x, "aw", @note'),
+        (', "a"\n.byte 1\n.section .x, "aw"', "section .x is written with other flags or another "),
+    ],
+)
+def test_what_is_left_to_gnu_as_is_told(written: str, say: str) -> None:
+    source = Source("s", f"_start: nop\n.section .x{written}\n.byte 1\n")
+    pytest.importorskip("keystone")
+    with pytest.raises(ScenarioError) as caught:
+        assemble("x86_64", 64, source, (), 0x1000, "keystone")
+    (problem,) = caught.value.problems
+    assert say in problem.message
+
+
+@pytest.mark.parametrize("use", [".quad there", ".quad n", "lea rax, [rip + there]", "mov eax, m"])
+def test_an_address_that_is_not_in_the_guest_is_refused(use: str) -> None:
+    """It was 0 or an offset, without a word."""
+    section = '.section .about, ""\n.byte 0\nthere: .quad 5\nm: .set n, there\n'
+    first, *others = both("x86_64", f"_start: nop\n{use}\n{section}")
+    say = "this is an address in section .about, which is not in the guest"
+    assert [first, *others] == (1 + len(others)) * [[(2, 1, say)]]
+
+
+def test_labels_that_are_not_in_the_guest_are_no_symbols() -> None:
+    text = '_start: nop\n.section .about, ""\n.byte 0\nthere: .quad there, _start\n.set n, there\n'
+    first, *others = both("x86_64", text)
+    assert all(first == other for other in others)
+    assert isinstance(first, tuple), first
+    assert not {"there", "n"} & first[1].keys()
+
+
 def test_two_sections_of_one_symbol() -> None:
     """`.x-1` and `.x_1` would both have `__x_1_start`: neither does, and who asks is told."""
     text = '_start: nop\n.section .x-1, "a"\n.byte 1\n.section .x_1, "a"\n.byte 2\n'

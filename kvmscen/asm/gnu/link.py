@@ -10,7 +10,7 @@ from elftools.common.exceptions import ELFError
 
 from kvmscen.asm.gnu import messages, objects, targets, text, tools
 from kvmscen.asm.layout import Placed, align_up
-from kvmscen.asm.sections import MARKS, NAMING, OPERANDS, no_name
+from kvmscen.asm.sections import MARKS, NAMING, OPERANDS, no_name, not_there
 from kvmscen.asm.values import Line, clip
 
 # JUMP26 and CALL26 of arm64, to which ld adds veneers where they do not reach.
@@ -153,17 +153,18 @@ def _undefined(
     report: messages.Report,
 ) -> None:
     missing = object_file.undefined - symbols.keys()
-    if not missing:
+    if not missing and not object_file.absent:
         return
     for use in objects.uses(object_file.raw):
         at = places.get(use.section)
-        if use.symbol not in missing or at is None:
+        absent = object_file.absent.get(use.symbol)
+        if (use.symbol not in missing and absent is None) or at is None:
             continue
         # A literal stands in a pool, away from the statement that asks for it.
         index = _statement(lines, at.gpa + use.offset)
         if index is None:
             index = next((n for n, s in enumerate(report.statements) if use.symbol in s.rest), None)
-        report.add(index, _unknown(use.symbol, symbols))
+        report.add(index, _unknown(use.symbol, symbols) if absent is None else not_there(absent))
 
 
 def _unknown(name: str, symbols: Mapping[str, int]) -> str:

@@ -39,13 +39,16 @@ class Symbol(NamedTuple):
 class Object(NamedTuple):
     """What as made: sections before they are placed. `nobits` names those without bytes.
 
-    `undefined` are symbols that the program uses and does not have. `raw` is the file, for ld.
+    `undefined` are symbols that the program uses and does not have. `absent` gives the section of
+    each name, its own too, that lies in a section that is not in the guest. `raw` is the file, for
+    ld.
     """
 
     shapes: tuple[Shape, ...]
     nobits: frozenset[str]
     symbols: Mapping[str, Symbol]
     undefined: frozenset[str]
+    absent: Mapping[str, str]
     raw: bytes
 
 
@@ -70,6 +73,7 @@ def read(raw: bytes, written: Mapping[str, str | None]) -> Object:
     nobits: set[str] = set()
     names: dict[int, str] = {}
     merged: dict[int, int] = {}
+    others: dict[int, str] = {}
     table: SymbolTableSection | None = None
     # Each pass over the sections costs as much as starting ld: there is one.
     for index, section in enumerate(elf.iter_sections()):
@@ -87,10 +91,12 @@ def read(raw: bytes, written: Mapping[str, str | None]) -> Object:
                 nobits.add(name)
             if section["sh_flags"] & _MERGED:
                 merged[index] = section["sh_flags"]
+        elif name and name != MARKS:
+            others[index] = name
     symbols, undefined = _symbols(table, names)
-    return Object(
-        tuple(shapes.values()), frozenset(nobits), symbols, undefined, _unmerged(raw, elf, merged)
-    )
+    absent = {name: name for name in others.values()} | _within(table, others)
+    unmerged = _unmerged(raw, elf, merged)
+    return Object(tuple(shapes.values()), frozenset(nobits), symbols, undefined, absent, unmerged)
 
 
 def _symbols(
@@ -115,6 +121,16 @@ def _symbols(
         elif at in names:
             symbols[name] = Symbol(names[at], symbol["st_value"])
     return symbols, frozenset(undefined)
+
+
+def _within(table: SymbolTableSection | None, sections: Mapping[int, str]) -> dict[str, str]:
+    """The symbols of some sections, each with its section."""
+    symbols = () if table is None or not sections else table.iter_symbols()
+    return {
+        symbol.name: sections[symbol["st_shndx"]]
+        for symbol in symbols
+        if symbol.name and symbol["st_shndx"] in sections
+    }
 
 
 def _is_of_as(name: str) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 
+from kvmscen.asm import sections
 from kvmscen.asm.advice import advise
 from kvmscen.asm.keystone.arm64.instructions import Arm64
 from kvmscen.asm.keystone.encoder import MISSING
@@ -54,6 +55,8 @@ class Assembly:
         self._guesses = 0
         self._loads: dict[str, int] = {}
         self._section_symbols: dict[str, int] = {}
+        self._absent: dict[str, str] = {}
+        self._present: dict[str, int] = {}  # the symbols without those, for what is in the guest
 
     def run(self) -> Program:
         """The program. Raises ScenarioError with all problems."""
@@ -68,6 +71,10 @@ class Assembly:
         sizes = self._too_large()
         if sizes:
             raise ScenarioError(sizes)
+        self._absent = self._front.absent()
+        if self._absent:
+            everything = self._front.scope.symbols.items()
+            self._present = {name: at for name, at in everything if name not in self._absent}
         images = {
             name: bytearray(0 if chunk.nobits else chunk.size)
             for name, chunk in self._front.chunks.items()
@@ -196,7 +203,7 @@ class Assembly:
     def _encode(self, item: Item, image: bytearray, lines: list[Line]) -> None:
         statement = item.statement
         try:
-            data = item.encode(self._front.scope)
+            data = self._bytes(item)
         except Wrong as wrong:
             advice = advise(str(wrong), statement, self._arch)
             problem = self._report(statement, advice, isinstance(wrong, Unencoded))
@@ -204,6 +211,9 @@ class Assembly:
                 self._unexplained[problem] = (statement, advice)
             return
         except Unknown as unknown:
+            if unknown.name in self._absent:
+                self._report(statement, sections.not_there(self._absent[unknown.name]), True)
+                return
             self._report(statement, advise(self._undefined(unknown.name), statement, self._arch))
             return
         if data is not None and data:
@@ -216,6 +226,22 @@ class Assembly:
                 self._report(statement, message)
         if item.shown and item.size and item.chunk.loaded:
             lines.append(Line(item.address, item.size, statement.line, statement.text))
+
+    def _bytes(self, item: Item) -> bytes | None:
+        """What an item encodes to; Unknown also for an address that is not in the guest."""
+        scope, every = self._front.scope, self._front.scope.symbols
+        if not self._absent:
+            return item.encode(scope)
+        if isinstance(item, Assign):
+            item.encode(scope)
+            if item.name in self._present:
+                self._present[item.name] = every[item.name]
+            return None
+        try:
+            scope.symbols = self._present if item.chunk.loaded else every
+            return item.encode(scope)
+        finally:
+            scope.symbols = every
 
     def _report(
         self, statement: Statement, message: str, unencoded: bool = False
@@ -252,17 +278,19 @@ class Assembly:
 
     def _program(self, images: dict[str, bytearray], lines: list[Line]) -> Program:
         front = self._front
-        sections = [
+        made = [
             self._section(chunk, images[chunk.name])
             for chunk in front.chunks.values()
             if chunk.loaded
         ]
         symbols = {
-            name: value & _MASK for name, value in front.scope.symbols.items() if "\x02" not in name
+            name: value & _MASK
+            for name, value in front.scope.symbols.items()
+            if "\x02" not in name and name not in self._absent
         }
         lines.sort(key=lambda line: line.gpa)
         return Program(
-            tuple(sorted(sections, key=lambda section: (section.gpa, section.name))),
+            tuple(sorted(made, key=lambda section: (section.gpa, section.name))),
             symbols,
             tuple(lines),
         )

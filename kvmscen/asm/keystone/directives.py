@@ -267,13 +267,17 @@ def _section(front: Front, statement: Statement) -> None:
         raise Wrong(
             f'.section takes a name and flags: .section .name, "aw", not {clip(statement.rest)}'
         )
-    name, number, flags, kind = match.groups()
+    name, number, flags, kind, rest = match.groups()
     if number is not None and statement.word == ".section":
         raise Wrong(f".section takes no number: .subsection {number} begins a subsection")
     if statement.word == ".pushsection":
         front.push()
+    if why := sections.left_to_gnu(name, flags, kind or "", rest):
+        raise Unencoded(f"only GNU as knows {why}: {clip(statement.rest)}")
     if name not in front.chunks:
         front.open(name, flags, kind or "")
+    elif flags is not None and front.chunks[name].written not in (None, (flags, kind or "")):
+        raise Unencoded(f"section {name} is written with other flags or another type before")
     front.enter(name, int(number or 0) if len(number or "") < 6 else 8193)
 
 

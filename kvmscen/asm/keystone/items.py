@@ -17,7 +17,8 @@ MAX_SIZE = 16 << 20
 class Chunk:
     """A section as it grows: `base` is its address, `size` its size in the last pass.
 
-    One that is not `loaded`, as a comment for the linker, has no place in the guest.
+    One that is not `loaded`, as a comment for the linker, has no place in the guest. `written` are
+    its flags and type in the program, None where it is one that as itself knows.
     """
 
     def __init__(
@@ -30,6 +31,7 @@ class Chunk:
         self.size = 0
         self.align = 1
         self.loaded = loaded
+        self.written: tuple[str | None, str] | None = None
 
 
 class Scope:

@@ -173,11 +173,39 @@ class Front:
         code = (
             name == ".text" or name.startswith((".text.", ".init", ".fini")) or "x" in (flags or "")
         )
-        nobits = kind == "nobits" or (not kind and (name == ".bss" or name.startswith(".bss.")))
+        nobits = not sections.has_bytes(name, kind)
         chunk = self.chunks[name] = Chunk(
             name, code, nobits, loaded=sections.is_loaded(name, flags)
         )
+        if not sections.is_usual(name):
+            chunk.written = flags, kind
         return chunk
+
+    def absent(self) -> dict[str, str]:
+        """The labels of sections that are not in the guest, and what is set from them, each with
+        that section.
+        """
+        found = {
+            name: label.chunk.name for name, label in self.labels.items() if not label.chunk.loaded
+        }
+        if all(chunk.loaded for chunk in self.chunks.values()):
+            return found
+        users: dict[str, list[str]] = {}
+        for item in self.items:
+            if isinstance(item, Assign):
+                for name in item.value.names:
+                    users.setdefault(name, []).append(item.name)
+                dot = any(step[0] == "." for step in item.value.code)
+                if dot and not item.chunk.loaded:
+                    found.setdefault(item.name, item.chunk.name)
+        todo = list(found)
+        while todo:
+            name = todo.pop()
+            for user in users.get(name, ()):
+                if user not in found:
+                    found[user] = found[name]
+                    todo.append(user)
+        return found
 
     def is_set(self, name: str) -> bool:
         """Whether `name` was given a value by `.set`, `.equ` or `=` before this place."""
