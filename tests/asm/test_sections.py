@@ -100,9 +100,19 @@ def test_flags_say_whether_the_guest_has_it(name: str, flags: str) -> None:
     assert [section.name for section in first[0]] == [".text", *([name] if there else [])]
 
 
-NAMES = (".x", ".text", ".data", ".bss.a", ".tbss", ".tdata", ".init_array", ".note.a", ".noinit")
+NAMES: tuple[str, ...] = (
+    ".x",
+    ".text",
+    ".data",
+    ".bss.a",
+    ".tbss",
+    ".tdata",
+    ".init_array",
+    ".note.a",
+    ".noinit",
+)
 NAMES += (".got", ".rela.x", ".comment", ".persistent", ".x-1", ".rodata.str")
-OPERANDS = (
+OPERANDS: tuple[str, ...] = (
     "",
     ', "aw"',
     ', "aw", @nobits',
