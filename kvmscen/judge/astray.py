@@ -13,7 +13,7 @@ from kvmscen.sent.observation import Event, Observation
 from kvmscen.sent.script.interpreter import Script
 from kvmscen.sent.script.recorder import op_of
 
-# What must have come before a run can have stopped for these reasons.
+# What must have come last where a run stopped for these reasons.
 _STOPPED_BY = {"error": ("error", "succeeded"), "timeout": ("timeout",)}
 
 
@@ -78,7 +78,9 @@ def _contradicted(course: Course, events: Sequence[Event], stopped: str) -> bool
     event, no more and no less.
     """
     kinds = _STOPPED_BY.get(stopped)
-    if kinds is not None and not any(event.kind in kinds for event in events):
+    if kinds is not None and (
+        not events or events[-1].kind not in kinds or _failed_as_written(course, events[-1])
+    ):
         return True
     failed: Counter[tuple[int, str]] = Counter()
     for event in events:

@@ -18,7 +18,7 @@ from kvmscen.job.origin import source
 from kvmscen.judge.align import Pair, aligned
 from kvmscen.judge.astray import astray
 from kvmscen.judge.compare import at_width, counts_rounds, differences, memory_holds, undone
-from kvmscen.judge.untried import untried
+from kvmscen.judge.untried import cut_short, untried
 from kvmscen.judge.walk import Course, Occurrence, TracedEvent
 from kvmscen.results.result import Mismatch, StoryRow
 from kvmscen.sent.observation import Event, Observation
@@ -157,6 +157,8 @@ class Trial:
         stopped = self.observation.stopped
         if stopped == "exits":
             yield self._ends("the limit of exits was reached")
+        elif stopped == "timeout" and self.begins() and cut_short(self.course, self.trace):
+            yield self._ends("the time limit was reached before the story was over")
         elif self.story.steps is None:
             unwanted = self._unwanted_end()
             if unwanted is not None:

@@ -54,12 +54,33 @@ def untried(
         if differs:
             return None
     if len(trace) < len(walk):
-        return line
-    if stopped not in ("end", "expected"):
+        # The story was over and was seen to be; but its final state was not.
+        told = course.story
+        return line if told.regs or told.memory or any(True for _ in course.owed(trace)) else None
+    last_op = trace[-1].event.op if trace and not trace[-1].failed_as_written else None
+    if stopped in ("timeout", "exits") or last_op is not None:
+        # The run would have ended there by any story.
         return None
     scripts = [ours.get(vcpu, course.script(vcpu)) for vcpu in {0, *course.vcpus}]
     ended = last is not None and last[2].stop is not None
     return None if ended or all(script.over() for script in scripts) else line
+
+
+def cut_short(course: Course, trace: Sequence[TracedEvent]) -> bool:
+    """Whether a run that a limit ended would have gone on: steps may come that were not waited
+    for.
+    """
+    if course.story.steps is None:
+        return False
+    scripts = {vcpu: course.script(vcpu) for vcpu in course.vcpus}
+    ended: set[int] = set()
+    for traced in trace:
+        event = traced.event
+        if traced.at is not None and event.vcpu in scripts:
+            verdict = scripts[event.vcpu].take(event.kind, event.name, event.fields)
+            if verdict.stop is not None:
+                ended.add(event.vcpu)
+    return any(vcpu not in ended and not script.over() for vcpu, script in scripts.items())
 
 
 def _otherwise_waited(

@@ -48,28 +48,24 @@ def judge(job: Job, observation: Observation) -> Result:
             f"the model does not predict this: {observation.unpredicted}",
             observation=observation,
         )
-    if base.holds():
-        if known is None:
-            return _judged(job, "PASS", None, observation, base)
-        return _judged(
-            job,
-            "XPASS",
-            f"the known wrong outcome is gone: {expectation.reason}",
-            observation,
-            base,
+    held = base.holds()
+    if held and known is None:
+        return _judged(job, "PASS", None, observation, base)
+    if not held and (overlay is None or not overlay.holds()):
+        return _judged(job, "FAIL", None, observation, base)
+    untried = base.untried()
+    if untried is not None:
+        reason = (
+            f"whether the known wrong outcome is gone was not tried: up to line {untried} "
+            "nothing else differs, and there the host replied, acted, waited or ended as the "
+            "entry says and the case itself does not: write the same in both, up to where the "
+            "outcomes part"
         )
-    if overlay is not None and overlay.holds():
-        untried = base.untried()
-        if untried is not None:
-            reason = (
-                f"whether the known wrong outcome is gone was not tried: up to line {untried} "
-                "nothing else differs, and there the host replied, acted, waited or ended as the "
-                "entry says and the case itself does not: write the same in both, up to where the "
-                "outcomes part"
-            )
-            return result(job, "ERROR", reason, observation=observation)
-        return _judged(job, "XFAIL", expectation.reason, observation, overlay)
-    return _judged(job, "FAIL", None, observation, base)
+        return result(job, "ERROR", reason, observation=observation)
+    if overlay is None or held:
+        gone = f"the known wrong outcome is gone: {expectation.reason}"
+        return _judged(job, "XPASS", gone, observation, base)
+    return _judged(job, "XFAIL", expectation.reason, observation, overlay)
 
 
 def told(job: Job, result: Result) -> Result:

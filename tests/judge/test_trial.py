@@ -345,6 +345,47 @@ def test_a_story_whose_replies_and_actions_were_not_given_was_not_tried() -> Non
     assert trial(wrong, [io(1, 0, reply={"data": 5}), HLT], other=base).untried() is None
 
 
+def test_a_run_cut_short_where_only_optional_steps_were_left_is_not_what_should_be() -> None:
+    """Whether the guest does something else then was not seen, whoever ended the run."""
+    optional = step(fields={"port": 2}, repeat=(0, 1))
+    base, other = story(step(), optional), story(step(line=20))
+    found = trial(base, [io(1)], other=other)
+    assert found.holds()
+    assert found.untried() == 20
+    # So it is behind an action that failed as written, a failing KVM_RUN, and 16 extra exits.
+    deed = Deed("enable: X", 11, "EINVAL")
+    failing = story(step(then=(deed,)), optional)
+    failed = Event(0, "error", "EINVAL", {"ioctl": "KVM_ENABLE_CAP"}, 8, op="steps/0/then/0")
+    found = trial(
+        failing, [io(1)._replace(done=1), failed], other=story(step(then=(deed,), line=20))
+    )
+    assert found.holds()
+    assert found.untried() == 20
+    enosys = Event(0, "error", "ENOSYS", {"ioctl": "KVM_RUN"}, 8)
+    goes_on = story(step("error", then=()), optional)
+    ends = story(step("error", line=20))
+    assert trial(goes_on, [enosys], "error", other=ends).untried() == 20
+    many = story(step(repeat=(0, 99)))
+    assert trial(many, [io(1)] * 16, "extra", other=story(step("hlt"))).untried() is not None
+    # The end of a run is that of the case where the case has no more to come; but the final state
+    # is then that of a longer run.
+    longer = story(step(), step(fields={"port": 2}))
+    assert trial(other, [io(1), io(2)], other=longer).untried() is None
+    assert trial(story(step(), regs={"rax": 1}), [io(1), io(2)], other=longer).untried() is not None
+
+
+def test_a_limit_that_ends_the_run_before_the_story_is_over_is_a_difference() -> None:
+    waits = step("timeout", timeout=0.1)
+    waited = Event(0, "timeout", "", {"timeout": 0.1}, 8)
+    optional = step(fields={"port": 2}, repeat=(0, 1))
+    assert trial(story(waits), [waited], "timeout").holds()
+    cut = trial(story(waits, optional), [waited], "timeout")
+    assert not cut.holds()
+    assert [found.observed for found in cut.mismatches(cut.rows())] == [
+        "the time limit was reached before the story was over"
+    ]
+
+
 # --- accounts that cannot be ----------------------------------------------------------------------
 
 
