@@ -19,13 +19,22 @@ tell: list[Callable[[str], None]] = []
 
 def heard(hello: Json, where: str = "") -> None:
     """Take in a child's hello; `where` names another machine than this one. Raises HostError where
-    `require` is not met.
+    `require` is not met, or nothing is said of it: what is not said cannot be counted on. A child
+    that cannot run guests reads nothing of a stranger's.
     """
+    mode = sandbox.mode()
+    if mode == "off" or "unusable" in hello:
+        return
     held = in_force(hello)
-    if held is None or sandbox.mode() == "off" or not held.lacking:
+    if held is None:
+        if mode == "require":
+            who = f"{where}: the process there" if where else "a process of this machine"
+            raise HostError(f"--sandbox require: {who} does not say that it is confined")
+        return
+    if not held.lacking:
         return
     machine = f"{where}: the kernel there" if where else "this kernel"
-    if sandbox.mode() == "require":
+    if mode == "require":
         raise HostError(f"--sandbox require: {machine} has no {held.lacking}")
     say = (
         f"{machine} has no {held.lacking}: scenarios run less confined there "
@@ -38,11 +47,16 @@ def heard(hello: Json, where: str = "") -> None:
 
 
 def in_force(hello: Json) -> InForce | None:
-    """What a child's hello says of it, None where it says nothing."""
+    """What a child's hello says of it, None where it says nothing, or what no child of ours
+    says.
+    """
     said = hello.get("sandbox")
     if not isinstance(said, dict) or said.get("off"):
         return None
-    return InForce(int(said.get("landlock") or 0), bool(said.get("seccomp")))
+    landlock, seccomp = said.get("landlock"), said.get("seccomp")
+    if type(landlock) is not int or type(seccomp) is not bool or landlock < 0:
+        return None
+    return InForce(landlock, seccomp)
 
 
 def check() -> None:
