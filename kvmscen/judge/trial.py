@@ -19,11 +19,10 @@ from kvmscen.judge.align import Pair, aligned
 from kvmscen.judge.astray import astray
 from kvmscen.judge.compare import at_width, counts_rounds, differences, memory_holds, undone
 from kvmscen.judge.untried import cut_short, untried
-from kvmscen.judge.walk import Course, Occurrence, TracedEvent
+from kvmscen.judge.walk import Course, Occurrence, TracedEvent, last_action_failed
 from kvmscen.results.result import Mismatch, StoryRow
 from kvmscen.sent.observation import Event, Observation
 from kvmscen.sent.script.interpreter import answered, matches
-from kvmscen.sent.script.recorder import op_of
 
 # Missing steps that are listed.
 _OWED = 1000
@@ -61,7 +60,7 @@ class Trial:
         # Whether the host went otherwise than its script goes, or what it tells cannot be; then
         # nothing can be said.
         self.astray = astray(self.host, self.walk, observation)
-        self._last_failed = _last_action_failed(self.trace)
+        self._last_failed = last_action_failed(self.trace)
         self._numbers: list[int] = []
         self._shown: list[Event | None] = []
         self._counting: dict[int, bool] = {}
@@ -378,24 +377,6 @@ class Trial:
         # Of all actions, `emulate` alone is about the guest's instruction.
         about = f" ({where})" if where and event.fields.get("ioctl") == "emulate" else ""
         return f"{deed.line}: {deed.text}{about}"
-
-
-def _last_action_failed(trace: Sequence[TracedEvent]) -> Event | None:
-    """The event whose last action failed, where a step `error` took that failure. The run ended
-    with it.
-    """
-    last = trace[-1] if trace else None
-    if last is None or last.event.op is None or last.occurrence is None or last.deed is None:
-        return None
-    op, _, number = last.event.op.rpartition("/then/")
-    before = next(
-        (early for early in reversed(trace[:-1]) if early.at and op_of(early.at) == op), None
-    )
-    if before is None or before.occurrence is None or before.event.vcpu != last.event.vcpu:
-        return None
-    if int(number) + 1 != len(parts(before.occurrence.step.then or ())):
-        return None
-    return before.event if sum(traced.event is before.event for traced in trace) == 1 else None
 
 
 def _texts(step: Expected | None) -> list[str]:

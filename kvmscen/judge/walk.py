@@ -14,6 +14,7 @@ from kvmscen.job.expectation import Deed, Expected, Story, parts
 from kvmscen.sent.machine import Action, Step
 from kvmscen.sent.observation import Event, behind
 from kvmscen.sent.script.interpreter import Position, Script, iteration
+from kvmscen.sent.script.recorder import op_of
 
 
 class Occurrence(NamedTuple):
@@ -213,6 +214,24 @@ class Course:
 
     def _ignored(self) -> list[Step]:
         return [Step(step.kind, where=step.fields) for step in self.story.ignore]
+
+
+def last_action_failed(trace: Sequence[TracedEvent]) -> Event | None:
+    """The event whose last action failed, where a step `error` took that failure. The run ended
+    with it.
+    """
+    last = trace[-1] if trace else None
+    if last is None or last.event.op is None or last.occurrence is None or last.deed is None:
+        return None
+    op, _, number = last.event.op.rpartition("/then/")
+    before = next(
+        (early for early in reversed(trace[:-1]) if early.at and op_of(early.at) == op), None
+    )
+    if before is None or before.occurrence is None or before.event.vcpu != last.event.vcpu:
+        return None
+    if int(number) + 1 != len(parts(before.occurrence.step.then or ())):
+        return None
+    return before.event if sum(traced.event is before.event for traced in trace) == 1 else None
 
 
 def _mirror(step: Expected) -> Step:
