@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
-from kvmscen.job.expectation import Deed, Expected, Story, parts
+from kvmscen.job.expectation import Deed, Expected, Story
 from kvmscen.job.legend import Legend
 from kvmscen.job.notation import Notation, seen
 from kvmscen.job.origin import source
