@@ -93,7 +93,7 @@ def tables(machine: Machine) -> bytes:
 
 def pc(vcpu: Vcpu) -> int:
     """pc as KVM returns it."""
-    return one_reg.OneReg(vcpu).get(_PC)
+    return one_reg.of(vcpu).get(_PC)
 
 
 def read(vcpu: Vcpu, names: Iterable[str]) -> dict[str, int]:
@@ -105,7 +105,7 @@ def reader(vcpu: Vcpu) -> Callable[[str], int]:
     """A function that gives one whole register by name: quicker than `read` where they are read one
     at a time.
     """
-    registers, ids = one_reg.OneReg(vcpu), _ids_of(vcpu)
+    registers, ids = one_reg.of(vcpu), _ids_of(vcpu)
     low = (1 << 128) - 1  # v is the low end of z
     return lambda name: (
         registers.get(ids[name]) & low

@@ -193,6 +193,7 @@ class Vcpu(Descriptor):
         self._debug = bytes(_DEBUG_SIZE)
         self._watched = False  # whether a debug exit may come whose dr7 KVM may not write
         self.features: tuple[str, ...] = ()  # what KVM_ARM_VCPU_INIT was given
+        self.one_reg: Any = None  # kvmscen.sent.kvm.one_reg's, once a register is asked for
         try:
             self.kvm_run = _map(run_size, _MAP_SHARED, fd)
         except OSError:
@@ -275,6 +276,7 @@ class Vcpu(Descriptor):
         """Unmap struct kvm_run and close."""
         if self.fd >= 0:
             _munmap(self.kvm_run, self.run_size)
+        self.one_reg = None
         super().close()
 
 

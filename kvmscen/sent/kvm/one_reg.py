@@ -51,11 +51,19 @@ class OneReg:
         self.vcpu.ioctl("KVM_SET_ONE_REG", self._buffer)
 
 
+def of(vcpu: Vcpu) -> OneReg:
+    """The one of a vCPU, whose pc is asked for at each exit: the buffer is large."""
+    if vcpu.one_reg is None:
+        vcpu.one_reg = OneReg(vcpu)
+    made: OneReg = vcpu.one_reg
+    return made
+
+
 def read(
     vcpu: Vcpu, table: Registers, ids: Mapping[str, int], names: Iterable[str]
 ) -> dict[str, int]:
     """Registers and views of them by name. Raises HostError for one that this KVM does not have."""
-    registers, values, out = OneReg(vcpu), {}, {}
+    registers, values, out = of(vcpu), {}, {}
     for name in names:
         whole = base(table, name)
         if whole not in values:
@@ -69,7 +77,7 @@ def read(
 
 def write(vcpu: Vcpu, table: Registers, ids: Mapping[str, int], regs: Mapping[str, int]) -> None:
     """Set registers by name, in their order; what is not named keeps its value."""
-    registers, values = OneReg(vcpu), {}
+    registers, values = of(vcpu), {}
     for name, value in regs.items():
         row = table[name]
         whole = base(table, name)

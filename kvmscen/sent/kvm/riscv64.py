@@ -41,7 +41,7 @@ def boot(kvm: Kvm, vm: Vm, vcpu: Vcpu, plan: VcpuPlan, machine: Machine) -> None
 
 def pc(vcpu: Vcpu) -> int:
     """pc as KVM returns it."""
-    return one_reg.OneReg(vcpu).get(_PC)
+    return one_reg.of(vcpu).get(_PC)
 
 
 def read(vcpu: Vcpu, names: Iterable[str]) -> dict[str, int]:
