@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from kvmscen.errors import HostError
+from kvmscen.sent.arch import ARCHES
+from kvmscen.sent.arch.registers import Registers
 from kvmscen.sent.machine import Action, Capability, Machine, Memslot, Step
 from kvmscen.sent.observation import Event, Observation, follows
 from kvmscen.sent.script.interpreter import EXTRA_LIMIT, Script, Verdict
@@ -24,6 +26,9 @@ def retraced(machine: Machine, seen: Observation) -> Observation:
     """
     if machine.measure is not None:
         return seen
+    for regs in (seen.regs, *(event.regs for event in seen.events)):
+        if regs is not None and not _agree(machine.arch, regs):
+            raise HostError(f"the recording tells of one register two values: {_AGAIN}")
     trace = _Trace(machine, seen.stopped)
     events = tuple(
         trace.take(event.single(nth)) for event in seen.events for nth in range(event.times)
@@ -133,6 +138,27 @@ class _Trace:
         written = {"enable": machine.enable, "memslots": machine.memslots, "setup": machine.setup}
         own = written.get(name, () if step is None else step.then or ())
         return own[int(number)].errno if number.isdecimal() and int(number) < len(own) else None
+
+
+def _agree(arch: str, regs: Mapping[str, int]) -> bool:
+    """Whether registers are as wide as they are, and the views of one, as eax of rax, say the
+    same.
+    """
+    table: Registers = ARCHES[arch].REGISTERS if arch in ARCHES else {}
+    whole: dict[str, int] = {}
+    known: dict[str, int] = {}
+    for name, value in regs.items():
+        row = table.get(name)
+        if row is None:
+            continue
+        if not 0 <= value < 1 << row.bits:
+            return False
+        of, mask = row.of or name, ((1 << row.bits) - 1) << row.shift
+        if (whole.get(of, 0) ^ value << row.shift) & mask & known.get(of, 0):
+            return False
+        whole[of] = whole.get(of, 0) | value << row.shift
+        known[of] = known.get(of, 0) | mask
+    return True
 
 
 def _covers(memory: Mapping[int, bytes], ranges: Iterable[tuple[int, int]]) -> bool:

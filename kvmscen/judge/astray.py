@@ -16,6 +16,11 @@ from kvmscen.sent.script.recorder import op_of
 # What must have come last where a run stopped for these reasons.
 _STOPPED_BY = {"error": ("error", "succeeded"), "timeout": ("timeout",)}
 
+# Of what is built, the stages of which one wholly comes before the next; `enable` is before or
+# behind them, by the capability. And the ioctl that each is.
+_STAGES = ("memslots", "vcpus", "setup")
+_IOCTLS = {"memslots": "KVM_SET_USER_MEMORY_REGION", "enable": "KVM_ENABLE_CAP"}
+
 
 def astray(course: Course, walk: Sequence[TracedEvent], seen: Observation) -> bool:
     """Whether events took other steps than the host's script takes, or they contradict each other
@@ -82,6 +87,8 @@ def _contradicted(course: Course, events: Sequence[Event], stopped: str) -> bool
         not events or events[-1].kind not in kinds or _failed_as_written(course, events[-1])
     ):
         return True
+    if _built_otherwise(events):
+        return True
     failed: Counter[tuple[int, str]] = Counter()
     for event in events:
         occurrence = None if event.at is None else course.occurrence(event.vcpu, event.at)
@@ -95,6 +102,31 @@ def _contradicted(course: Course, events: Sequence[Event], stopped: str) -> bool
                 if deed.errno is not None:
                     failed[event.vcpu, f"{op_of(event.at)}/then/{n}"] += event.times
     return any(failed.values())
+
+
+def _built_otherwise(events: Sequence[Event]) -> bool:
+    """Whether ioctls of building are told in an order, or behind an exit, as no host does them; or
+    by another's name.
+    """
+    built: set[str] = set()
+    last, begun = (-1, 0), False
+    for event in events:
+        if event.op is None or event.op.startswith("steps/"):
+            begun = True
+            continue
+        where, _, number = event.op.rpartition("/")
+        if begun or event.times > 1 or event.op in built or not number.isdecimal():
+            return True
+        built.add(event.op)
+        called = event.fields.get("ioctl")
+        if event.kind == "error" and called != _IOCTLS.get(where, called):
+            return True
+        if where in _STAGES:
+            here = _STAGES.index(where), int(number)
+            if here < last:
+                return True
+            last = here
+    return False
 
 
 def _failed_as_written(course: Course, event: Event) -> bool:

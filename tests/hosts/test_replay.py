@@ -290,3 +290,74 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
         out.truncate(1 << 40)
     with pytest.raises(HostError, match="cannot be read: it has more than"):
         started(tmp_path / "one.json")
+
+
+# --- what contradicts itself ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "regs",
+    [
+        {"rax": 2, "al": 1},
+        {"rax": 0x0200, "ah": 2, "ax": 0x300},
+        {"eax": 1, "ax": 2},
+        {"al": 0x100},
+        {"rax": 1 << 64},
+        {"rax": -1},
+    ],
+)
+def test_one_register_with_two_values_is_refused(tmp_path: Path, regs: dict[str, int]) -> None:
+    """What is compared as `al` must be what is told of rax."""
+    steps = (Step("mmio", {"phys_addr": 0x5000}, (3, 3)), Step("hlt"))
+    plan = machine()
+    plan = plan._replace(vcpus=(plan.vcpus[0]._replace(script=steps),))
+    sealed = plan.seal("a:default")
+    for place in ("end", "exit"):
+        seen = SEEN._replace(regs=regs) if place == "end" else SEEN
+        if place == "exit":
+            seen = SEEN._replace(events=(EVENTS[0]._replace(regs=regs), EVENTS[1]))
+        (tmp_path / "one.json").write_text(
+            recording("a:default", "kvm", FACTS, sealed.digest, seen)
+        )
+        with pytest.raises(HostError, match="tells of one register two values: record it again"):
+            started(tmp_path).execute(sealed)
+    agreed = SEEN._replace(regs={"rax": 0x1_0000_0201, "eax": 0x201, "ah": 2, "al": 1, "pc": 5})
+    (tmp_path / "one.json").write_text(recording("a:default", "kvm", FACTS, sealed.digest, agreed))
+    started(tmp_path).execute(sealed)
+
+
+WRITE = {"direction": 1, "size": 2, "port": 1, "count": 1, "data": 7}
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("mmio", {**MMIO, "is_write": 5}),
+        ("mmio", {**MMIO, "is_write": False}),
+        ("mmio", {key: value for key, value in MMIO.items() if key != "data"}),
+        ("mmio", {**MMIO, "len": True}),
+        ("mmio", {**MMIO, "len": 1, "data": 0x100}),
+        ("mmio", {**MMIO, "data": -1}),
+        ("mmio", {**MMIO, "data": [0, 0]}),
+        ("io", {**WRITE, "direction": 2}),
+        ("io", {**WRITE, "direction": 0}),
+        ("io", {**WRITE, "count": 0}),
+        ("io", {**WRITE, "count": 2}),
+        ("io", {**WRITE, "count": 2, "data": [1]}),
+        ("io", {**WRITE, "count": 2, "data": [1, 0x10000]}),
+    ],
+)
+def test_an_access_that_contradicts_itself_is_no_recording(
+    tmp_path: Path, name: str, fields: dict[str, Any]
+) -> None:
+    right = (Event(0, "exit", "io", WRITE, 4), Event(0, "exit", "mmio", MMIO, 4))
+    for events, taken in ((right, True), ((Event(0, "exit", name, fields, 4),), False)):
+        seen = SEEN._replace(events=events)
+        (tmp_path / "one.json").write_text(
+            recording("a:default", "kvm", FACTS, machine().digest(), seen)
+        )
+        if taken:
+            started(tmp_path / "one.json")
+            continue
+        with pytest.raises(HostError, match="is not a recording made by kvmscen run --record"):
+            started(tmp_path / "one.json")

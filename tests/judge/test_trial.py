@@ -428,6 +428,27 @@ def test_an_account_that_cannot_be(told: Story, events: list[Event], stopped: st
     assert not found.holds()
 
 
+TWO = {"memslots/1": Deed("{slot: 1}", 5, "EEXIST"), "memslots/2": Deed("{slot: 2}", 6, "EEXIST")}
+OTHER_NAME = fails("EEXIST", "memslots/2")._replace(fields={"ioctl": "KVM_SET_REGS"})
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [fails("EEXIST", "memslots/2"), fails("EEXIST", "memslots/1"), HLT],
+        [fails("EEXIST", "memslots/1"), *[fails("EEXIST", "memslots/2")] * 2, HLT],
+        [fails("EEXIST", "memslots/1"), fails("EEXIST", "memslots/2")._replace(times=2), HLT],
+        [fails("EEXIST", "memslots/1"), HLT, fails("EEXIST", "memslots/2")],
+        [fails("EEXIST", "memslots/1"), OTHER_NAME, HLT],
+    ],
+)
+def test_ioctls_of_building_that_no_host_does_so_are_an_error(events: list[Event]) -> None:
+    told = story(step("hlt"), built=TWO)
+    right = [fails("EEXIST", "memslots/1"), fails("EEXIST", "memslots/2"), HLT]
+    assert trial(told, right, "expected").holds()
+    assert trial(told, events, "expected").astray
+
+
 def test_an_account_that_can_be() -> None:
     found = trial(ACTS, [io(1), fails("EEXIST", "steps/0/then/0"), HLT], "expected")
     assert (found.astray, found.holds()) == (False, True)

@@ -4,7 +4,7 @@ need not ask again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from math import isfinite
 from typing import Any
 
@@ -85,7 +85,7 @@ def _event(event: Event) -> None:
         "kind",
     )
     _hold(_count(event.vcpu) and event.vcpu < 1 << 16, "vcpu")
-    _hold(event.pc is None or _number(event.pc), "pc")
+    _hold(event.pc is None or _count(event.pc, 64), "pc")
     _hold(isinstance(event.name, str), "name")
     _hold(event.regs is None or _numbers(event.regs), "regs")
     _hold(event.op is None or isinstance(event.op, str), "op")
@@ -122,13 +122,26 @@ def _members(event: Event) -> None:
     for name in _NEEDED.get(event.name, () if row is None else row.where):
         _hold(_number(event.fields.get(name)), name)
     if event.name in ("mmio", "io"):
-        length = event.fields["len" if event.name == "mmio" else "size"]
-        _hold(1 <= length <= 8, "len")
+        _access(event.name, event.fields)
     _hold(
         all(isinstance(part, dict) for part in _list(event.fields.get("accesses", []))), "accesses"
     )
     for part in _list(event.fields.get("accesses", [])):
         _hold(all(_number(part.get(name)) for name in ("phys_addr", "len", "is_write")), "accesses")
+
+
+def _access(name: str, fields: Mapping[str, Any]) -> None:
+    """Data is there with a write alone, as wide as the access, and of a string as many elements."""
+    length, count = fields["len" if name == "mmio" else "size"], fields.get("count", 1)
+    writes = fields["is_write" if name == "mmio" else "direction"]
+    _hold(_count(length) and 1 <= length <= 8, "len")
+    _hold(_count(count) and count >= 1, "count")
+    _hold(writes in (0, 1), "is_write" if name == "mmio" else "direction")
+    _hold(("data" in fields) == bool(writes), "data")
+    data = fields.get("data", 0)
+    values = data if isinstance(data, list) else [data]
+    _hold(not writes or len(values) == (count if name == "io" else 1), "data")
+    _hold(all(isinstance(value, int) and 0 <= value < 1 << 8 * length for value in values), "data")
 
 
 def _list(value: Any) -> list[Any]:
@@ -145,8 +158,8 @@ def _number(value: Any) -> bool:
     return isinstance(value, int) and -_MOST < value < _MOST
 
 
-def _count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63
+def _count(value: Any, bits: int = 63) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << bits
 
 
 def _numbers(values: Any) -> bool:
