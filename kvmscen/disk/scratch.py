@@ -27,6 +27,7 @@ PREFIX = "kvmscen-gnu-"
 _ROOM = 16 << 20
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _TRIES, _PAUSE = 100, 0.02
+_TRIES_ENDED = 25
 # Those that this process uses now, and those of them that others are made in.
 _own: set[Path] = set()
 _rooms: list[str] = []
@@ -127,8 +128,26 @@ def remove_own() -> None:
             time.sleep(_PAUSE)
 
 
-def sweep() -> None:
-    """Remove the scratch folders of this user whose process is dead."""
+def sweep(ended: int | None = None) -> None:
+    """Remove the scratch folders of this user whose process is dead.
+
+    `ended` is a process that has just been ended: a program that it was about to start holds its
+    folder a moment longer, and that is waited for.
+    """
+    for _ in range(_TRIES_ENDED):
+        left = _swept()
+        if ended is None or not any(_is_of(path, ended) for path in left):
+            return
+        time.sleep(_PAUSE)
+
+
+def _is_of(path: str, process: int) -> bool:
+    return os.path.basename(path).startswith(f"{PREFIX}{process}-") and os.path.exists(path)
+
+
+def _swept() -> list[str]:
+    """The folders that there were, once those of the dead are removed."""
+    found: list[str] = []
     for place in dict.fromkeys((_SHARED, *places())):
         try:
             with os.scandir(place) as entries:
@@ -137,6 +156,8 @@ def sweep() -> None:
             continue
         for path in left:
             _remove_dead(path)
+        found += left
+    return found
 
 
 def _remove_dead(path: str) -> None:

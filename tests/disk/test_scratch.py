@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -41,6 +42,27 @@ def test_a_folder_is_private_and_goes(place: Path) -> None:
         (folder / "a").write_text("a")
         scratch.sweep()
         assert (folder / "a").exists()
+    assert left(place) == []
+
+
+def test_what_a_program_holds_a_moment_longer_than_its_owner_is_waited_for(place: Path) -> None:
+    """One that was about to start when its process was ended."""
+    kept = place / f"{scratch.PREFIX}1000000-other"
+    gone = place / f"{scratch.PREFIX}1000001-mine"
+    locks = []
+    for path in (kept, gone):
+        path.mkdir()
+        locks.append(os.open(path, os.O_RDONLY))
+        fcntl.flock(locks[-1], fcntl.LOCK_EX)
+    scratch.sweep(1000002)
+    assert left(place) == [kept.name, gone.name]
+    release = threading.Timer(0, os.close, [locks[1]])
+    release.start()
+    scratch.sweep(1000001)
+    release.join()
+    assert left(place) == [kept.name]
+    os.close(locks[0])
+    scratch.sweep()
     assert left(place) == []
 
 

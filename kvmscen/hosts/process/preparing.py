@@ -49,5 +49,6 @@ class PrepareChild(Child):
 
     def kill(self) -> None:
         """End the process and what it started, and remove what it has left."""
+        ended = self.process_id
         super().kill()
-        scratch.sweep()
+        scratch.sweep(ended)
