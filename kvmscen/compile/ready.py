@@ -122,7 +122,7 @@ class _Maker:
         case, plan = self.case, self.plan
         if case.when and case.expect is None and case.final is None:
             return Ready(
-                "only entries of `when` have something to check, and none of them applies here"
+                "only entries of `when` have something to check, and none of those applies here"
             )
         skip = self.lacking(facts, case.expect or ())
         if skip is not None:

@@ -359,6 +359,6 @@ def test_where_only_when_has_something_to_check_and_none_applies() -> None:
     text = X86 + "asm: hlt\nwhen: [{kvm: vmx, reason: so, expect: [hlt]}]\n"
     assert (
         skip(text)
-        == "only entries of `when` have something to check, and none of them applies here"
+        == "only entries of `when` have something to check, and none of those applies here"
     )
     assert skip(text, flavour="vmx") is None
