@@ -614,16 +614,14 @@ def _children(pid: int) -> list[int]:
 
 
 def _looping(pid: int) -> int | None:
-    """The child of kvmscen whose guest runs: the agent, once it has taken some CPU time in
-    KVM_RUN.
-    """
-    for child in _children(pid):
+    """The worker of kvmscen whose guest runs, once it has taken some CPU time in KVM_RUN."""
+    for child in (worker for forks in _children(pid) for worker in _children(forks)):
         try:
-            command = Path(f"/proc/{child}/cmdline").read_bytes()
+            command = Path(f"/proc/{child}/comm").read_text().strip()
             fields = Path(f"/proc/{child}/stat").read_text().rsplit(")", 1)[1].split()
         except OSError:
             continue
-        if b"memfd_create" in command and int(fields[11]) + int(fields[12]) >= 40:
+        if command == "kvmscen-worker" and int(fields[11]) + int(fields[12]) >= 40:
             return child
     return None
 

@@ -11,6 +11,7 @@ from kvmscen.cli.files import find
 from kvmscen.engine import checking
 from kvmscen.errors import Problem
 from kvmscen.reports import text
+from kvmscen.worker import load
 
 
 def check(arguments: argparse.Namespace) -> int:
@@ -30,7 +31,7 @@ def check(arguments: argparse.Namespace) -> int:
         for problem in (*problems_found, *notes):
             print(text.problem(problem))
 
-    problems_found = checking.check(files, arguments.assembler, on_file)
+    problems_found = checking.check(load, files, arguments.assembler, on_file)
     said = f"{len(files)} file{'s' * (len(files) != 1)}, {cases} case{'s' * (cases != 1)}"
     wrong += len(problems)
     print(f"{said}: " + (f"{wrong} wrong" if wrong else "nothing wrong"), file=sys.stderr)

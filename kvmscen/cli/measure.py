@@ -21,6 +21,7 @@ from kvmscen.reports import MEASURED, plot, prices
 from kvmscen.reports.json_report import iso
 from kvmscen.results.measured import Measured
 from kvmscen.results.result import Result, Run
+from kvmscen.worker import load
 
 _ROUNDS = 10
 
@@ -105,7 +106,15 @@ class _Hosts:
         hosts = [host(name) for name in self.named] or defaults(say)
         progress = Progress(screen, self.quiet)
         return rounds.measure(
-            files, hosts, bool(self.named), self.selection, plan, screen.problem, progress, problems
+            load,
+            files,
+            hosts,
+            bool(self.named),
+            self.selection,
+            plan,
+            screen.problem,
+            progress,
+            problems,
         )
 
 

@@ -12,11 +12,12 @@ from kvmscen.cli.outputs import INTERRUPTED, report_of, say, write_report
 from kvmscen.cli.screen import Screen
 from kvmscen.cli.selected import tell_unselected
 from kvmscen.engine import work
-from kvmscen.engine.shared import Outcome
+from kvmscen.engine.outcome import Outcome, Telling
 from kvmscen.errors import HOST, HostError, Problem, UsageError
 from kvmscen.hosts import defaults, host, recordings
 from kvmscen.reports import FORMATS
-from kvmscen.results.result import Result, Run
+from kvmscen.results.result import Run
+from kvmscen.worker import load
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -42,22 +43,17 @@ def run(arguments: argparse.Namespace) -> int:
         screen.say(line)
 
     def on_result(outcome: Outcome, progress: work.Progress) -> None:
-        screen.result(_whole(outcome) if arguments.verbose else outcome.result, progress)
+        screen.result(outcome.result, progress)
         if record is not None:
             record.keep(outcome)
-        if arguments.observed:
-            from kvmscen.author.observed import observed
-
-            if outcome.job.legend is not None and outcome.job.expectation is not None:
-                print(
-                    observed(outcome.result, outcome.job.legend, outcome.job.expectation),
-                    flush=True,
-                )
+        if outcome.observed is not None:
+            print(outcome.observed, flush=True)
 
     selection = work.Selection(arguments.k, tuple(arguments.case or ()), arguments.assembler)
     try:
         hosts = [host(name) for name in named] or defaults(say)
         made = work.run(
+            load,
             files,
             hosts,
             bool(named),
@@ -67,6 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
             screen.problem,
             problems,
             screen.waiting,
+            Telling(bool(reports or record), arguments.verbose, arguments.observed),
         )
         if not made.interrupted:
             tell_unselected(made, found, arguments, screen)
@@ -103,12 +100,6 @@ def _write(
         except HostError as error:
             failed = failed or error
     return failed
-
-
-def _whole(outcome: Outcome) -> Result:
-    from kvmscen.judge.verdict import told  # here, since most runs do not ask for it
-
-    return told(outcome.job, outcome.result)
 
 
 def _workers(wanted: int | str | None) -> int:

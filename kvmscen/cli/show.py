@@ -10,9 +10,11 @@ import os
 import sys
 
 from kvmscen.cli.files import why_no_scenario
-from kvmscen.engine import checking, work
-from kvmscen.errors import UsageError
+from kvmscen.engine import checking
+from kvmscen.errors import Problem, UsageError
 from kvmscen.reports import harmless, text
+from kvmscen.sent.codec import decode
+from kvmscen.worker import load
 
 
 def show(arguments: argparse.Namespace) -> int:
@@ -21,8 +23,8 @@ def show(arguments: argparse.Namespace) -> int:
         raise UsageError(f"{arguments.path} is a folder: name one scenario of it")
     if not os.path.isfile(arguments.path):
         raise UsageError(f"{arguments.path}: {why_no_scenario(arguments.path)}")
-    shown = checking.show(arguments.path, arguments.case, arguments.assembler)
-    wrong = work.problems_of(shown)
+    shown = checking.show(load, arguments.path, arguments.case, arguments.assembler)
+    wrong = [decode(Problem, problem) for problem in shown["problems"]]
     for problem in wrong:
         print(text.problem(problem), file=sys.stderr)
     if wrong and not shown["cases"]:

@@ -1,5 +1,5 @@
-"""What the cases of one file may take together: each case carries its own program, with its lines,
-and its own steps.
+"""What the cases of one file, or of one part of a long file, may take together: each case carries
+its own program, with its lines, and its own steps.
 """
 
 from __future__ import annotations
@@ -7,10 +7,11 @@ from __future__ import annotations
 from kvmscen.compile.plan import Plan
 from kvmscen.errors import Problem, ScenarioError
 from kvmscen.scenario import Case
+from kvmscen.sent.machine import Machine, Step
 
 # Bytes, about, as the JSON that goes to the main process: two for each of a program.
 MOST = 192 << 20
-_LINE, _SYMBOL = 60, 40
+_LINE, _SYMBOL, _STEP = 60, 40, 100
 
 
 class Budget:
@@ -44,3 +45,13 @@ def size(planned: Plan) -> int:
         len(legend.lines) + len(legend.debug)
     )
     return 2 * bytes_ + lines + _SYMBOL * len(planned.symbols)
+
+
+def script(machine: Machine) -> int:
+    """What the steps of a Machine take, about."""
+    return sum(_weight(step) for vcpu in machine.vcpus for step in vcpu.script or ())
+
+
+def _weight(step: Step) -> int:
+    told = sum(len(str(part)) for part in (step.where, step.reply, step.then) if part)
+    return _STEP + told + sum(map(_weight, step.steps))

@@ -1,20 +1,17 @@
-"""What a prepare child does: one file at a time, to jobs for the hosts that the request names, or
-to its problems.
+"""Prepares one file at a time: to jobs for the hosts that the request names, or to its problems.
 
-It runs in a process of its own, so that an input which brings the assembler or the YAML parser down
-names its file and takes nothing else with it; and so that the main process needs none of their
-libraries.
+It is called in a worker, so that an input which brings the assembler or the YAML parser down names
+its file and takes nothing else with it; and so that the main process needs none of their libraries.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
 import sysconfig
-from collections.abc import Iterable
-from typing import Any, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import kvmscen
 from kvmscen.asm import absent
@@ -32,12 +29,36 @@ from kvmscen.job.job import Job, Target, Wanted, elsewhere
 from kvmscen.job.legend import Legend
 from kvmscen.load import Loaded, read
 from kvmscen.scenario import Case, Scenario
-from kvmscen.sent.agent.serve import serve
 from kvmscen.sent.codec import decode, encode
-from kvmscen.sent.sandbox import effects_allowed, landlock, policies
+from kvmscen.sent.machine import Machine
+from kvmscen.sent.sandbox import effects_allowed, landlock
 
 Json = dict[str, Any]
-Made = TypeVar("Made")
+
+
+class Made(NamedTuple):
+    """A job, with its Machine as it is before it is sealed."""
+
+    job: Job
+    machine: Machine | None
+
+    def sealed(self) -> Job:
+        """The job as it crosses a border."""
+        job = self.job
+        if self.machine is None:
+            return job
+        return job._replace(machine=self.machine.seal(f"{job.scenario}:{job.case}"))
+
+
+class Prepared(NamedTuple):
+    """What a file comes to: jobs of the cases that are selected and right, `problems` of what else
+    is, the `names` of all cases, and how many `cases` are selected in all.
+    """
+
+    jobs: list[Made]
+    problems: list[Problem]
+    names: Sequence[str]
+    cases: int
 
 
 class Preparer:
@@ -49,6 +70,7 @@ class Preparer:
         self.assembler: str | None = None
         self.timing: Timing | None = None
         self._budget = budget.Budget("")
+        self._last: tuple[tuple[str, int, int, int], Loaded] | None = None
 
     def handle(self, request: Json) -> Json:
         """`{"targets": [...], "each": bool, "assembler", "timing"}`, `{"run": FILE, "text",
@@ -67,34 +89,61 @@ class Preparer:
             return {**shown, "problems": told(shown["problems"])}
         return self._run(request)
 
-    def _run(self, request: Json) -> Json:
-        """`jobs` of the cases that are selected and right, `problems` of what else is, and the
-        `names` of all cases.
+    def prepare(self, request: Json) -> Prepared:
+        """The cases of a file that are selected; of these `most` (None: all) from number `first`
+        on.
         """
-        found = read(request["run"])
+        found = self._read(request["run"])
         scenario = found.scenario.assembled_by(self.assembler)
 
         def wanted(case: Case) -> bool:
             timed = self.timing is None or bool(case.measure)
             return timed and selected(scenario, case, request["text"], request["cases"])
 
-        cases = [case for case in scenario.cases if wanted(case)]
+        selected_cases = [case for case in scenario.cases if wanted(case)]
+        first, most = request.get("first", 0), request.get("most")
+        cases = selected_cases[first : None if most is None else first + most]
+        if len(cases) == len(selected_cases):
+            self._last = None
         self._budget = budget.Budget(scenario.file)
         jobs, problems = each(scenario.file, cases, lambda case: self._of(scenario, case))
-        # A case that nobody asked for may be wrong.
-        left = {case.name for case in found.wrong if not wanted(case)} | (
-            set(found.names) - set(request["cases"] or found.names)
+        if first == 0:
+            # A case that nobody asked for may be wrong.
+            left = {case.name for case in found.wrong if not wanted(case)} | (
+                set(found.names) - set(request["cases"] or found.names)
+            )
+            problems += [
+                p for p in _all(found, self.assembler) if not p.cases or not set(p.cases) <= left
+            ]
+        return Prepared(
+            [job for several in jobs for job in several],
+            once(problems),
+            found.names,
+            len(selected_cases),
         )
-        problems += [
-            p for p in _all(found, self.assembler) if not p.cases or not set(p.cases) <= left
-        ]
+
+    def _run(self, request: Json) -> Json:
+        prepared = self.prepare(request)
         return {
-            "jobs": [encode(job) for several in jobs for job in several],
-            "problems": told(problems),
-            "names": found.names,
+            "jobs": [encode(made.sealed()) for made in prepared.jobs],
+            "problems": told(prepared.problems),
+            "names": prepared.names,
         }
 
-    def _of(self, scenario: Scenario, case: Case) -> list[Job]:
+    def _read(self, file: str) -> Loaded:
+        """A file as it is read; of one with so many cases that they are asked for in parts, the
+        same for each part.
+        """
+        try:
+            status = os.stat(file)
+            key = (file, status.st_ino, status.st_size, status.st_mtime_ns)
+        except OSError:
+            return read(file)
+        if self._last is None or self._last[0] != key:
+            self._last = (key, read(file))
+        return self._last[1]
+
+    def _of(self, scenario: Scenario, case: Case) -> list[Made]:
         targets = list(self._targets(case))
         elsewhere = all(target.of(case.arch) is None for target in targets)
         if elsewhere and case.asm is not None and absent(case.arch, case.assembler):
@@ -105,12 +154,8 @@ class Preparer:
         if elsewhere:
             resolve(scenario, case, planned)
         made = [_job(scenario, case, planned, target, self.timing) for target in targets]
-        program = 2 * sum(len(part.data) for part in (*planned.image, *planned.devices))
         # What is expected takes about as much as the script that is in the Machine.
-        steps = sum(
-            2 * (len(job.machine.text) - program) for job in made if job.machine is not None
-        )
-        self._budget.take(case, steps)
+        self._budget.take(case, sum(2 * budget.script(one.machine) for one in made if one.machine))
         return made
 
     def _targets(self, case: Case) -> Iterable[Target]:
@@ -177,9 +222,9 @@ def _check(file: str, assembler: str | None) -> Json:
 
 def _job(
     scenario: Scenario, case: Case, planned: Plan | None, target: Target, timing: Timing | None
-) -> Job:
+) -> Made:
     facts = target.of(case.arch)
-    skip, sealed, expectation = None, None, None
+    skip, machine, expectation = None, None, None
     wanted: tuple[Wanted, ...] = ()
     if facts is None or planned is None:
         skip = elsewhere(case.arch, [known.arch for known in target.facts])
@@ -188,9 +233,8 @@ def _job(
         if not effects_allowed() and made.skip is None and (why := forbidden(case, facts.kind)):
             made = Ready(why)
         skip, expectation, wanted = made.skip, made.expectation, made.wanted
-        if made.machine is not None:
-            sealed = made.machine.seal(f"{scenario.name}:{case.name}")
-    return Job(
+        machine = made.machine
+    job = Job(
         file=scenario.file,
         scenario=scenario.name,
         case=case.name,
@@ -202,49 +246,22 @@ def _job(
         flavour=facts.flavour if facts is not None else None,
         predicted=facts is not None and facts.predicted,
         skip=skip,
-        machine=sealed,
+        machine=None,
         expectation=expectation,
         legend=planned.legend if planned is not None else Legend({}, ()),
         wanted=wanted,
     )
+    return Made(job, machine)
 
 
-def main() -> None:
-    """Serve until the input ends. First comes what it will be asked for: afterwards it can open
-    nothing else.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    told = _told()
-    held = policies.confine(policies.PREPARE, _rules(told["files"], scratch.settle()))
-    serve({"sandbox": encode(held)}, Preparer().handle, leave=_leave)
-
-
-def _told() -> Json:
-    """`{"files": [...]}`: the scenarios that there are to prepare."""
-    head = b""
-    while head[-1:] != b"\n":
-        byte = os.read(0, 1)
-        if not byte:
-            sys.exit()  # nobody asks for anything any more
-        head += byte
-    body = b""
-    while len(body) < int(head):
-        chunk = os.read(0, int(head) - len(body))
-        if not chunk:
-            sys.exit()
-        body += chunk
-    told: Json = json.loads(body)
-    return told
-
-
-def _rules(files: Iterable[str], own: Iterable[str]) -> list[landlock.Rule]:
+def rules(files: Iterable[str], own: Iterable[str]) -> list[landlock.Rule]:
     """What preparing may open: Python, as and ld, the folders of the scenarios and what lies below,
     its own folders.
     """
-    rules = [(folder, landlock.OWN) for folder in own]
+    kept = [(folder, landlock.OWN) for folder in own]
     # That its own can go at the end, it may remove folders beside them that are empty.
-    rules += [(os.path.dirname(folder), landlock.REMOVE_DIR) for folder in own]
-    rules += [(os.devnull, landlock.READ_FILE | landlock.WRITE_FILE)]
+    kept += [(os.path.dirname(folder), landlock.REMOVE_DIR) for folder in own]
+    kept += [(os.devnull, landlock.READ_FILE | landlock.WRITE_FILE)]
     root = os.path.dirname(os.path.dirname(os.path.abspath(kvmscen.__file__)))
     paths = sysconfig.get_paths()
     for folder in (
@@ -255,21 +272,21 @@ def _rules(files: Iterable[str], own: Iterable[str]) -> list[landlock.Rule]:
         paths["platlib"],
     ):
         # Where kvmscen runs from a checkout, what lies beside its sources is none of its business.
-        rules += [(folder, landlock.READ)] if folder and folder != root else []
-    rules += [(os.path.join(root, part), landlock.READ) for part in ("kvmscen", "schema")]
-    rules += [(folder, landlock.READ_FILE) for folder in targets.FOLDERS]
+        kept += [(folder, landlock.READ)] if folder and folder != root else []
+    kept += [(os.path.join(root, part), landlock.READ) for part in ("kvmscen", "schema")]
+    kept += [(folder, landlock.READ_FILE) for folder in targets.FOLDERS]
     for found in filter(None, map(targets.find, targets.TARGETS)):
-        rules += targets.rules(found.assembler) + targets.rules(found.linker)
+        kept += targets.rules(found.assembler) + targets.rules(found.linker)
     there: dict[str, None] = {}
     for file in files:
         # A scenario that is a link is read where it points; what lies beside it is looked for where
         # the link lies.
         there[os.path.realpath(os.path.dirname(file) or ".")] = None
         there[os.path.realpath(file)] = None
-    return rules + [(path, landlock.READ) for path in there]
+    return kept + [(path, landlock.READ) for path in there]
 
 
-def _leave() -> None:
+def leave() -> None:
     """Whoever asked is dead: end the assembler that runs, and this process, and leave no folder."""
     group = os.getpgrp()
     if group == os.getpid() and os.fork() == 0:

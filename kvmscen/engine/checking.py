@@ -1,4 +1,4 @@
-"""What is done with files short of running them: `check` and `show`, through prepare children."""
+"""What is done with files short of running them: `check` and `show`, through workers."""
 
 from __future__ import annotations
 
@@ -8,64 +8,63 @@ import queue
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from kvmscen.engine import work
+from kvmscen.engine import workers
+from kvmscen.engine.shared import Task, Tasks
+from kvmscen.engine.workers import AHEAD, Load, WorkerChild, Workers, threads
 from kvmscen.errors import Problem
 from kvmscen.hosts.process import confinement
-from kvmscen.hosts.process.child import Child
+from kvmscen.sent.codec import decode
 
 OnFile = Callable[[str, int, list[Problem], list[Problem]], None]
 
 
-def check(files: Sequence[str], assembler: str | None, on_file: OnFile) -> list[Problem]:
+def check(
+    load: Load, files: Sequence[str], assembler: str | None, on_file: OnFile
+) -> list[Problem]:
     """Everything short of running, file by file; `on_file(file, cases, problems, notes)` in the
     order of the files.
     """
     confinement.check()
-    count = max(1, min(os.cpu_count() or 1, -(-len(files) // work.FILES_A_CHILD)))
-    children = [work.prepare_child(files) for _ in range(count)]
-    waiting: queue.SimpleQueue[tuple[int, str]] = queue.SimpleQueue()
+    count = max(1, min(os.cpu_count() or 1, len(files)))
+    waiting = Tasks(list(files), count)
     done: queue.SimpleQueue[tuple[int, int, list[Problem], list[Problem]]] = queue.SimpleQueue()
-    for numbered in enumerate(files):
-        waiting.put(numbered)
 
-    def checking(child: Child) -> None:
-        left: list[tuple[int, str]] = []
-        while left := left + work.take(waiting, work.AHEAD - len(left)):
+    def checking(child: WorkerChild) -> None:
+        left: list[Task] = []
+        while left := left + waiting.take(len(left), AHEAD):
             try:
-                for reply in child.ask_ahead(
-                    [_checking(file, assembler) for _, file in left], work.PREPARE_SECONDS
-                ):
-                    number, file = left[0]
-                    broke = (
-                        [work.unprepared(file, f"preparing broke: {reply['broke']}")]
-                        if "broke" in reply
-                        else []
-                    )
-                    notes = [Problem(**note) for note in reply.get("notes", ())]
-                    done.put(
-                        (number, reply.get("cases", 0), broke or work.problems_of(reply), notes)
-                    )
-                    del left[0]
+                asked = [_checking(task.file, assembler) for task in left]
+                for reply in child.ask_ahead(asked, child.preparing()):
+                    task = left.pop(0)
+                    if "broke" in reply:
+                        because = f"preparing broke: {reply['broke']}"
+                        problems = [workers.unprepared(task.file, because)]
+                    else:
+                        problems = [decode(Problem, told) for told in reply["problems"]]
+                    notes = [decode(Problem, note) for note in reply.get("notes", ())]
+                    done.put((task.number, reply.get("cases", 0), problems, notes))
             except Exception as error:
                 child.kill()
-                number, file = left.pop(0)
-                done.put((number, 0, [work.unprepared(file, work.why(error))], []))
+                task = left.pop(0)
+                done.put((task.number, 0, [workers.unprepared(task.file, workers.why(error))], []))
 
+    forks, children = Workers(load, files), list[WorkerChild]()
     out: list[Problem] = []
     try:
-        for child in children:
-            child.spawn()
-        work.threads(checking, [(child,) for child in children])
+        forks.start()
+        children += [forks.worker() for _ in range(count)]
+        threads(checking, [(child,) for child in children])
         arrived: dict[int, tuple[int, list[Problem], list[Problem]]] = {}
         for number, file in enumerate(files):
             while number not in arrived:
                 at, cases, problems, notes = done.get()
                 arrived[at] = (cases, problems, notes)
             on_file(file, *arrived[number])
-            out += arrived[number][1]
+            out += arrived.pop(number)[1]
     finally:
         for child in children:
             child.close()
+        forks.close()
     return out
 
 
@@ -73,13 +72,16 @@ def _checking(file: str, assembler: str | None) -> str:
     return json.dumps({"check": file, "assembler": assembler})[1:-1]
 
 
-def show(file: str, case: str | None, assembler: str | None) -> Any:
-    """What `kvmscen show` prints of one file, as data, through a prepare child: `{"cases": [...],
+def show(load: Load, file: str, case: str | None, assembler: str | None) -> Any:
+    """What `kvmscen show` prints of one file, as data, through a worker: `{"cases": [...],
     "problems": [...]}`.
     """
     confinement.check()
-    child = work.prepare_child([file])
+    forks = Workers(load, [file])
+    child = forks.worker()
     try:
-        return work.ask_prepare(child, show=file, case=case, assembler=assembler)
+        forks.start()
+        return child.request(show=file, case=case, assembler=assembler)
     finally:
         child.close()
+        forks.close()

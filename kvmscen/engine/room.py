@@ -10,6 +10,10 @@ from kvmscen.sent.observation import Observation, weight
 _WAITING = 256 << 20
 # Bytes of memory, about, for what all cases of a run saw. An event is a few objects of Python.
 SEEN_MOST = 1 << 30
+TOO_MUCH = (
+    f"what the cases of this run saw takes more than {SEEN_MOST >> 30} GiB: run fewer at once, or "
+    f"look at less"
+)
 _EVENT = 1500
 _TURN = 0.5
 

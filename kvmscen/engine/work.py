@@ -1,49 +1,36 @@
-"""The pipeline: files to prepare children, jobs to hosts, observations to verdicts, results in the
-order of the files.
+"""The pipeline: files to workers, jobs of other hosts to their executors, results in the order of
+the files.
 
-The main process stays light: it holds no parser, schema or assembler. P prepare children turn files
-into jobs, J threads run them, each with its own executor of each host, and the calling thread takes
-the results.
+The main process stays light: it holds no parser, schema or assembler, and no VM. Workers, which are
+forked, turn files into results; a thread for each asks it. Jobs for hosts that are reached by
+frames come back from them, and threads with executors run these. The calling thread takes the
+results.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import queue
-import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from kvmscen import __version__
 from kvmscen.engine import unexpected
-from kvmscen.engine.room import SEEN_MOST
-from kvmscen.engine.shared import Due, Outcome, Ran, Read, Shared
+from kvmscen.engine.executors import Executors
+from kvmscen.engine.outcome import ALL, Outcome, Telling
+from kvmscen.engine.shared import Ran, Shared
+from kvmscen.engine.workers import Load, Orders, Pool, Workers
 from kvmscen.errors import HOST, OPTIONS, HostError, Problem
-from kvmscen.hosts import Executor, Host
+from kvmscen.hosts import Host, Local
 from kvmscen.hosts.process import confinement
-from kvmscen.hosts.process.child import Child, ChildError
-from kvmscen.hosts.process.preparing import PrepareChild
-from kvmscen.hosts.replay import NotRecorded
-from kvmscen.job.job import Job, Target, elsewhere
-from kvmscen.judge.verdict import judge, result
+from kvmscen.job.job import Target
 from kvmscen.results.result import Result, Run
-from kvmscen.sent.codec import decode, encode
+from kvmscen.sent.codec import encode
 
-Json = dict[str, Any]
-# More threads than this gain nothing: each has children of its own.
+# More than this at once gain nothing.
 MOST_AT_ONCE = 64
-# A file that takes longer to parse and assemble than this has brought its prepare child to a
-# standstill.
-PREPARE_SECONDS = 30.0
 # Nothing new for so long, and the one who waits is told what runs.
 _PATIENCE = 0.5
-# One prepare child for so many files: starting another costs more than it saves on fewer.
-FILES_A_CHILD = 24
-# So many files are sent to a prepare child at once: a round trip for each takes 0.05 ms of CPU
-# more.
-AHEAD = 8
 
 
 class Selection(NamedTuple):
@@ -69,6 +56,7 @@ class Progress(NamedTuple):
 
 
 def run(
+    load: Load,
     files: Sequence[str],
     hosts: Sequence[Host],
     each: bool,
@@ -78,22 +66,27 @@ def run(
     on_problem: Callable[[Problem], None],
     problems: Sequence[Problem] = (),
     on_wait: Callable[[Progress], None] = lambda _: None,
+    telling: Telling = ALL,
 ) -> Run:
     """Run files on hosts and judge them.
 
-    `each`: every case on every host; else on the first that fits. `on_outcome` and `on_problem` are
-    called in the order of the files, `on_wait` now and then where that takes long. `problems` are
-    those found before. Raises HostError when no host can run here; where some of `each` can, the
-    cases of the others are errors.
+    `load` is what the workers are forked with. `each`: every case on every host; else on the first
+    that fits. `on_outcome` and `on_problem` are called in the order of the files, `on_wait` now and
+    then where that takes long. `problems` are those found before, `telling` is what is wanted of
+    the results. Raises HostError when no host can run here; where some of `each` can, the cases of
+    the others are errors.
     """
     confinement.check()
     started, clock = time.time(), time.monotonic()
-    shared = Shared()
+    workers = min(workers, MOST_AT_ONCE)
+    shared = Shared(list(files), workers)
+    forks = Workers(load, files, any(isinstance(host, Local) for host in hosts))
     results: list[Result] = []
     found: list[Problem] = list(problems)
     interrupted = False
     try:
-        for item in _found(shared, files, hosts, each, selection, min(workers, MOST_AT_ONCE)):
+        forks.start()
+        for item in _found(shared, forks, files, hosts, each, selection, workers, telling):
             if isinstance(item, Problem):
                 found.append(item)
                 on_problem(item)
@@ -112,6 +105,7 @@ def run(
             executor.close()
         for host in hosts:
             host.close()
+        forks.close()
     return Run(
         id=new_id(),
         started=started,
@@ -125,28 +119,38 @@ def run(
 
 def _found(
     shared: Shared,
+    forks: Workers,
     files: Sequence[str],
     hosts: Sequence[Host],
     each: bool,
     selection: Selection,
     workers: int,
+    telling: Telling,
 ) -> Iterator[Problem | Progress | tuple[Outcome, Progress]]:
     """What is wrong with hosts and files, and what came of cases, in the order in which it is
     told.
     """
-    shared.children += [
-        prepare_child(files)
-        for _ in range(max(1, min(os.cpu_count() or 1, -(-len(files) // FILES_A_CHILD))))
-    ]
-    for child in shared.children:
-        child.spawn()
+    local = tuple(host.name for host in hosts if isinstance(host, Local))
+    for host in hosts:
+        if isinstance(host, Local):
+            host.hello = forks.hello
     usable, shared.dead = start(hosts, each)
     yield from shared.dead.values()
     for host in usable:
         yield from host.problems
-    _spread(
-        shared, files, tuple(shared.children), hosts if each else usable, each, selection, workers
-    )
+    asked = hosts if each else usable
+    targets = {
+        "targets": [encode(Target(host.name, host.facts)) for host in asked],
+        "each": each,
+        "assembler": selection.assembler,
+        "here": local,
+        "dead": list(shared.dead),
+        "telling": encode(telling),
+    }
+    facts = tuple(known for host in usable if host.name in local for known in host.facts)
+    orders = Orders(targets, selection.text, selection.cases, facts)
+    executors = Executors(shared, asked, workers, telling)
+    Pool(shared, forks, orders, workers, executors.put).start(len(files))
     yield from _in_order(shared, len(files))
     yield from unknown(selection.cases, shared.names)
 
@@ -209,201 +213,48 @@ def start(hosts: Sequence[Host], each: bool) -> tuple[list[Host], dict[str, Prob
     }
 
 
-def prepare_child(files: Sequence[str]) -> Child:
-    """A prepare child for these files and no others, not started yet."""
-    return PrepareChild(files)
-
-
-def ask_prepare(child: Child, **request: Any) -> Any:
-    """One request to a prepare child; raises ChildError, or HostError when it broke."""
-    body = json.dumps(request)[1:-1]
-    reply = child.ask(body, PREPARE_SECONDS)
-    if "broke" in reply:
-        raise HostError(f"preparing broke: {reply['broke']}")
-    return reply
-
-
-def _spread(
-    shared: Shared,
-    files: Sequence[str],
-    children: Sequence[Child],
-    hosts: Sequence[Host],
-    each: bool,
-    selection: Selection,
-    workers: int,
-) -> None:
-    targets = [encode(Target(host.name, host.facts)) for host in hosts]
-    for numbered in enumerate(files):
-        shared.files.put(numbered)
-    told = {"targets": targets, "each": each, "assembler": selection.assembler}
-    threads(_prepare_all, [(shared, child, told, selection) for child in children])
-    threads(_execute_all, [(shared, {host.name: host for host in hosts})] * workers)
-
-
-def threads(target: Callable[..., None], each: Sequence[tuple[Any, ...]]) -> None:
-    """A thread for each of these arguments, or as many as there can be: they share their work.
-    Raises HostError without any.
-    """
-    for number, arguments in enumerate(each):
-        try:
-            threading.Thread(target=target, args=arguments, daemon=True).start()
-        except RuntimeError:
-            if number == 0:
-                raise HostError(
-                    "no thread can be started here: raise the limit on processes (ulimit -u) or on "
-                    "memory (ulimit -v)"
-                ) from None
-            return
-
-
-def _prepare_all(
-    shared: Shared, child: Child, targets: dict[str, Any], selection: Selection
-) -> None:
-    """A thread: files to jobs, through one prepare child."""
-    told: object = None
-    left: list[tuple[int, str]] = []
-    while not shared.stopped.is_set() and (left := left + take(shared.files, AHEAD - len(left))):
-        try:
-            if told != child.process_id:
-                ask_prepare(child, **targets)
-                told = child.process_id
-            requests = (
-                {"run": file, "text": selection.text, "cases": selection.cases} for _, file in left
-            )
-            for reply in child.ask_ahead(
-                [json.dumps(request)[1:-1] for request in requests], PREPARE_SECONDS
-            ):
-                _prepared(shared, *left[0], reply)
-                del left[0]
-        except Exception as error:
-            # The first file without a reply did it: it is told, and the others get a new child. A
-            # thread that died of what is our own mistake would leave its files without a result and
-            # the run waiting for them.
-            child.kill()
-            number, file = left.pop(0)
-            shared.done.put(Read(number, [unprepared(file, why(error))], 0))
-
-
-def take(files: queue.SimpleQueue[tuple[int, str]], most: int) -> list[tuple[int, str]]:
-    """The next files, as many as `most` where there are as many."""
-    taken: list[tuple[int, str]] = []
-    try:
-        while len(taken) < most:
-            taken.append(files.get_nowait())
-    except queue.Empty:
-        pass
-    return taken
-
-
-def _prepared(shared: Shared, number: int, file: str, reply: Json) -> None:
-    if "broke" in reply:
-        shared.done.put(Read(number, [unprepared(file, f"preparing broke: {reply['broke']}")], 0))
-    else:
-        jobs = [decode(Job, job) for job in reply["jobs"]]
-        shared.names.update(reply["names"] or [None])
-        shared.done.put(Read(number, problems_of(reply), len(jobs)))
-        for index, job in enumerate(jobs):
-            shared.jobs.put(Due(number, index, job))
-        shared.room.wait(sum(map(_size, jobs)), shared.stopped)
-
-
-def problems_of(reply: Json) -> list[Problem]:
-    """The problems in the reply of a prepare child."""
-    return [decode(Problem, problem) for problem in reply.get("problems", ())]
-
-
-def _size(job: Job) -> int:
-    return len(job.machine.text) if job.machine is not None else 0
-
-
-def why(error: Exception) -> str:
-    """What to say of an exception that ended one job."""
-    if isinstance(error, ChildError):
-        # The last line of a traceback, or what a loader of libraries said.
-        return str(error) + "".join(f" ({line})" for line in error.tail.splitlines()[-1:])
-    return str(error) if isinstance(error, HostError) else unexpected.told(error)
-
-
-def unprepared(file: str, because: str) -> Problem:
-    """The problem of a file that broke its prepare child."""
-    return Problem(file, 0, 0, f"this file could not be prepared: {because}", ours=True)
-
-
-def _execute_all(shared: Shared, hosts: dict[str, Host]) -> None:
-    """A thread: jobs to results, with its own executor of each host."""
-    executors: dict[str, Executor] = {}
-    while (due := shared.jobs.get()) is not None and not shared.stopped.is_set():
-        job = due.job
-        shared.running[threading.get_ident()] = f"{job.scenario}:{job.case} on {job.host}"
-        found = _execute(shared, hosts, executors, job)
-        del shared.running[threading.get_ident()]
-        shared.room.taken(_size(job))
-        if found.observation is not None and not shared.room.keep(found.observation):
-            say = (
-                f"what the cases of this run saw takes more than {SEEN_MOST >> 30} GiB: run "
-                f"fewer at once, or look at less"
-            )
-            found = result(job, "ERROR", say)
-        facts = next((known for known in hosts[job.host].facts if known.arch == job.arch), None)
-        shared.done.put(Ran(due.file, due.number, Outcome(job, found, facts)))
-
-
-def _execute(
-    shared: Shared, hosts: dict[str, Host], executors: dict[str, Executor], job: Job
-) -> Result:
-    if job.host in shared.dead:
-        archs = hosts[job.host].archs
-        if archs is not None and job.arch not in archs:
-            # It would not have run there either.
-            return result(job, "SKIP", elsewhere(job.arch, archs))
-        return result(job, "ERROR", shared.dead[job.host].message)
-    if job.skip is not None or job.machine is None:
-        return result(job, "SKIP", job.skip)
-    try:
-        if job.host not in executors:
-            executors[job.host] = hosts[job.host].executor()
-            shared.executors.append(executors[job.host])
-        return judge(job, executors[job.host].execute(job.machine))
-    except NotRecorded as error:
-        return result(job, "SKIP", str(error))
-    except HostError as error:
-        return result(job, "ERROR", str(error))
-    except Exception as error:
-        # A thread that dies would leave its case without a result and the run waiting for it.
-        return result(job, "ERROR", why(error))
-
-
 def _in_order(
     shared: Shared, files: int
 ) -> Iterator[Problem | Progress | tuple[Outcome, Progress]]:
     """Problems and results in the order of files and cases, each as soon as those before it are
     there.
     """
-    counts: dict[int, int] = {}
-    problems: dict[int, list[Problem]] = {}
-    results: dict[tuple[int, int], Outcome] = {}
-    file = index = 0
+    parts: dict[int, int] = {}
+    counts: dict[tuple[int, int], int] = {}
+    problems: dict[tuple[int, int], list[Problem]] = {}
+    results: dict[tuple[int, int, int], Outcome] = {}
+    told: set[Problem] = set()
+    file = part = index = 0
 
     def progress() -> Progress:
-        within = index / counts[file] if counts.get(file) else 0.0
+        within = index / counts[file, part] if counts.get((file, part)) else 0.0
+        within = (part + within) / parts.get(file, 1)
         running = next(iter(list(shared.running.values())), "")
         return Progress((file + within) / files, file + int(within), files, running)
 
     while file < files:
-        if problems.get(file):
-            yield from problems.pop(file)
-        elif file in counts and index >= counts[file]:
-            file, index = file + 1, 0
-        elif (file, index) in results:
+        if problems.get((file, part)):
+            # What several cases share is told with the first part of a file that has one of them.
+            fresh = [p for p in problems.pop((file, part)) if p._replace(cases=()) not in told]
+            told.update(problem._replace(cases=()) for problem in fresh)
+            yield from fresh
+        elif (file, part) in counts and index >= counts[file, part]:
+            part, index = part + 1, 0
+            if part >= parts[file]:
+                file, part = file + 1, 0
+                told.clear()
+        elif (file, part, index) in results:
             index += 1
-            yield results.pop((file, index - 1)), progress()
+            yield results.pop((file, part, index - 1)), progress()
         else:
             try:
                 item = shared.done.get(timeout=_PATIENCE)
             except queue.Empty:
                 yield progress()
                 continue
+            at = (item.task.number, item.task.part)
             if isinstance(item, Ran):
-                results[item.file, item.number] = item.outcome
+                results[(*at, item.number)] = item.outcome
             else:
-                problems[item.file], counts[item.file] = item.problems, item.jobs
+                problems[at], counts[at] = item.problems, item.jobs
+                parts.setdefault(item.task.number, item.parts)

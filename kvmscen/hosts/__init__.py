@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from importlib import import_module
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from kvmscen.errors import HostError, Problem, UsageError
 from kvmscen.sent.facts import Facts
@@ -55,6 +55,15 @@ class Host(Protocol):
 
     def close(self) -> None:
         """Free what belongs to the host and to no executor."""
+
+
+@runtime_checkable
+class Local(Protocol):
+    """A host whose guests the workers of the engine run themselves. `hello`: what says what this
+    machine is, as an agent would, where they do.
+    """
+
+    hello: Callable[[], dict[str, Any]] | None
 
 
 class HostKind(NamedTuple):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
+from typing import Any
 
 from kvmscen.errors import UsageError
 from kvmscen.hosts.process import confinement, pack
@@ -11,9 +13,11 @@ from kvmscen.hosts.process.child import Child
 from kvmscen.hosts.process.children import ChildHost
 from kvmscen.sent.arch import of_machine
 
+Json = dict[str, Any]
+
 
 class KvmHost(ChildHost):
-    """One agent a worker."""
+    """This machine's /dev/kvm. An agent of it is for `measure`: `run` has workers that use it."""
 
     kind = "kvm"
     archs = (of_machine(os.uname().machine),)
@@ -22,6 +26,20 @@ class KvmHost(ChildHost):
         if name != "kvm":
             raise UsageError(f"there is no host {name!r}; did you mean kvm?")
         super().__init__(name)
+        # What says what this machine is, where the guests run in workers and no agent is needed.
+        self.hello: Callable[[], Json] | None = None
+
+    def start(self) -> None:
+        """An agent, unless workers run the guests."""
+        if self.hello is None:
+            super().start()
+
+    def wait(self) -> None:
+        """The facts, of an agent or of the workers."""
+        if self.hello is None:
+            super().wait()
+        else:
+            self.take(self.hello())
 
     def child(self) -> Child:
         """One agent, not started yet."""

@@ -1,4 +1,4 @@
-"""What goes between the engine and its prepare children: Targets there, Jobs back."""
+"""What goes between the engine and its workers: Targets there, Jobs back."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Wanted(NamedTuple):
 
 
 class Target(NamedTuple):
-    """A host as the prepare child sees it: its name, and its facts for each architecture that it
+    """A host as a worker sees it: its name, and its facts for each architecture that it
     runs.
     """
 

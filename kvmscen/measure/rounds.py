@@ -4,17 +4,16 @@ a machine drifts for all.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from kvmscen import __version__
 from kvmscen.engine import work
+from kvmscen.engine.workers import Load, WorkerChild, Workers, unprepared
 from kvmscen.errors import HostError, Problem
 from kvmscen.hosts import Executor, Host
 from kvmscen.hosts.process import confinement
-from kvmscen.hosts.process.child import Child
 from kvmscen.job.job import Job, Target
 from kvmscen.judge.verdict import result
 from kvmscen.measure.appraise import appraise, lacking, so_far
@@ -57,6 +56,7 @@ class _Timed:
 
 
 def measure(  # noqa: PLR0913 as work.run
+    load: Load,
     files: Sequence[str],
     hosts: Sequence[Host],
     each: bool,
@@ -76,9 +76,10 @@ def measure(  # noqa: PLR0913 as work.run
     for host in hosts:
         host.timing = True
     faults, timed, interrupted = list(problems), list[_Timed](), False
-    child, executors = work.prepare_child(files), dict[str, Executor]()
+    forks, executors = Workers(load, files), dict[str, Executor]()
+    child = forks.worker()
     try:
-        child.spawn()
+        forks.start()
         usable, dead = work.start(hosts, each)
         for problem in (*dead.values(), *(problem for host in usable for problem in host.problems)):
             faults.append(problem)
@@ -99,6 +100,7 @@ def measure(  # noqa: PLR0913 as work.run
         interrupted = True
     finally:
         child.close()
+        forks.close()
         for executor in executors.values():
             executor.close()
         for host in hosts:
@@ -128,7 +130,7 @@ def _untimed(job: Job, dead: Mapping[str, Problem]) -> Result | None:
 
 
 def _jobs(  # noqa: PLR0913 as work.run
-    child: Child,
+    child: WorkerChild,
     files: Sequence[str],
     hosts: Sequence[Host],
     each: bool,
@@ -145,21 +147,17 @@ def _jobs(  # noqa: PLR0913 as work.run
     for file in files:
         try:
             if pid is None or pid != child.process_id:
-                work.ask_prepare(
-                    child,
+                child.request(
                     targets=targets,
                     each=each,
                     assembler=selection.assembler,
                     timing=encode(plan),
                 )
                 pid = child.process_id
-            request = {"run": file, "text": selection.text, "cases": selection.cases}
-            reply = child.ask(json.dumps(request)[1:-1], work.PREPARE_SECONDS)
+            reply = child.request(run=file, text=selection.text, cases=selection.cases)
         except HostError as error:
-            reply = {"broke": str(error)}
-        wrong = (
-            [work.unprepared(file, reply["broke"])] if "broke" in reply else work.problems_of(reply)
-        )
+            reply = {"problems": [encode(unprepared(file, str(error)))]}
+        wrong = [decode(Problem, problem) for problem in reply["problems"]]
         names.update(reply.get("names") or [None])
         for problem in wrong:
             on_problem(problem)

@@ -482,9 +482,8 @@ def test_nothing_is_left_of_ended_children(child: Callable[..., Child]) -> None:
 
 def test_the_command_of_our_own_children_keeps_strangers_out(tmp_path: Path) -> None:
     (tmp_path / "json.py").write_text("raise SystemExit('a stranger')\n")
-    told = b'13\n{"files": []}'
     done = subprocess.run(
-        python("kvmscen.compile.prepare"), input=told, capture_output=True, cwd=tmp_path
+        python("kvmscen.model.child", ""), input=b"", capture_output=True, cwd=tmp_path
     )
     assert (done.returncode, done.stderr) == (0, b"")
     assert b'"protocol"' in done.stdout

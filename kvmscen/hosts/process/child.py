@@ -6,14 +6,13 @@ input does.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import select
 import signal
-import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,16 +21,18 @@ import kvmscen
 from kvmscen.errors import HostError
 from kvmscen.hosts.process import bounded, crash
 from kvmscen.hosts.process.patience import Patience
+from kvmscen.hosts.process.process import Process, wide
 from kvmscen.sent.agent import frames
 
 Json = dict[str, Any]
 # A console may print for ever without a frame in it.
 _FLOOD = 64 << 20
-_PIPE = 1 << 20
 # A damaged line is asked for again when nothing more comes, so that noise is not answered with a
 # request for more; and a child that gets our lines damaged this often will not get one whole.
 _QUIET = 0.2
 _TRIES = 16
+# Who closes its output ends soon (seconds).
+_LEAVING, _MOMENT = 1.0, 0.002
 
 
 class ChildError(HostError):
@@ -61,7 +62,7 @@ class Child:
         self.doubted = True
         # Called with each hello; what it raises, `wait_hello` raises.
         self.heard: Callable[[Json], None] = lambda hello: None
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
         self._reader = frames.Reader()
         self._unsent = bytearray()
         self._id = 0
@@ -86,7 +87,9 @@ class Child:
                 self._process = process = self._start()
             self._push(process)
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _start(self) -> Process:
+        import subprocess  # here, since most runs fork what they start
+
         pipe = subprocess.PIPE
         try:
             process = subprocess.Popen(
@@ -101,14 +104,7 @@ class Child:
             )
         except OSError as error:
             raise ChildError(f"{self.name} cannot be started: {error.strerror}", "") from None
-        assert process.stdin is not None
-        os.set_blocking(process.stdin.fileno(), False)
-        try:
-            # So much that a greeting goes in at once, and the child can start while others are
-            # started.
-            fcntl.fcntl(process.stdin, fcntl.F_SETPIPE_SZ, _PIPE)
-        except OSError:
-            pass
+        wide(process)
         return process
 
     def wait_hello(self, seconds: float = 30.0) -> Json:
@@ -233,18 +229,49 @@ class Child:
             self.kill()
             raise
 
+    def ask_parts(
+        self, bodies: Sequence[str], seconds: Callable[[int, Json | None], float]
+    ) -> Iterator[tuple[int, Json]]:
+        """Send `bodies` without waiting and yield (number of the body, part of its reply) until
+        each has its last part, the one without `more`.
+
+        `seconds(number, part)` says how long the part behind that one may take, of None the first.
+        At a ChildError the child is gone.
+        """
+        self.wait_hello()
+        first = self._id + 1
+        self._id += len(bodies)
+        try:
+            with self._use:
+                self._write(
+                    b"".join(
+                        frames.pack(f'{{"id":{first + n},{body}}}') for n, body in enumerate(bodies)
+                    )
+                )
+            for n in range(len(bodies)):
+                part: Json | None = None
+                while part is None or part.get("more"):
+                    with self._use:
+                        part = self._reply(self._patience(seconds(n, part)))
+                    if part.get("id") != first + n:
+                        raise ChildError(f"{self.name} sent a damaged line", self.tail)
+                    yield n, part
+        except ChildError:
+            self.kill()
+            raise
+
     def _write(self, data: bytes) -> None:
         """Write as much as the child takes now; `_receive` writes the rest."""
         self._unsent += data
         self._push(self._alive())
 
-    def _alive(self) -> subprocess.Popen[bytes]:
+    def _alive(self) -> Process:
         process = self._process
         if process is None:
             raise ChildError(f"{self.name} was stopped", self.tail)
         return process
 
-    def _push(self, process: subprocess.Popen[bytes]) -> None:
+    def _push(self, process: Process) -> None:
         assert process.stdin is not None
         try:
             while self._unsent:
@@ -292,7 +319,7 @@ class Child:
             elif not patience.more():
                 raise ChildError(f"{self.name} did not answer in time", self.tail)
 
-    def _exchange(self, process: subprocess.Popen[bytes], seconds: float) -> bytes | None:
+    def _exchange(self, process: Process, seconds: float) -> bytes | None:
         """Wait until the child takes or gives bytes: the bytes given, None when it did neither.
 
         Only writing would block when the child does so too.
@@ -316,13 +343,12 @@ class Child:
             raise self._ended(process)
         return chunk
 
-    def _ended(self, process: subprocess.Popen[bytes]) -> ChildError:
+    def _ended(self, process: Process) -> ChildError:
         if self._process is not process:
             return ChildError(f"{self.name} was stopped", self.tail)
         self._reader.end()
-        try:
-            status = process.wait(1.0)
-        except subprocess.TimeoutExpired:
+        status = self._status(process)
+        if status is None:
             return ChildError(f"{self.name} closed its output", self.tail)
         how = (
             f"was ended by {signal.Signals(-status).name}"
@@ -330,6 +356,13 @@ class Child:
             else f"exited with status {status}"
         )
         return ChildError(f"{self.name} {how}{crash.where(self.tail)}", self.tail, status)
+
+    def _status(self, process: Process) -> int | None:
+        """The status of a process that has closed its output, None where it goes on."""
+        end = time.monotonic() + _LEAVING
+        while (status := process.poll()) is None and time.monotonic() < end:
+            time.sleep(_MOMENT)
+        return status
 
 
 def python(module: str, *arguments: str) -> list[str]:

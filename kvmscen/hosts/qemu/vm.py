@@ -9,13 +9,13 @@ import json
 import os
 import re
 import socket
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from kvmscen.hosts.process import crash
 from kvmscen.hosts.process.child import Child, ChildError, Json
+from kvmscen.hosts.process.process import Process
 from kvmscen.hosts.qemu.boards import Board
 from kvmscen.hosts.qemu.qmp import Qmp
 from kvmscen.sent.agent import frames
@@ -124,7 +124,7 @@ class QemuMachine(Child):
             return False
         return True
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _start(self) -> Process:
         self._drop()
         self._console = os.memfd_create("console", os.MFD_CLOEXEC)
         self._monitor, theirs = socket.socketpair()

@@ -108,7 +108,7 @@ def facts(kvm: Kvm) -> Facts:
     )
 
 
-def _open() -> Kvm | str:
+def opened() -> Kvm | str:
     """/dev/kvm, or why it cannot be used."""
     try:
         kvm = Kvm()
@@ -138,7 +138,7 @@ def main(awake: Callable[[], None] = lambda: None, asked: str | None = None) -> 
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     asked, *others = (asked or (sys.argv[1] if len(sys.argv) > 1 else sandbox.mode())).split(",")
-    kvm = _open()
+    kvm = opened()
     if isinstance(kvm, str):
         serve({"unusable": kvm}, lambda request: {"broke": str(kvm)})
         return

@@ -1,7 +1,7 @@
 """The loop of a child process: a hello, then one reply for each request, as frames on its first
 input and output.
 
-The same loop serves the agent on any host, the model and the prepare children. A request is a JSON
+The same loop serves the agent on any host, the model and the workers. A request is a JSON
 object with an `id`; so is its reply. After a damaged line either side asks `{"id": n, "again":
 true}` and the other sends its last line once more.
 """
@@ -17,13 +17,14 @@ import signal
 import stat
 import sys
 import traceback
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Union
 
 from kvmscen.sent.agent import frames
 from kvmscen.sent.errors import HostError
 
 Json = dict[str, Any]
+Answer = Union[Json, Iterator[Json]]
 
 
 def _send(fd: int, frame: bytes) -> None:
@@ -42,12 +43,13 @@ def _leave() -> None:
 
 def serve(
     hello: Json,
-    handle: Callable[[Json], Json],
+    handle: Callable[[Json], Answer],
     awake: Callable[[], None] = lambda: None,
     leave: Callable[[], None] = _leave,
 ) -> None:
     """Say `hello`, then answer requests until the input ends. An exception of `handle` is a reply
-    with `broke`.
+    with `broke`. Where it returns an iterator each part is a frame of its own, all but the last of
+    them with `more`.
 
     `awake` is called when there is something to read, before it is looked at; `leave` in a thread
     of its own when nobody is there any more who could read a reply: it ends the process.
@@ -67,11 +69,12 @@ def serve(
             # It came whole, so asking for it again would go round for ever.
             _send(out, frames.pack('{"id": 0, "broke": "a request is a JSON object with an id"}'))
             continue
-        if not request.get("again"):
-            last = frames.pack(
-                json.dumps({"id": request["id"], **_answer(handle, request)}, separators=(",", ":"))
-            )
-        _send(out, last)
+        if request.get("again"):
+            _send(out, last)
+            continue
+        for part in _answer(handle, request):
+            last = frames.pack(json.dumps({"id": request["id"], **part}, separators=(",", ":")))
+            _send(out, last)
 
 
 def _next(reader: frames.Reader, out: int, awake: Callable[[], None]) -> str | None:
@@ -128,13 +131,18 @@ def _request(text: str) -> Json | None:
     return request if isinstance(request, dict) and "id" in request else None
 
 
-def _answer(handle: Callable[[Json], Json], request: Json) -> Json:
+def _answer(handle: Callable[[Json], Answer], request: Json) -> Iterator[Json]:
     try:
-        return handle(request)
+        answer = handle(request)
+        if isinstance(answer, dict):
+            yield answer
+        else:
+            yield from answer
     except Exception as error:  # noqa: BLE001
         # This is the border of a process: whatever broke goes to the other side as data, with where
         # it broke on stderr.
         traceback.print_exc(file=sys.stderr)
         if isinstance(error, HostError):
-            return {"broke": str(error)}
-        return {"broke": f"{type(error).__name__}: {error}"}
+            yield {"broke": str(error)}
+        else:
+            yield {"broke": f"{type(error).__name__}: {error}"}

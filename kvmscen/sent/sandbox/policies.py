@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from kvmscen.sent.header.actions import REQUESTS
 from kvmscen.sent.sandbox import InForce, landlock, mode, require, seccomp
 from kvmscen.sent.sandbox.syscalls import CALM, COLUMN, FILES, START
 
@@ -53,6 +54,15 @@ PREPARE = Policy(
     CALM + FILES + START,
     {**_STARTING, "socketpair": (0, "in", (1,))},
     {"RLIMIT_CORE": 0, "RLIMIT_FSIZE": 256 << 20, "RLIMIT_NOFILE": 256, "RLIMIT_AS": 8 * GIB},
+)
+# What prepares and runs the guests too: what /dev/kvm and its VMs are asked for.
+WORKER = Policy(
+    tuple(dict.fromkeys(PREPARE.calls + AGENT.calls)),
+    {
+        **{key: check for key, check in PREPARE.checks.items() if key != "ioctl"},
+        "ioctl": (1, "in", (*REQUESTS.values(), *_IOCTLS)),
+    },
+    {**PREPARE.limits, "RLIMIT_NOFILE": 4096},
 )
 # as and ld, and the thread that starts them, from which they have it: so they may start what that
 # may, which is themselves.

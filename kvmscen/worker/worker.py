@@ -1,0 +1,152 @@
+"""What a worker does: a process that reads files, assembles them, runs their cases on this
+machine's /dev/kvm and judges them.
+
+It is forked (kvmscen.hosts.process.forks), confines itself before it reads a stranger's bytes, and
+answers the requests of kvmscen.compile.prepare.Preparer. To `{"run": ...}` it answers in parts, so
+that whoever asks knows what it was at when it ends:
+
+    {"names", "problems", "cases", "jobs": [JOB...], "more": true}    what the file comes to
+    {"outcome": {...}, "more": true}                                  a job of it, in order,
+    {"due": JOB, "more": true}                                        or one for another host
+    {}                                                                that is all
+"""
+
+from __future__ import annotations
+
+import os
+
+# What a worker would import at some time in its life.
+import tokenize  # noqa: F401
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import kvmscen.author.observed
+import kvmscen.compile.show  # noqa: F401
+from kvmscen.compile.prepare import Made, Preparer, leave, rules, told
+from kvmscen.disk import scratch
+from kvmscen.engine import unexpected
+from kvmscen.engine.outcome import Outcome, Telling, outcome
+from kvmscen.judge.verdict import judge, result
+from kvmscen.results.result import Result
+from kvmscen.sent.agent.main import facts, opened
+from kvmscen.sent.agent.serve import Answer, serve
+from kvmscen.sent.codec import decode, encode
+from kvmscen.sent.errors import HostError
+from kvmscen.sent.executor.executor import Executor
+from kvmscen.sent.facts import Facts
+from kvmscen.sent.kvm.fds import Kvm
+from kvmscen.sent.sandbox import effects_allowed, policies
+
+Json = dict[str, Any]
+
+
+class Here:
+    """This machine's /dev/kvm, as the process that forks the workers has opened it; `kvm` is None
+    where it cannot be used, or is not asked for.
+    """
+
+    def __init__(self, wanted: bool) -> None:
+        self.kvm: Kvm | None = None
+        self.facts: Facts | None = None
+        self.hello: Json = {}
+        if wanted:
+            found = opened()
+            if isinstance(found, str):
+                self.hello = {"unusable": found}
+            else:
+                self.kvm, self.facts = found, facts(found)
+                self.hello = {"facts": [encode(self.facts)]}
+
+
+class Worker:
+    """Answers requests, one at a time."""
+
+    def __init__(self, here: Here) -> None:
+        self.preparer = Preparer()
+        self.executor: Executor | None = None
+        if here.kvm is not None and here.facts is not None:
+            self.executor = Executor(here.kvm, here.facts.flavour, effects_allowed())
+        self.here: set[str] = set()
+        self.dead: set[str] = set()
+        self.telling = Telling()
+
+    def handle(self, request: Json) -> Answer:
+        """The answer, or its parts."""
+        if "targets" in request:
+            self.here, self.dead = set(request.get("here", ())), set(request.get("dead", ()))
+            self.telling = decode(Telling, request.get("telling", {}))
+            if (cpu := request.get("cpu")) is not None:
+                # Two processes that make VMs at once wait less for each other on CPUs of their own.
+                os.sched_setaffinity(0, {cpu})
+        if "run" in request and "first" in request:
+            return self._run(request)
+        return self.preparer.handle(request)
+
+    def _run(self, request: Json) -> Iterator[Json]:
+        prepared = self.preparer.prepare(request)
+        yield {
+            "names": prepared.names,
+            "problems": told(prepared.problems),
+            "cases": prepared.cases,
+            "jobs": [_head(made, made.job.host in self.here) for made in prepared.jobs],
+            "more": True,
+        }
+        for made in prepared.jobs[request.get("job", 0) :]:
+            if made.job.host in self.dead or (
+                made.machine is not None and made.job.host not in self.here
+            ):
+                yield {"due": encode(made.sealed()), "more": True}
+            else:
+                yield {**_told(self._outcome(made)), "more": True}
+        yield {}
+
+    def _outcome(self, made: Made) -> Outcome:
+        if made.machine is None:
+            return outcome(made.job, result(made.job, "SKIP", made.job.skip), self.telling)
+        job = made.sealed()
+        return outcome(job, self._judged(made._replace(job=job)), self.telling)
+
+    def _judged(self, made: Made) -> Result:
+        assert self.executor is not None
+        assert made.machine is not None
+        try:
+            seen = self.executor.execute(made.machine)
+        except HostError as error:
+            return result(made.job, "ERROR", str(error))
+        except Exception as error:
+            traceback.print_exc()
+            return result(made.job, "ERROR", f"{type(error).__name__}: {error}")
+        try:
+            return judge(made.job, seen)
+        except Exception as error:
+            return result(made.job, "ERROR", unexpected.told(error))
+
+
+def _head(made: Made, here: bool) -> Json:
+    """A job without what only a host and the judge need; with its time where it runs here."""
+    bare = encode(made.job._replace(machine=None, expectation=None, legend=None, wanted=()))
+    if made.machine is not None and here:
+        bare["timeout"] = made.machine.timeout
+    return bare
+
+
+def _told(came: Outcome) -> Json:
+    out: Json = {"outcome": encode(came.result)}
+    if came.observed is not None:
+        out["observed"] = came.observed
+    return out
+
+
+def loaded(files: Sequence[str], local: bool) -> tuple[Callable[[], None], Json]:
+    """As `load` of this room, once all is imported."""
+    here = Here(local)
+
+    def work() -> None:
+        worker = Worker(here)
+        policy = policies.PREPARE if here.kvm is None else policies.WORKER
+        held = policies.confine(policy, rules(files, scratch.settle()))
+        serve({"sandbox": encode(held)}, worker.handle, leave=leave)
+        scratch.remove_own()
+
+    return work, here.hello
