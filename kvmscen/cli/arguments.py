@@ -17,11 +17,11 @@ before 2 before 1"""
 
 ENVIRONMENT = """environment: KVMSCEN_ON, KVMSCEN_K, KVMSCEN_CASE, KVMSCEN_J, KVMSCEN_REPORT,
 KVMSCEN_RECORD, KVMSCEN_OBSERVED, KVMSCEN_QUIET, KVMSCEN_VERBOSE, KVMSCEN_ASSEMBLER,
-KVMSCEN_SANDBOX, KVMSCEN_ALLOW_HOST_EFFECTS and, of measure, KVMSCEN_ROUNDS, KVMSCEN_LOOP,
-KVMSCEN_BASE, KVMSCEN_SAVE, KVMSCEN_AGAINST stand for options that are not given;
-KVMSCEN_SSH is the ssh client of ssh: hosts, KVMSCEN_DEBUG shows tracebacks; also
-NO_COLOR, FORCE_COLOR, COLUMNS, TERM, GITHUB_ACTIONS, XDG_CACHE_HOME, XDG_STATE_HOME,
-TMPDIR (README, "Environment")"""
+KVMSCEN_SANDBOX, KVMSCEN_NO_CACHE, KVMSCEN_ALLOW_HOST_EFFECTS and, of measure,
+KVMSCEN_ROUNDS, KVMSCEN_LOOP, KVMSCEN_BASE, KVMSCEN_SAVE, KVMSCEN_AGAINST stand for
+options that are not given; KVMSCEN_SSH is the ssh client of ssh: hosts, KVMSCEN_DEBUG
+shows tracebacks; also NO_COLOR, FORCE_COLOR, COLUMNS, TERM, GITHUB_ACTIONS,
+XDG_CACHE_HOME, XDG_STATE_HOME, TMPDIR (README, "Environment")"""
 _RUN_EXAMPLE = """example: run every scenario on the best host there is, then one case on the model
   kvmscen run scenarios/*.yaml
   kvmscen run scenarios/arm64-mmio.yaml --case nisv-to-user --on model --report json=report.json
@@ -39,6 +39,10 @@ _MEASURE_EXAMPLE = """example: what each access costs here, in multiples of the 
 """
 _HOSTS_EXAMPLE = """example:
   kvmscen hosts
+"""
+_CACHE_EXAMPLE = """example: how much is kept, then away with it
+  kvmscen cache show
+  kvmscen cache clear
 """
 _HOST_EXAMPLE = """example: real KVM of arm64 on any machine
   kvmscen host prepare qemu:arm64@6.1
@@ -91,6 +95,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=raw,
     )
     _host_parser(verbs)
+    _cache_parser(verbs)
     return parser
 
 
@@ -124,6 +129,11 @@ def _run(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         action="append",
         metavar="FORMAT[=FILE]",
         help="text, json, junit or ktap, to standard output or into a file",
+    )
+    run.add_argument(
+        "--no-cache",
+        action="store_true",
+        help="prepare every file anew, and keep nothing of it for the next run",
     )
     run.add_argument("--record", metavar="DIR", help="keep every observation there, for replay:DIR")
     run.add_argument("--observed", action="store_true", help="print what happened as expect: YAML")
@@ -219,6 +229,20 @@ def _measure(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     )
 
 
+def _cache_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    raw = argparse.RawDescriptionHelpFormatter
+    cache = verbs.add_parser(
+        "cache",
+        help="what run keeps of the files that it prepared",
+        epilog=_CACHE_EXAMPLE,
+        formatter_class=raw,
+        allow_abbrev=False,
+    )
+    cache.add_argument(
+        "what", choices=("show", "clear"), help="where it is and what it takes; or remove it"
+    )
+
+
 def _host_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     raw = argparse.RawDescriptionHelpFormatter
     host = verbs.add_parser(
@@ -250,7 +274,7 @@ def _host_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     remove.add_argument("--all", action="store_true", help="all of them, and what was downloaded")
 
 
-_FLAGS = ("observed", "quiet", "verbose")
+_FLAGS = ("observed", "quiet", "verbose", "no_cache")
 
 
 def environment(arguments: argparse.Namespace) -> None:

@@ -19,7 +19,7 @@ from kvmscen.sent.sandbox import MODES
 
 # Each is a module of kvmscen.cli with a function of the same name, which is imported when it is
 # asked for.
-VERBS = ("run", "check", "show", "hosts", "measure", "host")
+VERBS = ("run", "check", "show", "hosts", "measure", "host", "cache")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

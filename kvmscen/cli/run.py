@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+from kvmscen.cli.cache import used
 from kvmscen.cli.files import find
 from kvmscen.cli.outputs import INTERRUPTED, report_of, say, write_report
 from kvmscen.cli.screen import Screen
@@ -64,6 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
             problems,
             screen.waiting,
             Telling(bool(reports or record), arguments.verbose, arguments.observed),
+            used(arguments.no_cache),
         )
         if not made.interrupted:
             tell_unselected(made, found, arguments, screen)

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import sysconfig
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import kvmscen
@@ -27,7 +27,7 @@ from kvmscen.disk import scratch
 from kvmscen.errors import Problem, once
 from kvmscen.job.job import Job, Target, Wanted, elsewhere
 from kvmscen.job.legend import Legend
-from kvmscen.load import Loaded, read
+from kvmscen.load import Loaded, read, read_bytes
 from kvmscen.scenario import Case, Scenario
 from kvmscen.sent.codec import decode, encode
 from kvmscen.sent.machine import Machine
@@ -52,13 +52,14 @@ class Made(NamedTuple):
 
 class Prepared(NamedTuple):
     """What a file comes to: jobs of the cases that are selected and right, `problems` of what else
-    is, the `names` of all cases, and how many `cases` are selected in all.
+    is, the `names` of all cases, and how many `cases` are selected in all; `beside` as of Loaded.
     """
 
     jobs: list[Made]
     problems: list[Problem]
     names: Sequence[str]
     cases: int
+    beside: Mapping[str, tuple[str, bytes]] = {}
 
 
 class Preparer:
@@ -70,7 +71,7 @@ class Preparer:
         self.assembler: str | None = None
         self.timing: Timing | None = None
         self._budget = budget.Budget("")
-        self._last: tuple[tuple[str, int, int, int], Loaded] | None = None
+        self._last: tuple[tuple[str, bytes], Loaded] | None = None
 
     def handle(self, request: Json) -> Json:
         """`{"targets": [...], "each": bool, "assembler", "timing"}`, `{"run": FILE, "text",
@@ -89,11 +90,11 @@ class Preparer:
             return {**shown, "problems": told(shown["problems"])}
         return self._run(request)
 
-    def prepare(self, request: Json) -> Prepared:
+    def prepare(self, request: Json, raw: bytes | None = None) -> Prepared:
         """The cases of a file that are selected; of these `most` (None: all) from number `first`
-        on.
+        on. `raw` are the file's bytes where they were read already.
         """
-        found = self._read(request["run"])
+        found = self._read(request["run"], raw)
         scenario = found.scenario.assembled_by(self.assembler)
 
         def wanted(case: Case) -> bool:
@@ -120,6 +121,7 @@ class Preparer:
             once(problems),
             found.names,
             len(selected_cases),
+            found.beside,
         )
 
     def _run(self, request: Json) -> Json:
@@ -130,17 +132,14 @@ class Preparer:
             "names": prepared.names,
         }
 
-    def _read(self, file: str) -> Loaded:
+    def _read(self, file: str, raw: bytes | None) -> Loaded:
         """A file as it is read; of one with so many cases that they are asked for in parts, the
         same for each part.
         """
-        try:
-            status = os.stat(file)
-            key = (file, status.st_ino, status.st_size, status.st_mtime_ns)
-        except OSError:
+        if raw is None:
             return read(file)
-        if self._last is None or self._last[0] != key:
-            self._last = (key, read(file))
+        if self._last is None or self._last[0] != (file, raw):
+            self._last = ((file, raw), read_bytes(raw, file))
         return self._last[1]
 
     def _of(self, scenario: Scenario, case: Case) -> list[Made]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import NamedTuple
 
 from kvmscen.engine.outcome import Outcome
@@ -88,6 +89,8 @@ class Shared:
         self.children: list[Child] = []
         self.executors: list[Executor] = []
         self.room = Room()
+        # What is called at the end, however it comes.
+        self.at_end: list[Callable[[], None]] = []
         # The names of the cases that there are, None: of a file it is not known.
         self.names: set[str | None] = set()
         self.stopped = threading.Event()

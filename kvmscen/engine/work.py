@@ -67,20 +67,21 @@ def run(
     problems: Sequence[Problem] = (),
     on_wait: Callable[[Progress], None] = lambda _: None,
     telling: Telling = ALL,
+    cache: str | None = None,
 ) -> Run:
     """Run files on hosts and judge them.
 
     `load` is what the workers are forked with. `each`: every case on every host; else on the first
     that fits. `on_outcome` and `on_problem` are called in the order of the files, `on_wait` now and
     then where that takes long. `problems` are those found before, `telling` is what is wanted of
-    the results. Raises HostError when no host can run here; where some of `each` can, the cases of
-    the others are errors.
+    the results, `cache` the folder of what was prepared before. Raises HostError when no host can
+    run here; where some of `each` can, the cases of the others are errors.
     """
     confinement.check()
     started, clock = time.time(), time.monotonic()
     workers = min(workers, MOST_AT_ONCE)
     shared = Shared(list(files), workers)
-    forks = Workers(load, files, any(isinstance(host, Local) for host in hosts))
+    forks = Workers(load, files, any(isinstance(host, Local) for host in hosts), cache)
     results: list[Result] = []
     found: list[Problem] = list(problems)
     interrupted = False
@@ -99,6 +100,8 @@ def run(
         interrupted = True
     finally:
         shared.stopped.set()
+        for close in shared.at_end:
+            close()
         for child in shared.children:
             child.close()
         for executor in shared.executors:
@@ -150,7 +153,9 @@ def _found(
     facts = tuple(known for host in usable if host.name in local for known in host.facts)
     orders = Orders(targets, selection.text, selection.cases, facts)
     executors = Executors(shared, asked, workers, telling)
-    Pool(shared, forks, orders, workers, executors.put).start(len(files))
+    pool = Pool(shared, forks, orders, workers, executors.put)
+    shared.at_end.append(pool.close)
+    pool.start(len(files))
     yield from _in_order(shared, len(files))
     yield from unknown(selection.cases, shared.names)
 

@@ -5,6 +5,7 @@ A thread a worker: it takes tasks, asks for them some ahead, and passes on what 
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import threading
@@ -12,7 +13,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from kvmscen.disk import scratch
+from kvmscen.disk.packs import Writer
 from kvmscen.engine import unexpected
+from kvmscen.engine.keys import Keys, told_of
+from kvmscen.engine.keys import raw as read_raw
 from kvmscen.engine.outcome import Outcome
 from kvmscen.engine.room import TOO_MUCH
 from kvmscen.engine.shared import SLICE, Due, Ran, Read, Shared, Task
@@ -42,18 +46,22 @@ NO_THREAD = (
 )
 
 
-# From the files and whether /dev/kvm is run: what a worker does, and what to say of this machine.
-Load = Callable[[Sequence[str], bool], tuple[Callable[[], None], Json]]
+# From the files, whether /dev/kvm is run, and the folder of the cache: what a worker does, and what
+# to say of this machine.
+Load = Callable[[Sequence[str], bool, str | None], tuple[Callable[[], None], Json]]
 
 
 class Workers:
     """The process that forks workers for these files and no others; `local`: they run this
-    machine's /dev/kvm.
+    machine's /dev/kvm. `cache`: the folder of what was prepared before, None: it is not used.
     """
 
-    def __init__(self, load: Load, files: Sequence[str], local: bool = False) -> None:
+    def __init__(
+        self, load: Load, files: Sequence[str], local: bool = False, cache: str | None = None
+    ) -> None:
         files = list(files)
-        self._server = ForkServer(lambda: load(files, local))
+        self.cache = cache
+        self._server = ForkServer(lambda: load(files, local, cache))
 
     def start(self) -> None:
         """Begin; main may have no thread yet. Raises HostError."""
@@ -118,10 +126,14 @@ class Orders(NamedTuple):
     cases: tuple[str, ...]
     facts: tuple[Facts, ...]
 
-    def body(self, task: Task) -> str:
+    def request(self, task: Task) -> Json:
         """The request for a task."""
-        members = {"run": task.file, "text": self.text, "cases": self.cases, "job": task.job}
-        return json.dumps({**members, "first": task.part * SLICE, "most": SLICE})[1:-1]
+        asked = {"run": task.file, "text": self.text, "cases": self.cases, "job": task.job}
+        return {**asked, "first": task.part * SLICE, "most": SLICE}
+
+    def body(self, task: Task) -> str:
+        """The same as the text that a worker is sent."""
+        return json.dumps(self.request(task))[1:-1]
 
 
 class Head(NamedTuple):
@@ -210,6 +222,8 @@ class Thread:
         heads = [_head(job) for job in part["jobs"]]
         self._heads[_key(task)] = heads
         self.shared.names.update(part["names"] or [None])
+        if "keep" in part:
+            self.pool.keep(self.orders.request(task), part["keep"])
         parts = -(-part["cases"] // SLICE) or 1
         problems = [decode(Problem, problem) for problem in part["problems"]]
         if task.part == 0 and parts > 1:
@@ -266,6 +280,8 @@ class Pool:
         self.orders = orders
         self.most = most
         self.put = put
+        self._kept = None if workers.cache is None else Writer(workers.cache)
+        self._keys: Keys | None = None
         self._lock = threading.Lock()
         self._started = 0
         # Each its own, where there is one for each.
@@ -276,6 +292,25 @@ class Pool:
         """Start so many, at most as many as may be."""
         for _ in range(min(count, self.most)):
             self.grow()
+
+    def keep(self, request: Json, entry: str) -> None:
+        """Keep what a worker prepared for the next run: under the key of the file as it is now,
+        which the worker has no say in.
+        """
+        raw = read_raw(request["run"])
+        if self._kept is None or raw is None:
+            return
+        with self._lock:
+            if self._keys is None:
+                told = told_of(self.orders.targets)
+                self._keys = Keys(self.workers.hello().get("base", ""), told)
+            self._kept.put(self._keys.key(request, raw), base64.b64decode(entry))
+
+    def close(self) -> None:
+        """Write what was kept."""
+        if self._kept is not None:
+            with self._lock:
+                self._kept.close()
 
     def grow(self) -> None:
         """One more where one more may be. Raises HostError where none can be started at all."""

@@ -7,7 +7,7 @@ schema cannot say. What needs the layout or the assembler is build's.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ from kvmscen.load.values import Notes
 from kvmscen.scenario import Case, Scenario
 from kvmscen.sent.arch import ARCHES
 
-__all__ = ["Loaded", "load", "load_text", "read", "read_text"]
+__all__ = ["Loaded", "load", "load_text", "read", "read_bytes", "read_text"]
 
 PROBLEMS_MAX = 100
 
@@ -31,13 +31,15 @@ class Loaded(NamedTuple):
 
     `scenario` has the cases that nothing is wrong with, `wrong` the others that could be read all
     the same; `problems` say what is wrong, each with the cases that it keeps from running. `names`
-    are those of all cases, as far as they are known.
+    are those of all cases, as far as they are known. `beside` are the files that were read for it:
+    by path, where that leads and the bytes there.
     """
 
     scenario: Scenario
     problems: tuple[Problem, ...] = ()
     wrong: tuple[Case, ...] = ()
     names: tuple[str, ...] = ()
+    beside: Mapping[str, tuple[str, bytes]] = {}
 
 
 def load(path: str) -> Scenario:
@@ -68,10 +70,15 @@ def read(path: str) -> Loaded:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         return Loaded(Scenario(path, ()), (Problem(path, 0, 0, f"cannot be read: {reason}"),))
-    text = decode(raw, path)
+    return read_bytes(raw, path)
+
+
+def read_bytes(raw: bytes, file: str) -> Loaded:
+    """As `read`, of the bytes of a file; `file` is what places name."""
+    text = decode(raw, file)
     if isinstance(text, Problem):
-        return Loaded(Scenario(path, ()), (text,))
-    return read_text(text, path)
+        return Loaded(Scenario(file, ()), (text,))
+    return read_text(text, file)
 
 
 def read_text(text: str, file: str) -> Loaded:
@@ -92,7 +99,8 @@ def read_text(text: str, file: str) -> Loaded:
     _later(problems, notes.problems, silent)
     names = tuple(loaded.uses)
     if not problems:
-        return Loaded(Scenario(file, tuple(loaded.cases.values())), (), (), names)
+        cases = tuple(loaded.cases.values())
+        return Loaded(Scenario(file, cases), (), (), names, notes.beside())
     owners = Owners(doc, loaded)
     noted, nobody = owners.noted(), frozenset[str]()
     hits = {

@@ -177,6 +177,7 @@ def beside(notes: Notes, name: str, place: Place, most: int) -> tuple[str, bytes
                 kind = "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
                 notes.add(place, f"`{shown}` is {kind}: write the name of a file")
                 return None
+            notes.paths[path] = real
             held = notes.files.get(real)
             total = sum(map(len, notes.files.values())) + status.st_size
             if held is None and status.st_size <= most and total > MAX_FILE:

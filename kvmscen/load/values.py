@@ -59,6 +59,16 @@ class Notes:
         self._watchers: list[Seen] = []
         # The files beside it that were read, each once.
         self.files: dict[str, bytes] = {}
+        # Where each path to them leads.
+        self.paths: dict[str, str] = {}
+
+    def beside(self) -> dict[str, tuple[str, bytes]]:
+        """The files beside it that were read: by path, where that leads and the bytes there."""
+        return {
+            path: (real, self.files[real])
+            for path, real in self.paths.items()
+            if real in self.files
+        }
 
     def add(self, place: Place, message: str) -> None:
         problem = Problem(self.doc.file, place.line, place.column, message)

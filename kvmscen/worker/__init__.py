@@ -11,12 +11,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 
-def load(files: Sequence[str], local: bool) -> tuple[Callable[[], None], dict[str, Any]]:
+def load(
+    files: Sequence[str], local: bool, cache: str | None
+) -> tuple[Callable[[], None], dict[str, Any]]:
     """Import what workers for these files and no others need; what each of them does, and what to
-    say of this machine. `local`: they run its /dev/kvm.
+    say of this machine. `local`: they run its /dev/kvm. `cache`: the folder of what was prepared
+    before.
     """
     started = time.process_time()
     from kvmscen.worker import worker
 
-    work, hello = worker.loaded(files, local)
+    work, hello = worker.loaded(files, local, cache)
     return work, {**hello, "spent": time.process_time() - started}

@@ -5,7 +5,8 @@ It is forked (kvmscen.hosts.process.forks), confines itself before it reads a st
 answers the requests of kvmscen.compile.prepare.Preparer. To `{"run": ...}` it answers in parts, so
 that whoever asks knows what it was at when it ends:
 
-    {"names", "problems", "cases", "jobs": [JOB...], "more": true}    what the file comes to
+    {"names", "problems", "cases", "jobs": [JOB...], "more": true}    what the file comes to; with
+                                                                      "keep" where that is new
     {"outcome": {...}, "more": true}                                  a job of it, in order,
     {"due": JOB, "more": true}                                        or one for another host
     {}                                                                that is all
@@ -13,6 +14,7 @@ that whoever asks knows what it was at when it ends:
 
 from __future__ import annotations
 
+import base64
 import os
 
 # What a worker would import at some time in its life.
@@ -23,9 +25,12 @@ from typing import Any
 
 import kvmscen.author.observed
 import kvmscen.compile.show  # noqa: F401
-from kvmscen.compile.prepare import Made, Preparer, leave, rules, told
+from kvmscen.compile.prepare import Made, Prepared, Preparer, leave, rules, told
 from kvmscen.disk import scratch
+from kvmscen.disk.packs import Packs
 from kvmscen.engine import unexpected
+from kvmscen.engine.keys import Keys, told_of
+from kvmscen.engine.keys import raw as read_raw
 from kvmscen.engine.outcome import Outcome, Telling, outcome
 from kvmscen.judge.verdict import judge, result
 from kvmscen.results.result import Result
@@ -37,6 +42,7 @@ from kvmscen.sent.executor.executor import Executor
 from kvmscen.sent.facts import Facts
 from kvmscen.sent.kvm.fds import Kvm
 from kvmscen.sent.sandbox import effects_allowed, policies
+from kvmscen.worker import kept
 
 Json = dict[str, Any]
 
@@ -62,7 +68,10 @@ class Here:
 class Worker:
     """Answers requests, one at a time."""
 
-    def __init__(self, here: Here) -> None:
+    def __init__(self, here: Here, packs: Packs | None = None, base: str = "") -> None:
+        self.packs = packs
+        self.base = base
+        self.keys: Keys | None = None
         self.preparer = Preparer()
         self.executor: Executor | None = None
         if here.kvm is not None and here.facts is not None:
@@ -74,6 +83,7 @@ class Worker:
     def handle(self, request: Json) -> Answer:
         """The answer, or its parts."""
         if "targets" in request:
+            self.keys = Keys(self.base, told_of(request)) if self.packs is not None else None
             self.here, self.dead = set(request.get("here", ())), set(request.get("dead", ()))
             self.telling = decode(Telling, request.get("telling", {}))
             if (cpu := request.get("cpu")) is not None:
@@ -84,14 +94,17 @@ class Worker:
         return self.preparer.handle(request)
 
     def _run(self, request: Json) -> Iterator[Json]:
-        prepared = self.preparer.prepare(request)
-        yield {
+        prepared, entry = self._prepared(request)
+        head = {
             "names": prepared.names,
             "problems": told(prepared.problems),
             "cases": prepared.cases,
             "jobs": [_head(made, made.job.host in self.here) for made in prepared.jobs],
             "more": True,
         }
+        if entry is not None:
+            head["keep"] = base64.b64encode(entry).decode()
+        yield head
         for made in prepared.jobs[request.get("job", 0) :]:
             if made.job.host in self.dead or (
                 made.machine is not None and made.job.host not in self.here
@@ -100,6 +113,22 @@ class Worker:
             else:
                 yield {**_told(self._outcome(made)), "more": True}
         yield {}
+
+    def _prepared(self, request: Json) -> tuple[Prepared, bytes | None]:
+        """What a file comes to, from the cache or anew; and what to keep of it, None: nothing."""
+        raw = read_raw(request["run"])
+        if self.packs is None or self.keys is None or raw is None:
+            return self.preparer.prepare(request, raw), None
+        entry = self.packs.get(self.keys.key(request, raw))
+        if entry is not None:
+            try:
+                prepared = kept.unpack(entry)
+            except Exception:
+                prepared = None  # of another kind than it is written here: it is made anew
+            if prepared is not None:
+                return prepared, None
+        prepared = self.preparer.prepare(request, raw)
+        return prepared, kept.pack(prepared)
 
     def _outcome(self, made: Made) -> Outcome:
         if made.machine is None:
@@ -138,15 +167,16 @@ def _told(came: Outcome) -> Json:
     return out
 
 
-def loaded(files: Sequence[str], local: bool) -> tuple[Callable[[], None], Json]:
+def loaded(files: Sequence[str], local: bool, cache: str | None) -> tuple[Callable[[], None], Json]:
     """As `load` of this room, once all is imported."""
     here = Here(local)
+    packs, base = (None, "") if cache is None else (Packs(cache), kept.base())
 
     def work() -> None:
-        worker = Worker(here)
+        worker = Worker(here, packs, base)
         policy = policies.PREPARE if here.kvm is None else policies.WORKER
         held = policies.confine(policy, rules(files, scratch.settle()))
         serve({"sandbox": encode(held)}, worker.handle, leave=leave)
         scratch.remove_own()
 
-    return work, here.hello
+    return work, {**here.hello, "base": base}
