@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from kvmscen.cli.cache import used
+from kvmscen.cli.cached import used
 from kvmscen.cli.files import find
 from kvmscen.cli.outputs import INTERRUPTED, report_of, say, write_report
 from kvmscen.cli.screen import Screen

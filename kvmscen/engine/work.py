@@ -99,16 +99,7 @@ def run(
     except KeyboardInterrupt:
         interrupted = True
     finally:
-        shared.stopped.set()
-        for close in shared.at_end:
-            close()
-        for child in shared.children:
-            child.close()
-        for executor in shared.executors:
-            executor.close()
-        for host in hosts:
-            host.close()
-        forks.close()
+        _end(shared, forks, hosts)
     return Run(
         id=new_id(),
         started=started,
@@ -118,6 +109,20 @@ def run(
         elapsed=time.monotonic() - clock,
         interrupted=interrupted,
     )
+
+
+def _end(shared: Shared, forks: Workers, hosts: Sequence[Host]) -> None:
+    """End all that a run has started."""
+    shared.stopped.set()
+    for close in shared.at_end:
+        close()
+    for child in shared.children:
+        child.close()
+    for executor in shared.executors:
+        executor.close()
+    for host in hosts:
+        host.close()
+    forks.close()
 
 
 def _found(
