@@ -371,5 +371,8 @@ def python(module: str, *arguments: str) -> list[str]:
     """
     root = str(Path(kvmscen.__file__).resolve().parent.parent)
     # -P keeps the working folder, and so a stranger's json.py, off sys.path.
-    code = f"import sys; sys.path.insert(0, {root!r}); from {module} import main; main()"
+    code = (
+        f"import os, sys; sys.path.insert(0, {root!r}); from {module} import main; main(); "
+        f"os._exit(0)"
+    )
     return [sys.executable, "-P", "-c", code, *arguments]

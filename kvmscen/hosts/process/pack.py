@@ -37,7 +37,9 @@ BOOT = (
     " n-=os.write(f,c)\n"
     "sys.path.insert(0,'/proc/self/fd/%d'%f)\n"
     "from kvmscen.sent.agent.main import main\n"
-    "main()"
+    "main()\n"
+    # Python's own end would wait for nobody, but takes down what a thread may still use.
+    "os._exit(0)"
 )
 
 
