@@ -7,7 +7,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from kvmscen.job.job import Job
-from kvmscen.judge.verdict import told
 from kvmscen.results.result import Result
 from kvmscen.sent.facts import Facts
 
@@ -45,6 +44,8 @@ def outcome(job: Job, result: Result, telling: Telling) -> Outcome:
 
         text = observed(result, job.legend, job.expectation)
     if telling.rows:
+        from kvmscen.judge.verdict import told  # here, since most runs do not ask for it
+
         result = told(job, result)
     if not telling.whole and (seen := result.observation) is not None:
         bare = seen._replace(events=(), regs={}, memory={}, exception=None)

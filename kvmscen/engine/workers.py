@@ -26,7 +26,6 @@ from kvmscen.hosts.process.child import ChildError
 from kvmscen.hosts.process.children import GRACE
 from kvmscen.hosts.process.forks import ForkedChild, ForkServer
 from kvmscen.job.job import Job
-from kvmscen.judge.verdict import result
 from kvmscen.results.result import Result
 from kvmscen.sent.codec import decode
 from kvmscen.sent.facts import Facts
@@ -250,7 +249,7 @@ class Thread:
             del self._left[0]
             self._unfinished(task, because)
         else:
-            self._done(task, result(heads[task.job].job, "ERROR", because), None)
+            self._done(task, _error(heads[task.job].job, because), None)
 
     def _unfinished(self, task: Task, because: str) -> None:
         """A part of a file of which nothing more comes."""
@@ -260,7 +259,7 @@ class Thread:
             self.shared.done.put(Read(task, [problem], 0))
             return
         for number in range(task.job, len(heads)):
-            found = result(heads[number].job, "ERROR", because)
+            found = _error(heads[number].job, because)
             self.shared.done.put(Ran(task, number, Outcome(found)))
 
 
@@ -354,6 +353,12 @@ def _head(told: Json) -> Head:
 
 # What a worker leaves out of a job that it tells of.
 _BARE: Json = {"machine": None, "expectation": None, "legend": None, "skip": None}
+
+
+def _error(job: Job, because: str) -> Result:
+    from kvmscen.judge.verdict import result  # here, since most runs have none
+
+    return result(job, "ERROR", because)
 
 
 def why(error: Exception) -> str:

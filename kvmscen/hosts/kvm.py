@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kvmscen.errors import UsageError
-from kvmscen.hosts.process import confinement, pack
+from kvmscen.hosts.process import confinement
 from kvmscen.hosts.process.child import Child
 from kvmscen.hosts.process.children import ChildHost
 from kvmscen.sent.arch import of_machine
@@ -43,6 +43,8 @@ class KvmHost(ChildHost):
 
     def child(self) -> Child:
         """One agent, not started yet."""
+        from kvmscen.hosts.process import pack  # here, since workers need no agent
+
         argv = [sys.executable, "-I", "-S", "-c", pack.BOOT, confinement.asked(self.timing)]
         child = Child("the agent of kvm", argv, pack.greeting(compiled=True))
         child.heard = confinement.heard
