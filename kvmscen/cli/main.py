@@ -37,7 +37,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except (OSError, OutputError):
+        except (OSError, OutputError, ValueError):
+            # ValueError: a signal came while the stream was being put in place.
             status = status or 3
     # Worker threads may still wait for children that are gone.
     os._exit(status)

@@ -62,9 +62,9 @@ def check(
             on_file(file, *arrived[number])
             out += arrived.pop(number)[1]
     finally:
+        forks.close()
         for child in children:
             child.close()
-        forks.close()
     return out
 
 
@@ -83,5 +83,5 @@ def show(load: Load, file: str, case: str | None, assembler: str | None) -> Any:
         forks.start()
         return child.request(show=file, case=case, assembler=assembler)
     finally:
-        child.close()
         forks.close()
+        child.close()

@@ -116,13 +116,14 @@ def _end(shared: Shared, forks: Workers, hosts: Sequence[Host]) -> None:
     shared.stopped.set()
     for close in shared.at_end:
         close()
+    # First, so that no worker is asked for any more.
+    forks.close()
     for child in shared.children:
         child.close()
     for executor in shared.executors:
         executor.close()
     for host in hosts:
         host.close()
-    forks.close()
 
 
 def _found(

@@ -99,8 +99,8 @@ def measure(  # noqa: PLR0913 as work.run
     except KeyboardInterrupt:
         interrupted = True
     finally:
-        child.close()
         forks.close()
+        child.close()
         for executor in executors.values():
             executor.close()
         for host in hosts:

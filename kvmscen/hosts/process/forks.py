@@ -2,8 +2,9 @@
 a millisecond.
 
 It is forked from the main process before that has threads, and has none itself. Main asks it by
-datagrams on a socket pair; each is answered, in order:
+datagrams on a socket pair, each with a number that its answer has too:
 
+    Q             end all that was forked, and itself                none
     F, with two descriptors (input and output of the new process)    its process id
     K PROCESS     end it, and what it started                        its status
     H             what `load` says of itself, as JSON                it
@@ -17,6 +18,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
@@ -28,6 +30,7 @@ Json = dict[str, Any]
 Work = Callable[[], None]
 Load = Callable[[], tuple[Work, Json]]
 _LONGEST = 1 << 16
+_LEAVING, _MOMENT = 5.0, 0.001
 
 
 class CannotFork(ProcessLookupError):
@@ -90,7 +93,6 @@ class ForkServer:
         self._load = load
         self._lock = threading.Lock()
         self._asked = 0
-        self._answered = 0
         self._answers: dict[int, bytes] = {}
         self._socket: socket.socket | None = None
         self._pid = 0
@@ -143,31 +145,45 @@ class ForkServer:
                     said = b""
                 if not said:
                     raise CannotFork("the process that forks others has ended")
-                self._answered += 1
-                self._answers[self._answered] = said[1:]
+                which, _, answer = said.partition(b"=")
+                self._answers[int(which)] = answer
             return self._answers.pop(number)
 
     def _send(self, request: bytes, descriptors: list[int]) -> int:
         with self._lock:
             if self._socket is None:
                 raise CannotFork("the process that forks others was not started")
+            self._asked += 1
             try:
-                socket.send_fds(self._socket, [request], descriptors)
+                socket.send_fds(self._socket, [b"%d=%b" % (self._asked, request)], descriptors)
             except OSError:
                 raise CannotFork("the process that forks others has ended") from None
-            self._asked += 1
             return self._asked
 
     def close(self) -> None:
-        """End it. Those that it forked end with their input."""
+        """End it and all that it forked. Whoever waits for an answer has CannotFork.
+
+        A signal may have taken an answer from whoever waited for it, so nothing is waited for here
+        but the end.
+        """
         if self._socket is not None:
+            try:
+                self._socket.send(b"0=Q")
+                self._socket.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+            self._wait()
             self._socket.close()
             self._socket = None
-            try:
+
+    def _wait(self) -> None:
+        """Wait for its end, which may be while it still loads."""
+        end = time.monotonic() + _LEAVING
+        while os.waitpid(self._pid, os.WNOHANG)[0] == 0:
+            if time.monotonic() > end:
+                # Its workers end when main does.
                 os.kill(self._pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-            os.waitpid(self._pid, 0)
+            time.sleep(_MOMENT)
 
 
 # --- in the process that forks --------------------------------------------------------------------
@@ -175,15 +191,7 @@ class ForkServer:
 
 def _serve(control: socket.socket, load: Load) -> None:
     """Answer until main's end is closed."""
-    os.setsid()
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
-        signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    null = os.open(os.devnull, os.O_RDWR)
-    for descriptor in (0, 1, 2):
-        os.dup2(null, descriptor)
-    _keep((0, 1, 2, control.fileno()))
-    _name("kvmscen-forks")
+    _apart(control)
     work: Work | None = None
     hello: Json = {}
     why = ""
@@ -195,25 +203,52 @@ def _serve(control: socket.socket, load: Load) -> None:
 
     # What is there now stays: a forked process need not look at it, and so not copy it.
     gc.freeze()
+    told = _refused(why) if work is None else json.dumps(hello).encode()
+    forked: set[int] = set()
     while True:
-        request, descriptors, _, _ = socket.recv_fds(control, _LONGEST, 2)
-        if not request:
+        received, descriptors, _, _ = socket.recv_fds(control, _LONGEST, 2)
+        number, _, request = received.partition(b"=")
+        if request == b"Q":
+            for process in forked:
+                _kill(process)
+        if request in (b"", b"Q"):
+            # Where main has just gone, the workers find that nobody reads them, and take their
+            # folders along.
             os._exit(0)
-        if request[:1] == b"F":
+        if request == b"H":
+            said = told
+        elif request == b"F":
             said = _fork(descriptors, control, work, why)
-        elif request[:1] == b"H":
-            said = (
-                json.dumps(hello).encode()
-                if work is not None
-                else b"!" + why.encode("utf-8", "replace")
-            )
+            if said[:1] != b"!":
+                forked.add(int(said))
         else:
-            process = int(request[1:])
-            said = _kill(process) if request[:1] == b"K" else _poll(process)
+            said = _end(request, forked)
         try:
-            control.send(b"=" + said)
+            control.send(number + b"=" + said)
         except OSError:
             os._exit(0)
+
+
+def _apart(control: socket.socket) -> None:
+    """A session of its own, that a ^C does not reach, and nothing of main's but its socket."""
+    os.setsid()
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    null = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(null, descriptor)
+    _keep((0, 1, 2, control.fileno()))
+    _name("kvmscen-forks")
+
+
+def _end(request: bytes, forked: set[int]) -> bytes:
+    """End a process, or see whether it has ended: its status, or empty."""
+    process = int(request[1:])
+    said = _kill(process) if request[:1] == b"K" else _poll(process)
+    if said:
+        forked.discard(process)
+    return said
 
 
 def _fork(descriptors: list[int], control: socket.socket, work: Work | None, why: str) -> bytes:
