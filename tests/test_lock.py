@@ -92,7 +92,7 @@ def test_the_readme_installs_from_the_locks() -> None:
     text = (ROOT / "README.md").read_text()
     for which, lock, ending in (
         ("the scenarios", BASE, ". && .venv/bin/kvmscen run scenarios/*.yaml"),
-        ("the tests", TEST, "-e . && .venv/bin/python -m pytest -q"),
+        ("the tests", TEST, "-e . && .venv/bin/python -m pytest -q -n auto --dist worksteal"),
     ):
         found = re.search(rf"<!-- {which} -->\n```sh\n(.*)\n```", text)
         assert found is not None
