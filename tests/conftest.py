@@ -53,6 +53,10 @@ OWN_CACHE = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
 @pytest.fixture(scope="session", autouse=True)
 def _empty_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+    # A worker of pytest-xdist has the width of its own terminal there, and what is started would
+    # take it.
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os.environ.pop("COLUMNS", None)
 
 
 @pytest.fixture(scope="session")
