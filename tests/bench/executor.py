@@ -30,7 +30,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent.parent)]
 
 import guests  # noqa: E402 from beside this file
-from run import MOST_SECONDS, Row, compiled, count, machine, say, table  # noqa: E402
+from run import DIFFERENT, MOST_SECONDS, Row, compiled, count, machine, say, table  # noqa: E402
 
 from kvmscen.compile import plan, ready  # noqa: E402
 from kvmscen.load import load  # noqa: E402
@@ -39,7 +39,6 @@ from kvmscen.sent.machine import Machine  # noqa: E402
 from kvmscen.sent.observation import Observation  # noqa: E402
 
 PARTS = ("machines", "exits", "model")
-DIFFERENT = 99_998
 
 
 def spent(run: Callable[[], object]) -> float:

@@ -1,14 +1,15 @@
 """The benchmark: what kvmscen costs, on this machine, beside C programs that run the same guests.
 
-    python tests/bench/run.py                   everything: about a minute
-    python tests/bench/run.py --only kvm        one part: start, assemble, check, kvm, model, qemu
+    python tests/bench/run.py                   everything: some minutes
+    python tests/bench/run.py --only kvm        one part, of start, assemble, check, kvm, exits,
+                                                model and qemu
     python tests/bench/run.py --files 200 --rounds 3
 
 Run it with the Python that kvmscen is installed for. What cannot run here (no /dev/kvm, no gcc) is
 left out with a reason. Figures are medians; what is compared runs in turn, round by round, and a
-ratio is the median of the rounds' ratios, since machines are noisy. The output is a Markdown table
-that can be pasted into the README. Not a test: nothing fails here but what is broken, and the
-verdict is only a word.
+ratio is that of two medians. `cold` is with an empty cache of prepared files, `warm` behind it. The
+output is a Markdown table that can be pasted into the README. Not a test: nothing fails here but
+what is broken, and the verdict is only a word.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import resource
 import shutil
 import statistics
 import subprocess
@@ -23,7 +25,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,7 +35,8 @@ import guests  # noqa: E402 from beside this file
 
 # Whatever takes longer hangs.
 MOST_SECONDS = 300
-PARTS = ("start", "assemble", "check", "kvm", "model", "qemu")
+PARTS = ("start", "assemble", "check", "kvm", "exits", "model", "qemu")
+DIFFERENT = 99_998
 # This source tree, where no command is given.
 KVMSCEN = [
     sys.executable,
@@ -82,6 +84,29 @@ def timed(argv: Sequence[str], last: str = "") -> float:
     return seconds
 
 
+class Cost(NamedTuple):
+    """What a command takes, in seconds: by the wall's clock, and of CPU in all its processes."""
+
+    wall: float
+    cpu: float
+
+
+def cost(argv: Sequence[str], last: str = "", cache: Path | None = None) -> Cost:
+    """As `timed`, with the CPU time; `cache` is the user's cache folder."""
+    if cache is not None:
+        os.environ["XDG_CACHE_HOME"] = str(cache)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    wall = timed(argv, last)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Cost(wall, cpu)
+
+
+def ratio(rounds: Sequence[tuple[float, float]]) -> float:
+    """The ratio of two medians: machines are noisy, so rounds are compared as they come."""
+    return statistics.median(a for a, _ in rounds) / statistics.median(b for _, b in rounds)
+
+
 def first_line(argv: Sequence[str], begins: str) -> float:
     """Seconds from the start of a command to its first line of output."""
     start = time.perf_counter()
@@ -118,17 +143,25 @@ def start(options: argparse.Namespace, folder: Path) -> Iterator[Row]:
     files = guests.write(folder / "first", guests.X86, 1) + guests.write(
         folder / "first-arm64", guests.ARM64, 1
     )
-    for file, arch, host in ((files[0], "x86_64", "kvm"), (files[1], "arm64", "model")):
+    yaml = [sys.executable, "-c", "import yaml"]
+    for file, arch, host, goals in (
+        (files[0], "x86_64", "kvm", (3.5, 2.0)),
+        (files[1], "arm64", "model", (None, None)),
+    ):
         if why := unusable(options, host, file):
             say(f"left out: first result of one {arch} file on {host}: {why}")
             continue
         argv = kvmscen(options.command, ["run", "--on", host, file])
-        yield Row(
-            f"first result of one file ({arch}, {host})",
-            0.3,
-            median(partial(first_line, argv, "PASS"), many),
-            " s",
-        )
+        rounds = []
+        for number in range(many):
+            os.environ["XDG_CACHE_HOME"] = str(folder / f"first-{host}-{number}")
+            cold, warm = first_line(argv, "PASS"), first_line(argv, "PASS")
+            rounds.append((cold, warm, timed(yaml)))
+        what = f"first result of one file ({arch}, {host})"
+        for n, (state, goal) in enumerate(zip(("cold", "warm"), goals, strict=True)):
+            yield Row(f"{what}, {state}", None, statistics.median(r[n] for r in rounds), " s")
+            beside = ratio([(r[n], r[2]) for r in rounds])
+            yield Row(f"the same : `python3 -c 'import yaml'`, {state}", goal, beside, "")
 
 
 def assemble(options: argparse.Namespace, folder: Path) -> Iterator[Row]:
@@ -193,27 +226,53 @@ def kvm(options: argparse.Namespace, folder: Path) -> Iterator[Row]:
         f'n=0; while [ $n -lt {options.files} ]; do "$0" "$1" $n || exit 1; n=$((n+1)); done',
         *once,
     ]
-    seconds: list[tuple[float, float, float]] = []
+    last = f"{options.files:,} passed"
+    rounds: list[tuple[Cost, Cost, Cost, Cost]] = []
     for number in range(options.rounds + 1):
-        took = timed(ours, f"{options.files:,} passed"), timed(once), timed(each)
+        cache = folder / f"cache-{number}"
+        took = (cost(ours, last, cache), cost(ours, last, cache), cost(once), cost(each))
         if number:
-            seconds.append(took)
-            say(
-                "kvm, round {}: kvmscen {:.2f} s, one C process {:.2f} s, C started for each "
-                "{:.2f} s".format(number, *took)
-            )
+            rounds.append(took)
+            text = " s, ".join(f"{c.wall:.2f}" for c in took)
+            say(f"kvm, round {number}: kvmscen cold, warm, one C process, C for each: {text} s")
     many = f"{options.files:,} scenarios of three exits on /dev/kvm"
     names = (
-        many,
+        f"{many}, cold",
+        "the same, warm",
         "the same guests in one C process",
         "the same guests, a C program started for each",
     )
     for n, name in enumerate(names):
-        yield Row(name, None, statistics.median(s[n] for s in seconds), " s")
-    yield Row("kvmscen : one C process", 2.0, statistics.median(s[0] / s[1] for s in seconds), "")
-    yield Row(
-        "kvmscen : C started for each", 1.0, statistics.median(s[0] / s[2] for s in seconds), ""
-    )
+        yield Row(name, None, statistics.median(r[n].wall for r in rounds), " s")
+    for n, (state, each_most, cpu_most, once_most) in enumerate(
+        (("cold", 1.0, 1.9, 2.3), ("warm", 0.7, 1.05, 1.5))
+    ):
+        walls = ratio([(r[n].wall, r[3].wall) for r in rounds])
+        yield Row(f"kvmscen : C started for each, {state}", each_most, walls, "")
+        cpus = ratio([(r[n].cpu, r[3].cpu) for r in rounds])
+        yield Row(f"the same in CPU time of all processes, {state}", cpu_most, cpus, "")
+        walls = ratio([(r[n].wall, r[2].wall) for r in rounds])
+        yield Row(f"kvmscen : one C process, {state}", once_most, walls, "")
+
+
+def exits(options: argparse.Namespace, folder: Path) -> Iterator[Row]:
+    """One case of as many different exits as may be, from the command to its line, beside C."""
+    file = folder / "many.yaml"
+    file.write_text(guests.MANY.format(count=DIFFERENT, **guests.numbers(0)))
+    bare = str(folder / "bare-exits")
+    why = unusable(options, "kvm", str(file)) or compiled(bare)
+    if why:
+        say(f"left out: a case of many exits: {why}")
+        return
+    (folder / "record").write_bytes(guests.records([str(file)], DIFFERENT - 1))
+    argv = kvmscen(options.command, ["run", "--on", "kvm", "-q", str(file)])
+    rounds = []
+    for number in range(options.rounds + 1):
+        took = timed(argv, "1 passed"), timed([bare, str(folder / "record")])
+        rounds += [took] if number else []
+    each = statistics.median(r[0] for r in rounds) / DIFFERENT * 1e6
+    yield Row("an exit in a case of 100,000 different ones", None, each, " µs")
+    yield Row("the same : C", 5, ratio(rounds), "")
 
 
 def model(options: argparse.Namespace, folder: Path) -> Iterator[Row]:
@@ -223,14 +282,23 @@ def model(options: argparse.Namespace, folder: Path) -> Iterator[Row]:
         say(f"left out: scenarios on the model: {why}")
         return
     argv = kvmscen(options.command, ["run", "--on", "model", str(folder / "model")])
-    # The line that counts may be followed by a note on predictions.
-    seconds = median(lambda: timed(argv, f"{options.files:,} passed"), options.rounds)
-    yield Row(
-        f"{options.files:,} arm64 scenarios of three exits on the model",
-        scaled(options, 3),
-        seconds,
-        " s",
-    )
+    from executor import alone, prepared  # here, since that imports from this file
+
+    from kvmscen.model import facts
+
+    made = prepared(files, facts("arm64", None), "model")
+    rounds = []
+    for number in range(options.rounds + 1):
+        # The line that counts may be followed by a note on predictions.
+        ours = cost(argv, f"{options.files:,} passed", folder / f"cache-model-{number}").wall
+        start = time.perf_counter()
+        for machine in made:
+            alone(machine)
+        rounds += [(ours, time.perf_counter() - start)] if number else []
+    seconds = statistics.median(r[0] for r in rounds)
+    many = f"{options.files:,} arm64 scenarios of three exits on the model"
+    yield Row(many, scaled(options, 3), seconds, " s")
+    yield Row("the same : Unicorn alone in one process", 2.0, ratio(rounds), "")
 
 
 def qemu(options: argparse.Namespace, folder: Path) -> Iterator[Row]:
