@@ -80,7 +80,9 @@ def left_to_gnu(name: str, flags: str | None, kind: str, rest: str) -> str | Non
     if _OF_LINKERS.match(name) and name not in _DROPPED:
         return f"what {name} is"
     odd = _BYTES if kind == "nobits" else _NO_BYTES
-    if kind and f"{name}.".startswith(_dotted((*_TYPED, *odd))):
+    # gcc ends each program with `.section .note.GNU-stack,"",@progbits`, which is in no guest.
+    dropped = name in _DROPPED and kind == "progbits"
+    if kind and not dropped and f"{name}.".startswith(_dotted((*_TYPED, *odd))):
         return f"{name} of the type {kind}"
     if kind == "nobits" and not is_loaded(name, flags):
         return "the type nobits of what is not in the guest"

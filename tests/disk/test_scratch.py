@@ -146,19 +146,23 @@ def long_assembly(tmp_path: Path) -> Iterator[Path]:
 
 
 def ours(pid: int) -> set[str]:
-    """Scratch folders that a descendant of a process has open."""
+    """Scratch folders of the workers of a process, which another process has forked for it."""
     found = set()
     for folder in [
         entry for place in scratch.places() for entry in Path(place).glob(f"{scratch.PREFIX}*")
     ]:
         owner = int(folder.name.removeprefix(scratch.PREFIX).split("-")[0])
         try:
-            parent = int(Path(f"/proc/{owner}/stat").read_text().rpartition(") ")[2].split()[1])
+            parent = _parent(_parent(owner))
         except (OSError, ValueError):
             continue
         if parent == pid:
             found.add(str(folder))
     return found
+
+
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[1])
 
 
 @needs_as
