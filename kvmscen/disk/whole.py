@@ -8,7 +8,6 @@ import contextlib
 import errno
 import os
 import re
-import secrets
 import stat
 
 # A link chain longer than this goes round.
@@ -47,7 +46,7 @@ def write(path: str | os.PathLike[str], text: str, lasting: bool = False) -> Non
 
 def _replace(place: str, data: bytes, there: os.stat_result | None, lasting: bool) -> None:
     folder = os.path.dirname(place) or "."
-    beside = os.path.join(folder, f".kvmscen-{secrets.token_hex(8)}.part")
+    beside = os.path.join(folder, f".kvmscen-{os.urandom(8).hex()}.part")
     if there is not None and not os.access(place, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), place)
     try:

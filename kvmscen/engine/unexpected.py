@@ -5,10 +5,7 @@ traceback for who asks for it.
 from __future__ import annotations
 
 import os
-import platform
 import sys
-import traceback
-from pathlib import Path
 
 from kvmscen import __version__
 
@@ -21,6 +18,9 @@ _REPORT = (
 def told(error: BaseException) -> str:
     """One line on an exception. With KVMSCEN_DEBUG set its traceback goes to stderr."""
     if os.environ.get("KVMSCEN_DEBUG"):
+        # Here and below, since every run imports this module and hardly one needs it.
+        import traceback
+
         print("".join(traceback.format_exception(error)).rstrip(), file=sys.stderr)
     if isinstance(error, MemoryError):
         return "there is not enough memory"
@@ -29,8 +29,11 @@ def told(error: BaseException) -> str:
         return (
             f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
         )
+    import platform
+    import traceback
+
     at = "".join(
-        f" at {Path(frame.filename).name}:{frame.lineno}"
+        f" at {frame.filename.rpartition(os.sep)[2]}:{frame.lineno}"
         for frame in traceback.extract_tb(error.__traceback__)[-1:]
     )
     machine = (

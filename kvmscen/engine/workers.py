@@ -204,14 +204,15 @@ class Thread:
         if "broke" in part:
             del self._left[0]
             self._unfinished(task, f"preparing broke: {part['broke']}")
-        elif "cases" in part:
+            return
+        if "cases" in part:
             self._read(task, part)
         elif "outcome" in part:
             self._done(task, decode(Result, part["outcome"]), part.get("observed"))
         elif "due" in part:
             self.pool.put(Due(task, task.job, decode(Job, part["due"])))
             self._left[0] = task._replace(job=task.job + 1)
-        else:
+        if not part.get("more"):
             self._heads.pop(_key(task), None)
             del self._left[0]
 
@@ -229,7 +230,7 @@ class Thread:
             self.shared.tasks.put([task._replace(part=n) for n in range(1, parts)])
         self.shared.done.put(Read(task, problems, len(heads), parts))
         if task.part == 0 and parts > 1:
-            self.pool.grow()
+            self.pool.start(parts - 1)
 
     def _done(self, task: Task, came: Result, observed: str | None) -> None:
         found = came

@@ -20,7 +20,7 @@ class KvmHost(ChildHost):
     """This machine's /dev/kvm. An agent of it is for `measure`: `run` has workers that use it."""
 
     kind = "kvm"
-    archs = (of_machine(os.uname().machine),)
+    archs: tuple[str, ...] | None = (of_machine(os.uname().machine),)
 
     def __init__(self, name: str) -> None:
         if name != "kvm":

@@ -5,11 +5,12 @@ It is forked (kvmscen.hosts.process.forks), confines itself before it reads a st
 answers the requests of kvmscen.compile.prepare.Preparer. To `{"run": ...}` it answers in parts, so
 that whoever asks knows what it was at when it ends:
 
-    {"names", "problems", "cases", "jobs": [JOB...], "more": true}    what the file comes to; with
-                                                                      "keep" where that is new
-    {"outcome": {...}, "more": true}                                  a job of it, in order,
-    {"due": JOB, "more": true}                                        or one for another host
-    {}                                                                that is all
+    {"names", "problems", "cases", "jobs": [JOB...]}    what the file comes to; with "keep" where
+                                                        that is new
+    {"outcome": {...}}                                  a job of it, in order,
+    {"due": JOB}                                        or one for another host
+
+All but the last have `"more": true`.
 """
 
 from __future__ import annotations
@@ -100,19 +101,19 @@ class Worker:
             "problems": told(prepared.problems),
             "cases": prepared.cases,
             "jobs": [_head(made, made.job.host in self.here) for made in prepared.jobs],
-            "more": True,
         }
         if entry is not None:
             head["keep"] = base64.b64encode(entry).decode()
-        yield head
-        for made in prepared.jobs[request.get("job", 0) :]:
+        left = prepared.jobs[request.get("job", 0) :]
+        yield _part(head, bool(left))
+        for number, made in enumerate(left, 1):
             if made.job.host in self.dead or (
                 made.machine is not None and made.job.host not in self.here
             ):
-                yield {"due": encode(made.sealed()), "more": True}
+                part = {"due": encode(made.sealed())}
             else:
-                yield {**_told(self._outcome(made)), "more": True}
-        yield {}
+                part = _told(self._outcome(made))
+            yield _part(part, number < len(left))
 
     def _prepared(self, request: Json) -> tuple[Prepared, bytes | None]:
         """What a file comes to, from the cache or anew; and what to keep of it, None: nothing."""
@@ -155,6 +156,10 @@ class Worker:
             return found
         except Exception as error:
             return result(made.job, "ERROR", unexpected.told(error))
+
+
+def _part(part: Json, more: bool) -> Json:
+    return {**part, "more": True} if more else part
 
 
 def _head(made: Made, here: bool) -> Json:

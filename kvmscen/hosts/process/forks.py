@@ -17,6 +17,7 @@ import json
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -283,6 +284,8 @@ def _become(descriptors: list[int], control: socket.socket, work: Work) -> None:
         os.dup2(descriptors[1], 2)
         for descriptor in (*descriptors, control.fileno()):
             os.close(descriptor)
+        # Not what main prints by.
+        sys.stdout = sys.stderr = os.fdopen(2, "w", 1, "utf-8", "backslashreplace", None, False)
         work()
         status = 0
     except SystemExit as end:
