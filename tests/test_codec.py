@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_layers import PACKAGE, pythons
 
-from kvmscen.compile.measure import Timing
+from kvmscen.compile.measure import Sampling
 from kvmscen.errors import Problem
 from kvmscen.hosts.recordings import Recording
 from kvmscen.job.expectation import Deed, Expectation, Expected, MemoryExpected, Story
@@ -34,14 +34,13 @@ from kvmscen.sent.machine import (
     Tables,
     Vcpu,
 )
-from kvmscen.sent.measure import Kind, Measure, Series, TimedExit
-from kvmscen.sent.measure import Timing as Timed
+from kvmscen.sent.measure import Kind, Measure, Series, TimedExit, Timing
 from kvmscen.sent.observation import Event, Observation
 from kvmscen.sent.sandbox import InForce
 
 CROSSING = (
     *(Action, Bytes, Capability, Machine, Memslot, Sealed, Step, Tables, Vcpu),
-    *(Kind, Measure, TimedExit, Series, Timed, Event, Observation, Facts, InForce),
+    *(Kind, Measure, TimedExit, Series, Timing, Event, Observation, Facts, InForce),
     *(
         Target,
         Job,
@@ -49,7 +48,7 @@ CROSSING = (
         Line,
         Span,
         Wanted,
-        Timing,
+        Sampling,
         Problem,
         Deed,
         Expectation,

@@ -15,7 +15,7 @@ from kvmscen.sent.machine import Step as ScriptStep
 from kvmscen.sent.measure import Kind, Measure, TimedExit
 
 
-class Timing(NamedTuple):
+class Sampling(NamedTuple):
     """How cases are timed: their samples spread over so many rounds, each a run of its own, and by
     which loop.
     """
@@ -34,12 +34,12 @@ class Names(Protocol):
         """The step as a host has it, with its reply."""
 
 
-def host_measure(case: Case, timing: Timing, names: Names, stall: float) -> Measure:
+def host_measure(case: Case, timing: Sampling, names: Names, stall: float) -> Measure:
     """The Measure of a host for one round; `stall` seconds without a sample end the round."""
     return Measure(tuple(_kind(timed, timing, names) for timed in case.measure), timing.loop, stall)
 
 
-def _kind(timed: Timed, timing: Timing, names: Names) -> Kind:
+def _kind(timed: Timed, timing: Sampling, names: Names) -> Kind:
     since = None if timed.since is None else _place(timed.since, names)
     return Kind(
         timed.name, _place(timed.to, names), since, -(-timed.samples // timing.rounds), timed.warmup

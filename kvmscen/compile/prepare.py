@@ -20,7 +20,7 @@ from kvmscen.compile import Plan, budget, plan, ready
 from kvmscen.compile.cases import each, laid_out, resolve
 from kvmscen.compile.effects import forbidden
 from kvmscen.compile.loose import loose
-from kvmscen.compile.measure import Timing
+from kvmscen.compile.measure import Sampling
 from kvmscen.compile.plan import misassembled
 from kvmscen.compile.ready import Ready
 from kvmscen.disk import scratch
@@ -69,7 +69,7 @@ class Preparer:
         self.targets: tuple[Target, ...] = ()
         self.each = False
         self.assembler: str | None = None
-        self.timing: Timing | None = None
+        self.timing: Sampling | None = None
         self._budget = budget.Budget("")
         self._last: tuple[tuple[str, bytes], Loaded] | None = None
 
@@ -79,7 +79,7 @@ class Preparer:
         if "targets" in request:
             self.targets = tuple(decode(Target, target) for target in request["targets"])
             self.each, self.assembler = request["each"], request["assembler"]
-            self.timing = decode(Timing, request["timing"]) if "timing" in request else None
+            self.timing = decode(Sampling, request["timing"]) if "timing" in request else None
             return {}
         if "check" in request:
             return _check(request["check"], request["assembler"])
@@ -220,7 +220,7 @@ def _check(file: str, assembler: str | None) -> Json:
 
 
 def _job(
-    scenario: Scenario, case: Case, planned: Plan | None, target: Target, timing: Timing | None
+    scenario: Scenario, case: Case, planned: Plan | None, target: Target, timing: Sampling | None
 ) -> Made:
     facts = target.of(case.arch)
     skip, machine, expectation = None, None, None

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from kvmscen.compile import measure
 from kvmscen.compile.ambiguity import MOST, TooMany, ambiguous, mistaken
 from kvmscen.compile.conditions import other_cpu, undecided, unmet
-from kvmscen.compile.measure import Timing
+from kvmscen.compile.measure import Sampling
 from kvmscen.compile.plan import Plan
 from kvmscen.compile.resolve import Resolver, actions_of
 from kvmscen.compile.slots import later_slots
@@ -45,7 +45,7 @@ class Ready(NamedTuple):
 
 
 def ready(
-    file: str, case: Case, plan: Plan, facts: Facts, kind: str, timing: Timing | None = None
+    file: str, case: Case, plan: Plan, facts: Facts, kind: str, timing: Sampling | None = None
 ) -> Ready:
     """One case for the host of these facts; `kind` is kvm, model, qemu, ssh or replay; `timing`: it
     is timed, not judged.
@@ -154,10 +154,10 @@ class _Maker:
         )
         return Ready(None, made, expectation)
 
-    def timed(self, made: Ready, facts: Facts, timing: Timing | None) -> Ready:
+    def timed(self, made: Ready, facts: Facts, timing: Sampling | None) -> Ready:
         """What `measure` makes of a case; its names are looked up whether or not it is timed."""
         timed = measure.host_measure(
-            self.case, timing or Timing(), self.steps, self.case.timeout or _DEFAULT_TIMEOUT
+            self.case, timing or Sampling(), self.steps, self.case.timeout or _DEFAULT_TIMEOUT
         )
         if timing is None:
             only = not self.case.has_story and made.skip is None

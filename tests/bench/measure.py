@@ -29,7 +29,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent.parent)]
 from run import KVMSCEN, MOST_SECONDS, Row, machine, say, table  # noqa: E402 from beside this file
 
 from kvmscen.compile import plan, ready  # noqa: E402
-from kvmscen.compile.measure import Timing  # noqa: E402
+from kvmscen.compile.measure import Sampling  # noqa: E402
 from kvmscen.hosts.kvm import KvmHost  # noqa: E402
 from kvmscen.load import load  # noqa: E402
 from kvmscen.sent.observation import Observation  # noqa: E402
@@ -114,7 +114,7 @@ class Kvm:
         scenario = load(str(file))
         (case,) = scenario.cases
         (facts,) = self.host.facts
-        made = ready(str(file), case, plan(str(file), case), facts, "kvm", Timing(1, loop))
+        made = ready(str(file), case, plan(str(file), case), facts, "kvm", Sampling(1, loop))
         assert made.machine is not None
         return self.executor.execute(made.machine.seal("bench"))
 

@@ -20,7 +20,7 @@ from typing import Any
 import kvmscen
 from kvmscen.errors import HostError
 from kvmscen.hosts.process import bounded, crash
-from kvmscen.hosts.process.patience import Patience
+from kvmscen.hosts.process.patience import Later, Patience
 from kvmscen.hosts.process.process import Process, wide
 from kvmscen.sent.agent import frames
 
@@ -252,7 +252,7 @@ class Child:
                 part: Json | None = None
                 while part is None or part.get("more"):
                     with self._use:
-                        part = self._reply(self._patience(seconds(n, part)))
+                        part = self._reply(Later(seconds(n, part), self._patience))
                     if part.get("id") != first + n:
                         raise ChildError(f"{self.name} sent a damaged line", self.tail)
                     yield n, part
@@ -285,7 +285,7 @@ class Child:
     def _patience(self, seconds: float) -> Patience:
         return Patience(seconds, self._alive().pid)
 
-    def _reply(self, patience: Patience) -> Json:
+    def _reply(self, patience: Patience | Later) -> Json:
         """The next frame as JSON."""
         text = self._receive(patience)
         try:
@@ -296,7 +296,7 @@ class Child:
             raise ChildError(f"{self.name} does not speak our protocol", self.tail)
         return reply
 
-    def _receive(self, patience: Patience) -> str:
+    def _receive(self, patience: Patience | Later) -> str:
         """The next frame's text; what is not a frame goes to the tail."""
         process, reader = self._alive(), self._reader
         while True:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 # Once the time is over by the wall's clock, the child is looked at so often (seconds), and given up
 # when it was found asleep so many times in a row: it waits for something that does not come.
@@ -49,6 +49,31 @@ class Patience:
         self._asleep = 0 if _busy(self._process) else self._asleep + 1
         self._until = now + _LOOK
         return self._asleep < _LOOKS
+
+
+class Later:
+    """A Patience that is begun, by `begin`, when nothing has come for a moment: most answers come
+    at once, and looking at a process takes longer than reading them.
+    """
+
+    def __init__(self, seconds: float, begin: Callable[[float], Patience]) -> None:
+        self._seconds = seconds
+        self._begin = begin
+        self._until = time.monotonic() + min(seconds, _LOOK)
+        self._patience: Patience | None = None
+
+    def left(self) -> float:
+        """As of Patience."""
+        if self._patience is not None:
+            return self._patience.left()
+        return self._until - time.monotonic()
+
+    def more(self) -> bool:
+        """As of Patience."""
+        if self._patience is None:
+            self._patience = self._begin(max(self._seconds - _LOOK, 0.0))
+            return True
+        return self._patience.more()
 
 
 def used(process: int) -> float:

@@ -134,7 +134,7 @@ class Runner:
                 fields["memory_fault"] = vcpu.exit(self.arch)[1]
             self._aligned(vcpu, error.errno, fields)
             return self._take(vcpu, "error", error.errno, fields), False
-        if self.session.quiet is not None:
+        if self.session.io_bus is not None:
             self.session.drain()
         name, members = vcpu.exit(self.arch)
         if self.arch == "arm64":

@@ -13,7 +13,7 @@ from kvmscen.sent.header import actions
 from kvmscen.sent.header.reach import beyond
 from kvmscen.sent.kvm import arm64, riscv64, x86_64
 from kvmscen.sent.kvm.fds import Kvm, Vcpu, Vm, call
-from kvmscen.sent.kvm.quiet import Quiet
+from kvmscen.sent.kvm.io_bus import IoBus
 from kvmscen.sent.kvm.slots import Slots
 from kvmscen.sent.machine import Action, Capability, Machine, Memslot
 from kvmscen.sent.machine import Vcpu as Plan
@@ -43,7 +43,7 @@ class Session:
         self.effects = effects
         self.vcpus: dict[int, Vcpu] = {}
         self.booted: set[int] = set()
-        self.quiet: Quiet | None = None
+        self.io_bus: IoBus | None = None
         self._vm: Vm | None = None
         self._slots: Slots | None = None
         self._monitors = Monitors()
@@ -70,8 +70,8 @@ class Session:
         """Give everything back."""
         for vcpu in self.vcpus.values():
             vcpu.close()
-        if self.quiet is not None:
-            self.quiet.close()
+        if self.io_bus is not None:
+            self.io_bus.close()
         if self._vm is not None:
             self._vm.close()
         if self._slots is not None:
@@ -146,18 +146,18 @@ class Session:
         else:
             call(self.vm if row.on == "vm" else vcpu, row, self.machine.arch, action.args)
 
-    def act_quietly(self, vcpu: Vcpu, row: actions.Action, args: Mapping[str, Any]) -> None:
+    def act_on_io_bus(self, vcpu: Vcpu, row: actions.Action, args: Mapping[str, Any]) -> None:
         """An action on writes that do not leave to user space."""
-        if self.quiet is None:
-            self.quiet = Quiet(self.kvm, self.vm, self.first)
-        self.quiet.act(row.name, args)
+        if self.io_bus is None:
+            self.io_bus = IoBus(self.kvm, self.vm, self.first)
+        self.io_bus.act(row.name, args)
 
     # --- what a runner asks for -------------------------------------------------------------------
 
     def drain(self) -> None:
         """Carry out the writes that KVM has gathered."""
-        if self.quiet is not None:
-            self.quiet.drain(self.recorder.devices)
+        if self.io_bus is not None:
+            self.io_bus.drain(self.recorder.devices)
 
     def bus(self, vcpu: Vcpu) -> emulation.Bus:
         """What an access is emulated on, with nothing read yet."""
@@ -198,9 +198,9 @@ class Session:
 
 # Actions that keep something of their own beside the ioctl.
 MORE: dict[str, Callable[[Session, Vcpu, actions.Action, Mapping[str, Any]], None]] = {
-    "register_coalesced_mmio": Session.act_quietly,
-    "unregister_coalesced_mmio": Session.act_quietly,
-    "ioeventfd": Session.act_quietly,
+    "register_coalesced_mmio": Session.act_on_io_bus,
+    "unregister_coalesced_mmio": Session.act_on_io_bus,
+    "ioeventfd": Session.act_on_io_bus,
     "set_guest_debug": lambda session, vcpu, row, args: vcpu.set_guest_debug(
         session.machine.arch, args
     ),

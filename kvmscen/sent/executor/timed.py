@@ -31,7 +31,7 @@ class Timed:
     def measure(self, measure: Measure) -> tuple[Timing, str]:
         """What was timed on the first vCPU, and why it stopped."""
         session = self.session
-        ring = None if session.quiet is None else session.quiet.ring
+        ring = None if session.io_bus is None else session.io_bus.ring
         arch, devices = session.machine.arch, session.recorder.devices
         return measuring.timed(session.kvm, session.first, arch, measure, devices, ring, self)
 

@@ -26,8 +26,8 @@ _ENTRY = struct.Struct("=QII8s")
 _CLOEXEC_NONBLOCK = 0o2000000 | 0o4000
 
 
-class Quiet:
-    """The coalesced zones and eventfds of one VM."""
+class IoBus:
+    """The coalesced zones and eventfds of one VM: what its KVM has on its I/O bus (kvm_io_bus)."""
 
     def __init__(self, kvm: Kvm, vm: Vm, vcpu: Vcpu) -> None:
         self.vm = vm
