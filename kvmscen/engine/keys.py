@@ -35,6 +35,11 @@ def told_of(orders: dict[str, Any]) -> dict[str, Any]:
     return {member: orders.get(member) for member in ("targets", "each", "assembler")}
 
 
+def digest(raw: bytes | None) -> str:
+    """Names the bytes of a file; empty where there are none."""
+    return "" if raw is None else hashlib.blake2b(raw, digest_size=16).hexdigest()
+
+
 def raw(file: str) -> bytes | None:
     """The bytes of a scenario, None where they are none that can be kept."""
     try:

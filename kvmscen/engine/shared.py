@@ -22,13 +22,15 @@ SLICE = 64
 class Task(NamedTuple):
     """Cases of a file that a worker has to do: those of part `part`, from its job `job` on.
 
-    `number` is the file's, from 0; `part` n begins at case n * SLICE.
+    `number` is the file's, from 0; `part` n begins at case n * SLICE. `digest` is of the bytes that
+    the file had when it was begun, empty before.
     """
 
     number: int
     file: str
     part: int = 0
     job: int = 0
+    digest: str = ""
 
 
 class Read(NamedTuple):

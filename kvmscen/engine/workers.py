@@ -128,6 +128,7 @@ class Orders(NamedTuple):
     def request(self, task: Task) -> Json:
         """The request for a task."""
         asked = {"run": task.file, "text": self.text, "cases": self.cases, "job": task.job}
+        asked["digest"] = task.digest
         return {**asked, "first": task.part * SLICE, "most": SLICE}
 
     def body(self, task: Task) -> str:
@@ -217,6 +218,7 @@ class Thread:
             del self._left[0]
 
     def _read(self, task: Task, part: Json) -> None:
+        task = self._left[0] = task._replace(digest=part["digest"])
         if _key(task) in self._heads:
             return  # it was begun by a worker that broke
         heads = [_head(job) for job in part["jobs"]]
@@ -227,7 +229,7 @@ class Thread:
         parts = -(-part["cases"] // SLICE) or 1
         problems = [decode(Problem, problem) for problem in part["problems"]]
         if task.part == 0 and parts > 1:
-            self.shared.tasks.put([task._replace(part=n) for n in range(1, parts)])
+            self.shared.tasks.put([task._replace(part=n, job=0) for n in range(1, parts)])
         self.shared.done.put(Read(task, problems, len(heads), parts))
         if task.part == 0 and parts > 1:
             self.pool.start(parts - 1)

@@ -5,7 +5,7 @@ It is forked (kvmscen.hosts.process.forks), confines itself before it reads a st
 answers the requests of kvmscen.compile.prepare.Preparer. To `{"run": ...}` it answers in parts, so
 that whoever asks knows what it was at when it ends:
 
-    {"names", "problems", "cases", "jobs": [JOB...]}    what the file comes to; with "keep" where
+    {"names", "problems", "cases", "digest", "jobs"}    what the file comes to; with "keep" where
                                                         that is new
     {"outcome": {...}}                                  a job of it, in order,
     {"due": JOB}                                        or one for another host
@@ -30,7 +30,7 @@ from kvmscen.compile.prepare import Made, Prepared, Preparer, leave, rules, told
 from kvmscen.disk import scratch
 from kvmscen.disk.packs import Packs
 from kvmscen.engine import unexpected
-from kvmscen.engine.keys import Keys, told_of
+from kvmscen.engine.keys import Keys, digest, told_of
 from kvmscen.engine.keys import raw as read_raw
 from kvmscen.engine.outcome import Outcome, Telling, outcome
 from kvmscen.judge.verdict import judge, result
@@ -95,8 +95,13 @@ class Worker:
         return self.preparer.handle(request)
 
     def _run(self, request: Json) -> Iterator[Json]:
-        prepared, entry = self._prepared(request)
+        raw = read_raw(request["run"])
+        if request.get("digest") not in (None, "", digest(raw)):
+            # What is green must be one file, not parts of two.
+            raise HostError("the file has changed while it was run: run it again")
+        prepared, entry = self._prepared(request, raw)
         head = {
+            "digest": digest(raw),
             "names": prepared.names,
             "problems": told(prepared.problems),
             "cases": prepared.cases,
@@ -115,9 +120,8 @@ class Worker:
                 part = _told(self._outcome(made))
             yield _part(part, number < len(left))
 
-    def _prepared(self, request: Json) -> tuple[Prepared, bytes | None]:
+    def _prepared(self, request: Json, raw: bytes | None) -> tuple[Prepared, bytes | None]:
         """What a file comes to, from the cache or anew; and what to keep of it, None: nothing."""
-        raw = read_raw(request["run"])
         if self.packs is None or self.keys is None or raw is None:
             return self.preparer.prepare(request, raw), None
         entry = self.packs.get(self.keys.key(request, raw))

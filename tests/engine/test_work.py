@@ -264,3 +264,33 @@ def test_no_worker_and_no_process_that_forks_is_left(tmp_path: Path) -> None:
     child.close()
     for process in (pid, forks._server._pid):
         assert not Path(f"/proc/{process}").exists()
+
+
+@pytest.mark.kvm
+def test_a_file_that_changes_between_its_parts_is_no_run_of_either(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(cases(SLICE + 5))
+
+    def load(*arguments: Any) -> Any:
+        made = worker.load(*arguments)
+        at_case("c10", lambda: time.sleep(0.5))(sys.modules["kvmscen.worker.worker"])
+        return made
+
+    def changes(outcome: Any, _: Any) -> None:
+        if outcome.result.case == "c0":
+            file.write_text(cases(SLICE + 5).replace("c66", "other"))
+
+    made = work.run(
+        load,
+        [str(file)],
+        [KvmHost("kvm")],
+        True,
+        work.Selection(),
+        1,
+        changes,
+        lambda _: None,
+    )
+    assert len(made.results) == SLICE
+    (problem,) = made.problems
+    assert "the file has changed while it was run" in problem.message
+    assert made.exit_status == 3

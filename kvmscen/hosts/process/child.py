@@ -210,24 +210,8 @@ class Child:
         the child is gone.
         """
         self.wait_hello(max(seconds, 30.0))
-        first = self._id + 1
-        self._id += len(bodies)
-        try:
-            with self._use:
-                self._write(
-                    b"".join(
-                        frames.pack(f'{{"id":{first + n},{body}}}') for n, body in enumerate(bodies)
-                    )
-                )
-            for n in range(len(bodies)):
-                with self._use:
-                    reply = self._reply(self._patience(seconds))
-                if reply.get("id") != first + n:
-                    raise ChildError(f"{self.name} sent a damaged line", self.tail)
-                yield reply
-        except ChildError:
-            self.kill()
-            raise
+        for _, reply in self.ask_parts(bodies, lambda *_: seconds):
+            yield reply
 
     def ask_parts(
         self, bodies: Sequence[str], seconds: Callable[[int, Json | None], float]
